@@ -1,0 +1,150 @@
+"""The command line: options in, an exit code out.
+
+Exit codes: 0 the front meets the target · 1 nothing meets it, the nearest is reported · 2 what was asked for cannot be
+done · 130 interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from . import __version__
+from .errors import AutocompressError, UsageError
+
+if TYPE_CHECKING:
+    from .search.options import Options
+    from .search.progress import Progress
+    from .studies.task import Task
+
+MEETS, MISSES, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"autocompress {__version__}")
+        raise typer.Exit
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def compress(
+    target_latency: Annotated[str, typer.Option(help="What a model must meet, with a unit: 5ms, 800us.")],
+    study: Annotated[
+        str, typer.Argument(help="digits, fashion_mnist, a Python file with task(), torchvision:NAME or timm:NAME.")
+    ] = "digits",
+    out: Annotated[Path | None, typer.Option(help="Run directory.  [default: runs/STUDY]")] = None,
+    trials: Annotated[int, typer.Option(help="Trials that the study has when it is done.")] = 40,
+    time_budget: Annotated[str | None, typer.Option(help="Begin no trial after this long: 10m, 2h.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Trials at a time; 0 runs them in this process.  [default: cores, at most 2]")
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="What serves the models: onnxruntime.")] = "onnxruntime",
+    sampler: Annotated[str, typer.Option(help="mutation, tpe, nsga2 or random.")] = "mutation",
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads that a served model may use.")] = 1,
+    data: Annotated[str | None, typer.Option(help="imagefolder:DIR, for torchvision: and timm: models.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the study's data is.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="State dict for torchvision: and timm: models.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training data in a trial.")] = None,
+    final_epochs: Annotated[float | None, typer.Option(help="Passes for each model of the front.")] = None,
+    trial_timeout: Annotated[str, typer.Option(help="Give a trial up after this long.")] = "30m",
+    storage: Annotated[str | None, typer.Option(help="Database URL for the study.  [default: in the run]")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Compress a trained network to a latency target, measured on the runtime that serves it.
+
+    Leaves the Pareto front of compressed models in the run directory. The same command goes on where it stopped.
+
+    Examples:
+        autocompress --target-latency 5ms
+
+        autocompress my_study.py --target-latency 800us --trials 100 --workers 4
+    """
+    with _reported():
+        from .search.options import Options, parse_duration, parse_latency
+
+        asked = {
+            "target_ms": parse_latency(target_latency),
+            "runtime": runtime,
+            "trials": trials,
+            "time_budget_s": None if time_budget is None else parse_duration(time_budget, "--time-budget"),
+            "trial_timeout_s": parse_duration(trial_timeout, "--trial-timeout"),
+            "workers": workers,
+            "sampler": sampler,
+            "seed": seed,
+            "threads": threads,
+            "storage": storage,
+            "epochs": epochs,
+            "final_epochs": final_epochs,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        from .studies.loading import study_name
+
+        name = study_name(study)
+        options = Options(out=out or Path("runs", name), **given)  # type: ignore[arg-type]
+        code = _run(study, name, options, {"data": data, "data_dir": data_dir, "weights": weights})
+    raise typer.Exit(code)
+
+
+def _run(study: str, name: str, options: Options, source: dict[str, Any]) -> int:
+    """Run a study with its progress on stderr and its table on stdout; return the exit code."""
+    from .search.compress import run
+    from .search.drive import Interrupted
+    from .search.report.table import show
+
+    def load() -> Task:
+        from .studies import loading
+
+        return loading.load(study, **source)
+
+    output = Console(soft_wrap=not sys.stdout.isatty())
+    try:
+        with _progress() as progress:
+            front = run(name, load, options, progress)
+    except Interrupted as interrupted:
+        if interrupted.front is not None:
+            show(interrupted.front, str(options.out), output)
+        typer.echo("Interrupted. Nothing that was finished is lost: the same command goes on.", err=True)
+        return INTERRUPTED
+    show(front, str(options.out), output)
+    return MEETS if front.meets_target else MISSES
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    from .search.progress import Lines, Live
+
+    if not sys.stderr.isatty():
+        yield Lines(lambda text: typer.echo(text, err=True))
+        return
+    live = Live(Console(stderr=True))
+    with live.shown():
+        yield live
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn what may end a run into a message and an exit code."""
+    try:
+        yield
+    except AutocompressError as error:
+        typer.echo(f"autocompress: {error}", err=True)
+        raise typer.Exit(USAGE if isinstance(error, UsageError) else MISSES) from error
+    except KeyboardInterrupt:
+        typer.echo("Interrupted before the first trial: the same command begins again.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

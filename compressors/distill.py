@@ -1,0 +1,127 @@
+"""Distillation: a compressed network learns from the data and from the network that it came from."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
+
+from ..errors import InfeasibleError
+from ..spaces.candidate import DISTILLATION, Value
+from ..spaces.space import Choice
+from ..studies.task import Batch, Task
+from .graph import evaluating
+
+
+def choices() -> tuple[Choice, ...]:
+    """Return the settings that a search may vary."""
+    return (
+        Choice(axis=DISTILLATION, target="temperature", levels=(4.0, 1.0, 2.0, 8.0)),
+        Choice(axis=DISTILLATION, target="weight", levels=(0.7, 0.3, 0.5, 0.9)),
+        Choice(axis=DISTILLATION, target="learning_rate", levels=(1e-3, 3e-4, 2e-3)),
+    )
+
+
+DEFAULTS: Mapping[str, Value] = {choice.target: choice.levels[0] for choice in choices()}
+
+
+def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return the divergence of the student's softened outputs from the teacher's, times temperature squared.
+
+    Both are logits of shape (batch, classes), or (batch, classes, …). (Hinton et al., arXiv:1503.02531, section 2.)
+    """
+    return (
+        functional.kl_div(
+            functional.log_softmax(student / temperature, 1),
+            functional.log_softmax(teacher / temperature, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        * temperature**2
+    )
+
+
+def distil(
+    student: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    *,
+    settings: Mapping[str, Value],
+    epochs: float,
+    seed: int,
+    deadline: float = math.inf,
+) -> None:
+    """Train a student in place for so many passes over the task's training data.
+
+    Args:
+        student: the compressed network.
+        teacher: the original network.
+        task: gives the data, the loss, and a `fit` of its own where the user has one.
+        settings: the candidate's distillation settings; absent ones take their defaults.
+        epochs: passes over ``task.train``; a fraction is a part of one pass.
+        seed: of everything random in the training.
+        deadline: a time of `time.monotonic` after which the training gives up.
+
+    Raises:
+        InfeasibleError: the loss is not a number any more, or the deadline has passed.
+
+    """
+    with torch.random.fork_rng(), evaluating(teacher):
+        torch.manual_seed(seed)
+        student.train()
+        if task.fit is not None:
+            task.fit(student, teacher, epochs)
+        else:
+            _train(student, teacher, task, {**DEFAULTS, **settings}, epochs, deadline)
+        student.eval()
+
+
+def _train(
+    student: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    settings: Mapping[str, Value],
+    epochs: float,
+    deadline: float,
+) -> None:
+    steps = max(1, round(epochs * _length(task)))
+    rate, weight, temperature = (float(settings[name]) for name in ("learning_rate", "weight", "temperature"))
+    optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=rate)
+    warmup = 0.21  # a fifth; exactly 0.2 makes the schedule divide by zero when there are four steps
+    schedule = OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1, pct_start=warmup)
+    outputs: list[Tensor] = []
+    hook = student.register_forward_hook(lambda *call: outputs.append(call[2]))
+    try:
+        for step, batch in zip(range(steps), _endless(task), strict=False):
+            if time.monotonic() > deadline:
+                raise InfeasibleError(f"its time was over at training step {step} of {steps}", rung="train")
+            outputs.clear()
+            loss = (1 - weight) * task.loss(student, batch)
+            with torch.no_grad():
+                targets = teacher(*task.inputs(batch))
+            loss = loss + weight * soft_label_loss(outputs[-1], targets, temperature)
+            if not torch.isfinite(loss):
+                raise InfeasibleError(f"the loss became {loss.item()} at training step {step} of {steps}", rung="train")
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    finally:
+        hook.remove()
+
+
+def _length(task: Task) -> int:
+    loader: Any = task.train
+    return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
+
+
+def _endless(task: Task) -> Iterator[Batch]:
+    while True:
+        yield from task.train

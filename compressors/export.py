@@ -1,0 +1,93 @@
+"""Exports a float network to ONNX."""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+import warnings
+
+import onnx
+import torch
+from torch import nn
+
+from ..errors import InfeasibleError
+from .graph import Inputs
+
+OPSET = 17
+
+
+def to_onnx(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
+    """Return the network as an ONNX graph with a free batch dimension.
+
+    Args:
+        model: a float network.
+        examples: inputs, batch first.
+
+    Raises:
+        InfeasibleError: the network cannot be exported.
+
+    """
+    model = copy.deepcopy(model).eval()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
+    reasons = []
+    for export in (_scripted, _traced):  # the first takes tenths of a second, the second takes seconds
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                graph = export(model, examples)
+            _constants_to_initializers(graph)
+            onnx.checker.check_model(graph)
+        except Exception as error:  # exporters fail in any way
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # messages come in colours
+            reasons.append((plain.strip().splitlines() or [type(error).__name__])[0])
+        else:
+            return graph
+    raise InfeasibleError(f"the network does not export to ONNX: {' / '.join(reasons)}", rung="build")
+
+
+def _names(examples: Inputs) -> list[str]:
+    return ["input"] if len(examples) == 1 else [f"input{i}" for i in range(len(examples))]
+
+
+def _scripted(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
+    names = _names(examples)
+    file = io.BytesIO()
+    torch.onnx.export(
+        model,
+        tuple(examples),
+        file,  # type: ignore[arg-type]
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=names,
+        output_names=["output"],
+        dynamic_axes={name: {0: "batch"} for name in (*names, "output")},
+    )
+    return onnx.load_from_string(file.getvalue())
+
+
+def _traced(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
+    two = tuple(torch.cat((x, x)) if len(x) == 1 else x for x in examples)  # a batch of one would be taken as fixed
+    program = torch.onnx.export(
+        model,
+        two,
+        dynamo=True,
+        opset_version=18,
+        verbose=False,
+        input_names=_names(examples),
+        output_names=["output"],
+        dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in examples),
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _constants_to_initializers(proto: onnx.ModelProto) -> None:
+    """Turn constant nodes into initializers, so that a graph has one kind of constant."""
+    graph = proto.graph
+    for node in [n for n in graph.node if n.op_type == "Constant" and n.attribute[0].name == "value"]:
+        constant = node.attribute[0].t
+        constant.name = node.output[0]
+        graph.initializer.append(constant)
+        graph.node.remove(node)

@@ -1,0 +1,213 @@
+"""Finds what can be compressed in a network: layers, dependency groups, and what must be left alone and why."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+
+from ..spaces.layers import Group, Layer, Network
+
+LAYERS = (nn.Conv2d, nn.Linear)
+"""Module types that count as layers."""
+
+Inputs = tuple[Tensor, ...]
+
+
+def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> Network:
+    """Find the layers and the dependency groups of a network; the network is not changed.
+
+    Every group is tried on a copy: one that breaks the forward pass, changes the outputs' shape or touches
+    a kept layer is left alone, with the reason in `Network.left_alone`.
+
+    Args:
+        model: the network.
+        examples: inputs, batch first.
+        keep: names of layers, or of modules that hold layers, that must stay untouched.
+
+    """
+    costs = count(model, examples)
+    kept = {name for name in costs if any(name == k or name.startswith(k + ".") for k in keep)}
+    left = [(name, "the task keeps it") for name in costs if name in kept]
+    try:
+        found = sorted(_groups(model, examples), key=lambda group: list(costs).index(group.data.name))
+    except Exception as error:  # the tracing of an arbitrary network may fail in any way
+        left.append(("(all groups)", f"its dependencies cannot be traced: {_first_line(error)}"))
+        found = []
+    groups = []
+    for group in found:
+        reason = _why_not(group, kept)
+        if reason:
+            left.append((group.data.name, reason))
+        else:
+            groups.append(group)
+    groups, broken = _those_that_run(model, examples, groups)
+    return Network(
+        layers=tuple(_layer(name, costs[name], groups) for name in costs if name not in kept),
+        groups=tuple(group.data for group in groups),
+        left_alone=(*left, *broken),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a layer holds and does."""
+
+    kind: str
+    params: int
+    macs: int
+
+
+def count(model: nn.Module, examples: Inputs) -> dict[str, Cost]:
+    """Return parameters and multiply-accumulates of one example for each layer, in order of execution."""
+    names: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, LAYERS)}
+    costs: dict[str, Cost] = {}
+
+    def record(module: nn.Module, _: Any, output: Tensor) -> None:
+        name, weight = names[module], module.weight
+        assert isinstance(weight, Tensor)
+        positions = output[0].numel() // weight.shape[0]
+        before = costs[name].macs if name in costs else 0
+        costs[name] = Cost(
+            kind="conv" if isinstance(module, nn.Conv2d) else "linear",
+            params=sum(p.numel() for p in module.parameters(recurse=False)),
+            macs=before + positions * weight.numel(),
+        )
+
+    hooks = [module.register_forward_hook(record) for module in names]
+    run(model, examples)
+    for hook in hooks:
+        hook.remove()
+    return costs
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode for a while; each module's own mode is put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def run(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Return the outputs in evaluation mode without gradients."""
+    with evaluating(model), torch.no_grad():
+        outputs = model(*inputs)
+    assert isinstance(outputs, Tensor)
+    return outputs
+
+
+@dataclass(frozen=True)
+class _Traced:
+    data: Group
+    readers: tuple[str, ...]
+    modules: tuple[nn.Module, ...]
+
+
+def dependency_graph(model: nn.Module, examples: Inputs) -> Any:
+    """Trace which channels of which modules must be pruned together (Fang et al., DepGraph, CVPR 2023)."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    model.eval()
+    return torch_pruning.DependencyGraph().build_dependency(model, example_inputs=list(examples), verbose=False)
+
+
+def channel_group(graph: Any, root: nn.Module, channels: list[int]) -> Any:
+    """Return all that must go when some output channels of a layer go."""
+    return graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, channels)
+
+
+def _groups(model: nn.Module, examples: Inputs) -> Iterator[_Traced]:
+    model = copy.deepcopy(model)
+    graph = dependency_graph(model, examples)
+    order = {module: (position, name) for position, (name, module) in enumerate(model.named_modules())}
+    outputs = _output_layers(model, examples)
+    for group in graph.get_all_groups(root_module_types=list(LAYERS)):
+        touched = [(dep.target.module, graph.is_out_channel_pruning_fn(dep.handler)) for dep, _ in group]
+        layers = {m for m, _ in touched if m in order and isinstance(m, LAYERS)}
+        losers = sorted({m for m, out in touched if out and m in layers}, key=order.__getitem__)
+        roots = [m for m in losers if getattr(m, "groups", 1) == 1] or losers
+        if any(m in outputs for m in losers):
+            continue
+        yield _Traced(
+            data=Group(
+                name=order[roots[0]][1],
+                channels=roots[0].weight.shape[0],
+                members=tuple(order[m][1] for m in losers),
+            ),
+            readers=tuple(order[m][1] for m, out in touched if not out and m in layers),
+            modules=tuple(m for m, _ in touched),
+        )
+
+
+def _output_layers(model: nn.Module, examples: Inputs) -> set[nn.Module]:
+    made: dict[int, nn.Module] = {}
+    alive: list[Tensor] = []  # keeps every tensor, so that no identity is used twice
+
+    def record(module: nn.Module, _: Any, output: Tensor) -> None:
+        alive.append(output)
+        made[id(output)] = module
+
+    hooks = [m.register_forward_hook(record) for m in model.modules() if isinstance(m, LAYERS)]
+    outputs = run(model, examples)
+    for hook in hooks:
+        hook.remove()
+    return {made[id(outputs)]} if id(outputs) in made else set()
+
+
+def _why_not(group: _Traced, kept: set[str]) -> str | None:
+    touched = kept.intersection(group.data.members + group.readers)
+    if touched:
+        return f"the task keeps {min(touched)}, which shares its channels"
+    for module in group.modules:
+        groups = getattr(module, "groups", 1)
+        if isinstance(module, nn.Conv2d) and 1 < groups < module.out_channels:
+            return f"a convolution with {groups} groups shares its channels"
+    return None
+
+
+def _those_that_run(
+    model: nn.Module, examples: Inputs, groups: list[_Traced]
+) -> tuple[list[_Traced], list[tuple[str, str]]]:
+    """Split the groups into those that can be pruned and those that cannot, with the reasons."""
+    if _breaks(model, examples, groups) is None:
+        return groups, []
+    reasons = {group: _breaks(model, examples, [group]) for group in groups}
+    return [g for g in groups if reasons[g] is None], [(g.data.name, reason) for g, reason in reasons.items() if reason]
+
+
+def _breaks(model: nn.Module, examples: Inputs, groups: list[_Traced]) -> str | None:
+    from .prune import remove_channels
+
+    shape = run(model, examples).shape
+    try:
+        pruned = remove_channels(model, {g.data.name: g.data.channels - g.data.channels // 2 for g in groups}, examples)
+        after = run(pruned, examples).shape
+    except Exception as error:  # a user's forward may fail in any way
+        return f"its forward breaks after pruning: {_first_line(error)}"
+    return None if after == shape else f"pruning it changes the outputs from {tuple(shape)} to {tuple(after)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _layer(name: str, cost: Cost, groups: list[_Traced]) -> Layer:
+    return Layer(
+        name=name,
+        kind=cost.kind,
+        params=cost.params,
+        macs=cost.macs,
+        in_groups=tuple(group.data.name for group in groups if name in group.readers),
+        out_group=next((group.data.name for group in groups if name in group.data.members), None),
+    )

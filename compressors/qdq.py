@@ -1,0 +1,188 @@
+"""Writes quantization into an ONNX graph as explicit Q/DQ pairs: the one canonical file.
+
+Canonical means what TensorRT accepts: INT8 with zero point 0, weights stored as integers with one scale for each
+output channel, biases in float. Runtimes that like another layout rewrite it; see `flavours.py`.
+
+A residual addition, a concatenation or a pooling between quantized layers is quantized as well, since runtimes
+fuse a quantized layer only when its neighbours take integers too. A layer that stays in float reads the float
+tensor: some runtimes would otherwise quantize its weights without being asked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import NodeProto, helper, numpy_helper
+from torch import nn
+
+from .graph import LAYERS, Inputs
+from .quantize import weight_scale
+
+PASSES_ON = {"Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
+POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"}
+MERGES = {"Add", "Concat"}
+
+
+def insert(
+    graph: onnx.ModelProto, model: nn.Module, scales: Mapping[str, float], calibration: Iterable[Inputs]
+) -> onnx.ModelProto:
+    """Return a copy of a float graph in which the given layers compute on integers.
+
+    Args:
+        graph: the exported float network.
+        model: the network it was exported from, without quantizers.
+        scales: for each layer to quantize, the scale of its input.
+        calibration: inputs from which the ranges of the tensors between layers are taken.
+
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    if not scales:
+        return copy
+    return _Inserter(copy, model, scales).insert(calibration)
+
+
+class _Inserter:
+    def __init__(self, proto: onnx.ModelProto, model: nn.Module, scales: Mapping[str, float]) -> None:
+        self.proto = proto
+        self.constants = {i.name: i for i in proto.graph.initializer}
+        layers = layers_of(proto, model)
+        self.quantized = [n for n in proto.graph.node if len(n.input) > 1 and layers.get(n.input[1]) in scales]
+        self.scales: dict[str, float] = {}
+        for node in self.quantized:
+            scale = scales[layers[node.input[1]]]
+            self.scales[node.input[0]] = max(self.scales.get(node.input[0], 0.0), scale)
+
+    def insert(self, calibration: Iterable[Inputs]) -> onnx.ModelProto:
+        readers = self.quantized + self._between()
+        tensors = {t for node in readers for t in self._activations(node)}
+        for name, largest in _largest(self.proto, tensors - self.scales.keys(), calibration).items():
+            self.scales[name] = max(largest, 1e-8) / 127
+        pairs = {name: self._pair(name, scale) for name, scale in self.scales.items()}
+        weights = {node.input[1]: node for node in self.quantized}  # a layer that runs twice has one weight
+        integer = [self._integer_weight(name, node) for name, node in weights.items()]
+        for node in self.quantized:
+            node.input[1] = f"{node.input[1]}_dequantized"
+        for node in readers:
+            for position, name in enumerate(node.input):
+                if name in pairs:
+                    node.input[position] = f"{name}_dequantized"
+        self._rebuild(integer, pairs)
+        onnx.checker.check_model(self.proto)
+        return self.proto
+
+    def _between(self) -> list[NodeProto]:
+        """Return the additions, concatenations and pools that read nothing but what quantized layers made."""
+        integer = {node.output[0] for node in self.quantized} | set(self.scales)
+        between = []
+        for node in self.proto.graph.node:
+            activations = self._activations(node)
+            if activations and all(name in integer for name in activations):
+                if node.op_type in POOLS or (node.op_type in MERGES and len(activations) > 1):
+                    between.append(node)
+                if node.op_type in MERGES | POOLS | PASSES_ON:
+                    integer.update(node.output)
+        return between
+
+    def _activations(self, node: NodeProto) -> list[str]:
+        if node in self.quantized or node.op_type in POOLS | PASSES_ON:
+            return list(node.input[:1])
+        return [name for name in node.input if name and name not in self.constants]
+
+    def _constant(self, name: str, value: NDArray[np.generic]) -> str:
+        self.constants[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def _pair(self, name: str, scale: float) -> list[NodeProto]:
+        step = self._constant(f"{name}_scale", np.array(scale, np.float32))
+        zero = self._constant(f"{name}_zero", np.array(0, np.int8))
+        quantized, dequantized = f"{name}_quantized", f"{name}_dequantized"
+        return [
+            helper.make_node("QuantizeLinear", [name, step, zero], [quantized], f"{name}_Q"),
+            helper.make_node("DequantizeLinear", [quantized, step, zero], [dequantized], f"{name}_DQ"),
+        ]
+
+    def _integer_weight(self, name: str, node: NodeProto) -> NodeProto:
+        weight = numpy_helper.to_array(self.constants[name])
+        axis = 0 if node.op_type == "Conv" or _transposed(node) else weight.ndim - 1
+        integers, scale = quantize_weight(weight, axis)
+        inputs = [
+            self._constant(f"{name}_quantized", integers),
+            self._constant(f"{name}_scale", scale),
+            self._constant(f"{name}_zero", np.zeros(scale.shape, np.int8)),
+        ]
+        return helper.make_node("DequantizeLinear", inputs, [f"{name}_dequantized"], f"{name}_DQ", axis=axis)
+
+    def _rebuild(self, weights: list[NodeProto], pairs: Mapping[str, list[NodeProto]]) -> None:
+        graph = self.proto.graph
+        nodes = list(weights)
+        for source in graph.input:
+            nodes += pairs.get(source.name, [])
+        for node in graph.node:
+            nodes.append(node)
+            for name in node.output:
+                nodes += pairs.get(name, [])
+        used = {name for node in nodes for name in node.input}
+        kept = [constant for name, constant in self.constants.items() if name in used]
+        for field, items in ((graph.node, nodes), (graph.initializer, kept)):
+            copies = [type(item).FromString(item.SerializeToString()) for item in items]
+            del field[:]
+            field.extend(copies)
+        del graph.value_info[:]
+
+
+def quantize_weight(weight: NDArray[np.floating], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return a weight as integers in −127…127, and its scales along the axis of its output channels."""
+    scale = weight_scale(torch.tensor(np.moveaxis(weight, axis, 0))).numpy()
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    return np.clip(np.rint(weight / scale.reshape(shape)), -127, 127).astype(np.int8), scale
+
+
+def _transposed(node: NodeProto) -> bool:
+    return node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
+
+
+def layers_of(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
+    """Return for each weight in the graph the name of its layer: by its name, else by its values."""
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
+    named = {f"{name}.weight": name for name in layers}
+    by_value = {}
+    for name, module in layers.items():
+        weight = module.weight.detach().numpy()
+        by_value[weight.tobytes()] = name
+        if weight.ndim == 2:
+            by_value[np.ascontiguousarray(weight.T).tobytes()] = name
+    found: dict[str, str] = {}
+    for constant in proto.graph.initializer:
+        name = named.get(constant.name) or by_value.get(numpy_helper.to_array(constant).tobytes())
+        if name:
+            found[constant.name] = name
+    return found
+
+
+def _largest(proto: onnx.ModelProto, names: set[str], calibration: Iterable[Inputs]) -> dict[str, float]:
+    """Return the largest magnitude that each named tensor takes."""
+    if not names:
+        return {}
+    watched = onnx.ModelProto()
+    watched.CopyFrom(proto)
+    del watched.graph.output[:]
+    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in sorted(names))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inputs = [source.name for source in session.get_inputs()]
+    largest: dict[str, float] = defaultdict(float)
+    for batch in calibration:
+        feeds = {name: tensor.numpy() for name, tensor in zip(inputs, batch, strict=True)}
+        for name, value in zip(sorted(names), session.run(None, feeds), strict=True):
+            largest[name] = max(largest[name], float(np.abs(value).max()))
+    return dict(largest)

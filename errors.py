@@ -1,0 +1,52 @@
+"""Every error that autocompress raises on purpose.
+
+    AutocompressError
+    ├── UsageError              what the user asked for cannot be done; exit code 2
+    │   ├── StudyError          a study that cannot be loaded, or a task that breaks its rules
+    │   ├── RunDirectoryError   a run directory that cannot be used
+    │   └── MissingRuntimeError a runtime whose package is not installed
+    └── InfeasibleError         one candidate that cannot be built, trained or measured
+
+A message gives the rule, the value that came and the way out.
+An `InfeasibleError` never leaves a study: it becomes an infeasible trial with its reason.
+Anything else that is raised is a defect of ours.
+"""
+
+from __future__ import annotations
+
+
+class AutocompressError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UsageError(AutocompressError):
+    """The user asked for something that cannot be done."""
+
+
+class StudyError(UsageError):
+    """A study cannot be loaded, or its task breaks the rules of `Task`."""
+
+
+class RunDirectoryError(UsageError):
+    """A run directory cannot be written, is in use, or belongs to another study."""
+
+
+class MissingRuntimeError(UsageError):
+    """The package behind a runtime is not installed."""
+
+
+class InfeasibleError(AutocompressError):
+    """One candidate cannot be built, trained or measured.
+
+    Args:
+        reason: one sentence for the report.
+        rung: where the candidate ended (``"build"``, ``"latency"``, ``"accuracy"``…).
+    """
+
+    def __init__(self, reason: str, rung: str) -> None:
+        super().__init__(reason, rung)
+        self.reason = reason
+        self.rung = rung
+
+    def __str__(self) -> str:
+        return self.reason

@@ -1,0 +1,45 @@
+"""The interface between a search and what it evaluates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..spaces.candidate import Candidate
+from .measurement import Latency, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One candidate to evaluate, and how far to go with it.
+
+    Attributes:
+        folder: where its files go, below the run directory.
+        candidate: what to build.
+        epochs: passes over the training data.
+        seed: of everything random.
+        target_ms: a candidate that is surely slower ends when it was timed; None never ends one.
+        latency: how fast it is, where that is known; it is not timed again then.
+        test: whether to score the test data too.
+        timeout_s: seconds after which it is given up.
+        attempt: how many times it was begun before.
+
+    """
+
+    folder: str
+    candidate: Candidate
+    epochs: float
+    seed: int = 0
+    target_ms: float | None = None
+    latency: Latency | None = None
+    test: bool = False
+    timeout_s: float = 3600.0
+    attempt: int = 0
+
+
+class Evaluator(Protocol):
+    """Something that finds out what a candidate costs."""
+
+    def evaluate(self, request: Request) -> Outcome:
+        """Return what was measured, or why nothing could be; raise only for defects of the evaluator."""
+        ...

@@ -1,0 +1,201 @@
+"""What is known of one candidate: a `Measurement`, or `Infeasible` with its reason. Data, JSON both ways."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+
+from scipy.special import stdtrit
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Return half of Student's 95 % interval of the mean, in the unit of the values; infinite below two values.
+
+    >>> round(half_width([0.49, 0.50, 0.51]), 4)
+    0.0248
+    """
+    n = len(values)
+    if n < 2:
+        return float("inf")
+    return float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One stretch of interleaved runs of the baseline and the candidate.
+
+    Attributes:
+        baseline_ns: clock readings of single baseline runs, in nanoseconds.
+        candidate_ns: clock readings of single candidate runs, in nanoseconds.
+        wall_over_cpu: wall time divided by CPU time over the window; above 1.1 the machine was contended.
+    """
+
+    baseline_ns: tuple[int, ...]
+    candidate_ns: tuple[int, ...]
+    wall_over_cpu: float = 1.0
+
+    @cached_property
+    def ratio(self) -> float:
+        """Median candidate time over median baseline time."""
+        return statistics.median(self.candidate_ns) / statistics.median(self.baseline_ns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """How fast a candidate is, as a ratio to the interleaved baseline; the raw times are kept.
+
+    Milliseconds are the ratio times the baseline's calibrated milliseconds.
+    The interval is Student's 95 % interval of the mean of the windows' ratios, centred on their median.
+
+    >>> windows = tuple(Window(baseline_ns=(100,), candidate_ns=(c,)) for c in (49, 50, 51))
+    >>> latency = Latency(windows=windows, baseline_ms=10.0)
+    >>> latency.median_ms, round(latency.low_ms, 2), round(latency.high_ms, 2)
+    (5.0, 4.75, 5.25)
+    """
+
+    windows: tuple[Window, ...]
+    baseline_ms: float
+    runtime: str = "onnxruntime"
+    clock: str = "cpu"
+    threads: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def ratios(self) -> tuple[float, ...]:
+        """One ratio a window."""
+        return tuple(window.ratio for window in self.windows)
+
+    @cached_property
+    def ratio(self) -> float:
+        """Median over the windows."""
+        return statistics.median(self.ratios)
+
+    @cached_property
+    def half_width(self) -> float:
+        """Half of the 95 % interval between windows; infinite for a single window."""
+        return half_width(self.ratios)
+
+    @property
+    def median_ms(self) -> float:
+        """Milliseconds of one run."""
+        return self.ratio * self.baseline_ms
+
+    @property
+    def low_ms(self) -> float:
+        """Lower end of the 95 % interval."""
+        return max(0.0, self.ratio - self.half_width) * self.baseline_ms
+
+    @property
+    def high_ms(self) -> float:
+        """Upper end of the 95 % interval."""
+        return (self.ratio + self.half_width) * self.baseline_ms
+
+    @property
+    def runs(self) -> int:
+        """Number of timed runs of the candidate."""
+        return sum(len(window.candidate_ns) for window in self.windows)
+
+    @property
+    def contended(self) -> bool:
+        """Whether another process took the processor for more than a tenth of the time."""
+        return statistics.median(w.wall_over_cpu for w in self.windows) > 1.1
+
+    def joined(self, other: Latency) -> Latency:
+        """Return both measurements of the same model as one."""
+        return replace(self, windows=other.windows + self.windows)
+
+    def meets(self, target_ms: float) -> bool:
+        """Whether even the upper end of the interval is within the target."""
+        return self.high_ms <= target_ms
+
+    def tied(self, other: Latency) -> bool:
+        """Whether the two intervals overlap."""
+        return self.low_ms <= other.high_ms and other.low_ms <= self.high_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Everything that was measured of one candidate.
+
+    Attributes:
+        accuracy: the task's metric on the validation data, of the exported model in its runtime.
+        latency: see `Latency`.
+        size_bytes: size of the exported file.
+        params: weights and biases of the compressed network.
+        macs: multiply-accumulates of one example.
+        test_accuracy: the metric on the test data; None before the end of a run.
+        one_shot_accuracy: the validation metric before any training.
+        rung: the last rung that the candidate reached.
+        parity: largest difference between PyTorch and the runtime, as a share of the outputs' range.
+        seconds: wall time spent on each rung.
+    """
+
+    accuracy: float
+    latency: Latency
+    size_bytes: int
+    params: int
+    macs: int
+    test_accuracy: float | None = None
+    one_shot_accuracy: float | None = None
+    rung: str = "short"
+    parity: float = 0.0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Infeasible:
+    """A candidate that cannot be part of the front, and why.
+
+    Attributes:
+        reason: one sentence.
+        rung: where it ended.
+        latency: how fast it was, where it came as far as being timed.
+    """
+
+    reason: str
+    rung: str
+    latency: Latency | None = None
+
+
+Outcome = Measurement | Infeasible
+
+
+def to_json(outcome: Outcome) -> str:
+    """Write an outcome as JSON; `from_json` reads it back equal."""
+    kind = "measurement" if isinstance(outcome, Measurement) else "infeasible"
+    return json.dumps({"kind": kind, **asdict(outcome)})
+
+
+def from_json(text: str) -> Outcome:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError: the text is no outcome.
+    """
+    fields = json.loads(text)
+    kind = fields.pop("kind", None)
+    if kind not in ("measurement", "infeasible"):
+        raise ValueError(f"kind must be 'measurement' or 'infeasible', got {kind!r}")
+    if fields.get("latency") is not None:
+        fields["latency"] = _latency(fields["latency"])
+    return Measurement(**fields) if kind == "measurement" else Infeasible(**fields)
+
+
+def _latency(fields: dict[str, object]) -> Latency:
+    windows = fields.pop("windows")
+    assert isinstance(windows, list)
+    return Latency(
+        windows=tuple(
+            Window(
+                baseline_ns=tuple(w["baseline_ns"]),
+                candidate_ns=tuple(w["candidate_ns"]),
+                wall_over_cpu=w["wall_over_cpu"],
+            )
+            for w in windows
+        ),
+        **fields,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,63 @@
+"""An exported model, called as if it were the network: what a task's metric is given to score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InfeasibleError
+from .runtimes import Engine
+
+
+class Served(nn.Module):
+    """Runs an engine on tensors, so that ``metric(model, loader)`` scores what will be served."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self.engine = engine
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the first output for inputs of shape (batch, …)."""
+        outputs = self.engine.infer([x.detach().cpu().numpy() for x in inputs])
+        return torch.from_numpy(np.ascontiguousarray(outputs[0]))
+
+
+FLOAT_TOLERANCE = 0.01
+"""Largest difference between PyTorch and the runtime for a float network, as a share of the outputs' range."""
+
+INTEGER_TOLERANCE = 0.25
+"""The same for a quantized network, whose rounding differs in a few places that PyTorch does not simulate."""
+
+
+def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...]], *, quantized: bool) -> float:
+    """Check that the runtime computes what PyTorch does, and that the outputs depend on the inputs.
+
+    Returns:
+        The largest difference as a share of the outputs' range.
+
+    Raises:
+        InfeasibleError: outputs that are not finite, the same for all inputs, or too far apart.
+
+    """
+    with torch.no_grad():
+        expected = torch.cat([model(*inputs) for inputs in batches])
+        actual = torch.cat([served(*inputs) for inputs in batches])
+    if expected.shape != actual.shape:
+        shapes = f"{tuple(actual.shape)} where PyTorch gives {tuple(expected.shape)}"
+        raise InfeasibleError(f"the runtime gives outputs of shape {shapes}", rung="build")
+    for outputs, source in ((expected, "PyTorch"), (actual, "the runtime")):
+        if not torch.isfinite(outputs).all():
+            raise InfeasibleError(f"the outputs of {source} are not finite", rung="build")
+        if len(outputs) > 1 and float((outputs - outputs[:1]).abs().max()) <= 1e-6 * float(outputs.abs().max()):
+            raise InfeasibleError(f"the outputs of {source} do not depend on the input", rung="build")
+    difference = float((expected - actual).abs().max() / (expected.max() - expected.min()).clamp_min(1e-12))
+    tolerance = INTEGER_TOLERANCE if quantized else FLOAT_TOLERANCE
+    if difference > tolerance:
+        raise InfeasibleError(
+            f"the runtime's outputs differ from PyTorch's by {difference:.1%} of their range, over {tolerance:.0%}",
+            rung="build",
+        )
+    return difference

@@ -1,0 +1,1 @@
+"""Which candidate comes next, where it runs, and what remains."""

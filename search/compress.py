@@ -1,0 +1,197 @@
+"""The whole job: from a study and a target to a Pareto front on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import AutocompressError
+from ..evaluators import runtimes
+from . import rundir as run_directory
+from .drive import Driver, Interrupted, Interrupts
+from .finals import Finals, as_found, finalists
+from .front import Model, ParetoFront, select
+from .options import Options, parse_latency
+from .progress import Progress, Silent
+from .report import files
+from .rundir import RunDirectory
+from .samplers import create
+from .warmstart import BASELINE, warm_start
+from .workers import Workers, workers_for
+
+if TYPE_CHECKING:
+    from ..studies.task import Task
+    from .prepare import Prepared
+    from .store import Store
+
+NEAREST = 3
+"""How many models are taken to the end where nothing meets the target."""
+
+
+def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", **options: object) -> ParetoFront:
+    """Return the Pareto front of compressed networks that meet a latency target, and leave it on disk.
+
+    Args:
+        study: a built-in study's name, the path of a Python file with ``task()``, ``torchvision:NAME``,
+            ``timm:NAME``, or a `Task`.
+        target_latency: a number with a unit, such as ``"5ms"``.
+        options: see `Options`; ``out`` defaults to ``runs/STUDY``.
+
+    Raises:
+        UsageError: something that was asked for cannot be done; nothing was written.
+        Interrupted: the user ended the run; what was found is on disk, and the same call goes on.
+    """
+    from ..studies import loading
+    from ..studies.task import Task
+
+    target_ms = parse_latency(target_latency)
+    if isinstance(study, Task):
+        task = study
+        name, load = "task", lambda: task
+    else:
+        spec = str(study)
+        name, load = loading.study_name(spec), lambda: loading.load(spec)
+    settings = {"out": Path("runs", name), **options, "target_ms": target_ms}
+    return run(name, load, Options(**settings))  # type: ignore[arg-type]
+
+
+def run(name: str, load: Callable[[], Task], options: Options, progress: Progress | None = None) -> ParetoFront:
+    """Run a study, or go on with it.
+
+    Args:
+        name: of the study; a run directory goes on with the study of its name only.
+        load: returns the task; called after everything else has been checked.
+        options: how to run it.
+        progress: is told how it goes.
+
+    Raises:
+        UsageError: see `compress`.
+        Interrupted: see `compress`; its ``front`` is what was found.
+    """
+    progress = progress or Silent()
+    started = time.monotonic()
+    runtime = runtimes.load(options.runtime)
+    runtime.describe()  # tells at once where the runtime's package is missing
+    identity = {"study": name, "runtime": options.runtime, "threads": str(options.threads)}
+    run_directory.check(options.out, identity)
+    progress.notice(f"loading the study {name}")
+    task = load()
+
+    from ..studies.validate import validate
+    from .prepare import prepare
+    from .store import Store
+
+    validate(task)
+    rundir = RunDirectory(options.out, identity)
+    try:
+        prepared = prepare(task, runtime, rundir, threads=options.threads, progress=progress)
+        store = Store(rundir.path, options.storage, name, prepared.space, options.target_ms)
+        return _Run(task, options, progress, rundir, prepared, store).search(started)
+    finally:
+        rundir.close()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run whose search can begin."""
+
+    task: Task
+    options: Options
+    progress: Progress
+    rundir: RunDirectory
+    prepared: Prepared
+    store: Store
+
+    def search(self, started: float) -> ParetoFront:
+        """Run the trials and take the front to the end; when interrupted, leave what was found."""
+        interrupts = Interrupts()
+        self._begin()
+        with (
+            workers_for(self.prepared.ladder, self.options.workers) as workers,
+            interrupts.handled(),
+        ):  # Ray has handlers
+            try:
+                Driver(
+                    self.store,
+                    workers,
+                    self.options,
+                    epochs=self._epochs,
+                    rundir=self.rundir,
+                    progress=self.progress,
+                    interrupts=interrupts,
+                    started=started,
+                ).run()
+                models = self._finish(workers, interrupts)
+            except Interrupted as interrupted:
+                interrupted.front = self._publish(as_found(self.rundir, self._finalists()))
+                raise
+        return self._publish(models)
+
+    @property
+    def _epochs(self) -> float:
+        return self.task.epochs if self.options.epochs is None else self.options.epochs
+
+    def _begin(self) -> None:
+        options, prepared = self.options, self.prepared
+        self.store.study.sampler = create(
+            options.sampler,
+            space=prepared.space,
+            target_ms=options.target_ms,
+            seed=options.seed,
+            finished=len(self.store.finished()),
+            predict=prepared.profile.predict_ms,
+        )
+        self.store.begin(warm_start(prepared.space, prepared.profile, options.target_ms))
+
+    def _finalists(self) -> list[Model]:
+        return finalists(self.store.models(), self.options.target_ms)
+
+    def _finish(self, workers: Workers, interrupts: Interrupts) -> list[Model]:
+        final_epochs = self.options.final_epochs
+        finals = Finals(
+            self.rundir,
+            workers,
+            self.prepared.meter,
+            self.options,
+            epochs=self.task.final_epochs if final_epochs is None else final_epochs,
+            trial_epochs=self._epochs,
+            progress=self.progress,
+            interrupts=interrupts,
+        )
+        return finals.run([*self._finalists(), *self._nearest()])
+
+    def _nearest(self) -> list[Model]:
+        """Return, where no trial met the target, the fastest of those that were cut for it."""
+        target_ms = self.options.target_ms
+        if any(m.measurement.latency.meets(target_ms) for m in self.store.models()):
+            return []
+        return self.store.fastest_cut(NEAREST)
+
+    def _publish(self, models: list[Model]) -> ParetoFront:
+        front = assemble(models, self.prepared, self.options.target_ms)
+        files.write(self.rundir, front, self.store)
+        return front
+
+
+def assemble(models: list[Model], prepared: Prepared, target_ms: float) -> ParetoFront:
+    """Return the front of measured models, among which the baseline and the obvious baselines are.
+
+    Raises:
+        AutocompressError: the baseline was not measured.
+    """
+    baseline = next((m for m in models if m.role == BASELINE), None)
+    if baseline is None:
+        raise AutocompressError("the baseline was not measured yet, so there is nothing to compare to")
+    others = [m for m in models if m.role != BASELINE]
+    chosen = [others[i] for i in select([m.measurement for m in others], target_ms)]
+    front = ParetoFront(
+        target_ms=target_ms,
+        baseline=baseline,
+        models=tuple(chosen),
+        obvious=tuple(m for m in others if m.role != "front"),
+        floor_ms=prepared.profile.floor_ms,
+    )
+    return front if front.meets_target else replace(front, reasons=prepared.profile.reasons())

@@ -1,0 +1,226 @@
+"""The driver: asks for candidates, has them evaluated, tells what came out, until the budget is spent."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ..errors import AutocompressError
+from ..evaluators.evaluator import Request
+from ..evaluators.measurement import Infeasible, Measurement
+from ..spaces.candidate import DISTILLATION, Candidate
+from .front import Model, ParetoFront, front_hypervolume, select
+from .options import Options
+from .progress import Progress, State
+from .rundir import RunDirectory
+from .rungs import RUNG
+from .store import Asked, Store, trial_name
+from .warmstart import BASELINE
+from .workers import Lost, Workers
+
+TICK_S = 0.5
+
+
+class Interrupted(Exception):  # noqa: N818 - it is a wish, not an error
+    """The user wants the run to end in order; ``front`` is what was found until then."""
+
+    front: ParetoFront | None = None
+
+
+class Interrupts:
+    """Turns the first Ctrl-C, or SIGTERM, into `Interrupted` at a moment when nothing can be lost by it."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._safe = False
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle the signals for as long as the context lasts; a second one ends the process as usual."""
+        before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._asked = True
+        if self._safe:
+            raise Interrupted
+
+    @contextmanager
+    def safe(self) -> Iterator[None]:
+        """Allow the interruption inside the context; one that was asked for before comes at once."""
+        if self._asked:
+            raise Interrupted
+        self._safe = True
+        try:
+            yield
+        finally:
+            self._safe = False
+
+
+class Driver:
+    """Runs the trials of a study.
+
+    Args:
+        store: the study.
+        workers: where trials are evaluated.
+        options: budgets and settings.
+        epochs: passes over the training data in a trial.
+        rundir: where trials keep their files.
+        progress: is told how it goes.
+        interrupts: says when the user wants an end.
+        started: when the run began, by `time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        workers: Workers,
+        options: Options,
+        *,
+        epochs: float,
+        rundir: RunDirectory,
+        progress: Progress,
+        interrupts: Interrupts,
+        started: float,
+    ) -> None:
+        self.store = store
+        self.workers = workers
+        self.options = options
+        self.epochs = epochs
+        self.rundir = rundir
+        self.progress = progress
+        self.interrupts = interrupts
+        self.started = started
+        self._began = time.monotonic()
+        self._running: dict[str, int] = {}
+        self._models: list[Model] = store.models()
+        self._finished = self._before = len(store.finished())
+
+    def run(self) -> None:
+        """Evaluate trials until the budget is spent.
+
+        Raises:
+            Interrupted: the user wants an end; what was running is put back.
+        """
+        try:
+            while self._begin() or self._running:
+                self._show()
+                with self.interrupts.safe():
+                    results = self.workers.wait(TICK_S)
+                for request, outcome in results:
+                    self._end(request, outcome)
+        except Interrupted:
+            for request in self.workers.abandon():
+                self.store.lost(self._running.pop(request.folder), "it was interrupted", counts=False)
+            raise
+
+    def _begin(self) -> bool:
+        """Give trials to free workers; return whether the budget allows more."""
+        while self._budget_left() and self.workers.free():
+            asked = self.store.ask()
+            known = self.store.outcome_of(asked.candidate)
+            if known is not None:
+                self.store.tell(asked.number, known)
+                self._finished += 1
+                continue
+            request = self._request(asked)
+            self._running[request.folder] = asked.number
+            self.workers.submit(request)
+        return self._budget_left()
+
+    def _budget_left(self) -> bool:
+        budget = self.options.time_budget_s
+        in_time = budget is None or time.monotonic() - self.started < budget
+        return in_time and self._finished + len(self._running) < self.options.trials
+
+    def _request(self, asked: Asked) -> Request:
+        return Request(
+            folder=f"trials/{trial_name(asked.number)}",
+            candidate=asked.candidate,
+            epochs=self.epochs if compresses(asked.candidate) else 0.0,
+            seed=self.options.seed,
+            target_ms=None if asked.role else self.options.target_ms,
+            timeout_s=self.options.trial_timeout_s,
+            attempt=asked.attempt,
+        )
+
+    def _end(self, request: Request, outcome: Measurement | Infeasible | Lost) -> None:
+        number = self._running.pop(request.folder)
+        if isinstance(outcome, Lost):
+            self.progress.milestone(f"trial {number}: {outcome.why}; it is tried again")
+            self.store.lost(number, outcome.why)
+        else:
+            self._tell(number, outcome)
+
+    def _tell(self, number: int, outcome: Measurement | Infeasible) -> None:
+        self.store.tell(number, outcome)
+        self._finished += 1
+        if isinstance(outcome, Measurement):
+            self._models.append(self.store.model(number))
+        elif self.store.role(number) == BASELINE:
+            raise AutocompressError(f"the unchanged network cannot be evaluated: {outcome.reason}")
+        elif outcome.rung != "latency":
+            self.progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Delete the files of trials that are neither running nor on the front, nor tell of an error."""
+        kept = {model.path for model in self._models if model.role != "front"}
+        kept |= {model.path for model in self.front()} | self._running.keys()
+        for folder in self.rundir.trials.iterdir() if self.rundir.trials.exists() else ():
+            if f"trials/{folder.name}" not in kept and not (folder / "error.txt").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def front(self) -> list[Model]:
+        """Return the non-dominated models so far."""
+        return [self._models[i] for i in select([m.measurement for m in self._models], self.options.target_ms)]
+
+    def _show(self) -> None:
+        front = self.front()
+        target_ms = self.options.target_ms
+        meeting = [m for m in front if m.measurement.latency.meets(target_ms)]
+        baseline = next((m for m in self._models if m.id == BASELINE), None)
+        done = self._finished - self._before
+        left = (time.monotonic() - self._began) / done * (self.options.trials - self._finished) if done else None
+        if left is not None and self.options.time_budget_s is not None:
+            left = min(left, self.options.time_budget_s - (time.monotonic() - self.started))
+        state = State(
+            finished=self._finished,
+            total=self.options.trials,
+            rungs=tuple(self._rung(folder) for folder in self._running),
+            best=_in_words(meeting),
+            hypervolume=front_hypervolume([m.measurement for m in meeting], baseline.measurement, target_ms)
+            if baseline
+            else 0.0,
+            left_s=left,
+        )
+        self.progress.notice(str(state))
+
+    def _rung(self, folder: str) -> str:
+        try:
+            return (self.rundir.path / folder / RUNG).read_text()
+        except OSError:
+            return "start"
+
+
+def compresses(candidate: Candidate) -> bool:
+    """Return whether a candidate changes the network at all."""
+    return any(axis != DISTILLATION for axis in candidate.axes)
+
+
+def _in_words(meeting: list[Model]) -> str:
+    if not meeting:
+        return "none meets the target yet"
+    best = max(meeting, key=lambda m: m.measurement.accuracy).measurement
+    return f"best {best.accuracy:.2%} at {best.latency.median_ms:.2f} ms"

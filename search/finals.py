@@ -1,0 +1,197 @@
+"""The end of a run: the front is trained longer, scored on the test data, and measured once more, carefully."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import InfeasibleError
+from ..evaluators.evaluator import Request
+from ..evaluators.latency import CAREFUL, Meter, settled
+from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, from_json, to_json
+from .drive import TICK_S, Interrupts, compresses
+from .front import Model, minimised, select
+from .options import Options
+from .progress import Progress
+from .rundir import RunDirectory, write_atomically
+from .samplers.mutation import crowding
+from .store import ATTEMPTS
+from .warmstart import BASELINE
+from .workers import Lost, Workers
+
+FINALISTS = 10
+"""How many models of a front are taken to the end: the recommended one and the most different ones."""
+
+RECORD = "measurement.json"
+
+ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
+"""One turn of one model in the careful measurement."""
+
+
+def finalists(models: Sequence[Model], target_ms: float) -> list[Model]:
+    """Return the models to take to the end: the baseline, the obvious baselines, and the most different of the front.
+
+    The front's ends come first, among them the most accurate model.
+    """
+    front = [models[i] for i in select([m.measurement for m in models], target_ms)]
+    if len(front) > FINALISTS:
+        distance = crowding(minimised(m.measurement for m in front))
+        chosen = sorted(distance.argsort(kind="stable")[::-1][:FINALISTS])
+        front = [front[i] for i in chosen]
+    return [m for m in models if m.role != "front"] + [m for m in front if m.role == "front"]
+
+
+class Finals:
+    """Takes models to the end, each once: what was finished before an interruption is not done again.
+
+    Args:
+        rundir: models go to its ``models`` folder, the baseline to ``baseline``.
+        workers: train them.
+        meter: measures them while nothing trains.
+        options: budgets and settings.
+        epochs: passes over the training data.
+        trial_epochs: passes that the models have had in their trials.
+        progress: is told how it goes.
+        interrupts: says when the user wants an end.
+    """
+
+    def __init__(
+        self,
+        rundir: RunDirectory,
+        workers: Workers,
+        meter: Meter,
+        options: Options,
+        *,
+        epochs: float,
+        trial_epochs: float,
+        progress: Progress,
+        interrupts: Interrupts,
+    ) -> None:
+        self.rundir = rundir
+        self.workers = workers
+        self.meter = meter
+        self.options = options
+        self.epochs = epochs
+        self.trial_epochs = trial_epochs
+        self.progress = progress
+        self.interrupts = interrupts
+
+    def run(self, models: Sequence[Model]) -> list[Model]:
+        """Return the models with their final measurements; one that fails at the end is left out.
+
+        Raises:
+            Interrupted: the user wants an end.
+        """
+        placed = [replace(m, path=_place(m)) for m in models]
+        done = {m.id: record for m in placed if (record := self._record(m)) is not None}
+        trained = self._train([m for m in placed if m.id not in done])
+        done |= self._measure([m for m in placed if m.id in trained], trained)
+        return [replace(m, measurement=done[m.id]) for m in placed if m.id in done]
+
+    def _train(self, models: Sequence[Model]) -> dict[str, Measurement]:
+        """Train models with the longer schedule and score them on the test data, in any order."""
+        waiting = [self._request(model, self.epochs) for model in models]
+        by_folder = {model.path: model for model in models}
+        trained: dict[str, Measurement] = {}
+        running = 0
+        while waiting or running:
+            while waiting and self.workers.free():
+                self.workers.submit(waiting.pop(0))
+                running += 1
+            self.progress.notice(f"training the front to the end · {len(trained)} of {len(models)} models done")
+            with self.interrupts.safe():
+                results = self.workers.wait(TICK_S)
+            running -= len(results)
+            for request, outcome in results:
+                again = self._again(request, outcome, by_folder[request.folder])
+                if again is not None:
+                    waiting.append(again)
+                elif isinstance(outcome, Measurement):
+                    trained[by_folder[request.folder].id] = outcome
+        return trained
+
+    def _again(self, request: Request, outcome: Outcome | Lost, model: Model) -> Request | None:
+        """Return what to try next with a model: once more after a death, as in its trial where longer was worse."""
+        if isinstance(outcome, Lost):
+            attempt = request.attempt + 1
+            return replace(request, attempt=attempt) if attempt < ATTEMPTS else None
+        worse = isinstance(outcome, Infeasible) or outcome.accuracy < model.measurement.accuracy
+        if worse and request.epochs > self.trial_epochs:
+            return replace(request, epochs=self.trial_epochs)
+        if isinstance(outcome, Infeasible):
+            self.progress.milestone(f"model {model.id} failed at the end: {outcome.reason}")
+        return None
+
+    def _request(self, model: Model, epochs: float) -> Request:
+        return Request(
+            folder=model.path,
+            candidate=model.candidate,
+            epochs=epochs if compresses(model.candidate) else 0.0,
+            seed=self.options.seed,
+            latency=model.measurement.latency,
+            test=True,
+            timeout_s=10 * self.options.trial_timeout_s,
+        )
+
+    def _measure(self, models: Sequence[Model], trained: Mapping[str, Measurement]) -> dict[str, Measurement]:
+        """Measure models carefully while nothing trains, and write for each the record that says it is complete.
+
+        The models take turns, a fresh process each time, so that the windows of one are far apart.
+        """
+        latencies: dict[str, Latency] = {}
+        waiting = list(models)
+        done: dict[str, Measurement] = {}
+        while waiting:
+            for number, model in enumerate(list(waiting)):
+                left = f"{len(models) - len(done)} of {len(models)} models left"
+                self.progress.notice(f"measuring carefully · {left} · model {number + 1} of this round")
+                try:
+                    with self.interrupts.safe():
+                        latency = self.meter.measure((self.rundir.path / model.path / "model.onnx").read_bytes(), ROUND)
+                except InfeasibleError as error:
+                    self.progress.milestone(f"model {model.id} failed at the end: {error.reason}")
+                    waiting.remove(model)
+                    continue
+                before = latencies.get(model.id)
+                latencies[model.id] = latency if before is None else latency.joined(before)
+                if settled(latencies[model.id].ratios, CAREFUL):
+                    waiting.remove(model)
+                    done[model.id] = self._complete(model, trained[model.id], latencies[model.id])
+        return done
+
+    def _complete(self, model: Model, trained: Measurement, latency: Latency) -> Measurement:
+        measurement = replace(trained, latency=latency, one_shot_accuracy=model.measurement.one_shot_accuracy)
+        write_atomically(self.rundir.path / model.path / RECORD, to_json(measurement).encode())
+        return measurement
+
+    def _record(self, model: Model) -> Measurement | None:
+        record = read_record(self.rundir.path / model.path)
+        return record if record is not None and record.rung == "final" else None
+
+
+def read_record(folder: Path) -> Measurement | None:
+    """Return the measurement in a complete model's folder; None where there is none."""
+    try:
+        outcome = from_json((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    return outcome if isinstance(outcome, Measurement) else None
+
+
+def as_found(rundir: RunDirectory, models: Sequence[Model]) -> list[Model]:
+    """Return models as their trials left them, their files copied to where the final ones would be."""
+    found = []
+    for model in models:
+        place = rundir.path / _place(model)
+        record = read_record(place)
+        if record is None and (rundir.path / model.path).is_dir():
+            shutil.copytree(rundir.path / model.path, place, dirs_exist_ok=True)
+            write_atomically(place / RECORD, to_json(model.measurement).encode())
+        found.append(replace(model, measurement=record or model.measurement, path=_place(model)))
+    return found
+
+
+def _place(model: Model) -> str:
+    return BASELINE if model.id == BASELINE else f"models/{model.id}"

@@ -1,0 +1,188 @@
+"""The Pareto front: what remains. Non-domination and hypervolume are pure functions over arrays, smaller is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..evaluators.measurement import Measurement
+from ..spaces.candidate import Candidate
+
+if TYPE_CHECKING:
+    import pandas
+
+Points = NDArray[np.float64]
+"""Shape (points, objectives); every objective is minimised."""
+
+
+def non_dominated(points: Points) -> NDArray[np.bool_]:
+    """Return for each point whether no other is as good everywhere and better somewhere.
+
+    Equal points do not dominate each other. A point with a NaN is dominated.
+
+    >>> non_dominated(np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0]])).tolist()
+    [True, True, False]
+    """
+    keep: NDArray[np.bool_] = np.logical_not(np.isnan(points).any(axis=1))
+    for i in np.lexsort(points.T[::-1]):
+        if keep[i]:
+            worse = (points >= points[i]).all(axis=1) & (points > points[i]).any(axis=1)
+            keep &= np.logical_not(worse)
+    return keep
+
+
+def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:
+    """Return the volume that the points dominate, up to a reference point.
+
+    By slicing along the last objective; exact, for small fronts of two to four objectives
+    (Zitzler and Thiele, IEEE TEC 1999).
+
+    Args:
+        points: shape (points, objectives); those beyond the reference count for nothing.
+        reference: shape (objectives,).
+
+    >>> hypervolume(np.array([[0.0, 0.5], [0.5, 0.0]]), np.ones(2))
+    0.75
+
+    """
+    inside = points[(points < reference).all(axis=1)] if len(points) else points
+    if not len(inside):
+        return 0.0
+    inside = inside[non_dominated(inside)]
+    if points.shape[1] == 1:
+        return float(reference[0] - inside.min())
+    inside = inside[inside[:, -1].argsort(kind="stable")]
+    edges = np.append(inside[:, -1], reference[-1])
+    volume = 0.0
+    for i, depth in enumerate(np.diff(edges)):
+        if depth > 0:
+            volume += depth * hypervolume(inside[: i + 1, :-1], reference[:-1])
+    return float(volume)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A measured model: a point of the front, the baseline, or one of the obvious baselines.
+
+    Attributes:
+        id: ``baseline``, or the trial's number in five digits.
+        role: ``front``, ``baseline``, or the name of an obvious baseline such as ``uniform int8``.
+        path: the folder with its files, relative to the run directory; empty where none are kept.
+
+    """
+
+    id: str
+    candidate: Candidate
+    measurement: Measurement
+    role: str = "front"
+    path: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParetoFront:
+    """The outcome of a study.
+
+    Attributes:
+        target_ms: the latency that was asked for.
+        baseline: the unchanged network.
+        models: non-dominated models that meet the target, fastest first; where none does, the nearest.
+        obvious: what anyone would have tried first.
+        floor_ms: latency of the fastest network that the space can express.
+        reasons: what holds the network back, where nothing meets the target.
+
+    """
+
+    target_ms: float
+    baseline: Model
+    models: tuple[Model, ...]
+    obvious: tuple[Model, ...] = ()
+    floor_ms: float | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def meets_target(self) -> bool:
+        """Whether any model meets the target."""
+        return any(model.measurement.latency.meets(self.target_ms) for model in self.models)
+
+    @property
+    def recommended(self) -> Model | None:
+        """The most accurate model that meets the target, the smallest of equals; else the nearest to it."""
+        if not self.models:
+            return None
+        meeting = [m for m in self.models if m.measurement.latency.meets(self.target_ms)]
+        if meeting:
+            return max(meeting, key=lambda m: (m.measurement.accuracy, -m.measurement.size_bytes))
+        return min(self.models, key=lambda m: m.measurement.latency.median_ms)
+
+    def tied(self, model: Model) -> tuple[str, ...]:
+        """Return the ids of the front's other models whose latency interval overlaps this one's."""
+        latency = model.measurement.latency
+        return tuple(m.id for m in self.models if m.id != model.id and m.measurement.latency.tied(latency))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the baseline and the front as a table, one row a model."""
+        import pandas
+
+        return pandas.DataFrame([_row(model, self.target_ms) for model in (self.baseline, *self.models)])
+
+
+def _row(model: Model, target_ms: float) -> dict[str, object]:
+    measured = model.measurement
+    return {
+        "id": model.id,
+        "meets_target": measured.latency.meets(target_ms),
+        "latency_ms": round(measured.latency.median_ms, 4),
+        "latency_low_ms": round(measured.latency.low_ms, 4),
+        "latency_high_ms": round(measured.latency.high_ms, 4),
+        "latency_ratio": round(measured.latency.ratio, 4),
+        "accuracy": measured.accuracy,
+        "test_accuracy": measured.test_accuracy,
+        "size_bytes": measured.size_bytes,
+        "params": measured.params,
+        "macs": measured.macs,
+        "rung": measured.rung,
+        "path": model.path,
+    }
+
+
+def objectives(measurement: Measurement) -> tuple[float, float, float]:
+    """Return what a study optimises: accuracy (up), latency in milliseconds (down), size in bytes (down)."""
+    return measurement.accuracy, measurement.latency.median_ms, float(measurement.size_bytes)
+
+
+def select(measurements: Sequence[Measurement], target_ms: float) -> list[int]:
+    """Return the positions of the front: the non-dominated among those that meet the target, fastest first.
+
+    Where none meets it, the non-dominated among all.
+    """
+    meeting = [i for i, m in enumerate(measurements) if m.latency.meets(target_ms)]
+    chosen = meeting or list(range(len(measurements)))
+    if not chosen:
+        return []
+    keep = non_dominated(minimised(measurements[i] for i in chosen))
+    front = [i for i, kept in zip(chosen, keep, strict=True) if kept]
+    return sorted(front, key=lambda i: measurements[i].latency.median_ms)
+
+
+def minimised(measurements: Iterable[Measurement]) -> Points:
+    """Return the objectives as points of which every coordinate is to be minimised, shape (models, 3)."""
+    rows = [(-accuracy, latency, size) for accuracy, latency, size in map(objectives, measurements)]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def front_hypervolume(measurements: Iterable[Measurement], baseline: Measurement, target_ms: float) -> float:
+    """Return the hypervolume of measurements between 0 and 1.
+
+    The box reaches from an ideal model (the baseline's accuracy, no latency, no size) to a tenth of that accuracy
+    less, the target latency and the baseline's size.
+    """
+    points = minimised(measurements)
+    if not len(points):
+        return 0.0
+    scale = np.array([0.1 * abs(baseline.accuracy) or 1.0, target_ms, float(baseline.size_bytes)])
+    origin = np.array([-baseline.accuracy, 0.0, 0.0])
+    return hypervolume(np.maximum((points - origin) / scale, 0.0), np.ones(3))

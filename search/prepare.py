@@ -1,0 +1,122 @@
+"""Everything before the first trial: the parts of the network, the baseline, its calibrated latency, the profile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+
+from ..compressors.graph import inspect
+from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
+from ..compressors.technique import Supplies
+from ..errors import InfeasibleError, RunDirectoryError, StudyError
+from ..evaluators.latency import Calibration, Meter, meter_for
+from ..evaluators.runtimes import Runtime
+from ..evaluators.served import Served, parity
+from ..spaces.candidate import Candidate
+from ..spaces.space import Space
+from ..studies.task import Task
+from .profile import Profile, profile
+from .progress import Progress
+from .rundir import RunDirectory, write_atomically
+from .rungs import Ladder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a search starts from."""
+
+    space: Space
+    profile: Profile
+    ladder: Ladder
+    meter: Meter
+
+
+def prepare(task: Task, runtime: Runtime, rundir: RunDirectory, *, threads: int, progress: Progress) -> Prepared:
+    """Export and measure the baseline, and profile the network; what an earlier run found is used again.
+
+    Raises:
+        StudyError: the unchanged network cannot be exported, served or timed.
+        RunDirectoryError: the network is not the one that the run directory was begun with.
+    """
+    notice = progress.notice
+    if not _same_weights(task, rundir.path / "baseline" / "original.safetensors"):
+        progress.milestone("the network's weights are not those this run was begun with; the run's own are used")
+    supplies = supplies_of(task)
+    notice("finding layers and groups")
+    network = inspect(task.model, task.examples, keep=task.keep)
+    space = space_of(network, runtime.capabilities)
+    if not any(choice.neutral is not None for choice in space.choices):
+        raise StudyError(
+            "a network must have a Conv2d or Linear layer that may be compressed; this one has none. "
+            "Take names out of the task's `keep`, or give another network."
+        )
+    notice("exporting the baseline")
+    try:
+        baseline = _baseline(task, supplies, runtime)
+        artefact = runtime.flavour(baseline.onnx)
+        found = _load(rundir.path / "profile.json", space)
+        if found is None:
+            notice("calibrating the baseline's latency")
+            calibration = _meter(runtime, artefact, supplies, threads).calibrate()
+            meter = _meter(runtime, artefact, supplies, threads, calibration.median_ms)
+            found = profile(task, supplies, network, space, baseline, runtime, calibration, meter, notice)
+            _save(found, space, calibration, rundir)
+    except InfeasibleError as error:
+        raise StudyError(
+            f"the unchanged network must be exported, served and timed before anything is compared to it; "
+            f"it cannot: {error.reason}"
+        ) from error
+    meter = _meter(runtime, artefact, supplies, threads, found.baseline_ms)
+    ladder = Ladder(task, supplies, runtime, meter, rundir.path)
+    return Prepared(space=space, profile=found, ladder=ladder, meter=meter)
+
+
+def _meter(
+    runtime: Runtime, artefact: bytes, supplies: Supplies, threads: int, baseline_ms: float | None = None
+) -> Meter:
+    inputs = [x.numpy() for x in supplies.examples]
+    return meter_for(runtime.name, baseline=artefact, inputs=inputs, threads=threads, baseline_ms=baseline_ms)
+
+
+def _baseline(task: Task, supplies: Supplies, runtime: Runtime) -> Compressed:
+    baseline = compress(task, Candidate(), supplies, epochs=0)
+    with runtime.build(runtime.flavour(baseline.onnx), threads=1) as engine:
+        parity(baseline.model, Served(engine), supplies.calibration[:1], quantized=False)
+    return baseline
+
+
+def _same_weights(task: Task, path: Path) -> bool:
+    """Give the task's network the weights that the run was begun with; return whether it had them already."""
+    state = {name: tensor.contiguous().clone() for name, tensor in task.model.state_dict().items()}
+    if not path.exists():
+        write_atomically(path, save(state))
+        return True
+    kept = load_file(path)
+    if {n: t.shape for n, t in kept.items()} != {n: t.shape for n, t in state.items()}:
+        raise RunDirectoryError(
+            f"a run directory goes on with the network it was begun with; the one in {str(path)!r} has other layers "
+            "than this study's. Give another directory with --out DIR."
+        )
+    task.model.load_state_dict(kept)
+    return all(torch.equal(kept[name], tensor) for name, tensor in state.items())
+
+
+def _save(found: Profile, space: Space, calibration: Calibration, rundir: RunDirectory) -> None:
+    rundir.write_json("calibration.json", asdict(calibration))
+    rundir.write_json("profile.json", {"space": space.fingerprint, "profile": found.to_dict()})
+
+
+def _load(path: Path, space: Space) -> Profile | None:
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text())
+    if content["space"] != space.fingerprint:
+        raise RunDirectoryError(
+            f"a run directory goes on with the space it was begun with; {str(path)!r} is of another "
+            "network, `keep` or runtime. Give another directory with --out DIR."
+        )
+    return Profile.from_dict(content["profile"])

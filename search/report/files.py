@@ -1,0 +1,48 @@
+"""Writes what a run leaves besides its models: tables for other programs, and a picture of the front."""
+
+from __future__ import annotations
+
+import io
+import shutil
+
+from ..front import ParetoFront
+from ..rundir import RunDirectory, write_atomically
+from ..store import Store, outcome
+from .plot import draw
+
+
+def write(rundir: RunDirectory, front: ParetoFront, store: Store) -> None:
+    """Write ``pareto.csv``, ``trials.csv`` and ``pareto.png``, and delete models that are not on the front any more."""
+    write_atomically(rundir.path / "pareto.csv", front.to_pandas().to_csv(index=False).encode())
+    write_atomically(rundir.path / "trials.csv", _trials(store).encode())
+    picture = io.BytesIO()
+    draw(front, store.models(), picture)
+    write_atomically(rundir.path / "pareto.png", picture.getvalue())
+    kept = {model.path for model in (*front.models, *front.obvious)}
+    for folder in rundir.models.iterdir() if rundir.models.exists() else ():
+        if f"models/{folder.name}" not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trials(store: Store) -> str:
+    import pandas
+
+    rows = []
+    for trial in store.study.get_trials(deepcopy=False):
+        attrs = trial.user_attrs
+        result = outcome(trial) if "outcome" in attrs else None
+        values = trial.values or (None, None, None)
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": trial.state.name.lower(),
+                "role": attrs.get("role", ""),
+                "rung": result.rung if result else "",
+                "accuracy": values[0],
+                "latency_ms": attrs.get("latency_ms"),
+                "size_bytes": values[2],
+                "reason": getattr(result, "reason", ""),
+                "candidate": attrs.get("candidate", ""),
+            }
+        )
+    return str(pandas.DataFrame(rows).to_csv(index=False))

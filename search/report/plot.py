@@ -1,0 +1,49 @@
+"""Draws the front: accuracy against latency, the target, and what anyone would have tried first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO, Any
+
+from ..front import Model, ParetoFront
+
+BLUE, ORANGE, GREY, RED = "#0072b2", "#e69f00", "#8c8c8c", "#d55e00"  # told apart by the colour-blind (Okabe and Ito)
+
+
+def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes]) -> None:
+    """Write a PNG with accuracy over latency, intervals as bars, the target as a line.
+
+    Args:
+        front: the outcome.
+        trials: everything that was measured to the end, drawn faintly.
+        file: is written to.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    _points(axes, trials, color=GREY, marker=".", label="trials", alpha=0.4)
+    _points(axes, front.obvious, color=ORANGE, marker="s", label="obvious baselines", bars=True)
+    _points(axes, [front.baseline], color=RED, marker="D", label="unchanged network", bars=True)
+    _points(axes, front.models, color=BLUE, marker="o", label="Pareto front", bars=True)
+    axes.axvline(front.target_ms, color="black", linestyle="--", linewidth=1, label=f"target {front.target_ms:g} ms")
+    shown = [m.measurement.accuracy for m in (front.baseline, *front.models, *front.obvious)]
+    margin = max(0.005, 0.2 * (max(shown) - min(shown)))
+    axes.set_ylim(min(shown) - margin, max(shown) + margin)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("latency in ms (median, 95 % interval)")
+    axes.set_ylabel("accuracy on the validation data")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, format="png", dpi=150)
+
+
+def _points(axes: Any, models: Sequence[Model], *, bars: bool = False, **style: Any) -> None:
+    if not models:
+        return
+    latencies = [m.measurement.latency for m in models]
+    x = [latency.median_ms for latency in latencies]
+    y = [m.measurement.accuracy for m in models]
+    error = [[v - k.low_ms for v, k in zip(x, latencies, strict=True)]]
+    error.append([k.high_ms - v for v, k in zip(x, latencies, strict=True)])
+    axes.errorbar(x, y, xerr=error if bars else None, linestyle="none", elinewidth=1, **style)

@@ -1,0 +1,61 @@
+"""The table at the end of a run, in 80 columns."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..front import Model, ParetoFront
+
+
+def render(front: ParetoFront, where: str) -> RenderableType:
+    """Return the front as a table, with the recommended model and, where nothing meets the target, the reasons."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for name in ("model", "ms", "95 % range", "faster", "valid", "test", "MB", "meets"):
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    best = front.recommended
+    for model in (front.baseline, *(m for m in front.obvious if m not in front.models), *front.models):
+        role = model.role if model.role != "front" else model.id
+        mark = "→ " if best is not None and model.id == best.id else "  "
+        table.add_row(mark + role, *_cells(model, front), style="bold" if mark == "→ " else "")
+    return Group(table, Text(), *map(Text, _conclusion(front, where)))
+
+
+def _cells(model: Model, front: ParetoFront) -> list[str]:
+    measured = model.measurement
+    latency = measured.latency
+    test = "–" if measured.test_accuracy is None else f"{measured.test_accuracy:.2%}"
+    return [
+        f"{latency.median_ms:.2f}",
+        f"{latency.low_ms:.2f}–{latency.high_ms:.2f}",
+        f"{1 / latency.ratio:.2f}×",
+        f"{measured.accuracy:.2%}",
+        test,
+        f"{measured.size_bytes / 1e6:.2f}",
+        "yes" if latency.meets(front.target_ms) else "no",
+    ]
+
+
+def _conclusion(front: ParetoFront, where: str) -> list[str]:
+    best = front.recommended
+    if best is None:
+        return ["No candidate could be measured to the end; trials.csv says why.", *front.reasons]
+    measured, base = best.measurement, front.baseline.measurement
+    accuracy = f"{measured.accuracy - base.accuracy:+.2%} accuracy on the validation data"
+    if measured.test_accuracy is not None and base.test_accuracy is not None:
+        accuracy = f"{measured.test_accuracy - base.test_accuracy:+.2%} accuracy on the test data"
+    gain = f"{1 / measured.latency.ratio:.2f}× faster, {base.size_bytes / measured.size_bytes:.1f}× smaller, {accuracy}"
+    if front.meets_target:
+        lines = [f"→ {best.id} meets {front.target_ms:g} ms: {gain}."]
+        tied = [name for name in front.tied(best) if name != best.id]
+        if tied:
+            lines.append(f"  Its latency is tied with {', '.join(tied)}: their intervals overlap.")
+    else:
+        lines = [f"Nothing meets {front.target_ms:g} ms. → {best.id} is the nearest: {gain}.", *front.reasons]
+    return [*lines, f"  Files: {where}/{best.path}/model.onnx · all models: {where}/pareto.csv"]
+
+
+def show(front: ParetoFront, where: str, console: Console) -> None:
+    """Print the table."""
+    console.print(render(front, where))

@@ -1,0 +1,121 @@
+"""A run directory: the one place on disk that a study writes to, held by one driver at a time.
+
+study.json          what the study is; a directory of another study is refused
+study.journal       the Optuna study, unless a database holds it
+profile.json        what was learned of the network before the first trial
+baseline/           the unchanged network: model.onnx, model.safetensors, measurement.json, …
+trials/NNNNN/       what is built for a trial, for as long as it is on the front
+models/ID/          the models of the front, complete
+pareto.csv, pareto.png, trials.csv
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import RunDirectoryError
+
+FORMAT = 1
+"""Version of the layout; another one is refused."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, finds the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def check(path: Path, identity: Mapping[str, str]) -> None:
+    """Check, writing nothing, that a study may use a directory.
+
+    Args:
+        path: the directory, which need not exist.
+        identity: what must be the same for the study to go on there.
+
+    Raises:
+        RunDirectoryError: it cannot be written, or it belongs to another study.
+
+    """
+    ancestor = path.absolute()
+    while not ancestor.exists() and ancestor != ancestor.parent:
+        ancestor = ancestor.parent
+    try:
+        with tempfile.TemporaryDirectory(dir=ancestor):
+            pass
+    except OSError as error:
+        raise RunDirectoryError(
+            f"--out must be a directory that can be written; {str(path)!r} cannot ({error.strerror}). "
+            "Give another one with --out DIR."
+        ) from error
+    manifest = path / "study.json"
+    if manifest.exists():
+        _compare(path, json.loads(manifest.read_text()), identity)
+    elif path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir()):
+        raise RunDirectoryError(
+            f"--out must be a new directory or one of autocompress; {str(path)!r} holds other files. "
+            "Give another one with --out DIR."
+        )
+
+
+def _compare(path: Path, manifest: Mapping[str, object], identity: Mapping[str, str]) -> None:
+    for key, value in {"format": FORMAT, **identity}.items():
+        if manifest.get(key) != value:
+            raise RunDirectoryError(
+                f"a run directory goes on with the study it was begun with; {str(path)!r} has "
+                f"{key} {manifest.get(key)!r}, this command asks for {value!r}. Give another directory with --out DIR."
+            )
+
+
+class RunDirectory:
+    """A run directory that this process holds until `close`, or until it dies.
+
+    Raises:
+        RunDirectoryError: see `check`; or another process holds it.
+
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
+        check(path, identity)
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = (path / ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise RunDirectoryError(
+                f"a run directory is driven by one process at a time; another one is working in {str(path)!r}. "
+                "Wait for it, or give another directory with --out DIR."
+            ) from error
+        self.write_json("study.json", {"format": FORMAT, **identity})
+
+    @property
+    def trials(self) -> Path:
+        """Where trials keep what they build."""
+        return self.path / "trials"
+
+    @property
+    def models(self) -> Path:
+        """Where the models of the front are."""
+        return self.path / "models"
+
+    def write_json(self, name: str, content: Mapping[str, object]) -> None:
+        """Write a JSON file atomically."""
+        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        self._lock.close()

@@ -1,0 +1,226 @@
+"""The Optuna study behind a run: opened anew or gone on with, and nothing that was finished is ever lost."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock  # named by the public signature, exported nowhere
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from ..errors import UsageError
+from ..evaluators.measurement import Infeasible, Measurement, Outcome, from_json, to_json
+from ..spaces.candidate import Candidate
+from ..spaces.space import Space
+from .front import Model, objectives
+from .samplers.mutation import distributions
+from .warmstart import BASELINE, Start
+
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
+"""Of accuracy, latency in milliseconds, and size in bytes."""
+
+ATTEMPTS = 3
+"""How often a trial is begun whose worker dies, before it is infeasible."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial to evaluate: its number, its candidate, its role in the report, how often it was begun before."""
+
+    number: int
+    candidate: Candidate
+    role: str
+    attempt: int
+
+
+class Store:
+    """A study on disk or in a database, in our own words.
+
+    Args:
+        folder: the run directory, which holds the study unless ``url`` does.
+        url: a database that Optuna knows.
+        name: the study's name in it.
+        space: what may vary.
+        target_ms: the latency constraint.
+
+    """
+
+    def __init__(self, folder: Path, url: str | None, name: str, space: Space, target_ms: float) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space = space
+        self.target_ms = target_ms
+        self.study = optuna.create_study(
+            study_name=name, storage=_storage(folder, url), directions=list(DIRECTIONS), load_if_exists=True
+        )
+        self._asked: dict[int, optuna.Trial] = {}
+
+    def begin(self, starts: Sequence[Start]) -> None:
+        """Enqueue the warm start of a new study; put trials back that were running when their driver died."""
+        if not self.study.get_trials(deepcopy=False):
+            for start in starts:
+                self.study.enqueue_trial(self.space.levels(start.candidate), user_attrs={"role": start.role})
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self.lost(trial.number, "the driver died")
+
+    def ask(self) -> Asked:
+        """Return a new trial."""
+        trial = self.study.ask(distributions(self.space))
+        candidate = self.space.candidate(trial.params)
+        trial.set_user_attr("candidate", candidate.to_json())
+        self._asked[trial.number] = trial
+        attrs = trial.user_attrs
+        return Asked(trial.number, candidate, str(attrs.get("role", "")), int(attrs.get("attempt", 0)))
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Finish a trial."""
+        trial = self._asked.pop(number)
+        trial.set_user_attr("outcome", to_json(outcome))
+        latency = outcome.latency
+        if latency is not None:
+            trial.set_user_attr("latency_ms", latency.median_ms)
+        excess = 1.0 if latency is None else latency.high_ms / self.target_ms - 1
+        trial.set_constraint("latency", excess)
+        if isinstance(outcome, Measurement):
+            self.study.tell(trial, list(objectives(outcome)))
+        else:
+            self.study.tell(trial, state=TrialState.PRUNED)
+
+    def lost(self, number: int, why: str, *, counts: bool = True) -> None:
+        """Give up a trial whose worker is gone, and enqueue it again unless that happened too often.
+
+        Args:
+            number: the trial's number.
+            why: what happened to it.
+            counts: whether the trial may be to blame.
+        """
+        self._asked.pop(number, None)
+        trial = self._trial(number)
+        attempt = int(trial.user_attrs.get("attempt", 0)) + counts
+        if not trial.params:  # it died while it was asked for: nothing is lost
+            self.study.tell(number, state=TrialState.FAIL)
+            return
+        if attempt >= ATTEMPTS:
+            self._asked[number] = optuna.Trial(self.study, trial._trial_id)
+            self.tell(number, Infeasible(reason=f"it was begun {attempt} times, and each time {why}", rung="build"))
+            return
+        kept = {"role": trial.user_attrs.get("role", ""), "attempt": attempt, "retry_of": number}
+        self.study.tell(number, state=TrialState.FAIL)
+        self.study.enqueue_trial(trial.params, user_attrs=kept)
+
+    def outcome_of(self, candidate: Candidate) -> Outcome | None:
+        """Return what is known of a candidate from an earlier trial."""
+        text = candidate.to_json()
+        for trial in self.finished():
+            if trial.user_attrs["candidate"] == text:
+                return outcome(trial)
+        return None
+
+    def finished(self) -> list[FrozenTrial]:
+        """Return the trials that have an outcome."""
+        done = (TrialState.COMPLETE, TrialState.PRUNED)
+        return [t for t in self.study.get_trials(deepcopy=False, states=done) if "outcome" in t.user_attrs]
+
+    def models(self) -> list[Model]:
+        """Return every candidate that was measured to the end, once."""
+        complete = (t for t in self.finished() if t.state == TrialState.COMPLETE)
+        first: dict[str, FrozenTrial] = {}
+        for trial in complete:
+            first.setdefault(trial.user_attrs["candidate"], trial)
+        return [_model(trial) for trial in first.values()]
+
+    def fastest_cut(self, count: int) -> list[Model]:
+        """Return the fastest candidates that ended when they were timed, to be measured to the end after all."""
+        cut = [t for t in self.finished() if t.state == TrialState.PRUNED and "latency_ms" in t.user_attrs]
+        cut.sort(key=lambda t: float(t.user_attrs["latency_ms"]))
+        return [_unmeasured(trial) for trial in cut[:count]]
+
+    def role(self, number: int) -> str:
+        """Return a trial's role in the report; empty for most."""
+        return str(self._trial(number).user_attrs.get("role", ""))
+
+    def model(self, number: int) -> Model:
+        """Return one trial that was measured to the end."""
+        return _model(self._trial(number))
+
+    def _trial(self, number: int) -> FrozenTrial:
+        return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
+
+
+def outcome(trial: FrozenTrial) -> Outcome:
+    """Return a finished trial's outcome."""
+    return from_json(trial.user_attrs["outcome"])
+
+
+def _model(trial: FrozenTrial) -> Model:
+    measurement = outcome(trial)
+    assert isinstance(measurement, Measurement)
+    role = trial.user_attrs.get("role") or "front"
+    return Model(
+        id=BASELINE if role == BASELINE else trial_name(trial.number),
+        candidate=Candidate.from_json(trial.user_attrs["candidate"]),
+        measurement=measurement,
+        role=role,
+        path=f"trials/{trial_name(trial.number)}",
+    )
+
+
+def _unmeasured(trial: FrozenTrial) -> Model:
+    latency = outcome(trial).latency
+    assert latency is not None
+    unknown = Measurement(accuracy=float("-inf"), latency=latency, size_bytes=0, params=0, macs=0, rung="latency")
+    candidate = Candidate.from_json(trial.user_attrs["candidate"])
+    return Model(id=trial_name(trial.number), candidate=candidate, measurement=unknown)
+
+
+def trial_name(number: int) -> str:
+    """Return a trial's id, which is also the name of its folder."""
+    return f"{number:05d}"
+
+
+def _storage(folder: Path, url: str | None) -> BaseStorage:
+    if url is None:
+        return JournalStorage(_journal(folder / "study.journal"))
+    try:
+        return RDBStorage(url)
+    except Exception as error:  # SQLAlchemy, its drivers and Optuna each have errors of their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"--storage must be the URL of a database that can be reached, such as "
+            f"postgresql://user@host/name; got {url!r}: {reason}"
+        ) from error
+
+
+def _journal(path: Path) -> JournalFileBackend:
+    """Open a journal file; a last line that a dying writer left half-written is cut off."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("rb+") as file:
+                file.truncate(whole)
+    return JournalFileBackend(str(path), lock_obj=_FileLock(path.with_name(".journal.lock")))
+
+
+class _FileLock(BaseJournalFileLock):
+    """A lock that the kernel frees when its holder dies; Optuna's own waits half a minute for that."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        self._file = self.path.open("a")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._file = None

@@ -1,0 +1,91 @@
+"""The first trials: the baseline, what anyone would try, a uniform grid, greedy descents by damage per millisecond."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from ..spaces.space import Choice, Space
+from .profile import Profile
+
+BASELINE = "baseline"
+GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
+"""Uniform pruning ratios of the grid, each with and without INT8."""
+
+DESCENTS = (0.95, 0.8, 0.6, 0.4)
+"""Shares of the target to which the greedy descents go."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A candidate to begin with; its role is empty where it is no baseline of the report."""
+
+    candidate: Candidate
+    role: str = ""
+
+
+def warm_start(space: Space, profile: Profile, target_ms: float) -> list[Start]:
+    """Return the first candidates, without repetition, the obvious baselines first."""
+    pruning = uniform_pruning_that_meets(space, profile, target_ms)
+    starts = [
+        Start(uniform(space, 0.0, quantized=False), BASELINE),
+        Start(uniform(space, 0.0, quantized=True), "uniform int8"),
+        Start(uniform(space, pruning, quantized=False), f"uniform −{pruning:.0%}"),
+        Start(uniform(space, pruning, quantized=True), f"uniform int8 −{pruning:.0%}"),
+    ]
+    starts += [Start(uniform(space, ratio, quantized=True)) for ratio in GRID]
+    starts += [Start(uniform(space, ratio, quantized=False)) for ratio in GRID]
+    for share in DESCENTS:
+        for quantized in (True, False):
+            begin = space.levels(uniform(space, 0.0, quantized=quantized))
+            starts.append(Start(space.candidate(descend(space, profile, begin, share * target_ms))))
+    first: dict[Candidate, Start] = {}
+    for start in starts:
+        first.setdefault(start.candidate, start)
+    return list(first.values())
+
+
+def uniform(space: Space, ratio: float, *, quantized: bool) -> Candidate:
+    """Return the candidate that prunes every group by about the same ratio."""
+
+    def pick(choice: Choice) -> int:
+        if choice.axis == PRUNING_RATIO:
+            return min(range(len(choice.levels)), key=lambda i: abs(float(choice.levels[i]) - ratio))
+        return len(choice.levels) - 1 if choice.axis == BITS and quantized else 0
+
+    return space.at(pick)
+
+
+def uniform_pruning_that_meets(space: Space, profile: Profile, target_ms: float) -> float:
+    """Return the mildest uniform pruning ratio that is predicted to meet the target."""
+    for ratio in GRID:
+        if profile.predict_ms(uniform(space, ratio, quantized=False)) <= target_ms:
+            return ratio
+    return GRID[-1]
+
+
+def descend(space: Space, profile: Profile, start: Mapping[str, int], target_ms: float) -> dict[str, int]:
+    """Strengthen one choice at a time, the one that saves most milliseconds for its damage, until a target is met."""
+    levels = dict(start)
+    while profile.predict_ms(space.candidate(levels)) > target_ms:
+        step = cheapest_step(space, profile, levels)
+        if step is None:
+            break
+        levels[step] += 1
+    return levels
+
+
+def cheapest_step(space: Space, profile: Profile, levels: Mapping[str, int]) -> str | None:
+    """Return the name of the choice whose next level saves most for its damage; None where nothing saves."""
+    now_ms, now_damage = profile.predict_ms(space.candidate(levels)), profile.damage_of(space, levels)
+    best, name = 0.0, None
+    for choice in space.choices:
+        if choice.neutral is None or levels[choice.name] + 1 >= len(choice.levels):
+            continue
+        then = {**levels, choice.name: levels[choice.name] + 1}
+        saved = now_ms - profile.predict_ms(space.candidate(then))
+        score = saved / (profile.damage_of(space, then) - now_damage + 1e-6)
+        if saved > 0 and score > best:
+            best, name = score, choice.name
+    return name

@@ -1,0 +1,261 @@
+"""Where candidates are evaluated: in this process, or in Ray's worker processes.
+
+Training goes on in as many processes as there are workers, at the lowest priority; measuring goes on in the one
+process that holds the device. Whoever dies costs the trials that it was running, and is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import UsageError
+from ..evaluators.evaluator import Evaluator, Request
+from ..evaluators.latency import Calibration, Meter, Plan
+from ..evaluators.measurement import Infeasible, Latency, Outcome, from_json, to_json
+
+GRACE_S = 10.0
+"""A trial that does not end by itself is ended this much after its time."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A trial whose worker is gone."""
+
+    why: str
+
+
+Result = tuple[Request, Outcome | Lost]
+
+
+class Workers(Protocol):
+    """Somewhere to evaluate requests, a few at a time."""
+
+    def free(self) -> int:
+        """Return how many more requests can be begun."""
+        ...
+
+    def submit(self, request: Request) -> None:
+        """Begin to evaluate a request."""
+        ...
+
+    def wait(self, timeout_s: float) -> list[Result]:
+        """Return what ended, after at most so many seconds."""
+        ...
+
+    def abandon(self) -> list[Request]:
+        """End everything that is running, and return it."""
+        ...
+
+
+class InlineWorkers:
+    """Evaluates one request at a time in this process, when it is waited for."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self._queue: list[Request] = []
+
+    def free(self) -> int:
+        """Return 1 when nothing is queued."""
+        return 1 - len(self._queue)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request."""
+        self._queue.append(request)
+
+    def wait(self, timeout_s: float) -> list[Result]:
+        """Evaluate what is queued, however long that takes."""
+        results: list[Result] = []
+        while self._queue:
+            results.append((self._queue[0], self._evaluator.evaluate(self._queue[0])))
+            self._queue.pop(0)
+        return results
+
+    def abandon(self) -> list[Request]:
+        """Return what is queued; a request that was interrupted is still there."""
+        queued, self._queue = self._queue, []
+        return queued
+
+
+class RayWorkers:
+    """Evaluates requests in Ray actors.
+
+    Args:
+        payload: an evaluator whose meter is to be replaced by the device's, pickled by cloudpickle.
+        count: how many actors.
+    """
+
+    def __init__(self, payload: bytes, count: int) -> None:
+        import ray
+
+        self._ray = ray
+        self._payload = ray.put(payload)
+        self._device = (
+            ray.remote(_Device)
+            .options(num_cpus=0, resources={DEVICE: 1}, max_restarts=-1, max_task_retries=-1)
+            .remote(self._payload)
+        )
+        self._idle = [self._hire() for _ in range(count)]
+        self._running: dict[Any, tuple[Request, Any, float]] = {}
+
+    def _hire(self) -> Any:
+        return self._ray.remote(_Worker).options(num_cpus=1).remote(self._payload, self._device)
+
+    def free(self) -> int:
+        """Return the number of idle actors."""
+        return len(self._idle)
+
+    def submit(self, request: Request) -> None:
+        """Give a request to an idle actor."""
+        worker = self._idle.pop()
+        deadline = time.monotonic() + request.timeout_s + GRACE_S
+        self._running[worker.evaluate.remote(request)] = (request, worker, deadline)
+
+    def wait(self, timeout_s: float) -> list[Result]:
+        """Return what ended; an actor that died or ran over its time is replaced."""
+        ended, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_s)
+        return [self._end(future) for future in ended] + list(self._overdue())
+
+    def _end(self, future: Any) -> Result:
+        request, worker, _ = self._running.pop(future)
+        try:
+            outcome = from_json(self._ray.get(future))
+        except self._ray.exceptions.RayTaskError:
+            raise  # a defect of ours, which must be seen
+        except self._ray.exceptions.RayError as error:
+            self._idle.append(self._hire())
+            return request, Lost(f"its worker died ({type(error).__name__})")
+        self._idle.append(worker)
+        return request, outcome
+
+    def _overdue(self) -> Iterator[Result]:
+        now = time.monotonic()
+        for future in [f for f, (_, _, deadline) in self._running.items() if now > deadline]:
+            request, worker, _ = self._running.pop(future)
+            self._ray.kill(worker)
+            self._idle.append(self._hire())
+            yield request, Infeasible(reason=f"it did not end within {request.timeout_s:g} s", rung="timeout")
+
+    def abandon(self) -> list[Request]:
+        """Kill the actors that are running something."""
+        requests = []
+        for request, worker, _ in self._running.values():
+            self._ray.kill(worker)
+            requests.append(request)
+        self._running.clear()
+        return requests
+
+
+DEVICE = "autocompress_device"
+"""Ray's name for the one slot in which latency is measured."""
+
+
+class _Device:
+    """The process that holds the device: it measures for all workers, at normal priority, one at a time."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._meter: Meter = _evaluator(payload).meter
+
+    def measure(self, artefact: bytes, plan: Plan, timeout_s: float | None) -> Latency:
+        return self._meter.measure(artefact, plan, timeout_s=timeout_s)
+
+
+class _RemoteMeter:
+    """The device's meter, seen from a worker."""
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+
+    def calibrate(self, plan: Plan, *, timeout_s: float | None = None) -> Calibration:
+        raise NotImplementedError("a study is calibrated by its driver, before it has workers")
+
+    def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
+        import ray
+
+        from ..errors import InfeasibleError
+
+        try:
+            latency: Latency = ray.get(self._device.measure.remote(artefact, plan, timeout_s))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InfeasibleError):
+                raise error.cause from None
+            raise
+        return latency
+
+
+class _Worker:
+    """A process that builds and trains, at the lowest priority so that it does not disturb what is measured."""
+
+    def __init__(self, payload: bytes, device: Any) -> None:
+        import torch
+
+        os.nice(19)
+        torch.set_num_threads(1)
+        self._evaluator = _evaluator(payload)
+        self._evaluator.meter = _RemoteMeter(device)
+
+    def evaluate(self, request: Request) -> str:
+        return to_json(self._evaluator.evaluate(request))
+
+
+def _evaluator(payload: bytes) -> Any:
+    import cloudpickle
+
+    return cloudpickle.loads(payload)
+
+
+@contextmanager
+def workers_for(evaluator: Evaluator, count: int) -> Iterator[Workers]:
+    """Start workers for an evaluator, and stop them at the end.
+
+    Args:
+        evaluator: what each worker uses; with more than 0 workers it must be picklable and have a ``meter``.
+        count: how many processes; 0 evaluates in this one.
+
+    Raises:
+        UsageError: the evaluator, and so the user's task, cannot be sent to another process.
+    """
+    if count == 0:
+        yield InlineWorkers(evaluator)
+        return
+    payload = _pickle(evaluator)
+    with _ray(count):
+        yield RayWorkers(payload, count)
+
+
+def _pickle(evaluator: Evaluator) -> bytes:
+    import cloudpickle
+
+    try:
+        payload: bytes = cloudpickle.dumps(evaluator)
+    except Exception as error:  # objects refuse to be pickled in any way
+        raise UsageError(
+            f"with --workers 1 or more a task must be picklable; this one is not: {error}. "
+            "Give --workers 0 to run the trials in this process, or take out of the task what cannot be pickled."
+        ) from error
+    return payload
+
+
+@contextmanager
+def _ray(count: int) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own log has the rest
+    import ray
+
+    ray.init(
+        num_cpus=count,
+        resources={DEVICE: 1},
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        configure_logging=True,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,1 @@
+"""What may vary: candidates, layers and groups, the space."""

@@ -1,0 +1,103 @@
+"""The space: every choice that a candidate makes, generated from a network and a runtime's capabilities."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from .candidate import Candidate, Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One thing that may vary.
+
+    Attributes:
+        axis: what kind of choice it is; see `Candidate`.
+        target: the group, layer or setting that it is about.
+        levels: the values on offer, ordered from the mildest to the strongest.
+        neutral: the value that leaves the network as it is and that a candidate therefore leaves out;
+            None for settings that every candidate states.
+
+    """
+
+    axis: str
+    target: str
+    levels: tuple[Value, ...]
+    neutral: Value | None = None
+
+    @property
+    def name(self) -> str:
+        """The choice's name as a parameter of an Optuna study."""
+        return f"{self.axis}:{self.target}"
+
+
+Levels = Mapping[str, int]
+"""A candidate as a point of the space: for each choice's name the index of its level."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """All choices, and the two-way street between candidates and points.
+
+    >>> space = Space((Choice(axis="bits", target="conv1", levels=(32, 8), neutral=32),))
+    >>> space.candidate({"bits:conv1": 1})["bits"]["conv1"]
+    8
+    >>> space.levels(Candidate())
+    {'bits:conv1': 0}
+    """
+
+    choices: tuple[Choice, ...]
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Number of levels of each choice."""
+        return {choice.name: len(choice.levels) for choice in self.choices}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change when any choice does."""
+        text = json.dumps([asdict(choice) for choice in self.choices])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def candidate(self, levels: Levels) -> Candidate:
+        """Return the candidate at a point; choices that are not named take their first level."""
+        axes: dict[str, dict[str, Value]] = {}
+        for choice in self.choices:
+            value = choice.levels[levels.get(choice.name, 0)]
+            if value != choice.neutral:
+                axes.setdefault(choice.axis, {})[choice.target] = value
+        return Candidate(axes)
+
+    def levels(self, candidate: Candidate) -> dict[str, int]:
+        """Return the point of a candidate.
+
+        Raises:
+            ValueError: the candidate holds a value that the space does not offer.
+
+        """
+        known = {(choice.axis, choice.target) for choice in self.choices}
+        for axis, targets in candidate.axes.items():
+            for target in targets:
+                if (axis, target) not in known:
+                    raise ValueError(f"the space has no choice {axis}:{target}")
+        return {choice.name: self._level(choice, candidate) for choice in self.choices}
+
+    @staticmethod
+    def _level(choice: Choice, candidate: Candidate) -> int:
+        default = choice.levels[0] if choice.neutral is None else choice.neutral
+        value = candidate[choice.axis].get(choice.target, default)
+        if value not in choice.levels:
+            raise ValueError(f"{choice.name} must be one of {choice.levels}, got {value!r}")
+        return choice.levels.index(value)
+
+    def at(self, pick: Callable[[Choice], int]) -> Candidate:
+        """Return the candidate for which every choice takes the level that ``pick`` gives it."""
+        return self.candidate({choice.name: pick(choice) for choice in self.choices})
+
+    def on(self, axis: str) -> Iterable[Choice]:
+        """Yield the choices of one axis."""
+        return (choice for choice in self.choices if choice.axis == axis)

@@ -1,0 +1,1 @@
+"""What to compress: tasks, and the built-in studies that users can copy."""

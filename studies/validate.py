@@ -1,0 +1,148 @@
+"""Check a task once, where it enters, so that a mistake is told before anything is trained or measured."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import StudyError
+from .task import Batch, Loader, Task
+
+_T = TypeVar("_T")
+
+
+def validate(task: Task) -> None:
+    """Run every part of a task once; neither the model nor the global random state is changed.
+
+    Raises:
+        StudyError: a rule of `Task` is broken.
+    """
+    for name in ("epochs", "final_epochs"):
+        if not getattr(task, name) > 0:
+            raise StudyError(f"`{name}` must be more than 0; it is {getattr(task, name)}")
+    if not isinstance(task.model, nn.Module):
+        raise StudyError(
+            f"`model` must be a torch.nn.Module; it is {_kind(task.model)}. Give the trained network itself"
+        )
+    _check_keep(task)
+    with torch.random.fork_rng(devices=[]):
+        model = copy.deepcopy(task.model)
+        _check_examples(model, task)
+        loaders = {"train": task.train, "validation": task.validation, "test": task.test}
+        loaders["calibration"] = task.calibration
+        first = {name: _first_batch(name, loader) for name, loader in loaders.items() if loader is not None}
+        for name, batch in first.items():
+            _check_inputs(name, batch, task)
+        _check_metric(model, first["validation"], task)
+        _check_loss(model, first["train"], task)
+
+
+def _check_keep(task: Task) -> None:
+    """Check that each name in `keep` is a module of the model."""
+    known = [name for name, _ in task.model.named_modules()]
+    if isinstance(task.keep, str):
+        raise StudyError(f"`keep` must be a list of names; it is the string {task.keep!r}. Write keep=[{task.keep!r}]")
+    for name in task.keep:
+        if name not in known:
+            close = ", ".join(repr(match) for match in difflib.get_close_matches(name, known))
+            hint = f"did you mean {close}?" if close else "print model.named_modules() to see them"
+            raise StudyError(f"`keep` must name modules of the model; there is none called {name!r}: {hint}")
+
+
+def _check_examples(model: nn.Module, task: Task) -> None:
+    """Check that the model runs on the example inputs and gives finite numbers, batch first."""
+    examples = task.examples
+    if not examples or not all(isinstance(example, Tensor) and example.dim() > 0 for example in examples):
+        kinds = ", ".join(_kind(example) for example in examples) or "an empty tuple"
+        raise StudyError(f"`example_inputs` must be a tensor, or tensors, batch first; it is {kinds}")
+    model.eval()
+    with torch.no_grad():
+        output = _run("model(*example_inputs)", lambda: model(*examples))
+    if not isinstance(output, Tensor):
+        raise StudyError(
+            f"The model must return one tensor; it returned {_kind(output)}. Wrap it in a module that does"
+        )
+    if output.dim() == 0 or len(output) != len(examples[0]):
+        raise StudyError(
+            f"The model's output must have the batch of {len(examples[0])} as its first dimension; "
+            f"its shape is {tuple(output.shape)}"
+        )
+    if not output.isfinite().all():
+        raise StudyError("The model's output on the example inputs must be finite; it holds NaN or infinity")
+
+
+def _first_batch(name: str, loader: Loader) -> Batch:
+    """Return a loader's first batch, after checking that it can be iterated again and again."""
+    iterator = _run(f"iter({name})", lambda: iter(loader))
+    if iterator is loader:
+        raise StudyError(
+            f"`{name}` must be iterable again and again; it is {_kind(loader)}, used up after one pass. "
+            "Give a list of batches or a DataLoader"
+        )
+    nothing = object()
+    batch = _run(f"next(iter({name}))", lambda: next(iterator, nothing))
+    if batch is nothing:
+        raise StudyError(f"`{name}` must give at least one batch; it is empty")
+    return batch
+
+
+def _check_inputs(name: str, batch: Batch, task: Task) -> None:
+    """Check that a batch's inputs are like the example inputs, except for the size of the batch."""
+    inputs: Sequence[Tensor] = _run(f"inputs(batch of {name})", lambda: task.inputs(batch))
+    if not isinstance(inputs, tuple) or not all(isinstance(tensor, Tensor) for tensor in inputs):
+        raise StudyError(
+            f"`inputs(batch)` must give a tuple of tensors; for `{name}` it gave {_kind(inputs)}. "
+            "Pass inputs=… where batches are not (inputs, labels)"
+        )
+    given, wanted = ([(tuple(t.shape[1:]), t.dtype) for t in tensors] for tensors in (inputs, task.examples))
+    if given != wanted:
+        raise StudyError(
+            f"Batches must look like the example inputs but for the first dimension; those of `{name}` are "
+            f"{_look(inputs)}, the example inputs {_look(task.examples)}. Change one of them"
+        )
+
+
+def _check_metric(model: nn.Module, batch: Batch, task: Task) -> None:
+    """Check that the metric of one validation batch is a finite number."""
+    value = _run("metric(model, [batch of validation])", lambda: task.metric(model.eval(), [batch]))
+    if not isinstance(value, Real) or not math.isfinite(value):
+        shown = value if isinstance(value, Real) else _kind(value)
+        raise StudyError(f"`metric(model, loader)` must return a finite float; it returned {shown}")
+
+
+def _check_loss(model: nn.Module, batch: Batch, task: Task) -> None:
+    """Check that the loss of one training batch is a finite scalar that can be differentiated."""
+    model.train().requires_grad_(True)
+    loss = _run("loss(model, batch of train)", lambda: task.loss(model, batch))
+    if not isinstance(loss, Tensor) or loss.dim() > 0:
+        shown = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else _kind(loss)
+        raise StudyError(f"`loss(model, batch)` must return a scalar tensor; it returned {shown}")
+    if not loss.isfinite():
+        raise StudyError(f"`loss(model, batch)` must be finite on the first batch of train; it is {loss.item()}")
+    if not loss.requires_grad:
+        raise StudyError(
+            "`loss(model, batch)` must depend on the model's parameters; it has no gradient. Do not detach it"
+        )
+
+
+def _run(what: str, function: Callable[[], _T]) -> _T:
+    """Call a part of the user's task and name it where it raises."""
+    try:
+        return function()
+    except Exception as error:
+        raise StudyError(f"`{what}` must run; it raised {type(error).__name__}: {error}") from error
+
+
+def _kind(value: object) -> str:
+    return f"a {type(value).__name__}"
+
+
+def _look(tensors: Sequence[Tensor]) -> str:
+    return ", ".join(f"(N, {', '.join(map(str, t.shape[1:]))}) {str(t.dtype).removeprefix('torch.')}" for t in tensors)

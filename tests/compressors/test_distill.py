@@ -1,0 +1,187 @@
+"""Distillation: a student learns from the data and from its teacher."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from autocompress.compressors.distill import DEFAULTS, choices, distil, soft_label_loss
+from autocompress.errors import InfeasibleError
+from autocompress.studies.task import Batch, Task
+
+
+def data(batches: int = 6) -> list[tuple[Tensor, Tensor]]:
+    """Return batches of points whose class is the sign of their first coordinate."""
+    points = torch.randn(batches, 16, 4, generator=torch.Generator().manual_seed(3))
+    return [(x, (x[:, 0] > 0).long()) for x in points]
+
+
+def network() -> nn.Sequential:
+    """Return a small classifier with a batch norm and dropout."""
+    return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 2))
+
+
+@pytest.fixture
+def task() -> Task:
+    """Return a task on the points, with an untrained network."""
+    return Task(model=network(), example_inputs=torch.ones(1, 4), train=data(), validation=data(2))
+
+
+def mean_loss(model: nn.Module, task: Task) -> float:
+    """Return the mean loss over the training data."""
+    with torch.no_grad():
+        return sum(float(task.loss(model.eval(), batch)) for batch in task.train) / 6
+
+
+@given(st.floats(0.5, 10), st.integers(1, 4), st.integers(2, 6))
+def test_equal_logits_have_no_loss(temperature: float, batch: int, classes: int) -> None:
+    """A student that says what its teacher says has nothing to learn; a shift of all logits is no difference."""
+    logits = torch.randn(batch, classes)
+    torch.testing.assert_close(soft_label_loss(logits, logits, temperature), torch.zeros(()), rtol=0, atol=1e-4)
+    torch.testing.assert_close(soft_label_loss(logits + 3, logits, temperature), torch.zeros(()), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+def test_soft_label_loss_is_that_of_hinton(temperature: float) -> None:
+    """The loss is T² Σ p log(p / q), averaged over the batch."""
+    student, teacher = np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 1.0]]), np.array([[2.0, 0.5, 0.0], [1.0, -1.0, 0.0]])
+    p, q = (np.exp(z / temperature) / np.exp(z / temperature).sum(1, keepdims=True) for z in (teacher, student))
+    expected = temperature**2 * (p * np.log(p / q)).sum() / 2
+    actual = soft_label_loss(torch.tensor(student), torch.tensor(teacher), temperature)
+    assert actual.item() == pytest.approx(expected)
+    assert expected > 0
+
+
+def test_training_improves_the_loss(task: Task) -> None:
+    """A student gets better at the task, and ends in evaluation mode."""
+    student = copy.deepcopy(task.model)
+    before = mean_loss(student, task)
+    distil(student, task.model, task, settings={"weight": 0.0, "learning_rate": 0.05}, epochs=10, seed=0)
+    assert not student.training
+    assert mean_loss(student, task) < 0.5 * before
+
+
+def test_student_approaches_its_teacher(task: Task) -> None:
+    """With all weight on the teacher, the labels do not matter."""
+    teacher, student = network(), network()
+
+    def distance() -> float:
+        inputs = torch.cat([x for x, _ in data()])
+        with torch.no_grad():
+            return float(soft_label_loss(student.eval()(inputs), teacher.eval()(inputs), 1.0))
+
+    before = distance()
+    distil(student, teacher, task, settings={"weight": 1.0, "learning_rate": 0.05}, epochs=10, seed=0)
+    assert distance() < 0.5 * before
+
+
+@pytest.mark.parametrize("batches", [*range(1, 13), 19])
+def test_any_number_of_steps_can_be_trained(task: Task, batches: int) -> None:
+    """The schedule of the learning rate fits every length."""
+    student = copy.deepcopy(task.model)
+    distil(student, task.model, replace(task, train=data(batches)), settings={}, epochs=1, seed=0)
+    assert not torch.equal(student[0].weight, task.model[0].weight)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.5, 3), (1, 6), (2.5, 15), (0.01, 1)])
+def test_epochs_may_be_fractions(task: Task, epochs: float, steps: int) -> None:
+    """The number of steps is the share of a pass, at least one."""
+    seen = []
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        seen.append(batch)
+        return task.loss(model, batch)
+
+    distil(copy.deepcopy(task.model), task.model, replace(task, loss=loss), settings={}, epochs=epochs, seed=0)
+    assert len(seen) == steps
+
+
+def test_loss_that_is_no_number_is_infeasible(task: Task) -> None:
+    """A training that diverges says at which step."""
+    broken = replace(task, loss=lambda model, batch: math.nan * task.loss(model, batch))
+    with pytest.raises(InfeasibleError, match="became nan at training step 0 of 6") as caught:
+        distil(copy.deepcopy(task.model), task.model, broken, settings={}, epochs=1, seed=0)
+    assert caught.value.rung == "train"
+
+
+def test_training_ends_at_its_deadline(task: Task) -> None:
+    """A training that takes too long says how far it came."""
+    with pytest.raises(InfeasibleError, match="time was over at training step 0 of 6") as caught:
+        distil(
+            copy.deepcopy(task.model),
+            task.model,
+            task,
+            settings={},
+            epochs=1,
+            seed=0,
+            deadline=time.monotonic() - 1,
+        )
+    assert caught.value.rung == "train"
+
+
+def test_task_may_train_in_its_own_way(task: Task) -> None:
+    """`fit` gets the student in training mode, its teacher in evaluation mode and the epochs, and nothing else runs."""
+    calls = []
+
+    def fit(student: nn.Module, teacher: nn.Module, epochs: float) -> None:
+        calls.append((student, teacher, epochs, student.training, teacher.training))
+
+    student = copy.deepcopy(task.model)
+    before = copy.deepcopy(student.state_dict())
+    distil(student, task.model.train(), replace(task, fit=fit), settings={}, epochs=2.5, seed=0)
+    assert calls == [(student, task.model, 2.5, True, False)]
+    assert not student.training
+    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
+
+
+def test_same_seed_gives_the_same_weights(task: Task) -> None:
+    """All that is random in the training comes from its seed."""
+    students = [copy.deepcopy(task.model) for _ in range(3)]
+    for student, seed in zip(students, (1, 1, 2), strict=True):
+        torch.rand(1)
+        distil(student, task.model, task, settings={}, epochs=1, seed=seed)
+    one, same, other = (student[0].weight for student in students)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_training_leaves_the_global_random_state(task: Task) -> None:
+    """Whoever draws numbers afterwards draws what they would have drawn."""
+    before = torch.random.get_rng_state()
+    distil(copy.deepcopy(task.model), task.model, task, settings={}, epochs=1, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_teacher_is_not_changed(task: Task, training: bool) -> None:
+    """Weights, statistics, gradients and mode of the teacher stay."""
+    teacher = task.model.train(training)
+    before = copy.deepcopy(teacher.state_dict())
+    distil(copy.deepcopy(teacher), teacher, task, settings={}, epochs=1, seed=0)
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(module.training is training for module in teacher.modules())
+
+
+def test_no_hook_stays_on_the_student(task: Task) -> None:
+    """The student can be pickled and exported after its training, also after one that failed."""
+    student = copy.deepcopy(task.model)
+    distil(student, task.model, task, settings={}, epochs=1, seed=0)
+    with pytest.raises(InfeasibleError):
+        distil(student, task.model, task, settings={}, epochs=1, seed=0, deadline=0)
+    assert not student._forward_hooks
+
+
+def test_settings_on_offer_begin_with_the_defaults() -> None:
+    """What a candidate does not say is the first level of each choice."""
+    assert {choice.target: choice.levels[0] for choice in choices()} == dict(DEFAULTS)
+    assert DEFAULTS.keys() == {"temperature", "weight", "learning_rate"}

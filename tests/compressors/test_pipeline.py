@@ -1,0 +1,275 @@
+"""The order of the techniques, and the contract that each of them keeps."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autocompress.compressors.graph import count, inspect
+from autocompress.compressors.pipeline import NUMBERS, SHAPES, compress, space_of, supplies_of
+from autocompress.compressors.quantize import Quantized
+from autocompress.compressors.technique import Technique
+from autocompress.errors import InfeasibleError
+from autocompress.spaces.candidate import DISTILLATION, Candidate
+from autocompress.spaces.capabilities import Capabilities
+from autocompress.spaces.space import Space
+from autocompress.studies.residual import ResidualNet
+from autocompress.studies.task import Batch, Task
+
+CAPABILITIES = Capabilities(runtime="fake", bits=(32, 8), channel_multiple=4)
+TECHNIQUES = {technique.axis: technique for technique in (*SHAPES, *NUMBERS)}
+
+
+def batches(count: int) -> list[tuple[Tensor, Tensor]]:
+    """Return images whose class is the half in which they are bright."""
+    labels = torch.randint(0, 2, (count, 16), generator=torch.Generator().manual_seed(0))
+    images = torch.randn(count, 16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    images[..., :4] += 1.5 * labels[:, :, None, None, None]
+    images[..., 4:] += 1.5 * (1 - labels)[:, :, None, None, None]
+    return list(zip(images, labels, strict=True))
+
+
+@pytest.fixture
+def task() -> Task:
+    """Return a task with a small residual network."""
+    model = ResidualNet((8, 16), (1, 1), classes=2).eval()
+    return Task(model=model, example_inputs=torch.ones(1, 1, 8, 8), train=batches(8), validation=batches(2))
+
+
+def strongest(space: Space) -> Candidate:
+    """Return the candidate that compresses most."""
+    return space.at(lambda choice: 0 if choice.axis == DISTILLATION else len(choice.levels) - 1)
+
+
+def space(task: Task) -> Space:
+    """Return all that may vary in a task's network."""
+    return space_of(inspect(task.model, task.examples, keep=task.keep), CAPABILITIES)
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a network's weights and statistics."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Say whether two states are the same to the bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def served(file: bytes, images: Tensor) -> Tensor:
+    """Return what ONNX Runtime computes."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI its sums of products overflow
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"input": images.numpy()})[0])
+
+
+@pytest.fixture(params=TECHNIQUES.values(), ids=TECHNIQUES)
+def technique(request: pytest.FixtureRequest) -> Technique:
+    """Return every technique in turn."""
+    chosen: Technique = request.param
+    return chosen
+
+
+def test_technique_offers_choices_on_its_axis(technique: Technique, task: Task) -> None:
+    """Every choice has the technique's axis, several distinct levels, and the neutral one first."""
+    offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
+    assert offers
+    for choice in offers:
+        assert choice.axis == technique.axis
+        assert len(set(choice.levels)) == len(choice.levels) > 1
+        assert choice.levels[0] == choice.neutral
+
+
+def test_technique_leaves_the_network_and_repeats_itself(technique: Technique, task: Task) -> None:
+    """The given network stays, the result is another, and the same choice gives the same result."""
+    before, supplies = state(task.model), supplies_of(task)
+    offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
+    chosen = {choice.target: choice.levels[-1] for choice in offers}
+    once, again = (technique.apply(task.model, chosen, supplies) for _ in range(2))
+    assert same(before, state(task.model))
+    assert same(state(once), state(again))
+    images = task.train[0][0]  # type: ignore[index]
+    assert not torch.equal(once.eval()(images), task.model(images))
+    assert once.eval()(images).shape == task.model(images).shape
+
+
+def test_neutral_choice_changes_nothing(technique: Technique, task: Task) -> None:
+    """The neutral level, stated or left out, keeps what the network computes."""
+    offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
+    images = task.train[0][0]  # type: ignore[index]
+    for chosen in ({}, {choice.target: choice.neutral for choice in offers if choice.neutral is not None}):
+        neutral = technique.apply(task.model, chosen, supplies_of(task))
+        torch.testing.assert_close(neutral.eval()(images), task.model(images), rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_target_is_infeasible(technique: Technique, task: Task) -> None:
+    """A choice for a part that the network has not ends at the rung of building."""
+    offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
+    with pytest.raises(InfeasibleError, match="nowhere") as caught:
+        technique.apply(task.model, {"nowhere": offers[0].levels[-1]}, supplies_of(task))
+    assert caught.value.rung == "build"
+
+
+def test_space_has_every_technique_and_the_settings(task: Task) -> None:
+    """The space is what all techniques offer, and distillation's settings."""
+    assert {choice.axis for choice in space(task).choices} == {*TECHNIQUES, DISTILLATION}
+
+
+def test_pruned_and_quantized_network_trains_and_exports(task: Task) -> None:
+    """The strongest candidate is smaller, learns the task, and its file computes what PyTorch does."""
+    candidate = strongest(space(task))
+    result = compress(task, candidate, supplies_of(task), epochs=6)
+    assert result.params < 0.5 * sum(p.numel() for p in task.model.parameters())
+    assert result.macs < 0.5 * sum(cost.macs for cost in count(task.model, task.examples).values())
+    assert sum(isinstance(module, Quantized) for module in result.model.modules()) == len(candidate["bits"])
+    onnx.checker.check_model(onnx.load_from_string(result.onnx))
+    assert task.metric(result.model, task.validation) > 0.85
+    for images, _ in task.validation:
+        with torch.no_grad():
+            expected = result.model(images)
+        actual = served(result.onnx, images)
+        assert float((actual - expected).abs().max()) < 0.1 * float(expected.max() - expected.min())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_tasks_network_is_not_changed(task: Task, training: bool) -> None:
+    """Weights, statistics, gradients and mode of the original stay, training and export included."""
+    model = task.model.train(training)
+    before = state(model)
+    compress(task, strongest(space(task)), supplies_of(task), epochs=0.5)
+    assert same(before, state(model))
+    assert all(module.training is training for module in model.modules())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_same_seed_gives_the_same_bytes(task: Task) -> None:
+    """A candidate, its epochs and a seed determine the file; another seed may not give it."""
+    candidate, supplies = strongest(space(task)), supplies_of(task)
+    task = replace(task, train=shuffled(task))
+    one, same_seed, other = (compress(task, candidate, supplies, epochs=1, seed=seed).onnx for seed in (1, 1, 2))
+    assert one == same_seed
+    assert one != other
+
+
+def shuffled(task: Task) -> torch.utils.data.DataLoader[Batch]:
+    """Return the training data in a new order at every pass."""
+    data = [pair for images, labels in task.train for pair in zip(images, labels, strict=True)]
+    return torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)  # type: ignore[arg-type]
+
+
+def test_unchanged_network_is_exported_as_it_is(task: Task) -> None:
+    """The empty candidate without training is the float network."""
+    result = compress(task, Candidate(), supplies_of(task), epochs=0)
+    images = task.train[0][0]  # type: ignore[index]
+    torch.testing.assert_close(served(result.onnx, images), task.model(images).detach(), rtol=1e-3, atol=1e-4)
+    assert result.macs == sum(cost.macs for cost in count(task.model, task.examples).values())
+    assert not any(isinstance(module, Quantized) for module in result.model.modules())
+
+
+def test_state_has_float_weights_under_the_names_of_the_network(task: Task) -> None:
+    """What is saved beside the file has the names of the original, without quantizers and batch norms."""
+    saved = compress(task, strongest(space(task)), supplies_of(task), epochs=0).state()
+    names = {name for name in task.model.state_dict() if name.endswith("weight")}
+    norms = {f"{name}.weight" for name, m in task.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert {name for name in saved if name.endswith("weight")} == names - norms
+    assert all(value.is_contiguous() and value.is_floating_point() for value in saved.values())
+
+
+def test_epochs_are_shared_between_shapes_and_numbers(task: Task) -> None:
+    """A network with both kinds of change is trained twice, for all epochs together; otherwise once."""
+    seen: list[float] = []
+    task = replace(task, fit=lambda student, teacher, epochs: seen.append(epochs))
+    supplies = supplies_of(task)
+    shapes, numbers = {"pruning_ratio": {"stem.0": 0.5}}, {"bits": {"head": 8}}
+    for axes, trainings in (({}, 1), (shapes, 1), (numbers, 1), (shapes | numbers, 2)):
+        seen.clear()
+        compress(task, Candidate(axes), supplies, epochs=2.0)
+        assert len(seen) == trainings
+        assert sum(seen) == pytest.approx(2.0)
+
+
+def test_one_shot_trains_nothing(task: Task) -> None:
+    """Without epochs the network is only built."""
+    seen: list[float] = []
+    task = replace(task, fit=lambda student, teacher, epochs: seen.append(epochs))
+    compress(task, strongest(space(task)), supplies_of(task), epochs=0)
+    assert seen == []
+
+
+def test_statistics_are_estimated_after_pruning(task: Task) -> None:
+    """A pruned network that was not trained has batch norms that fit what they now see."""
+    result = compress(task, Candidate({"pruning_ratio": {"stem.0": 0.5}}), supplies_of(task), epochs=0)
+    images = torch.cat([images for images, _ in task.train])
+    made = result.model.stem(images)  # type: ignore[operator]
+    before_relu = result.model.stem[0](images).transpose(0, 1).flatten(1)  # type: ignore[index]
+    assert made.shape[1] == 4
+    torch.testing.assert_close(before_relu.mean(1), torch.zeros(4), rtol=0, atol=0.05)
+    torch.testing.assert_close(before_relu.var(1), torch.ones(4), rtol=0, atol=0.05)
+
+
+def test_what_torch_refuses_is_infeasible(task: Task) -> None:
+    """Shapes that do not fit end the trial with a reason, not the study."""
+
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ x.new_ones(3, 3)
+
+    with pytest.raises(InfeasibleError, match="the network cannot be built") as caught:
+        compress(replace(task, model=Broken()), Candidate(), supplies_of(task), epochs=0)
+    assert caught.value.rung == "build"
+
+
+def test_a_defect_of_the_tasks_functions_still_raises(task: Task) -> None:
+    """A programming error is not taken for a candidate that cannot be built."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        compress(replace(task, loss=loss), Candidate(), supplies_of(task), epochs=1)
+
+
+def test_deadline_reaches_the_training(task: Task) -> None:
+    """Time that is over ends the training with its reason."""
+    with pytest.raises(InfeasibleError, match="time was over") as caught:
+        compress(task, Candidate(), supplies_of(task), epochs=1, deadline=time.monotonic())
+    assert caught.value.rung == "train"
+
+
+def test_calibration_data_are_the_same_each_time(task: Task) -> None:
+    """A loader that shuffles gives the same batches, few of them, and the global random state stays."""
+    task = replace(task, train=shuffled(replace(task, train=batches(12))))
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    once = supplies_of(task)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    again = supplies_of(task)
+    assert len(once.calibration) == 8
+    for (one,), (other,) in zip(once.calibration, again.calibration, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_calibration_data_of_its_own_come_first(task: Task) -> None:
+    """A task's calibration loader is used in place of the training data."""
+    own = [(torch.zeros(2, 1, 8, 8), torch.zeros(2))]
+    supplies = supplies_of(replace(task, calibration=own))
+    assert len(supplies.calibration) == 1
+    assert not supplies.calibration[0][0].any()
+
+
+def test_compressed_network_can_be_copied(task: Task) -> None:
+    """The result outlives the task."""
+    result = compress(task, strongest(space(task)), supplies_of(task), epochs=0)
+    images = task.train[0][0]  # type: ignore[index]
+    torch.testing.assert_close(copy.deepcopy(result.model)(images), result.model(images), rtol=0, atol=0)

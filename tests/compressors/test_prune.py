@@ -1,0 +1,176 @@
+"""Structured pruning: shapes shrink, and what is left computes what it did."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from autocompress.compressors.graph import inspect
+from autocompress.compressors.prune import Prune, ratios, remove_channels
+from autocompress.compressors.technique import Supplies
+from autocompress.errors import InfeasibleError
+from autocompress.spaces.capabilities import Capabilities
+from autocompress.spaces.layers import Group
+from autocompress.studies.residual import ResidualNet
+
+EXAMPLES = (torch.ones(1, 2, 6, 6),)
+
+
+class Step(nn.Module):
+    """A convolution (depthwise, where asked), its batch norm and ReLU, perhaps added to a second one."""
+
+    def __init__(self, inputs: int, outputs: int, kind: str, *, norm: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm = nn.BatchNorm2d(outputs) if norm else nn.Identity()
+        self.kind = kind
+        if kind != "plain":
+            groups = outputs if kind == "depthwise" else 1
+            self.second = nn.Conv2d(outputs, outputs, 3, padding=1, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, inputs, H, W) to (N, outputs, H, W)."""
+        x = self.norm(self.conv(x)).relu()
+        if self.kind == "plain":
+            return x
+        y: Tensor = self.second(x)
+        return (y + x if self.kind == "residual" else y).relu()
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> nn.Sequential:
+    """Draw a small network in evaluation mode, with weights and statistics of its own."""
+    steps = draw(
+        st.lists(
+            st.tuples(st.integers(2, 6), st.sampled_from(["plain", "residual", "depthwise"]), st.booleans()),
+            min_size=1,
+            max_size=3,
+        )
+    )
+    torch.manual_seed(draw(st.integers(0, 999)))
+    model, last = nn.Sequential(), 2
+    for width, kind, norm in steps:
+        model.append(Step(last, width, kind, norm=norm))
+        last = width
+    model.extend([nn.Flatten(), nn.Linear(36 * last, 3)])
+    for name, value in model.named_parameters():
+        if "norm" in name:
+            nn.init.uniform_(value, 0.5, 1.5)
+    for name, value in model.named_buffers():
+        if "running" in name:
+            nn.init.uniform_(value, 0.5, 1.5)
+    return model.eval()
+
+
+def zeroed(model: nn.Module, group: Group, kept: set[int]) -> nn.Module:
+    """Return a copy in which the channels that are not kept are zero wherever the group has them."""
+    model = copy.deepcopy(model)
+    gone = [channel for channel in range(group.channels) if channel not in kept]
+    for name in group.members:
+        parent = model.get_submodule(name.rpartition(".")[0])
+        modules = [model.get_submodule(name)]
+        if name.endswith("conv") and isinstance(parent.norm, nn.BatchNorm2d):
+            modules.append(parent.norm)
+        for module in modules:
+            module.weight.data[gone] = 0
+            module.bias.data[gone] = 0
+    return model
+
+
+@settings(deadline=None, max_examples=40)
+@given(networks(), st.data())
+def test_pruned_network_computes_what_the_network_with_zeroed_channels_does(
+    model: nn.Sequential, data: st.DataObject
+) -> None:
+    """Taking channels away equals setting them to zero in every member of their group."""
+    group = data.draw(st.sampled_from(inspect(model, EXAMPLES).groups))
+    width = data.draw(st.integers(1, group.channels))
+    pruned = remove_channels(model, {group.name: width}, EXAMPLES)
+    whole, left = (m.get_submodule(group.name).bias.tolist() for m in (model, pruned))  # biases tell channels apart
+    kept = {whole.index(value) for value in left}
+    assert len(kept) == width
+    x = torch.randn(4, 2, 6, 6)
+    torch.testing.assert_close(pruned(x), zeroed(model, group, kept)(x), rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=15)
+@given(networks(), st.data())
+def test_all_groups_shrink_to_the_widths_asked_for(model: nn.Sequential, data: st.DataObject) -> None:
+    """Every member of every group has exactly the width asked for, in one go."""
+    groups = inspect(model, EXAMPLES).groups
+    widths = {group.name: data.draw(st.integers(1, group.channels)) for group in groups}
+    pruned = remove_channels(model, widths, EXAMPLES)
+    for group in groups:
+        assert {pruned.get_submodule(name).weight.shape[0] for name in group.members} == {widths[group.name]}
+    assert pruned(*EXAMPLES).shape == (1, 3)
+
+
+def test_least_magnitude_goes_first() -> None:
+    """The channels that remain are those of the largest weights, in their order."""
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 2))
+    sizes = torch.tensor([2.0, 0.1, 3.0, 0.2])
+    model[0].weight.data = sizes[:, None].expand(4, 3).clone()
+    model[2].weight.data = torch.ones(2, 4)
+    pruned = remove_channels(model, {"0": 2}, (torch.ones(1, 3),))
+    assert pruned[0].weight[:, 0].tolist() == [2.0, 3.0]
+
+
+@given(st.integers(1, 600), st.integers(1, 64))
+def test_ratios_are_distinct_sorted_and_leave_multiples(channels: int, multiple: int) -> None:
+    """A group is offered whole and at widths that are multiples, mild to strong, each once."""
+    offers = ratios(Group(name="conv", channels=channels, members=("conv",)), multiple)
+    assert offers[0] == 0
+    assert list(offers) == sorted(set(offers))
+    assert len(offers) <= 8
+    for ratio in offers[1:]:
+        width = round(channels * (1 - ratio))
+        assert width % multiple == 0
+        assert 0 < width < channels
+        assert ratio == pytest.approx(1 - width / channels)
+
+
+def test_a_choice_for_each_group_that_has_one() -> None:
+    """Groups too narrow for the runtime's multiple are not on offer."""
+    network = inspect(ResidualNet((8, 16), (1, 1)), (torch.ones(1, 1, 8, 8),))
+    offers = Prune().choices(network, Capabilities(runtime="fake", channel_multiple=8))
+    assert {choice.target: choice.levels for choice in offers} == {
+        "stages.1.0.conv1": (0.0, 0.5),
+        "stages.1.0.conv2": (0.0, 0.5),
+    }
+    assert all(choice.neutral == 0.0 for choice in offers)
+
+
+@pytest.mark.parametrize("multiple", [1, 4, 8])
+def test_every_ratio_on_offer_gives_a_multiple(multiple: int) -> None:
+    """What a group's ratio promises is the width that the layer has in the end."""
+    examples = (torch.ones(1, 1, 8, 8),)
+    model = ResidualNet((8, 16), (1, 1))
+    network = inspect(model, examples)
+    for choice in Prune().choices(network, Capabilities(runtime="fake", channel_multiple=multiple)):
+        channels = model.get_submodule(choice.target).weight.shape[0]
+        for ratio in choice.levels[1:]:
+            pruned = Prune().apply(model, {choice.target: ratio}, Supplies(examples=examples, calibration=()))
+            width = pruned.get_submodule(choice.target).weight.shape[0]
+            assert width == channels * (1 - float(ratio))
+            assert width % multiple == 0
+
+
+def test_unknown_group_is_infeasible() -> None:
+    """A candidate for another network ends at the rung of building."""
+    supplies = Supplies(examples=EXAMPLES, calibration=())
+    with pytest.raises(InfeasibleError, match="no group 'conv9'") as caught:
+        Prune().apply(nn.Sequential(nn.Conv2d(2, 3, 1)), {"conv9": 0.5}, supplies)
+    assert caught.value.rung == "build"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_is_kept(training: bool) -> None:
+    """The pruned copy is in the mode that the network was in."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).train(training)
+    assert remove_channels(model, {"0": 2}, (torch.ones(1, 3),)).training is training
+    assert model.training is training

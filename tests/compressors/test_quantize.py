@@ -1,0 +1,213 @@
+"""Quantization in PyTorch: rounded numbers forwards, straight-through gradients backwards."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import cloudpickle
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autocompress.compressors.quantize import (
+    ActivationQuantizer,
+    Quantize,
+    Quantized,
+    WeightQuantizer,
+    strip,
+    weight_scale,
+)
+from autocompress.compressors.technique import Supplies
+from autocompress.errors import InfeasibleError
+from autocompress.spaces.capabilities import Capabilities
+from autocompress.spaces.layers import Layer, Network
+
+IMAGES = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+SUPPLIES = Supplies(examples=(IMAGES[:1],), calibration=[(IMAGES[:4],), (IMAGES[4:],)])
+BOTH = {"0": 8, "4": 8}
+
+
+def network() -> nn.Sequential:
+    """Return a convolution with batch norm, and a head."""
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
+
+
+def quantized() -> nn.Module:
+    """Return the network with both layers in INT8."""
+    return Quantize().apply(network(), BOTH, SUPPLIES)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("shape", [(6, 40), (6, 3, 5, 5)])
+def test_weights_land_on_the_levels_of_their_channel(bits: int, shape: tuple[int, ...]) -> None:
+    """Each channel takes at most 2^bits − 1 values, whole multiples of its own step, and keeps its largest."""
+    weight = torch.randn(shape) * torch.logspace(-3, 2, 6).reshape(-1, *[1] * (len(shape) - 1))
+    top = 2 ** (bits - 1) - 1
+    rounded = WeightQuantizer(bits)(weight)
+    scale = weight_scale(weight, top)
+    assert scale.shape == (6,)
+    for channel, before, step in zip(rounded, weight, scale, strict=True):
+        levels = channel / step
+        torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+        assert len(channel.unique()) <= 2 * top + 1
+        torch.testing.assert_close(channel.abs().max(), before.abs().max())
+        assert (channel - before).abs().max() <= step / 2 * 1.001
+
+
+def test_weight_of_zeros_stays_zero() -> None:
+    """A channel that is all zeros has no range, and no NaN."""
+    assert torch.equal(WeightQuantizer(8)(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+def test_gradient_passes_straight_through_the_weights() -> None:
+    """Rounding counts as the identity when gradients are taken."""
+    weight = torch.randn(4, 9, requires_grad=True)
+    direction = torch.randn(4, 9)
+    (WeightQuantizer(8)(weight) * direction).sum().backward()
+    torch.testing.assert_close(weight.grad, direction)
+
+
+def test_gradient_passes_through_activations_within_the_range() -> None:
+    """Numbers inside the calibrated range get their gradient, numbers beyond it none."""
+    quantizer = ActivationQuantizer(8)
+    quantizer(torch.tensor([-1.0, 0.5]))
+    quantizer.calibrating = False
+    x = torch.tensor([0.3, -0.9, 2.0, -3.0], requires_grad=True)
+    y = quantizer(x)
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0, 1.0, 0.0, 0.0]
+    torch.testing.assert_close(y[2:], torch.tensor([1.0, -1.0]))
+    assert quantizer.scale == pytest.approx(1 / 127)
+
+
+def test_calibration_sees_the_largest_magnitude_of_all_batches() -> None:
+    """The scale of a layer's input maps the largest number seen to 127; after calibration it stays."""
+    model = quantized()
+    _, scales = strip(model)
+    assert scales["0"] == pytest.approx(float(IMAGES.abs().max()) / 127)
+    model(100 * IMAGES)
+    assert strip(model)[1] == scales
+
+
+def test_training_moves_the_weights_under_the_quantizers() -> None:
+    """Every weight and bias of a quantized network gets a gradient."""
+    model = quantized().train()
+    model(IMAGES).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_strip_restores_float_layers_under_their_names() -> None:
+    """Without quantizers the network is the folded float network, and every quantized layer has its scale."""
+    folded = Quantize().apply(network(), {}, SUPPLIES)
+    torch.manual_seed(0)
+    model = Quantize().apply(network(), BOTH, SUPPLIES)
+    plain, scales = strip(model)
+    assert scales.keys() == BOTH.keys()
+    assert plain.state_dict().keys() == folded.state_dict().keys()
+    assert not any(isinstance(module, (Quantized, nn.BatchNorm2d)) for module in plain.modules())
+    assert sum(isinstance(module, Quantized) for module in model.modules()) == 2
+
+
+def test_strip_of_a_float_network_finds_no_scales() -> None:
+    """A network that was never quantized comes back as it is."""
+    model = network()
+    plain, scales = strip(model)
+    assert scales == {}
+    torch.testing.assert_close(plain(IMAGES), model(IMAGES), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_output_stays_near_that_of_the_float_network(bits: int) -> None:
+    """More bits leave a smaller error, and eight bits a small one."""
+    model = network()
+    with torch.no_grad():
+        expected = model(IMAGES)
+        error = (Quantize().apply(model, dict.fromkeys(BOTH, bits), SUPPLIES)(IMAGES) - expected).abs().max()
+    share = float(error / (expected.max() - expected.min()))
+    assert 0 < share < (0.02 if bits == 8 else 0.5)
+
+
+def test_unchosen_layers_stay_float() -> None:
+    """Only the named layers get quantizers, and 32 bits mean none."""
+    model = Quantize().apply(network(), {"0": 32, "4": 8}, SUPPLIES)
+    assert isinstance(model[0], nn.Conv2d)
+    assert isinstance(model[4], Quantized)
+
+
+def test_unknown_layer_is_infeasible() -> None:
+    """A candidate for another network ends at the rung of building."""
+    with pytest.raises(InfeasibleError, match="no layer 'conv9'") as caught:
+        Quantize().apply(network(), {"conv9": 8}, SUPPLIES)
+    assert caught.value.rung == "build"
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy by `copy.deepcopy`."""
+    return copy.deepcopy(model)
+
+
+def pickled(model: nn.Module) -> nn.Module:
+    """Return a copy by pickle."""
+    return pickle.loads(pickle.dumps(model))
+
+
+def cloudpickled(model: nn.Module) -> nn.Module:
+    """Return a copy by cloudpickle."""
+    return pickle.loads(cloudpickle.dumps(model))
+
+
+def reloaded(model: nn.Module) -> nn.Module:
+    """Return another network with the same state."""
+    other = Quantize().apply(network(), BOTH, SUPPLIES)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+@pytest.mark.parametrize("again", [copied, pickled, cloudpickled, reloaded])
+def test_quantized_network_can_be_copied(again: object) -> None:
+    """A copy computes the same, with the same scales, and shares no weights."""
+    assert callable(again)
+    model = quantized()
+    other = again(model)
+    torch.testing.assert_close(other(IMAGES), model(IMAGES), rtol=0, atol=0)
+    assert strip(other)[1] == strip(model)[1]
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    assert model(IMAGES).abs().max() > 0
+
+
+def test_a_choice_for_each_layer() -> None:
+    """Every layer is offered the bits that the runtime has kernels for, and none where there is only float."""
+    layers = (
+        Layer(name="conv", kind="conv", params=1, macs=1),
+        Layer(name="head", kind="linear", params=1, macs=1),
+    )
+    found = Network(layers=layers, groups=())
+    offers = Quantize().choices(found, Capabilities(runtime="fake", bits=(32, 8)))
+    assert [(choice.target, choice.levels, choice.neutral) for choice in offers] == [
+        ("conv", (32, 8), 32),
+        ("head", (32, 8), 32),
+    ]
+    assert Quantize().choices(found, Capabilities(runtime="fake", bits=(32,))) == ()
+
+
+def test_layer_that_runs_twice_has_one_range() -> None:
+    """A layer used in two places is quantized in both, over the range of both."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.layer(10 * self.layer(x).relu())
+            return y
+
+    model, x = Twice(), torch.randn(16, 4)
+    inner = float((10 * model.layer(x).relu()).max().detach())
+    assert inner > float(x.abs().max())
+    supplies = Supplies(examples=(x[:1],), calibration=[(x,)])
+    _, scales = strip(Quantize().apply(model, {"layer": 8}, supplies))
+    assert scales["layer"] == pytest.approx(inner / 127, rel=0.02)

@@ -1,0 +1,107 @@
+"""What is known of a candidate: statistics, and JSON both ways."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autocompress.evaluators.measurement import (
+    Infeasible,
+    Latency,
+    Measurement,
+    Window,
+    from_json,
+    half_width,
+    to_json,
+)
+
+TIMES = st.lists(st.integers(1, 10**12), min_size=1, max_size=8).map(tuple)
+FLOATS = st.floats(0, 1e6)
+WINDOWS = st.builds(Window, baseline_ns=TIMES, candidate_ns=TIMES, wall_over_cpu=FLOATS)
+LATENCIES = st.builds(
+    Latency,
+    windows=st.lists(WINDOWS, min_size=1, max_size=4).map(tuple),
+    baseline_ms=FLOATS,
+    runtime=st.text(),
+    clock=st.sampled_from(["cpu", "wall"]),
+    threads=st.integers(1, 64),
+    environment=st.dictionaries(st.text(), st.text()),
+)
+OUTCOMES = st.one_of(
+    st.builds(
+        Measurement,
+        accuracy=FLOATS,
+        latency=LATENCIES,
+        size_bytes=st.integers(0),
+        params=st.integers(0),
+        macs=st.integers(0),
+        test_accuracy=st.none() | FLOATS,
+        one_shot_accuracy=st.none() | FLOATS,
+        rung=st.text(),
+        parity=FLOATS,
+        seconds=st.dictionaries(st.text(), FLOATS),
+    ),
+    st.builds(Infeasible, reason=st.text(), rung=st.text(), latency=st.none() | LATENCIES),
+)
+
+
+def latency(*ratios: float, baseline_ms: float = 10.0) -> Latency:
+    """Return a latency whose windows have the given ratios."""
+    windows = tuple(Window(baseline_ns=(1_000_000,), candidate_ns=(round(r * 1_000_000),)) for r in ratios)
+    return Latency(windows=windows, baseline_ms=baseline_ms)
+
+
+@given(OUTCOMES)
+def test_json_brings_every_outcome_back(outcome: Measurement | Infeasible) -> None:
+    """`from_json` undoes `to_json`."""
+    assert from_json(to_json(outcome)) == outcome
+
+
+def test_json_of_an_unknown_kind_is_refused() -> None:
+    """The kind says what to build, so an unknown one is an error."""
+    with pytest.raises(ValueError, match="kind must be"):
+        from_json('{"kind": "guess"}')
+
+
+def test_half_width_is_that_of_student() -> None:
+    """Three values have two degrees of freedom: t = 4.3027."""
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.302653 / math.sqrt(3))
+    assert half_width([1.0]) == math.inf
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=12), st.floats(0.01, 1000))
+def test_interval_encloses_the_median(ratios: list[float], baseline_ms: float) -> None:
+    """The ends are in order and never negative."""
+    it = latency(*ratios, baseline_ms=baseline_ms)
+    assert 0 <= it.low_ms <= it.median_ms <= it.high_ms
+
+
+def test_target_is_met_by_the_upper_end_of_the_interval() -> None:
+    """A median within the target is not enough."""
+    it = latency(0.49, 0.50, 0.51)
+    assert it.median_ms == pytest.approx(5.0)
+    assert not it.meets(5.1)
+    assert it.meets(5.3)
+
+
+def test_a_single_window_meets_no_target() -> None:
+    """Without a second window there is no interval."""
+    assert not latency(0.1).meets(1e9)
+
+
+def test_overlapping_intervals_are_tied() -> None:
+    """Being tied is symmetric."""
+    slow, close, fast = latency(0.49, 0.50, 0.51), latency(0.51, 0.52, 0.53), latency(0.1, 0.1, 0.1)
+    assert slow.tied(close)
+    assert close.tied(slow)
+    assert not slow.tied(fast)
+
+
+def test_contention_shows_in_wall_over_cpu() -> None:
+    """Most windows decide, not one of them."""
+    quiet, busy = (Window(baseline_ns=(1,), candidate_ns=(1,), wall_over_cpu=w) for w in (1.0, 1.5))
+    assert not Latency(windows=(quiet, quiet, busy), baseline_ms=1.0).contended
+    assert Latency(windows=(quiet, busy, busy), baseline_ms=1.0).contended
