@@ -24,7 +24,7 @@ def choices() -> tuple[Choice, ...]:
     return (
         Choice(axis=DISTILLATION, target="temperature", levels=(4.0, 1.0, 2.0, 8.0)),
         Choice(axis=DISTILLATION, target="weight", levels=(0.7, 0.3, 0.5, 0.9)),
-        Choice(axis=DISTILLATION, target="learning_rate", levels=(1e-3, 3e-4, 2e-3)),
+        Choice(axis=DISTILLATION, target="learning_rate", levels=(3e-4, 1e-4, 1e-3)),
     )
 
 
@@ -55,6 +55,7 @@ def distil(
     settings: Mapping[str, Value],
     epochs: float,
     seed: int,
+    rate: float = 1.0,
     deadline: float = math.inf,
 ) -> None:
     """Train a student in place for so many passes over the task's training data.
@@ -66,6 +67,7 @@ def distil(
         settings: the candidate's distillation settings; absent ones take their defaults.
         epochs: passes over ``task.train``; a fraction is a part of one pass.
         seed: of everything random in the training.
+        rate: multiplies the learning rate of the settings.
         deadline: a time of `time.monotonic` after which the training gives up.
 
     Raises:
@@ -78,7 +80,9 @@ def distil(
         if task.fit is not None:
             task.fit(student, teacher, epochs)
         else:
-            _train(student, teacher, task, {**DEFAULTS, **settings}, epochs, deadline)
+            chosen = {name: float(value) for name, value in {**DEFAULTS, **settings}.items()}
+            chosen["learning_rate"] *= rate
+            _train(student, teacher, task, chosen, epochs, deadline)
         student.eval()
 
 
@@ -86,12 +90,12 @@ def _train(
     student: nn.Module,
     teacher: nn.Module,
     task: Task,
-    settings: Mapping[str, Value],
+    settings: Mapping[str, float],
     epochs: float,
     deadline: float,
 ) -> None:
     steps = max(1, round(epochs * _length(task)))
-    rate, weight, temperature = (float(settings[name]) for name in ("learning_rate", "weight", "temperature"))
+    rate, weight, temperature = (settings[name] for name in ("learning_rate", "weight", "temperature"))
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=rate)
     warmup = 0.21  # a fifth; exactly 0.2 makes the schedule divide by zero when there are four steps
     schedule = OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1, pct_start=warmup)

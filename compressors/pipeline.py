@@ -32,6 +32,9 @@ NUMBERS: tuple[Technique, ...] = (Quantize(),)
 
 CALIBRATION_BATCHES = 8
 
+NUMBERS_RATE = 0.1
+"""Share of the learning rate with which a network is trained whose batch norms are folded: nothing evens steps out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compressed:
@@ -106,8 +109,16 @@ def compress(
             if stage == "shapes" and techniques:
                 estimate_batch_norm(model, supplies.calibration)
             if share:
-                settings = candidate[DISTILLATION]
-                distill.distil(model, task.model, task, settings=settings, epochs=share, seed=seed, deadline=deadline)
+                distill.distil(
+                    model,
+                    task.model,
+                    task,
+                    settings=candidate[DISTILLATION],
+                    rate=NUMBERS_RATE if stage == "numbers" else 1.0,
+                    epochs=share,
+                    seed=seed,
+                    deadline=deadline,
+                )
             if stage == "shapes" and (techniques or share):
                 estimate_batch_norm(model, supplies.calibration)
         return _export(model, supplies)

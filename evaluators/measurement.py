@@ -130,6 +130,7 @@ class Measurement:
         test_accuracy: the metric on the test data; None before the end of a run.
         one_shot_accuracy: the validation metric before any training.
         rung: the last rung that the candidate reached.
+        epochs: passes over the training data that the model has had; 0 where training did not make it better.
         parity: largest difference between PyTorch and the runtime, as a share of the outputs' range.
         seconds: wall time spent on each rung.
     """
@@ -142,6 +143,7 @@ class Measurement:
     test_accuracy: float | None = None
     one_shot_accuracy: float | None = None
     rung: str = "short"
+    epochs: float = 0.0
     parity: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
 

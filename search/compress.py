@@ -77,8 +77,7 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     runtime.describe()  # tells at once where the runtime's package is missing
     identity = {"study": name, "runtime": options.runtime, "threads": str(options.threads)}
     run_directory.check(options.out, identity)
-    progress.notice(f"loading the study {name}")
-    task = load()
+    task = load()  # may show a training's progress bar of its own
 
     from ..studies.validate import validate
     from .prepare import prepare
@@ -110,7 +109,7 @@ class _Run:
         interrupts = Interrupts()
         self._begin()
         with (
-            workers_for(self.prepared.ladder, self.options.workers) as workers,
+            workers_for(self.prepared.ladder, self.prepared.meter, self.options.workers) as workers,
             interrupts.handled(),
         ):  # Ray has handlers
             try:
@@ -157,7 +156,6 @@ class _Run:
             self.prepared.meter,
             self.options,
             epochs=self.task.final_epochs if final_epochs is None else final_epochs,
-            trial_epochs=self._epochs,
             progress=self.progress,
             interrupts=interrupts,
         )

@@ -57,11 +57,11 @@ class Interrupts:
             raise Interrupted
 
     @contextmanager
-    def safe(self) -> Iterator[None]:
-        """Allow the interruption inside the context; one that was asked for before comes at once."""
+    def safe(self, *, inside: bool = True) -> Iterator[None]:
+        """Let an interruption that was asked for come, before the context or, where that is allowed, inside it."""
         if self._asked:
             raise Interrupted
-        self._safe = True
+        self._safe = inside
         try:
             yield
         finally:
@@ -116,7 +116,7 @@ class Driver:
         try:
             while self._begin() or self._running:
                 self._show()
-                with self.interrupts.safe():
+                with self.interrupts.safe(inside=self.workers.interruptible):
                     results = self.workers.wait(TICK_S)
                 for request, outcome in results:
                     self._end(request, outcome)

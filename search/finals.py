@@ -52,7 +52,6 @@ class Finals:
         meter: measures them while nothing trains.
         options: budgets and settings.
         epochs: passes over the training data.
-        trial_epochs: passes that the models have had in their trials.
         progress: is told how it goes.
         interrupts: says when the user wants an end.
     """
@@ -65,7 +64,6 @@ class Finals:
         options: Options,
         *,
         epochs: float,
-        trial_epochs: float,
         progress: Progress,
         interrupts: Interrupts,
     ) -> None:
@@ -74,7 +72,6 @@ class Finals:
         self.meter = meter
         self.options = options
         self.epochs = epochs
-        self.trial_epochs = trial_epochs
         self.progress = progress
         self.interrupts = interrupts
 
@@ -101,7 +98,7 @@ class Finals:
                 self.workers.submit(waiting.pop(0))
                 running += 1
             self.progress.notice(f"training the front to the end · {len(trained)} of {len(models)} models done")
-            with self.interrupts.safe():
+            with self.interrupts.safe(inside=self.workers.interruptible):
                 results = self.workers.wait(TICK_S)
             running -= len(results)
             for request, outcome in results:
@@ -118,8 +115,8 @@ class Finals:
             attempt = request.attempt + 1
             return replace(request, attempt=attempt) if attempt < ATTEMPTS else None
         worse = isinstance(outcome, Infeasible) or outcome.accuracy < model.measurement.accuracy
-        if worse and request.epochs > self.trial_epochs:
-            return replace(request, epochs=self.trial_epochs)
+        if worse and request.epochs > model.measurement.epochs:
+            return replace(request, epochs=model.measurement.epochs)
         if isinstance(outcome, Infeasible):
             self.progress.milestone(f"model {model.id} failed at the end: {outcome.reason}")
         return None

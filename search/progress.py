@@ -84,7 +84,7 @@ class Lines:
 
 
 class Live:
-    """Keeps one line alive on a terminal, cut to its width."""
+    """Keeps one line alive on a terminal, cut to its width, from the first notice on."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -93,6 +93,7 @@ class Live:
     def notice(self, text: str) -> None:
         """Replace the line."""
         self._status.update(text[: max(20, self._console.width - 4)])
+        self._status.start()
 
     def milestone(self, text: str) -> None:
         """Print a line above the living one."""
@@ -100,9 +101,11 @@ class Live:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show the line for as long as the context lasts."""
-        with self._status:
+        """Take the line away when the context ends."""
+        try:
             yield
+        finally:
+            self._status.stop()
 
 
 def duration(seconds: float) -> str:

@@ -9,22 +9,24 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.torch import save_file
 
-from ..compressors.pipeline import Compressed, compress
-from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import SEARCH, Meter
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 from ..evaluators.runtimes import Runtime
-from ..evaluators.served import Served, parity
 from ..spaces.candidate import BITS
-from ..studies.task import Loader, Task
 from .rundir import write_atomically
+
+if TYPE_CHECKING:
+    from ..compressors.pipeline import Compressed
+    from ..compressors.technique import Supplies
+    from ..studies.task import Loader, Task
 
 PARITY_BATCHES = 2
 
@@ -67,6 +69,15 @@ class Ladder:
             return Infeasible(reason=reason, rung=climb.rung, latency=climb.latency)
 
 
+@dataclass(frozen=True)
+class _Built:
+    """A candidate that was built: the network, the file that its runtime serves, how far the two differ."""
+
+    compressed: Compressed
+    artefact: bytes
+    parity: float
+
+
 class _Climb:
     """One candidate on its way up."""
 
@@ -80,72 +91,83 @@ class _Climb:
         self.seconds: dict[str, float] = {}
 
     def run(self) -> Outcome:
-        request = self.request
-        one_shot_accuracy = None
-        compressed, artefact, difference = self._build(epochs=0)
+        request, task = self.request, self.ladder.task
+        model = self._build(epochs=0)
         if self.latency is None:
             with self._on("latency"):
                 left = max(1.0, self.deadline - time.monotonic())
-                self.latency = self.ladder.meter.measure(artefact, SEARCH, timeout_s=left)
+                self.latency = self.ladder.meter.measure(model.artefact, SEARCH, timeout_s=left)
             if request.target_ms is not None and self.latency.low_ms > request.target_ms:
                 raise InfeasibleError(_too_slow(self.latency, request.target_ms), rung="latency")
-            with self._on("one-shot"):
-                one_shot_accuracy = self._score(artefact, self.ladder.task.validation)
+        with self._on("one-shot"):
+            accuracy = one_shot_accuracy = self._score(model.artefact, task.validation)
+        epochs = 0.0
         if request.epochs:
-            compressed, artefact, difference = self._build(epochs=request.epochs)
-        with self._on("accuracy"):
-            accuracy = self._score(artefact, self.ladder.task.validation)
-            test = self.ladder.task.test if request.test else None
-            test_accuracy = None if test is None else self._score(artefact, test)
-        measurement = Measurement(
+            trained = self._build(epochs=request.epochs)
+            with self._on("accuracy"):
+                trained_accuracy = self._score(trained.artefact, task.validation)
+            if trained_accuracy >= accuracy:
+                model, accuracy, epochs = trained, trained_accuracy, request.epochs
+        test_accuracy = None
+        if request.test and task.test is not None:
+            with self._on("test"):
+                test_accuracy = self._score(model.artefact, task.test)
+        self._keep(model)
+        return Measurement(
             accuracy=accuracy,
             latency=self.latency,
-            size_bytes=len(artefact),
-            params=compressed.params,
-            macs=compressed.macs,
+            size_bytes=len(model.artefact),
+            params=model.compressed.params,
+            macs=model.compressed.macs,
             test_accuracy=test_accuracy,
             one_shot_accuracy=one_shot_accuracy,
             rung="final" if request.test else "short",
-            parity=difference,
+            epochs=epochs,
+            parity=model.parity,
             seconds=self.seconds,
         )
-        self._keep(compressed, artefact)
-        return measurement
 
-    def _build(self, *, epochs: float) -> tuple[Compressed, bytes, float]:
-        ladder, request = self.ladder, self.request
+    def _build(self, *, epochs: float) -> _Built:
+        """Build the candidate, and check that the runtime computes what PyTorch does."""
+        from ..compressors.pipeline import compress
+        from ..evaluators.served import Served, parity
+
+        ladder, candidate = self.ladder, self.request.candidate
         with self._on("train" if epochs else "build"):
             compressed = compress(
                 ladder.task,
-                request.candidate,
+                candidate,
                 ladder.supplies,
                 epochs=epochs,
-                seed=request.seed,
+                seed=self.request.seed,
                 deadline=self.deadline,
             )
             artefact = ladder.runtime.flavour(compressed.onnx)
             with ladder.runtime.build(artefact, threads=1) as engine:
                 batches = ladder.supplies.calibration[:PARITY_BATCHES]
-                quantized = bool(request.candidate[BITS])
-                difference = parity(compressed.model, Served(engine), batches, quantized=quantized)
-        return compressed, artefact, difference
+                difference = parity(compressed.model, Served(engine), batches, quantized=bool(candidate[BITS]))
+        return _Built(compressed, artefact, difference)
 
     def _score(self, artefact: bytes, loader: Loader) -> float:
+        from ..evaluators.served import Served
+
         with self.ladder.runtime.build(artefact, threads=1) as engine:
             value = float(self.ladder.task.metric(Served(engine), loader))
         if not np.isfinite(value):
             raise InfeasibleError(f"the metric is {value}", rung=self.rung)
         return value
 
-    def _keep(self, compressed: Compressed, artefact: bytes) -> None:
+    def _keep(self, model: _Built) -> None:
+        from safetensors.torch import save
+
         folder = self.folder
         inputs = self.ladder.supplies.calibration[0]
-        with self.ladder.runtime.build(artefact, threads=1) as engine:
+        with self.ladder.runtime.build(model.artefact, threads=1) as engine:
             outputs = engine.infer([x.numpy() for x in inputs])[0]
-        write_atomically(folder / "model.onnx", artefact)
-        write_atomically(folder / "canonical.onnx", compressed.onnx)
+        write_atomically(folder / "model.onnx", model.artefact)
+        write_atomically(folder / "canonical.onnx", model.compressed.onnx)
         write_atomically(folder / "candidate.json", self.request.candidate.to_json().encode())
-        save_file(compressed.state(), folder / "model.safetensors")
+        write_atomically(folder / "model.safetensors", save(model.compressed.state()))
         arrays = {f"input{i}": x.numpy() for i, x in enumerate(inputs)}
         np.savez_compressed(folder / "predictions.npz", output=outputs, **arrays)  # type: ignore[arg-type]
         (folder / RUNG).unlink(missing_ok=True)

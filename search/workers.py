@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import UsageError
+from ..errors import InfeasibleError, UsageError
 from ..evaluators.evaluator import Evaluator, Request
-from ..evaluators.latency import Calibration, Meter, Plan
+from ..evaluators.latency import Meter, Plan
 from ..evaluators.measurement import Infeasible, Latency, Outcome, from_json, to_json
 
 GRACE_S = 10.0
@@ -34,6 +34,9 @@ Result = tuple[Request, Outcome | Lost]
 
 class Workers(Protocol):
     """Somewhere to evaluate requests, a few at a time."""
+
+    interruptible: bool
+    """Whether `wait` may be left by an exception that a signal handler raises."""
 
     def free(self) -> int:
         """Return how many more requests can be begun."""
@@ -54,6 +57,8 @@ class Workers(Protocol):
 
 class InlineWorkers:
     """Evaluates one request at a time in this process, when it is waited for."""
+
+    interruptible = True
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
@@ -85,25 +90,29 @@ class RayWorkers:
     """Evaluates requests in Ray actors.
 
     Args:
-        payload: an evaluator whose meter is to be replaced by the device's, pickled by cloudpickle.
+        payload: an evaluator, pickled by cloudpickle; its meter is replaced by the device's.
+        meter: measures, in the process that holds the device.
         count: how many actors.
     """
 
-    def __init__(self, payload: bytes, count: int) -> None:
+    interruptible = False  # Ray's native code takes an exception for a fault of its own
+
+    def __init__(self, payload: bytes, meter: Meter, count: int) -> None:
         import ray
 
         self._ray = ray
         self._payload = ray.put(payload)
+        self._meter = ray.put(meter)
         self._device = (
             ray.remote(_Device)
             .options(num_cpus=0, resources={DEVICE: 1}, max_restarts=-1, max_task_retries=-1)
-            .remote(self._payload)
+            .remote()
         )
         self._idle = [self._hire() for _ in range(count)]
         self._running: dict[Any, tuple[Request, Any, float]] = {}
 
     def _hire(self) -> Any:
-        return self._ray.remote(_Worker).options(num_cpus=1).remote(self._payload, self._device)
+        return self._ray.remote(_Worker).options(num_cpus=1).remote(self._payload, self._device, [self._meter])
 
     def free(self) -> int:
         """Return the number of idle actors."""
@@ -157,29 +166,22 @@ DEVICE = "autocompress_device"
 class _Device:
     """The process that holds the device: it measures for all workers, at normal priority, one at a time."""
 
-    def __init__(self, payload: bytes) -> None:
-        self._meter: Meter = _evaluator(payload).meter
-
-    def measure(self, artefact: bytes, plan: Plan, timeout_s: float | None) -> Latency:
-        return self._meter.measure(artefact, plan, timeout_s=timeout_s)
+    def measure(self, meter: Meter, artefact: bytes, plan: Plan, timeout_s: float | None) -> Latency:
+        return meter.measure(artefact, plan, timeout_s=timeout_s)
 
 
 class _RemoteMeter:
     """The device's meter, seen from a worker."""
 
-    def __init__(self, device: Any) -> None:
+    def __init__(self, device: Any, meter: Any) -> None:
         self._device = device
-
-    def calibrate(self, plan: Plan, *, timeout_s: float | None = None) -> Calibration:
-        raise NotImplementedError("a study is calibrated by its driver, before it has workers")
+        self._meter = meter
 
     def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
         import ray
 
-        from ..errors import InfeasibleError
-
         try:
-            latency: Latency = ray.get(self._device.measure.remote(artefact, plan, timeout_s))
+            latency: Latency = ray.get(self._device.measure.remote(self._meter, artefact, plan, timeout_s))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, InfeasibleError):
                 raise error.cause from None
@@ -190,30 +192,26 @@ class _RemoteMeter:
 class _Worker:
     """A process that builds and trains, at the lowest priority so that it does not disturb what is measured."""
 
-    def __init__(self, payload: bytes, device: Any) -> None:
+    def __init__(self, payload: bytes, device: Any, meter: list[Any]) -> None:
+        import cloudpickle
         import torch
 
         os.nice(19)
         torch.set_num_threads(1)
-        self._evaluator = _evaluator(payload)
-        self._evaluator.meter = _RemoteMeter(device)
+        self._evaluator = cloudpickle.loads(payload)
+        self._evaluator.meter = _RemoteMeter(device, meter[0])
 
     def evaluate(self, request: Request) -> str:
         return to_json(self._evaluator.evaluate(request))
 
 
-def _evaluator(payload: bytes) -> Any:
-    import cloudpickle
-
-    return cloudpickle.loads(payload)
-
-
 @contextmanager
-def workers_for(evaluator: Evaluator, count: int) -> Iterator[Workers]:
+def workers_for(evaluator: Evaluator, meter: Meter, count: int) -> Iterator[Workers]:
     """Start workers for an evaluator, and stop them at the end.
 
     Args:
-        evaluator: what each worker uses; with more than 0 workers it must be picklable and have a ``meter``.
+        evaluator: what each worker uses; with more than 0 workers it must be picklable, and its ``meter`` is replaced.
+        meter: measures for all workers.
         count: how many processes; 0 evaluates in this one.
 
     Raises:
@@ -224,7 +222,7 @@ def workers_for(evaluator: Evaluator, count: int) -> Iterator[Workers]:
         return
     payload = _pickle(evaluator)
     with _ray(count):
-        yield RayWorkers(payload, count)
+        yield RayWorkers(payload, meter, count)
 
 
 def _pickle(evaluator: Evaluator) -> bytes:
@@ -244,7 +242,6 @@ def _pickle(evaluator: Evaluator) -> bytes:
 def _ray(count: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its own log has the rest
     import ray
 
     ray.init(

@@ -89,7 +89,7 @@ def task(*, data_dir: Path | None = None) -> Task:
             network,
             Shuffled(x, y, batch_size=64, prepare=normalized),
             RECIPE,
-            takes="about six minutes on two cores",
+            takes="about ten minutes",
         ),
         example_inputs=normalized(x[:1]),
         train=Shuffled(x, y, batch_size=64, per_pass=2_048, prepare=normalized),

@@ -26,13 +26,12 @@ def unchanged(images: Tensor) -> Tensor:
 
 
 class Shuffled:
-    """Full batches from memory, in another order on each pass; the same orders for the same seed.
+    """Full batches from memory, in another order on each pass, drawn from torch's random stream as DataLoader does.
 
     Args:
         inputs: examples first, (N, …).
         labels: (N,), integers.
         batch_size: examples in a batch.
-        seed: of the first pass; each further pass adds one.
         per_pass: examples that one pass draws from all of them; by default all.
         prepare: maps a batch of inputs to what the network takes.
     """
@@ -43,21 +42,17 @@ class Shuffled:
         labels: Tensor,
         *,
         batch_size: int,
-        seed: int = 0,
         per_pass: int | None = None,
         prepare: Callable[[Tensor], Tensor] = unchanged,
     ) -> None:
         self.inputs, self.labels, self.batch_size, self.prepare = inputs, labels, batch_size, prepare
         self.per_pass = len(labels) if per_pass is None else per_pass
-        self.next_seed = seed
 
     def __len__(self) -> int:
         return self.per_pass // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(self.next_seed)
-        self.next_seed += 1
-        order = torch.randperm(len(self.labels), generator=generator)[: len(self) * self.batch_size]
+        order = torch.randperm(len(self.labels))[: len(self) * self.batch_size]
         for chosen in order.reshape(-1, self.batch_size):
             yield self.prepare(self.inputs[chosen]), self.labels[chosen]
 

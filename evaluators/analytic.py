@@ -1,0 +1,170 @@
+"""An evaluator for tests: costs are formulas, so that a whole search runs in seconds and its true front is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ..spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from ..spaces.layers import Group, Layer, Network
+from ..spaces.space import Choice, Space
+from .evaluator import Request
+from .measurement import Infeasible, Latency, Measurement, Outcome, Window
+
+RATIOS = (0.0, 0.25, 0.5, 0.75)
+ACCURACY = 0.95
+BASELINE_MS = 10.0
+OTHER_MS = 1.0
+INTEGER_FACTOR = 0.5
+OTHER_BYTES = 1000
+
+MOST_POINTS = 100_000
+"""Spaces with more points are not enumerated."""
+
+
+class AnalyticEvaluator:
+    """Knows what every candidate of an imaginary chain of layers costs; no clock, no training, nothing random.
+
+    Each layer reads the channels of the one before it, has a group of its own, and may be INT8. With ``kept`` for the
+    product of the shares of channels that stay on its two sides:
+
+        latency  = OTHER_MS + Σ milliseconds · kept · (INTEGER_FACTOR where INT8)
+        accuracy = ACCURACY − Σ damage of a group · ratio² − Σ damage of a layer where INT8
+        size     = OTHER_BYTES + Σ params · kept · (1 where INT8, else 4)
+
+    Args:
+        length: number of layers, and of groups.
+        seed: of the layers' costs and damages.
+        misjudged: how wrong `profile` is about damages, as the standard deviation of its logarithmic error.
+
+    >>> evaluator = AnalyticEvaluator(2)
+    >>> outcome = evaluator.evaluate(Request(folder="", candidate=Candidate(), epochs=0))
+    >>> outcome.accuracy, outcome.latency.median_ms
+    (0.95, 10.0)
+
+    """
+
+    def __init__(self, length: int, *, seed: int = 0, misjudged: float = 0.7) -> None:
+        rng = random.Random(seed)
+        names = [f"layer{i}" for i in range(length)]
+        params = [rng.choice((5_000, 20_000, 80_000)) for _ in names]
+        self.network = Network(
+            layers=tuple(
+                Layer(
+                    name=name,
+                    kind="conv",
+                    params=count,
+                    macs=count * rng.choice((16, 64, 256)),
+                    in_groups=tuple(names[i - 1 : i]) if i else (),
+                    out_group=name,
+                )
+                for i, (name, count) in enumerate(zip(names, params, strict=True))
+            ),
+            groups=tuple(Group(name=name, channels=64, members=(name,)) for name in names),
+        )
+        self.space = Space(
+            (
+                *(Choice(axis=PRUNING_RATIO, target=name, levels=RATIOS, neutral=0.0) for name in names),
+                *(Choice(axis=BITS, target=name, levels=(32, 8), neutral=32) for name in names),
+            )
+        )
+        self.layer_ms = _shares(names, [rng.uniform(0.5, 2.0) for _ in names], BASELINE_MS - OTHER_MS)
+        self.pruning_damage = _shares(names, [rng.lognormvariate(0, 1) for _ in names], 0.4)
+        self.integer_damage = _shares(names, [rng.lognormvariate(0, 1) for _ in names], 0.03)
+        self._misjudgement = {choice.name: rng.lognormvariate(0, misjudged) for choice in self.space.choices}
+
+    def evaluate(self, request: Request) -> Outcome:
+        """Return what the formulas say; a candidate that is surely slower than the target ends there."""
+        candidate = request.candidate
+        latency = request.latency or self._latency(candidate)
+        if request.target_ms is not None and latency.low_ms > request.target_ms:
+            reason = f"{latency.median_ms:.2f} ms is over the target of {request.target_ms:g} ms"
+            return Infeasible(reason=reason, rung="latency", latency=latency)
+        accuracy, kept = self._accuracy(candidate), self._kept(candidate)
+        layers = self.network.layers
+        return Measurement(
+            accuracy=accuracy,
+            latency=latency,
+            size_bytes=OTHER_BYTES
+            + sum(
+                round(layer.params * kept[layer.name]) * (1 if layer.name in candidate[BITS] else 4) for layer in layers
+            ),
+            params=sum(round(layer.params * kept[layer.name]) for layer in layers),
+            macs=sum(round(layer.macs * kept[layer.name]) for layer in layers),
+            test_accuracy=accuracy if request.test else None,
+            rung="final" if request.test else "short",
+        )
+
+    def everything(self) -> Iterator[tuple[Candidate, Measurement]]:
+        """Yield every candidate of a small space with its measurement; the true front is among them.
+
+        Raises:
+            ValueError: the space has more than `MOST_POINTS` points.
+        """
+        points = math.prod(self.space.sizes.values())
+        if points > MOST_POINTS:
+            raise ValueError(f"a space that is enumerated must have at most {MOST_POINTS} points, got {points}.")
+        for levels in itertools.product(*map(range, self.space.sizes.values())):
+            candidate = self.space.candidate(dict(zip(self.space.sizes, levels, strict=True)))
+            outcome = self.evaluate(Request(folder="", candidate=candidate, epochs=0))
+            assert isinstance(outcome, Measurement)
+            yield candidate, outcome
+
+    def profile(self) -> dict[str, Any]:
+        """Return as plain data what a search may know beforehand: the costs, the floor, and damages as they look.
+
+        ``autocompress.search.profile.Profile.from_dict`` reads it.
+        """
+        strongest = self.space.at(lambda choice: len(choice.levels) - 1)
+        damage = {f"{PRUNING_RATIO}:{name}": value * RATIOS[1] ** 2 for name, value in self.pruning_damage.items()}
+        damage |= {f"{BITS}:{name}": value for name, value in self.integer_damage.items()}
+        return {
+            "network": asdict(self.network),
+            "baseline_ms": BASELINE_MS,
+            "baseline_low_ms": BASELINE_MS,
+            "baseline_high_ms": BASELINE_MS,
+            "costs": {"layer_ms": self.layer_ms, "other_ms": OTHER_MS, "integer_factor": INTEGER_FACTOR},
+            "damage": {name: value * self._misjudgement[name] for name, value in damage.items()},
+            "floor_ms": self._latency_ms(strongest),
+        }
+
+    def _kept(self, candidate: Candidate) -> dict[str, float]:
+        """Return for each layer the share of its weights that stays."""
+        pruned = candidate[PRUNING_RATIO]
+        return {
+            layer.name: math.prod(1 - float(pruned.get(group, 0.0)) for group in (*layer.in_groups, layer.name))
+            for layer in self.network.layers
+        }
+
+    def _accuracy(self, candidate: Candidate) -> float:
+        pruned = sum(self.pruning_damage[name] * float(ratio) ** 2 for name, ratio in candidate[PRUNING_RATIO].items())
+        return ACCURACY - pruned - sum(self.integer_damage[name] for name in candidate[BITS])
+
+    def _latency_ms(self, candidate: Candidate) -> float:
+        layers = (
+            self.layer_ms[name] * kept * (INTEGER_FACTOR if name in candidate[BITS] else 1.0)
+            for name, kept in self._kept(candidate).items()
+        )
+        return OTHER_MS + sum(layers)
+
+    def _latency(self, candidate: Candidate) -> Latency:
+        """Return three windows, a ten-thousandth apart."""
+        baseline_ns = round(BASELINE_MS * 1e8)
+        candidate_ns = round(self._latency_ms(candidate) * 1e8)
+        return Latency(
+            windows=tuple(
+                Window(baseline_ns=(baseline_ns,), candidate_ns=(candidate_ns + i * candidate_ns // 10_000,))
+                for i in (-1, 0, 1)
+            ),
+            baseline_ms=BASELINE_MS,
+            runtime="analytic",
+            clock="none",
+        )
+
+
+def _shares(names: list[str], weights: list[float], total: float) -> Mapping[str, float]:
+    return {name: total * weight / sum(weights) for name, weight in zip(names, weights, strict=True)}

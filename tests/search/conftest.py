@@ -1,0 +1,98 @@
+"""Searches of an analytic problem, on disk and in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from autocompress.evaluators.analytic import AnalyticEvaluator
+from autocompress.evaluators.evaluator import Evaluator
+from autocompress.search.drive import Driver, Interrupts
+from autocompress.search.options import Options
+from autocompress.search.profile import Profile
+from autocompress.search.progress import Silent
+from autocompress.search.rundir import RunDirectory
+from autocompress.search.samplers import create
+from autocompress.search.store import Store
+from autocompress.search.warmstart import warm_start
+from autocompress.search.workers import InlineWorkers
+
+TARGET_MS = 4.0
+
+Search = Callable[..., Store]
+
+
+@pytest.fixture(scope="session")
+def small() -> AnalyticEvaluator:
+    """Return a problem whose 512 candidates can be enumerated."""
+    return AnalyticEvaluator(3)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Search:
+    """Open the store of a problem, new or again, with a sampler; the warm start is enqueued on request."""
+
+    def open_store(
+        problem: AnalyticEvaluator,
+        *,
+        sampler: str = "mutation",
+        seed: int = 0,
+        name: str = "run",
+        url: str | None = None,
+        warm: bool = True,
+    ) -> Store:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        store = Store(folder, url, name, problem.space, TARGET_MS)
+        profile = Profile.from_dict(problem.profile())
+        store.study.sampler = create(
+            sampler,
+            space=problem.space,
+            target_ms=TARGET_MS,
+            seed=seed,
+            finished=len(store.finished()),
+            predict=profile.predict_ms,
+        )
+        store.begin(warm_start(problem.space, profile, TARGET_MS) if warm else [])
+        return store
+
+    return open_store
+
+
+@pytest.fixture
+def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
+    """Run a search, or go on with it, and return its store."""
+    held: list[RunDirectory] = []
+
+    def run(
+        problem: AnalyticEvaluator,
+        *,
+        trials: int,
+        evaluator: Evaluator | None = None,
+        time_budget_s: float | None = None,
+        name: str = "run",
+        **how: object,
+    ) -> Store:
+        while held:
+            held.pop().close()
+        rundir = RunDirectory(tmp_path / name, {"study": name})
+        held.append(rundir)
+        store = opened(problem, name=name, **how)
+        Driver(
+            store,
+            InlineWorkers(evaluator or problem),
+            Options(target_ms=TARGET_MS, out=tmp_path / name, trials=trials, time_budget_s=time_budget_s),
+            epochs=1.0,
+            rundir=rundir,
+            progress=Silent(),
+            interrupts=Interrupts(),
+            started=time.monotonic(),
+        ).run()
+        return store
+
+    yield run
+    while held:
+        held.pop().close()
