@@ -24,7 +24,7 @@ def choices() -> tuple[Choice, ...]:
     return (
         Choice(axis=DISTILLATION, target="temperature", levels=(4.0, 1.0, 2.0, 8.0)),
         Choice(axis=DISTILLATION, target="weight", levels=(0.7, 0.3, 0.5, 0.9)),
-        Choice(axis=DISTILLATION, target="learning_rate", levels=(3e-4, 1e-4, 1e-3)),
+        Choice(axis=DISTILLATION, target="learning_rate", levels=(0.01, 0.003, 0.03)),
     )
 
 
@@ -96,9 +96,11 @@ def _train(
 ) -> None:
     steps = max(1, round(epochs * _length(task)))
     rate, weight, temperature = (settings[name] for name in ("learning_rate", "weight", "temperature"))
-    optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=rate)
+    trained = [p for p in student.parameters() if p.requires_grad]
+    rates = [rate * _scale(p) for p in trained]
+    optimizer = torch.optim.AdamW([{"params": [p], "lr": lr} for p, lr in zip(trained, rates, strict=True)])
     warmup = 0.21  # a fifth; exactly 0.2 makes the schedule divide by zero when there are four steps
-    schedule = OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1, pct_start=warmup)
+    schedule = OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=warmup)
     outputs: list[Tensor] = []
     hook = student.register_forward_hook(lambda *call: outputs.append(call[2]))
     try:
@@ -119,6 +121,14 @@ def _train(
             schedule.step()
     finally:
         hook.remove()
+
+
+def _scale(parameter: Tensor) -> float:
+    """Return the size of a parameter's numbers; a learning rate is relative to it, so that one fits all widths.
+
+    (Shazeer and Stern, Adafactor, ICML 2018, section 8.)
+    """
+    return max(1e-2, parameter.detach().square().mean().sqrt().item())
 
 
 def _length(task: Task) -> int:

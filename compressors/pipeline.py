@@ -30,7 +30,7 @@ SHAPES: tuple[Technique, ...] = (Prune(),)
 NUMBERS: tuple[Technique, ...] = (Quantize(),)
 """Techniques that change how numbers are held, in order; batch norms are folded before them."""
 
-CALIBRATION_BATCHES = 8
+CALIBRATION_BATCHES = 4
 
 NUMBERS_RATE = 0.1
 """Share of the learning rate with which a network is trained whose batch norms are folded: nothing evens steps out."""

@@ -28,7 +28,7 @@ class Served(nn.Module):
 FLOAT_TOLERANCE = 0.01
 """Largest difference between PyTorch and the runtime for a float network, as a share of the outputs' range."""
 
-INTEGER_TOLERANCE = 0.25
+INTEGER_TOLERANCE = 0.1
 """The same for a quantized network, whose rounding differs in a few places that PyTorch does not simulate."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from .report import files
 from .rundir import RunDirectory
 from .samplers import create
 from .warmstart import BASELINE, warm_start
-from .workers import Workers, workers_for
+from .workers import Workers, pickled, workers_for
 
 if TYPE_CHECKING:
     from ..studies.task import Task
@@ -54,7 +55,8 @@ def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", *
     else:
         spec = str(study)
         name, load = loading.study_name(spec), lambda: loading.load(spec)
-    settings = {"out": Path("runs", name), **options, "target_ms": target_ms}
+    out = Path(options.get("out", Path("runs", name)))  # type: ignore[arg-type]
+    settings = {**options, "out": out, "target_ms": target_ms}
     return run(name, load, Options(**settings))  # type: ignore[arg-type]
 
 
@@ -77,20 +79,23 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     runtime.describe()  # tells at once where the runtime's package is missing
     identity = {"study": name, "runtime": options.runtime, "threads": str(options.threads)}
     run_directory.check(options.out, identity)
+    from .storage import close_storage, open_storage
+    from .store import Store
+
+    if options.storage is not None:
+        close_storage(open_storage(options.out, options.storage))  # tells at once where it cannot be reached
     task = load()  # may show a training's progress bar of its own
 
     from ..studies.validate import validate
     from .prepare import prepare
-    from .store import Store
 
     validate(task)
-    rundir = RunDirectory(options.out, identity)
-    try:
+    if options.workers:
+        pickled(task)  # tells before anything is measured
+    with closing(RunDirectory(options.out, identity)) as rundir:
         prepared = prepare(task, runtime, rundir, threads=options.threads, progress=progress)
-        store = Store(rundir.path, options.storage, name, prepared.space, options.target_ms)
-        return _Run(task, options, progress, rundir, prepared, store).search(started)
-    finally:
-        rundir.close()
+        with closing(Store(rundir.path, options.storage, name, prepared.space, options.target_ms)) as store:
+            return _Run(task, options, progress, rundir, prepared, store).search(started)
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,8 @@ class _Run:
         self._begin()
         with (
             workers_for(self.prepared.ladder, self.prepared.meter, self.options.workers) as workers,
-            interrupts.handled(),
-        ):  # Ray has handlers
+            interrupts.handled(),  # second, since Ray sets handlers of its own when it starts
+        ):
             try:
                 Driver(
                     self.store,
@@ -125,7 +130,9 @@ class _Run:
                 ).run()
                 models = self._finish(workers, interrupts)
             except Interrupted as interrupted:
-                interrupted.front = self._publish(as_found(self.rundir, self._finalists()))
+                found = self._finalists()
+                if found:
+                    interrupted.front = self._publish(as_found(self.rundir, found))
                 raise
         return self._publish(models)
 

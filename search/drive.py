@@ -25,8 +25,11 @@ from .workers import Lost, Workers
 TICK_S = 0.5
 
 
-class Interrupted(Exception):  # noqa: N818 - it is a wish, not an error
-    """The user wants the run to end in order; ``front`` is what was found until then."""
+class Interrupted(BaseException):
+    """The user wants the run to end in order; ``front`` is what was found until then, None before the baseline.
+
+    Like `KeyboardInterrupt` it is no `Exception`, so that what a user's loss or metric may raise is told from it.
+    """
 
     front: ParetoFront | None = None
 

@@ -12,17 +12,16 @@ from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, from_json, to_json
 from .drive import TICK_S, Interrupts, compresses
-from .front import Model, minimised, select
+from .front import Model, front_hypervolume, select
 from .options import Options
 from .progress import Progress
 from .rundir import RunDirectory, write_atomically
-from .samplers.mutation import crowding
 from .store import ATTEMPTS
 from .warmstart import BASELINE
 from .workers import Lost, Workers
 
-FINALISTS = 10
-"""How many models of a front are taken to the end: the recommended one and the most different ones."""
+FINALISTS = 8
+"""How many models of a front are taken to the end."""
 
 RECORD = "measurement.json"
 
@@ -31,16 +30,22 @@ ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 
 
 def finalists(models: Sequence[Model], target_ms: float) -> list[Model]:
-    """Return the models to take to the end: the baseline, the obvious baselines, and the most different of the front.
+    """Return the models to take to the end: the baseline, the obvious baselines, and the best part of the front.
 
-    The front's ends come first, among them the most accurate model.
+    The front's most accurate model comes first, then always the one that adds most hypervolume; of equals, the
+    more accurate. Without a baseline there is nothing to compare to, and nothing is returned.
     """
+    baseline = next((m.measurement for m in models if m.role == BASELINE), None)
+    if baseline is None:
+        return []
     front = [models[i] for i in select([m.measurement for m in models], target_ms)]
-    if len(front) > FINALISTS:
-        distance = crowding(minimised(m.measurement for m in front))
-        chosen = sorted(distance.argsort(kind="stable")[::-1][:FINALISTS])
-        front = [front[i] for i in chosen]
-    return [m for m in models if m.role != "front"] + [m for m in front if m.role == "front"]
+    rest = sorted((m for m in front if m.role == "front"), key=lambda m: -m.measurement.accuracy)
+    chosen = rest[:1]
+    while len(chosen) < min(FINALISTS, len(rest)):
+        taken = [m.measurement for m in chosen]
+        left = [m for m in rest if m not in chosen]
+        chosen.append(max(left, key=lambda m: front_hypervolume([*taken, m.measurement], baseline, target_ms)))
+    return [m for m in models if m.role != "front"] + chosen
 
 
 class Finals:

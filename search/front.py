@@ -52,13 +52,16 @@ def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:
     inside = points[(points < reference).all(axis=1)] if len(points) else points
     if not len(inside):
         return 0.0
-    inside = inside[non_dominated(inside)]
     if points.shape[1] == 1:
         return float(reference[0] - inside.min())
+    if points.shape[1] > 2:
+        inside = inside[non_dominated(inside)]
     inside = inside[inside[:, -1].argsort(kind="stable")]
-    edges = np.append(inside[:, -1], reference[-1])
+    depths = np.diff(np.append(inside[:, -1], reference[-1]))
+    if points.shape[1] == 2:
+        return float(depths @ (reference[0] - np.minimum.accumulate(inside[:, 0])))
     volume = 0.0
-    for i, depth in enumerate(np.diff(edges)):
+    for i, depth in enumerate(depths):
         if depth > 0:
             volume += depth * hypervolume(inside[: i + 1, :-1], reference[:-1])
     return float(volume)

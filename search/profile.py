@@ -62,7 +62,7 @@ class Profile:
         return sum(
             self.damage[choice.name] * (levels[choice.name] / middle(choice)) ** 2
             for choice in space.choices
-            if choice.name in self.damage
+            if choice.name in self.damage and levels[choice.name]  # an infinite damage of nothing is nothing
         )
 
     def reasons(self) -> tuple[str, ...]:
@@ -131,6 +131,9 @@ def profile(
     def measured_ms(candidate: Candidate) -> float | None:
         try:
             built = compress(task, candidate, supplies, epochs=0)
+        except Exception:  # a user's forward may fail in any way
+            return None
+        try:
             return meter.measure(runtime.flavour(built.onnx), SEARCH, timeout_s=600).median_ms
         except InfeasibleError:
             return None
@@ -173,7 +176,7 @@ def damages(model: nn.Module, supplies: Supplies, space: Space, notice: Notice) 
             changed = techniques[choice.axis].apply(model, {choice.target: choice.levels[middle(choice)]}, few)
             estimate_batch_norm(changed, batches)
             change = float((_outputs(changed, batches) - before).square().mean() / before.var().clamp_min(1e-12))
-        except (InfeasibleError, RuntimeError):
+        except Exception:  # a user's forward may fail in any way
             change = float("inf")
         found[choice.name] = change if change == change else float("inf")
     return found

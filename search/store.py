@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock  # named by the public signature, exported nowhere
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import UsageError
 from ..evaluators.measurement import Infeasible, Measurement, Outcome, from_json, to_json
 from ..spaces.candidate import Candidate
 from ..spaces.space import Space
 from .front import Model, objectives
 from .samplers.mutation import distributions
+from .storage import close_storage, open_storage
 from .warmstart import BASELINE, Start
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
@@ -56,27 +51,48 @@ class Store:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self.target_ms = target_ms
+        self._storage = open_storage(folder, url)
         self.study = optuna.create_study(
-            study_name=name, storage=_storage(folder, url), directions=list(DIRECTIONS), load_if_exists=True
+            study_name=name, storage=self._storage, directions=list(DIRECTIONS), load_if_exists=True
         )
         self._asked: dict[int, optuna.Trial] = {}
 
     def begin(self, starts: Sequence[Start]) -> None:
-        """Enqueue the warm start of a new study; put trials back that were running when their driver died."""
-        if not self.study.get_trials(deepcopy=False):
+        """Enqueue the warm start of a new study; put trials back that have to be begun again.
+
+        Those are the ones that were running when their driver died, and those that were cut for a stricter target.
+        """
+        if not self.study.user_attrs.get("begun"):
             for start in starts:
-                self.study.enqueue_trial(self.space.levels(start.candidate), user_attrs={"role": start.role})
+                levels = self.space.levels(start.candidate)
+                self.study.enqueue_trial(levels, user_attrs={"role": start.role}, skip_if_exists=True)
+            self.study.set_user_attr("begun", True)
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.lost(trial.number, "the driver died")
+        again = {trial.user_attrs.get("retry_of") for trial in self.study.get_trials(deepcopy=False)}
+        for trial in self.finished():
+            if trial.number not in again and not self._holds(outcome(trial)):
+                self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
 
     def ask(self) -> Asked:
-        """Return a new trial."""
-        trial = self.study.ask(distributions(self.space))
+        """Return a new trial; one that has to be begun again comes before all others."""
+        trial = self._again() or self.study.ask(distributions(self.space))
         candidate = self.space.candidate(trial.params)
         trial.set_user_attr("candidate", candidate.to_json())
         self._asked[trial.number] = trial
         attrs = trial.user_attrs
         return Asked(trial.number, candidate, str(attrs.get("role", "")), int(attrs.get("attempt", 0)))
+
+    def _again(self) -> optuna.Trial | None:
+        """Begin the first trial that takes the place of another; Optuna would begin the oldest that waits."""
+        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if "retry_of" in waiting.user_attrs:
+                self._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
+                trial = optuna.Trial(self.study, waiting._trial_id)
+                for name, size in self.space.sizes.items():
+                    trial.suggest_int(name, 0, size - 1)
+                return trial
+        return None
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Finish a trial."""
@@ -102,8 +118,10 @@ class Store:
         """
         self._asked.pop(number, None)
         trial = self._trial(number)
-        attempt = int(trial.user_attrs.get("attempt", 0)) + counts
-        if not trial.params:  # it died while it was asked for: nothing is lost
+        begun = "candidate" in trial.user_attrs  # else its driver died while it was asked for
+        attempt = int(trial.user_attrs.get("attempt", 0)) + (counts and begun)
+        levels = trial.params if begun else trial.system_attrs.get("fixed_params")
+        if levels is None:  # nothing is lost
             self.study.tell(number, state=TrialState.FAIL)
             return
         if attempt >= ATTEMPTS:
@@ -111,16 +129,22 @@ class Store:
             self.tell(number, Infeasible(reason=f"it was begun {attempt} times, and each time {why}", rung="build"))
             return
         kept = {"role": trial.user_attrs.get("role", ""), "attempt": attempt, "retry_of": number}
+        self.study.enqueue_trial(levels, user_attrs=kept)  # first, so that a death between the two loses nothing
         self.study.tell(number, state=TrialState.FAIL)
-        self.study.enqueue_trial(trial.params, user_attrs=kept)
 
     def outcome_of(self, candidate: Candidate) -> Outcome | None:
         """Return what is known of a candidate from an earlier trial."""
         text = candidate.to_json()
         for trial in self.finished():
-            if trial.user_attrs["candidate"] == text:
-                return outcome(trial)
+            if trial.user_attrs["candidate"] == text and self._holds(found := outcome(trial)):
+                return found
         return None
+
+    def _holds(self, found: Outcome) -> bool:
+        """Return whether an outcome is one for today's target too: not cut though it may meet that."""
+        if isinstance(found, Measurement) or found.rung != "latency" or found.latency is None:
+            return True
+        return found.latency.low_ms > self.target_ms
 
     def finished(self) -> list[FrozenTrial]:
         """Return the trials that have an outcome."""
@@ -148,6 +172,10 @@ class Store:
     def model(self, number: int) -> Model:
         """Return one trial that was measured to the end."""
         return _model(self._trial(number))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        close_storage(self._storage)
 
     def _trial(self, number: int) -> FrozenTrial:
         return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
@@ -182,45 +210,3 @@ def _unmeasured(trial: FrozenTrial) -> Model:
 def trial_name(number: int) -> str:
     """Return a trial's id, which is also the name of its folder."""
     return f"{number:05d}"
-
-
-def _storage(folder: Path, url: str | None) -> BaseStorage:
-    if url is None:
-        return JournalStorage(_journal(folder / "study.journal"))
-    try:
-        return RDBStorage(url)
-    except Exception as error:  # SQLAlchemy, its drivers and Optuna each have errors of their own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(
-            f"--storage must be the URL of a database that can be reached, such as "
-            f"postgresql://user@host/name; got {url!r}: {reason}"
-        ) from error
-
-
-def _journal(path: Path) -> JournalFileBackend:
-    """Open a journal file; a last line that a dying writer left half-written is cut off."""
-    if path.exists():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("rb+") as file:
-                file.truncate(whole)
-    return JournalFileBackend(str(path), lock_obj=_FileLock(path.with_name(".journal.lock")))
-
-
-class _FileLock(BaseJournalFileLock):
-    """A lock that the kernel frees when its holder dies; Optuna's own waits half a minute for that."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: IO[str] | None = None
-
-    def acquire(self) -> bool:
-        self._file = self.path.open("a")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        return True
-
-    def release(self) -> None:
-        assert self._file is not None
-        self._file.close()
-        self._file = None

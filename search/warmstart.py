@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -66,26 +67,32 @@ def uniform_pruning_that_meets(space: Space, profile: Profile, target_ms: float)
 
 
 def descend(space: Space, profile: Profile, start: Mapping[str, int], target_ms: float) -> dict[str, int]:
-    """Strengthen one choice at a time, the one that saves most milliseconds for its damage, until a target is met."""
+    """Strengthen one choice at a time, the one that saves most milliseconds for its damage, until a target is met.
+
+    Scores only fall as other choices get stronger, so that a score which is the highest after it was computed anew
+    is the highest of all (Minoux, accelerated greedy, 1978).
+    """
     levels = dict(start)
-    while profile.predict_ms(space.candidate(levels)) > target_ms:
-        step = cheapest_step(space, profile, levels)
-        if step is None:
-            break
-        levels[step] += 1
+    scores = [(float("-inf"), choice.name) for choice in space.choices if choice.neutral is not None]
+    while scores and profile.predict_ms(space.candidate(levels)) > target_ms:
+        _, name = heapq.heappop(scores)
+        score = _score(space, profile, levels, name)
+        if score <= 0:
+            continue
+        if scores and -score > scores[0][0]:
+            heapq.heappush(scores, (-score, name))
+            continue
+        levels[name] += 1
+        heapq.heappush(scores, (-score, name))
     return levels
 
 
-def cheapest_step(space: Space, profile: Profile, levels: Mapping[str, int]) -> str | None:
-    """Return the name of the choice whose next level saves most for its damage; None where nothing saves."""
-    now_ms, now_damage = profile.predict_ms(space.candidate(levels)), profile.damage_of(space, levels)
-    best, name = 0.0, None
-    for choice in space.choices:
-        if choice.neutral is None or levels[choice.name] + 1 >= len(choice.levels):
-            continue
-        then = {**levels, choice.name: levels[choice.name] + 1}
-        saved = now_ms - profile.predict_ms(space.candidate(then))
-        score = saved / (profile.damage_of(space, then) - now_damage + 1e-6)
-        if saved > 0 and score > best:
-            best, name = score, choice.name
-    return name
+def _score(space: Space, profile: Profile, levels: Mapping[str, int], name: str) -> float:
+    """Return the milliseconds that a choice's next level saves, by prediction, for its damage; 0 without one."""
+    if levels[name] + 1 >= space.sizes[name]:
+        return 0.0
+    then = {**levels, name: levels[name] + 1}
+    saved = profile.predict_ms(space.candidate(levels)) - profile.predict_ms(space.candidate(then))
+    alone = dict.fromkeys(levels, 0)  # what other choices damage, perhaps infinitely, does not count
+    before, after = (profile.damage_of(space, {**alone, name: point[name]}) for point in (levels, then))
+    return saved / (after - before + 1e-6)

@@ -220,16 +220,21 @@ def workers_for(evaluator: Evaluator, meter: Meter, count: int) -> Iterator[Work
     if count == 0:
         yield InlineWorkers(evaluator)
         return
-    payload = _pickle(evaluator)
+    payload = pickled(evaluator)
     with _ray(count):
         yield RayWorkers(payload, meter, count)
 
 
-def _pickle(evaluator: Evaluator) -> bytes:
+def pickled(work: object) -> bytes:
+    """Return a task, or an evaluator that holds one, as bytes for another process.
+
+    Raises:
+        UsageError: something in the user's task cannot be pickled.
+    """
     import cloudpickle
 
     try:
-        payload: bytes = cloudpickle.dumps(evaluator)
+        payload: bytes = cloudpickle.dumps(work)
     except Exception as error:  # objects refuse to be pickled in any way
         raise UsageError(
             f"with --workers 1 or more a task must be picklable; this one is not: {error}. "

@@ -44,9 +44,9 @@ def task() -> Task:
     return Task(
         model=trained("digits", network, everything, RECIPE, takes="a minute or two on two cores"),
         example_inputs=x[:1].clone(),
-        train=Shuffled(x, y, batch_size=BATCH, per_pass=384),  # a pass of a trial: 12 steps, a few seconds
+        train=Shuffled(x, y, batch_size=BATCH, per_pass=256),  # a pass of a trial: 8 steps, a few seconds
         validation=batches(x_val, y_val, batch_size=100),
         test=batches(x_test, y_test, batch_size=100),
         epochs=1,
-        final_epochs=4,
+        final_epochs=3,
     )

@@ -31,7 +31,7 @@ def create(name: str, *, space: Space, target_ms: float, seed: int, finished: in
         return MutationSampler(space, predict=predict, target_ms=target_ms, seed=seed)
     stream = seed + 100_003 * finished
     if name == "tpe":
-        return samplers.TPESampler(seed=stream, multivariate=True, constant_liar=True, warn_independent_sampling=False)
+        return samplers.TPESampler(seed=stream, multivariate=True, constant_liar=True)
     if name == "nsga2":
         return samplers.NSGAIISampler(seed=stream, population_size=20)
     if name == "random":

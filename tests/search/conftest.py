@@ -32,8 +32,9 @@ def small() -> AnalyticEvaluator:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Search:
+def opened(tmp_path: Path) -> Iterator[Search]:
     """Open the store of a problem, new or again, with a sampler; the warm start is enqueued on request."""
+    stores: list[Store] = []
 
     def open_store(
         problem: AnalyticEvaluator,
@@ -43,23 +44,27 @@ def opened(tmp_path: Path) -> Search:
         name: str = "run",
         url: str | None = None,
         warm: bool = True,
+        target_ms: float = TARGET_MS,
     ) -> Store:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        store = Store(folder, url, name, problem.space, TARGET_MS)
+        store = Store(folder, url, name, problem.space, target_ms)
+        stores.append(store)
         profile = Profile.from_dict(problem.profile())
         store.study.sampler = create(
             sampler,
             space=problem.space,
-            target_ms=TARGET_MS,
+            target_ms=target_ms,
             seed=seed,
             finished=len(store.finished()),
             predict=profile.predict_ms,
         )
-        store.begin(warm_start(problem.space, profile, TARGET_MS) if warm else [])
+        store.begin(warm_start(problem.space, profile, target_ms) if warm else [])
         return store
 
-    return open_store
+    yield open_store
+    for store in stores:
+        store.close()
 
 
 @pytest.fixture
@@ -74,17 +79,18 @@ def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
         evaluator: Evaluator | None = None,
         time_budget_s: float | None = None,
         name: str = "run",
+        target_ms: float = TARGET_MS,
         **how: object,
     ) -> Store:
         while held:
             held.pop().close()
         rundir = RunDirectory(tmp_path / name, {"study": name})
         held.append(rundir)
-        store = opened(problem, name=name, **how)
+        store = opened(problem, name=name, target_ms=target_ms, **how)
         Driver(
             store,
             InlineWorkers(evaluator or problem),
-            Options(target_ms=TARGET_MS, out=tmp_path / name, trials=trials, time_budget_s=time_budget_s),
+            Options(target_ms=target_ms, out=tmp_path / name, trials=trials, time_budget_s=time_budget_s),
             epochs=1.0,
             rundir=rundir,
             progress=Silent(),

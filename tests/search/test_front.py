@@ -53,7 +53,9 @@ def front_of(*measurements: Measurement, target_ms: float = 5.0) -> ParetoFront:
         Model(id=f"{i:05d}", candidate=Candidate(), measurement=m, path=f"models/{i:05d}")
         for i, m in enumerate(measurements)
     ]
-    baseline = Model(id="baseline", candidate=Candidate(), measurement=measured(ms=10.0), role="baseline", path="baseline")
+    baseline = Model(
+        id="baseline", candidate=Candidate(), measurement=measured(ms=10.0), role="baseline", path="baseline"
+    )
     return ParetoFront(target_ms=target_ms, baseline=baseline, models=tuple(models))
 
 

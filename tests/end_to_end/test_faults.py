@@ -1,0 +1,193 @@
+"""Processes die and users interrupt: nothing that was finished is lost, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import pandas
+import psutil
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Begin = Callable[..., AbstractContextManager[psutil.Popen]]
+Trials = Callable[[Path], list[FrozenTrial]]
+Until = Callable[[Callable[[], object], str], None]
+Descendants = Callable[[Path], list[psutil.Process]]
+Finished = tuple[Path, tuple[str, ...], subprocess.CompletedProcess[str]]
+
+FAKE = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fake", "--trials", "7")
+SLOW = """
+import dataclasses, time
+import my_study
+from autocompress.studies.task import top1
+
+def metric(model, loader):
+    if len(list(loader)) > 1:
+        time.sleep(3600)
+    return top1(model, loader)
+
+def task():
+    return dataclasses.replace(my_study.task(), metric=metric)
+"""
+
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def outcomes(trials: list[FrozenTrial]) -> dict[int, tuple[object, ...]]:
+    """Return what is known of each finished trial, by its number."""
+    return {t.number: (t.state, t.values, t.user_attrs) for t in trials if t.state in DONE}
+
+
+def running(trials: list[FrozenTrial]) -> set[int]:
+    """Return the numbers of trials that have begun and not ended."""
+    return {t.number for t in trials if t.state == TrialState.RUNNING and "candidate" in t.user_attrs}
+
+
+def at_work(trials: list[FrozenTrial], finished: int) -> bool:
+    """Tell whether a search has finished so many trials and is in the middle of others."""
+    return len(outcomes(trials)) >= finished and bool(running(trials))
+
+
+def check_whole(out: Path, before: list[FrozenTrial], after: list[FrozenTrial], count: int) -> None:
+    """Check that what was finished is unchanged, that what was running was tried again, and that the end is whole."""
+    kept, now = outcomes(before), outcomes(after)
+    assert {number: now[number] for number in kept} == kept
+    assert len(now) == count
+    assert not running(after)
+    assert running(before) <= {t.user_attrs.get("retry_of") for t in after if t.state in DONE}
+    table = pandas.read_csv(out / "trials.csv")
+    assert table.state.isin(["complete", "pruned"]).sum() == count
+    check_models(out)
+
+
+def check_models(out: Path) -> None:
+    """Check that every model of the front has its files."""
+    for path in pandas.read_csv(out / "pareto.csv").path:
+        assert {"model.onnx", "model.safetensors", "candidate.json"} <= {file.name for file in (out / path).iterdir()}
+
+
+def worker_of(process: psutil.Process) -> psutil.Process | None:
+    """Return a worker process of a command that is evaluating a trial."""
+    for child in process.children(recursive=True):
+        with suppress(psutil.Error):
+            if "ray::_Worker.evaluate" in " ".join(child.cmdline()):
+                return child
+    return None
+
+
+def test_a_killed_driver_costs_only_what_was_running(
+    finished: Finished,
+    tmp_path: Path,
+    command: Command,
+    begin: Begin,
+    trials: Trials,
+    until: Until,
+    descendants: Descendants,
+) -> None:
+    """After `kill -9` no process is left behind, and the same command goes on with every finished trial."""
+    folder = tmp_path / "user"
+    shutil.copytree(finished[0], folder)
+    count = 8
+    line = (*finished[1], "--trials", count)
+    out = folder / "run"
+    old = len(trials(out))
+    with begin(folder, *line) as process:
+        until(lambda: at_work(trials(out), old + 1), "a new trial")
+        time.sleep(random.uniform(0, 1))
+        family = process.children(recursive=True)
+        assert any("ray::" in " ".join(p.cmdline()) for p in family if p.is_running())
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        until(lambda: not descendants(folder), "the end of all processes of the killed command")
+        assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    before = trials(out)
+    assert running(before)
+    done = command(folder, *line)
+    assert done.returncode == 0, done.stderr
+    check_whole(out, before, trials(out), count)
+
+
+def test_a_killed_worker_costs_only_its_trial(folder: Path, begin: Begin, trials: Trials, until: Until) -> None:
+    """When a worker process dies its trial is tried again, and the run ends well."""
+    out = folder / "run"
+
+    with begin(folder, *FAKE, "--workers", 1, "--epochs", 8) as process:
+        until(lambda: at_work(trials(out), 1) and worker_of(process), "a worker at work")
+        victim = worker_of(process)
+        assert victim is not None
+        victim.kill()
+        assert process.wait() == 0, (folder / "stderr.txt").read_text()
+    again = [t for t in trials(out) if "retry_of" in t.user_attrs]
+    assert [t.user_attrs["attempt"] for t in again] == [1]
+    assert again[0].state in DONE
+    assert trials(out)[again[0].user_attrs["retry_of"]].state == TrialState.FAIL
+    assert "its worker died" in (folder / "stderr.txt").read_text()
+    check_whole(out, [], trials(out), 7)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_run_leaves_its_front_and_goes_on(
+    folder: Path, command: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants, workers: int
+) -> None:
+    """Ctrl-C ends the run in order with exit code 130 and the front so far; the same command goes on to the end."""
+    out = folder / "run"
+    line = (*FAKE, "--workers", workers)
+    with begin(folder, *line, "--epochs", 8) as process:
+        until(lambda: at_work(trials(out), 2), "a trial after two others")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait() == 130, (folder / "stderr.txt").read_text()
+        until(lambda: not descendants(folder), "the end of all processes of the interrupted command")
+    stderr = (folder / "stderr.txt").read_text()
+    assert "the same command goes on" in stderr
+    assert "Traceback" not in stderr
+    assert "baseline" in (folder / "stdout.txt").read_text()
+    check_models(out)
+    before = trials(out)
+    assert len(outcomes(before)) < 7
+    assert not running(before)
+    assert all("Interrupted" not in str(attrs) for _, _, attrs in outcomes(before).values())
+    assert any(t.state == TrialState.WAITING and "retry_of" in t.user_attrs for t in before)
+    done = command(folder, *line)
+    assert done.returncode == 0, done.stderr
+    check_whole(out, before, trials(out), 7)
+
+
+def test_an_interrupt_in_the_first_trial_is_in_order(folder: Path, begin: Begin, trials: Trials, until: Until) -> None:
+    """Where nothing was found yet there is nothing to show, and the exit code is that of an interrupted run."""
+    (folder / "slow.py").write_text(SLOW)
+    out = folder / "run"
+    with begin(folder, "slow.py", *FAKE[1:], "--workers", 0) as process:
+        rung = out / "trials" / "00000" / "rung"
+        until(lambda: rung.exists() and rung.read_text() == "one-shot", "the metric of the first trial")
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130, (folder / "stderr.txt").read_text()
+    stderr = (folder / "stderr.txt").read_text()
+    assert "the same command goes on" in stderr
+    assert "Traceback" not in stderr
+    assert not outcomes(trials(out))
+
+
+def test_a_second_interrupt_ends_at_once(
+    folder: Path, begin: Begin, trials: Trials, until: Until, descendants: Descendants
+) -> None:
+    """An impatient user's second Ctrl-C ends every process, and what was finished is still there."""
+    out = folder / "run"
+    with begin(folder, *FAKE, "--workers", 2, "--epochs", 8) as process:
+        until(lambda: at_work(trials(out), 2), "a trial after two others")
+        before = outcomes(trials(out))
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert process.wait() in (-signal.SIGINT, 130)
+        until(lambda: not descendants(folder), "the end of all processes of the interrupted command")
+    after = outcomes(trials(out))
+    assert {number: after[number] for number in before} == before

@@ -1,0 +1,93 @@
+"""What cannot be built, trained or scored is a row with its reason, and the search goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas
+import pytest
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+UNEXPORTABLE = """
+import torch
+from my_study import Net, trained
+
+class Unexportable(Net):
+    def forward(self, x):
+        return super().forward(x) + 0 * torch.linalg.svdvals(x.flatten(1)).sum()
+
+def task():
+    return trained(Unexportable())
+"""
+
+
+@pytest.fixture(scope="module")
+def fragile(
+    tmp_path_factory: pytest.TempPathFactory, study_folder: Callable[[Path], Path], command: Command
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Return the run directory of a study that breaks in many ways, and how its command ended."""
+    folder = study_folder(tmp_path_factory.mktemp("user"))
+    line = ("fragile_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 8, "--workers", 2)
+    return folder / "run", command(folder, *line, "--runtime", "fake", "--trial-timeout", "6s")
+
+
+@pytest.fixture(scope="module")
+def table(fragile: tuple[Path, subprocess.CompletedProcess[str]]) -> pandas.DataFrame:
+    """Return the table of the trials that were begun, with the width of the second convolution."""
+    rows = pandas.read_csv(fragile[0] / "trials.csv", keep_default_na=False)
+    rows = rows[rows.state != "waiting"]
+    ratios = [json.loads(text).get("pruning_ratio", {}).get("body.2", 0.0) for text in rows.candidate]
+    return rows.assign(width=[round(64 * (1 - ratio)) for ratio in ratios])
+
+
+def test_the_search_goes_on(fragile: tuple[Path, subprocess.CompletedProcess[str]], table: pandas.DataFrame) -> None:
+    """The run ends well with what could be measured, and each trial has its row."""
+    out, done = fragile
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(table) == 8
+    complete = table[table.state == "complete"]
+    assert set(complete.width) == {64}
+    assert set(complete.reason) == {""}
+    front = pandas.read_csv(out / "pareto.csv")
+    assert len(front) > 1
+
+
+@pytest.mark.parametrize(
+    ("width", "rung", "reason"),
+    [
+        pytest.param(40, "build", "40 channels cannot be shared among the heads", id="forward raises"),
+        pytest.param(16, "build", "the network does not export to ONNX", id="does not export"),
+        pytest.param(24, "train", "the loss became nan", id="loss becomes NaN"),
+        pytest.param(48, "one-shot", "ZeroDivisionError: no class is told from the others", id="metric raises"),
+        pytest.param(32, "timeout", "it did not end within 6 s", id="hangs"),
+    ],
+)
+def test_a_broken_candidate_has_its_reason(table: pandas.DataFrame, width: int, rung: str, reason: str) -> None:
+    """Each candidate of the broken width is infeasible, with the rung where it ended and one sentence."""
+    rows = table[table.width == width]
+    assert len(rows)
+    assert set(rows.state) == {"pruned"}
+    assert set(rows.rung) == {rung}
+    assert all(reason in given for given in rows.reason)
+
+
+@pytest.mark.parametrize("reason", ["40 channels", "does not export", "loss became nan", "no class", "did not end"])
+def test_the_user_is_told(fragile: tuple[Path, subprocess.CompletedProcess[str]], reason: str) -> None:
+    """Each infeasible trial is a line on stderr while the search goes on."""
+    lines = [line for line in fragile[1].stderr.splitlines() if "is infeasible" in line]
+    assert any(reason in line for line in lines)
+
+
+def test_a_network_that_cannot_be_exported_is_refused(folder: Path, command: Command) -> None:
+    """The unchanged network must be exported before anything is compared to it: exit code 2 and the reason."""
+    (folder / "unexportable.py").write_text(UNEXPORTABLE)
+    done = command(folder, "unexportable.py", "--target-latency", "5ms", "--runtime", "fake", "--workers", 0)
+    assert done.returncode == 2
+    assert "the unchanged network must be exported" in done.stderr
+    assert "svdvals" in done.stderr
+    assert "Traceback" not in done.stderr

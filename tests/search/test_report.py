@@ -1,0 +1,144 @@
+"""What the user reads at the end of a run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas
+import pytest
+from rich.console import Console
+
+from autocompress.evaluators.analytic import AnalyticEvaluator
+from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.measurement import Measurement
+from autocompress.search.front import Model, ParetoFront, select
+from autocompress.search.profile import Profile
+from autocompress.search.report import files
+from autocompress.search.report.plot import draw
+from autocompress.search.report.table import show
+from autocompress.search.rundir import RunDirectory
+from autocompress.search.store import Store
+from autocompress.search.warmstart import uniform
+from autocompress.spaces.candidate import Candidate
+
+Search = Callable[..., Store]
+
+PROBLEM = AnalyticEvaluator(3)
+PROFILE = Profile.from_dict(PROBLEM.profile())
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def model(name: str, candidate: Candidate, role: str = "front") -> Model:
+    """Return a model as the end of a run leaves it."""
+    outcome = PROBLEM.evaluate(Request(folder="", candidate=candidate, epochs=0, test=True))
+    assert isinstance(outcome, Measurement)
+    large = replace(outcome, size_bytes=outcome.size_bytes * 1000)
+    return Model(id=name, candidate=candidate, measurement=large, role=role, path=f"models/{name}")
+
+
+def front_for(target_ms: float) -> ParetoFront:
+    """Return the front of all candidates of the problem, with two obvious baselines."""
+    every = [model(f"{i:05d}", candidate) for i, (candidate, _) in enumerate(PROBLEM.everything())]
+    chosen = [every[i] for i in select([m.measurement for m in every], target_ms)][:8]
+    obvious = [
+        model("00001", uniform(PROBLEM.space, 0.0, quantized=True), "uniform int8"),
+        model("00003", uniform(PROBLEM.space, 0.375, quantized=True), "uniform int8 −38%"),
+    ]
+    front = ParetoFront(
+        target_ms=target_ms,
+        baseline=model("baseline", Candidate(), "baseline"),
+        models=tuple(chosen),
+        obvious=tuple(obvious),
+        floor_ms=PROFILE.floor_ms,
+    )
+    return front if front.meets_target else replace(front, reasons=PROFILE.reasons())
+
+
+def shown(front: ParetoFront, where: str = "runs/digits") -> str:
+    """Return what a terminal of 80 columns shows."""
+    output = io.StringIO()
+    show(front, where, Console(file=output, width=80))
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("target_ms", [9.0, 4.0, 0.5])
+def test_the_table_fits_eighty_columns(target_ms: float) -> None:
+    """No line is wider, no cell is cut, and every model has its row."""
+    front = front_for(target_ms)
+    text = shown(front)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    rows = [line[2:].split("  ")[0] for line in text.splitlines()]
+    for m in (front.baseline, *front.obvious):
+        assert m.role in rows
+    for m in front.models:
+        assert any(row.startswith(m.id) for row in rows)
+
+
+def test_the_recommended_model_is_marked() -> None:
+    """One arrow stands before the recommended model; the conclusion says what that gains and where it is."""
+    front = front_for(4.0)
+    text = shown(front)
+    best = front.recommended
+    assert best is not None
+    table, conclusion = text.split("\n\n", 1)
+    assert [line for line in table.splitlines() if line.startswith("→")] == [
+        line for line in table.splitlines() if best.id in line
+    ]
+    assert conclusion.startswith(f"→ {best.id} meets 4 ms: ")
+    assert "× faster" in conclusion
+    assert f"runs/digits/{best.path}/model.onnx" in " ".join(conclusion.split())
+
+
+def test_where_nothing_meets_the_target_the_reasons_are_given() -> None:
+    """The nearest model, the floor and the dearest layers are named."""
+    front = front_for(0.5)
+    text = " ".join(shown(front).split())
+    best = front.recommended
+    assert best is not None
+    assert f"Nothing meets 0.5 ms. → {best.id} is the nearest" in text
+    assert f"The floor, measured with everything at its strongest: {PROFILE.floor_ms:.2f} ms." in text
+    dearest = max(PROFILE.costs.layer_ms, key=lambda name: PROFILE.costs.layer_ms[name])
+    assert f"What costs most in the baseline: {dearest} " in text
+
+
+def test_without_any_model_the_reasons_are_given() -> None:
+    """An empty front points to the trials."""
+    front = replace(front_for(0.5), models=(), obvious=())
+    assert "No candidate could be measured to the end; trials.csv says why." in shown(front)
+
+
+@pytest.mark.parametrize("target_ms", [4.0, 0.5])
+def test_the_plot_is_a_picture(target_ms: float) -> None:
+    """A PNG is written, also where the front is empty and no trial was measured."""
+    front = front_for(target_ms)
+    for shown_front in (front, replace(front, models=(), obvious=())):
+        picture = io.BytesIO()
+        draw(shown_front, [], picture)
+        assert picture.getvalue().startswith(PNG)
+
+
+def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Path) -> None:
+    """The tables hold every model and every trial; folders of models that left the front are gone, others stay."""
+    store = search(PROBLEM, trials=30)
+    rundir = RunDirectory(tmp_path / "report", {"study": "report"})
+    front = front_for(4.0)
+    kept = [m.path for m in (*front.models, *front.obvious)]
+    for path in (*kept, "models/stale", "baseline"):
+        (rundir.path / path).mkdir(parents=True, exist_ok=True)
+    files.write(rundir, front, store)
+    rundir.close()
+    assert {f"models/{folder.name}" for folder in rundir.models.iterdir()} == set(kept)
+    assert (rundir.path / "baseline").is_dir()
+    assert (rundir.path / "pareto.png").read_bytes().startswith(PNG)
+    table = pandas.read_csv(rundir.path / "pareto.csv", dtype={"id": str})
+    assert table["id"].tolist() == ["baseline", *(m.id for m in front.models)]
+    trials = pandas.read_csv(rundir.path / "trials.csv", keep_default_na=False)
+    assert trials["trial"].tolist() == list(range(30))
+    cut = trials[trials["state"] == "pruned"]
+    assert len(cut) > 0
+    assert cut["reason"].str.contains("is over the target of 4 ms").all()
+    assert trials["role"].tolist()[:2] == ["baseline", "uniform int8"]

@@ -1,0 +1,171 @@
+"""Where candidates come from: one contract for all samplers, and what mutation promises beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+
+from autocompress.evaluators.analytic import AnalyticEvaluator
+from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.measurement import Infeasible, Outcome
+from autocompress.search.options import SAMPLERS
+from autocompress.search.profile import Profile
+from autocompress.search.samplers import create
+from autocompress.search.samplers.mutation import crowding
+from autocompress.search.store import Asked, Store
+from autocompress.spaces.candidate import Candidate
+
+Open = Callable[..., Store]
+Evaluate = Callable[[Asked], Outcome]
+
+PROBLEM = AnalyticEvaluator(5)
+TARGET_MS = 4.0
+
+contract = pytest.mark.parametrize("sampler", SAMPLERS)
+
+
+def measured(asked: Asked) -> Outcome:
+    """Return what a candidate costs, cut where it is too slow."""
+    return PROBLEM.evaluate(Request(folder="", candidate=asked.candidate, epochs=0, target_ms=TARGET_MS))
+
+
+def whole(asked: Asked) -> Outcome:
+    """Return what a candidate costs, however slow."""
+    return PROBLEM.evaluate(Request(folder="", candidate=asked.candidate, epochs=0))
+
+
+def broken(asked: Asked) -> Outcome:
+    """Return a reason without a latency."""
+    return Infeasible(reason="it cannot be built", rung="build")
+
+
+def play(store: Store, trials: int, evaluate: Evaluate = measured) -> list[Candidate]:
+    """Ask and tell so often; return the candidates in order."""
+    candidates = []
+    for _ in range(trials):
+        asked = store.ask()
+        candidates.append(asked.candidate)
+        store.tell(asked.number, evaluate(asked))
+    return candidates
+
+
+def is_inside(candidate: Candidate) -> bool:
+    """Return whether a candidate is a point of the space."""
+    return PROBLEM.space.candidate(PROBLEM.space.levels(candidate)) == candidate
+
+
+@contract
+def test_candidates_are_in_the_space(sampler: str, opened: Open) -> None:
+    """Every candidate, before and after the warm start, is a point of the space."""
+    candidates = play(opened(PROBLEM, sampler=sampler), 45)
+    assert all(map(is_inside, candidates))
+    assert len(set(candidates)) > 35
+
+
+@contract
+def test_same_seed_and_history_same_candidates(sampler: str, opened: Open) -> None:
+    """Two studies with one seed propose the same; another seed proposes something else."""
+    first, second, other = (
+        play(opened(PROBLEM, sampler=sampler, seed=seed, name=name), 40)
+        for seed, name in ((1, "first"), (1, "second"), (2, "other"))
+    )
+    assert first == second
+    assert first != other
+
+
+@contract
+@pytest.mark.parametrize("evaluate", [measured, broken, whole])
+def test_any_history_will_do(sampler: str, evaluate: Evaluate, opened: Open) -> None:
+    """Trials that were cut, that could not be built, or that all miss the target do not stop a sampler."""
+    store = opened(PROBLEM, sampler=sampler)
+    play(store, 25, evaluate)
+    assert all(map(is_inside, play(store, 5, evaluate)))
+
+
+@contract
+def test_running_trials_do_not_disturb(sampler: str, opened: Open) -> None:
+    """While other trials run, and are told in any order, candidates go on coming."""
+    store = opened(PROBLEM, sampler=sampler)
+    play(store, 22)
+    running = [store.ask() for _ in range(4)]
+    assert all(is_inside(asked.candidate) for asked in running)
+    for asked in reversed(running):
+        store.tell(asked.number, measured(asked))
+    assert all(map(is_inside, play(store, 3)))
+
+
+@contract
+def test_reopened_studies_go_on(sampler: str, opened: Open) -> None:
+    """A study that is opened again keeps its trials and proposes more, no stream from its beginning."""
+    store = opened(PROBLEM, sampler=sampler, warm=False)
+    first = play(store, 15)
+    again = opened(PROBLEM, sampler=sampler, warm=False)
+    assert len(again.finished()) == 15
+    more = play(again, 10)
+    assert all(map(is_inside, more))
+    assert more != first[:10]
+
+
+def test_names_are_known() -> None:
+    """A name that is no sampler's is a defect, which raises."""
+    with pytest.raises(ValueError, match="no sampler is called 'gp'"):
+        create("gp", space=PROBLEM.space, target_ms=1.0, seed=0, finished=0, predict=lambda candidate: 1.0)
+
+
+def test_mutation_goes_on_as_if_it_had_not_been_interrupted(opened: Open) -> None:
+    """Reopening a study after any trial changes none of the candidates that follow."""
+    through = play(opened(PROBLEM, name="through"), 40)
+    parts = play(opened(PROBLEM, name="parts"), 25) + play(opened(PROBLEM, name="parts"), 15)
+    assert through == parts
+
+
+def test_mutation_proposes_nothing_twice(opened: Open) -> None:
+    """While there are other candidates, none comes that a trial had or has."""
+    store = opened(PROBLEM)
+    before = play(store, 40)
+    running = [store.ask().candidate for _ in range(5)]
+    assert len({*before, *running}) == 45
+
+
+def test_mutation_is_never_stuck(opened: Open) -> None:
+    """Where every candidate was seen, it repeats one."""
+    tiny = AnalyticEvaluator(1)
+    candidates = play(
+        opened(tiny), 30, lambda asked: tiny.evaluate(Request(folder="", candidate=asked.candidate, epochs=0))
+    )
+    assert len(candidates) == 30
+    assert len(set(candidates)) <= 8
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_mutation_aims_at_the_target(scale: float, opened: Open) -> None:
+    """Children are predicted to meet the target, also when predictions prove too low and are corrected for it."""
+
+    def slower(asked: Asked) -> Outcome:
+        outcome = whole(asked)
+        assert outcome.latency is not None
+        return outcome if scale == 1.0 else _slowed(outcome, scale)
+
+    store = opened(PROBLEM)
+    play(store, 30, slower)
+    predict = Profile.from_dict(PROBLEM.profile()).predict_ms
+    children = [
+        t for t in store.study.get_trials() if t.state == TrialState.COMPLETE and "fixed_params" not in t.system_attrs
+    ]
+    assert len(children) >= 5
+    assert all(predict(PROBLEM.space.candidate(t.params)) * scale <= TARGET_MS for t in children)
+
+
+def _slowed(outcome: Outcome, scale: float) -> Outcome:
+    assert outcome.latency is not None
+    return replace(outcome, latency=replace(outcome.latency, baseline_ms=outcome.latency.baseline_ms * scale))
+
+
+def test_crowding_is_infinite_at_the_ends() -> None:
+    """The ends of each objective are loneliest; between them the neighbours' distance counts, as in NSGA-II."""
+    points = np.array([[0.0, 4.0], [1.0, 3.0], [2.0, 1.0], [4.0, 0.0]])
+    assert crowding(points).tolist() == [np.inf, 2 / 4 + 3 / 4, 3 / 4 + 3 / 4, np.inf]
