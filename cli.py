@@ -88,7 +88,7 @@ def compress(
             "final_epochs": final_epochs,
         }
         given = {name: value for name, value in asked.items() if value is not None}
-        from .studies.loading import study_name
+        from .studies.names import study_name
 
         name = study_name(study)
         options = Options(out=out or Path("runs", name), **given)  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ def _reported() -> Iterator[None]:
         typer.echo(f"autocompress: {error}", err=True)
         raise typer.Exit(USAGE if isinstance(error, UsageError) else MISSES) from error
     except KeyboardInterrupt:
-        typer.echo("Interrupted before the first trial: the same command begins again.", err=True)
+        typer.echo("Interrupted. Nothing that was finished is lost: the same command goes on.", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import AutocompressError
+from ..errors import AutocompressError, UsageError
 from ..evaluators import runtimes
 from . import rundir as run_directory
 from .drive import Driver, Interrupted, Interrupts
@@ -46,6 +46,7 @@ def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", *
         Interrupted: the user ended the run; what was found is on disk, and the same call goes on.
     """
     from ..studies import loading
+    from ..studies.names import study_name
     from ..studies.task import Task
 
     target_ms = parse_latency(target_latency)
@@ -54,7 +55,7 @@ def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", *
         name, load = "task", lambda: task
     else:
         spec = str(study)
-        name, load = loading.study_name(spec), lambda: loading.load(spec)
+        name, load = study_name(spec), lambda: loading.load(spec)
     out = Path(options.get("out", Path("runs", name)))  # type: ignore[arg-type]
     settings = {**options, "out": out, "target_ms": target_ms}
     return run(name, load, Options(**settings))  # type: ignore[arg-type]
@@ -93,7 +94,12 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     if options.workers:
         pickled(task)  # tells before anything is measured
     with closing(RunDirectory(options.out, identity)) as rundir:
-        prepared = prepare(task, runtime, rundir, threads=options.threads, progress=progress)
+        try:
+            prepared = prepare(task, runtime, rundir, threads=options.threads, progress=progress)
+        except UsageError:
+            if rundir.fresh:  # what was begun with a network that will not do is in the way of the mended one
+                rundir.discard()
+            raise
         with closing(Store(rundir.path, options.storage, name, prepared.space, options.target_ms)) as store:
             return _Run(task, options, progress, rundir, prepared, store).search(started)
 

@@ -167,12 +167,13 @@ class Driver:
             self._tell(number, outcome)
 
     def _tell(self, number: int, outcome: Measurement | Infeasible) -> None:
+        if isinstance(outcome, Infeasible) and self.store.role(number) == BASELINE:
+            self.store.lost(number, outcome.reason, counts=False)  # to be tried anew by the next run
+            raise AutocompressError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
         self._finished += 1
         if isinstance(outcome, Measurement):
             self._models.append(self.store.model(number))
-        elif self.store.role(number) == BASELINE:
-            raise AutocompressError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         elif outcome.rung != "latency":
             self.progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
         self._tidy()

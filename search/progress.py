@@ -70,7 +70,7 @@ class Lines:
     def __init__(self, write: Callable[[str], None], every_s: float = 30.0) -> None:
         self._write = write
         self._every_s = every_s
-        self._last = time.monotonic()
+        self._last = float("-inf")
 
     def notice(self, text: str) -> None:
         """Print a line, unless one was printed just before."""

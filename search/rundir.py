@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,7 @@ def _compare(path: Path, manifest: Mapping[str, object], identity: Mapping[str, 
 
 
 class RunDirectory:
-    """A run directory that this process holds until `close`, or until it dies.
+    """A run directory that this process holds until `close`, or until it dies; ``fresh`` when it was not one before.
 
     Raises:
         RunDirectoryError: see `check`; or another process holds it.
@@ -91,6 +92,7 @@ class RunDirectory:
         check(path, identity)
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.fresh = not (path / "study.json").exists()
         self._lock = (path / ".lock").open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,6 +113,10 @@ class RunDirectory:
     def models(self) -> Path:
         """Where the models of the front are."""
         return self.path / "models"
+
+    def discard(self) -> None:
+        """Delete the directory and all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write a JSON file atomically."""

@@ -247,6 +247,7 @@ def pickled(work: object) -> bytes:
 def _ray(count: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # what measures has normal priority; trainers lower their own
     import ray
 
     ray.init(

@@ -19,23 +19,8 @@ import cloudpickle
 
 from ..errors import StudyError
 from . import zoo
+from .names import BUILT_IN
 from .task import Task
-
-_BUILT_IN = ("digits", "fashion_mnist")
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of the built-in studies."""
-    return _BUILT_IN
-
-
-def study_name(study: str) -> str:
-    """Return a study's short name, fit for a folder.
-
-    >>> study_name("studies/my_net.py"), study_name("torchvision:resnet18"), study_name("digits")
-    ('my_net', 'torchvision-resnet18', 'digits')
-    """
-    return re.sub(r"[^\w.-]+", "-", Path(study).stem if study.endswith(".py") else study)
 
 
 def load(study: str, *, data: str | None = None, data_dir: Path | None = None, weights: Path | None = None) -> Task:
@@ -63,11 +48,11 @@ def load(study: str, *, data: str | None = None, data_dir: Path | None = None, w
             )
     if study.endswith(".py"):
         return _from_file(Path(study), data_dir)
-    if study in _BUILT_IN:
+    if study in BUILT_IN:
         return _call(importlib.import_module(f"{__package__}.{study}"), study, data_dir)
-    close = difflib.get_close_matches(study, _BUILT_IN, n=1)
+    close = difflib.get_close_matches(study, BUILT_IN, n=1)
     raise StudyError(
-        f"A study is {', '.join(_BUILT_IN)}, a Python file (its name ends with .py), torchvision:NAME or timm:NAME; "
+        f"A study is {', '.join(BUILT_IN)}, a Python file (its name ends with .py), torchvision:NAME or timm:NAME; "
         f"{study!r} is none of them" + (f". Did you mean {close[0]!r}?" if close else "")
     )
 

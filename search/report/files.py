@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import shutil
 
+from optuna.trial import TrialState
+
 from ..front import ParetoFront
 from ..rundir import RunDirectory, write_atomically
 from ..store import Store, outcome
@@ -29,6 +31,8 @@ def _trials(store: Store) -> str:
 
     rows = []
     for trial in store.study.get_trials(deepcopy=False):
+        if trial.state == TrialState.WAITING:
+            continue
         attrs = trial.user_attrs
         result = outcome(trial) if "outcome" in attrs else None
         values = trial.values or (None, None, None)

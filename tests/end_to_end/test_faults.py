@@ -99,7 +99,7 @@ def test_a_killed_driver_costs_only_what_was_running(
     count = 8
     line = (*finished[1], "--trials", count)
     out = folder / "run"
-    old = len(trials(out))
+    old = len(outcomes(trials(out)))
     with begin(folder, *line) as process:
         until(lambda: at_work(trials(out), old + 1), "a new trial")
         time.sleep(random.uniform(0, 1))

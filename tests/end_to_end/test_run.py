@@ -98,7 +98,7 @@ def test_every_trial_has_a_row(finished: Finished) -> None:
     table = pandas.read_csv(finished[0] / "run" / "trials.csv")
     done = table[table.state.isin(["complete", "pruned"])]
     assert len(done) == int(finished[1][finished[1].index("--trials") + 1])
-    assert set(table.state) <= {"complete", "pruned", "waiting"}
+    assert set(table.state) <= {"complete", "pruned"}
     assert table.role[0] == "baseline"
 
 

@@ -171,3 +171,12 @@ def test_a_milder_target_begins_again_what_was_cut(search: Search, small: Analyt
     once = Counting(small)
     search(small, evaluator=once, trials=60 + len(within), target_ms=5.0)
     assert not {candidate.to_json() for candidate in once.seen} & cut.keys()
+
+
+def test_a_baseline_that_failed_is_tried_anew(search: Search, small: AnalyticEvaluator) -> None:
+    """A run that ended because its baseline could not be evaluated goes on when that has been mended."""
+    with pytest.raises(AutocompressError, match="it cannot be built"):
+        search(small, trials=10, evaluator=Unbuildable(small))
+    store = search(small, trials=10)
+    assert [model.id for model in store.models()].count("baseline") == 1
+    assert len(store.finished()) == 10

@@ -37,8 +37,8 @@ class Refusing:
         raise NotImplementedError
 
     def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
-        """Refuse with the name of the process's command."""
-        raise InfeasibleError(f"the runtime refuses {artefact!r}", rung="latency")
+        """Refuse, and tell the priority of the process."""
+        raise InfeasibleError(f"the runtime refuses {artefact!r} at niceness {os.nice(0)}", rung="latency")
 
 
 class Scripted:
@@ -55,11 +55,12 @@ class Scripted:
                 time.sleep(3600)
             case "defect":
                 raise ZeroDivisionError("a defect")
-            case "refused":
+            case "refused" | "niceness" as script:
                 try:
                     self.meter.measure(b"bytes", SEARCH)
                 except InfeasibleError as error:
-                    return Infeasible(reason=error.reason, rung=error.rung)
+                    prefix = f"trains at niceness {os.nice(0)}, " if script == "niceness" else ""
+                    return Infeasible(reason=prefix + error.reason, rung=error.rung)
         return AnalyticEvaluator(3).evaluate(request)
 
 
@@ -129,6 +130,14 @@ def test_results_belong_to_their_requests(workers: Workers) -> None:
     assert len(found) == len(expected)
 
 
+def test_trainers_give_way_to_what_is_measured(pool: RayWorkers) -> None:
+    """The process that measures has the driver's priority, those that train the lowest."""
+    pool.submit(request_for("trials/niceness"))
+    [(_, outcome)] = results(pool, 1)
+    assert isinstance(outcome, Infeasible)
+    assert outcome.reason == f"trains at niceness 19, the runtime refuses b'bytes' at niceness {os.nice(0)}"
+
+
 def test_free_counts_down_and_up(workers: Workers) -> None:
     """A request takes one place until it has ended."""
     places = workers.free()
@@ -153,7 +162,7 @@ def test_a_refusal_keeps_its_reason_and_rung(workers: Workers) -> None:
     """What the meter raises reaches the evaluator as it was raised, also from the device's process."""
     workers.submit(request_for("trials/refused"))
     [(_, outcome)] = results(workers, 1)
-    assert outcome == Infeasible(reason="the runtime refuses b'bytes'", rung="latency")
+    assert outcome == Infeasible(reason=f"the runtime refuses b'bytes' at niceness {os.nice(0)}", rung="latency")
 
 
 def test_a_defect_is_seen(workers: Workers) -> None:

@@ -1,5 +1,6 @@
 """Loading a study by name, by path and by spec."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ import cloudpickle
 import pytest
 
 from autocompress.errors import StudyError
-from autocompress.studies.loading import load, names, study_name
+from autocompress.studies.loading import load
+from autocompress.studies.names import BUILT_IN, study_name
 from autocompress.studies.task import Task
 
 STUDY = """
@@ -49,9 +51,10 @@ def write(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_names_lists_the_built_in_studies() -> None:
-    """The built-in studies are known without importing them."""
-    assert names() == ("digits", "fashion_mnist")
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_name_is_a_study(name: str) -> None:
+    """A built-in study is a module that defines ``task()``, as a user's file is."""
+    assert callable(importlib.import_module(f"autocompress.studies.{name}").task)
 
 
 @pytest.mark.parametrize(
