@@ -96,7 +96,7 @@ class AnalyticEvaluator:
             params=sum(round(layer.params * kept[layer.name]) for layer in layers),
             macs=sum(round(layer.macs * kept[layer.name]) for layer in layers),
             test_accuracy=accuracy if request.test else None,
-            rung="final" if request.test else "short",
+            rung="trained" if request.test else "short",
         )
 
     def everything(self) -> Iterator[tuple[Candidate, Measurement]]:

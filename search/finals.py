@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InfeasibleError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
-from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, from_json, to_json
+from ..evaluators.measurement import Latency, Measurement, Outcome, from_json, to_json
 from .drive import TICK_S, Interrupts, compresses
 from .front import Model, front_hypervolume, select
 from .options import Options
@@ -87,8 +87,10 @@ class Finals:
             Interrupted: the user wants an end.
         """
         placed = [replace(m, path=_place(m)) for m in models]
-        done = {m.id: record for m in placed if (record := self._record(m)) is not None}
-        trained = self._train([m for m in placed if m.id not in done])
+        records = {m.id: record for m in placed if (record := read_record(self.rundir.path / m.path)) is not None}
+        done = {name: record for name, record in records.items() if record.rung == "final"}
+        trained = {name: record for name, record in records.items() if record.rung == "trained"}
+        trained |= self._train([m for m in placed if m.id not in done | trained])
         done |= self._measure([m for m in placed if m.id in trained], trained)
         return [replace(m, measurement=done[m.id]) for m in placed if m.id in done]
 
@@ -112,18 +114,20 @@ class Finals:
                     waiting.append(again)
                 elif isinstance(outcome, Measurement):
                     trained[by_folder[request.folder].id] = outcome
+                    self._write(by_folder[request.folder], outcome)
         return trained
 
     def _again(self, request: Request, outcome: Outcome | Lost, model: Model) -> Request | None:
         """Return what to try next with a model: once more after a death, as in its trial where longer was worse."""
-        if isinstance(outcome, Lost):
-            attempt = request.attempt + 1
-            return replace(request, attempt=attempt) if attempt < ATTEMPTS else None
-        worse = isinstance(outcome, Infeasible) or outcome.accuracy < model.measurement.accuracy
-        if worse and request.epochs > model.measurement.epochs:
+        if isinstance(outcome, Lost) and request.attempt + 1 < ATTEMPTS:
+            return replace(request, attempt=request.attempt + 1)
+        if isinstance(outcome, Measurement) and outcome.accuracy >= model.measurement.accuracy:
+            return None
+        if not isinstance(outcome, Lost) and request.epochs > model.measurement.epochs:
             return replace(request, epochs=model.measurement.epochs)
-        if isinstance(outcome, Infeasible):
-            self.progress.milestone(f"model {model.id} failed at the end: {outcome.reason}")
+        if not isinstance(outcome, Measurement):
+            why = outcome.why if isinstance(outcome, Lost) else outcome.reason
+            self.progress.milestone(f"model {model.id} failed at the end: {why}")
         return None
 
     def _request(self, model: Model, epochs: float) -> Request:
@@ -164,13 +168,12 @@ class Finals:
         return done
 
     def _complete(self, model: Model, trained: Measurement, latency: Latency) -> Measurement:
-        measurement = replace(trained, latency=latency, one_shot_accuracy=model.measurement.one_shot_accuracy)
-        write_atomically(self.rundir.path / model.path / RECORD, to_json(measurement).encode())
+        measurement = replace(trained, latency=latency, rung="final")
+        self._write(model, measurement)
         return measurement
 
-    def _record(self, model: Model) -> Measurement | None:
-        record = read_record(self.rundir.path / model.path)
-        return record if record is not None and record.rung == "final" else None
+    def _write(self, model: Model, measurement: Measurement) -> None:
+        write_atomically(self.rundir.path / model.path / RECORD, to_json(measurement).encode())
 
 
 def read_record(folder: Path) -> Measurement | None:

@@ -121,7 +121,7 @@ class _Climb:
             macs=model.compressed.macs,
             test_accuracy=test_accuracy,
             one_shot_accuracy=one_shot_accuracy,
-            rung="final" if request.test else "short",
+            rung="trained" if request.test else "short",
             epochs=epochs,
             parity=model.parity,
             seconds=self.seconds,

@@ -1,0 +1,171 @@
+"""The end of a run: which models are taken to it, and what an interruption or a failure leaves of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autocompress.evaluators.analytic import AnalyticEvaluator
+from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.latency import CAREFUL, Plan
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from autocompress.search.drive import Interrupted, Interrupts
+from autocompress.search.finals import FINALISTS, Finals, as_found, finalists, read_record
+from autocompress.search.front import Model, select
+from autocompress.search.options import Options
+from autocompress.search.progress import Silent
+from autocompress.search.rundir import RunDirectory
+from autocompress.search.store import Store
+from autocompress.search.workers import InlineWorkers
+
+TARGET_MS = 4.0
+
+
+class Trainer:
+    """Evaluates as the problem does, leaves a file as real training does, and does what it is told besides."""
+
+    def __init__(self, folder: Path, problem: AnalyticEvaluator, spoil: Callable[[Request, Outcome], Outcome]) -> None:
+        self.folder = folder
+        self.problem = problem
+        self.spoil = spoil
+        self.requests: list[Request] = []
+
+    def evaluate(self, request: Request) -> Outcome:
+        """Evaluate, write a model file, spoil."""
+        self.requests.append(request)
+        (self.folder / request.folder).mkdir(parents=True, exist_ok=True)
+        (self.folder / request.folder / "model.onnx").write_bytes(request.candidate.to_json().encode())
+        return self.spoil(request, self.problem.evaluate(request))
+
+
+class Clock:
+    """Measures what the problem says, three windows a turn; may be interrupted."""
+
+    def __init__(self, models: list[Model]) -> None:
+        self.known = {m.candidate.to_json().encode(): m.measurement.latency for m in models}
+        self.turns = 0
+        self.interrupt_at = -1
+
+    def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
+        """Return the known latency."""
+        self.turns += 1
+        if self.turns == self.interrupt_at:
+            raise Interrupted
+        return self.known[artefact]
+
+
+@pytest.fixture
+def models(search: Callable[..., Store], small: AnalyticEvaluator) -> list[Model]:
+    """Return what a search has measured."""
+    return search(small, trials=60).models()
+
+
+@pytest.fixture
+def rundir(tmp_path: Path) -> Iterator[RunDirectory]:
+    """Return an empty run directory."""
+    held = RunDirectory(tmp_path / "finals", {"study": "finals"})
+    yield held
+    held.close()
+
+
+def unspoiled(request: Request, outcome: Outcome) -> Outcome:
+    """Return the outcome as it is."""
+    return outcome
+
+
+def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock) -> Finals:
+    """Return the end of a run with ten passes over the training data."""
+    options = Options(target_ms=TARGET_MS, out=rundir.path, workers=0)
+    interrupts = Interrupts()
+    return Finals(
+        rundir,
+        InlineWorkers(trainer),
+        clock,
+        options,
+        epochs=10.0,
+        progress=Silent(),
+        interrupts=interrupts,  # type: ignore[arg-type]
+    )
+
+
+def test_finalists_are_the_best_part_of_the_front(models: list[Model]) -> None:
+    """The baselines come first, then at most so many of the front, its most accurate model among them."""
+    chosen = finalists(models, TARGET_MS)
+    front = [m for m in chosen if m.role == "front"]
+    whole = [models[i] for i in select([m.measurement for m in models], TARGET_MS)]
+    assert [m for m in chosen if m.role != "front"] == [m for m in models if m.role != "front"]
+    assert 0 < len(front) <= FINALISTS
+    assert {m.id for m in front} <= {m.id for m in whole}
+    assert front[0].measurement.accuracy == max(m.measurement.accuracy for m in whole if m.role == "front")
+
+
+def test_nothing_is_taken_to_the_end_without_a_baseline(models: list[Model]) -> None:
+    """What cannot be compared to anything is no finalist."""
+    assert finalists([m for m in models if m.role == "front"], TARGET_MS) == []
+
+
+def test_each_finalist_is_trained_scored_and_measured(
+    rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
+) -> None:
+    """Every finalist has a final record on disk, made of at least as many windows as the careful plan wants."""
+    chosen = finalists(models, TARGET_MS)
+    trainer = Trainer(rundir.path, small, unspoiled)
+    done = finals(rundir, trainer, Clock(chosen)).run(chosen)
+    assert [m.id for m in done] == [m.id for m in chosen]
+    assert {request.epochs for request in trainer.requests} <= {0.0, 10.0}
+    assert all(request.test for request in trainer.requests)
+    for model in done:
+        assert read_record(rundir.path / model.path) == model.measurement
+        assert model.measurement.rung == "final"
+        assert len(model.measurement.latency.windows) >= CAREFUL.min_windows
+
+
+def test_what_longer_training_spoils_is_trained_as_in_its_trial(
+    rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
+) -> None:
+    """A model that ends worse, or not at all, with the longer schedule gets the schedule of its trial."""
+
+    def spoil(request: Request, outcome: Outcome) -> Outcome:
+        if request.epochs < 10.0 or not isinstance(outcome, Measurement):
+            return outcome
+        if request.folder == chosen[-1].path.replace("trials", "models"):
+            return Infeasible(reason="the loss became nan", rung="train")
+        return replace(outcome, accuracy=0.0)
+
+    chosen = finalists([replace(m, measurement=replace(m.measurement, epochs=1.0)) for m in models], TARGET_MS)
+    trainer = Trainer(rundir.path, small, spoil)
+    done = finals(rundir, trainer, Clock(chosen)).run(chosen)
+    assert {m.id: m.measurement.accuracy for m in done} == {m.id: m.measurement.accuracy for m in chosen}
+    assert {request.epochs for request in trainer.requests} == {0.0, 10.0, 1.0}
+
+
+def test_an_interrupted_end_goes_on_without_training_again(
+    rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
+) -> None:
+    """What was trained before an interruption is only measured afterwards, and what was measured is left alone."""
+    chosen = finalists(models, TARGET_MS)
+    trainer, clock = Trainer(rundir.path, small, unspoiled), Clock(chosen)
+    clock.interrupt_at = len(chosen) + 2
+    with pytest.raises(Interrupted):
+        finals(rundir, trainer, clock).run(chosen)
+    assert len(trainer.requests) == len(chosen)
+    finals(rundir, trainer, clock).run(chosen)
+    turns = clock.turns
+    assert finals(rundir, trainer, clock).run(chosen)
+    assert len(trainer.requests) == len(chosen)
+    assert clock.turns == turns
+
+
+def test_an_interrupted_search_leaves_models_as_found(rundir: RunDirectory, models: list[Model]) -> None:
+    """Each model gets its folder with its trial's files and record, and says that it is not final."""
+    chosen = finalists(models, TARGET_MS)
+    for model in chosen:
+        (rundir.path / model.path).mkdir(parents=True)
+        (rundir.path / model.path / "model.onnx").write_bytes(b"model")
+    for model in as_found(rundir, chosen):
+        assert (rundir.path / model.path / "model.onnx").read_bytes() == b"model"
+        assert read_record(rundir.path / model.path) == model.measurement
+        assert model.measurement.rung == "short"
