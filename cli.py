@@ -41,7 +41,7 @@ def compress(
         str, typer.Argument(help="digits, fashion_mnist, a Python file with task(), torchvision:NAME or timm:NAME.")
     ] = "digits",
     out: Annotated[Path | None, typer.Option(help="Run directory.  [default: runs/STUDY]")] = None,
-    trials: Annotated[int, typer.Option(help="Trials that the study has when it is done.")] = 30,
+    trials: Annotated[int, typer.Option(help="Trials that the study has when it is done.")] = 24,
     time_budget: Annotated[str | None, typer.Option(help="Begin no trial after this long: 10m, 2h.")] = None,
     workers: Annotated[
         int | None, typer.Option(help="Trials at a time; 0 runs them in this process.  [default: cores, at most 2]")

@@ -59,7 +59,7 @@ class Plan:
 SEARCH = Plan(min_windows=3, max_windows=6, gap_s=0.2, min_runs=20, min_window_s=0.25, tolerance=0.04)
 """For every candidate of a search; differences under 5 % are ties."""
 
-CAREFUL = Plan(min_windows=9, max_windows=15, gap_s=1.0, min_runs=40, min_window_s=0.3, tolerance=0.02)
+CAREFUL = Plan(min_windows=9, max_windows=12, gap_s=1.0, min_runs=40, min_window_s=0.3, tolerance=0.02)
 """For the baseline and for what is reported."""
 
 

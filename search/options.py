@@ -74,7 +74,7 @@ class Options:
     target_ms: float
     out: Path
     runtime: str = "onnxruntime"
-    trials: int = 30
+    trials: int = 24
     time_budget_s: float | None = None
     trial_timeout_s: float = 1800.0
     workers: int = min(2, os.cpu_count() or 1)

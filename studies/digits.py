@@ -48,5 +48,5 @@ def task() -> Task:
         validation=batches(x_val, y_val, batch_size=100),
         test=batches(x_test, y_test, batch_size=100),
         epochs=1,
-        final_epochs=3,
+        final_epochs=2,
     )
