@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compressors.graph import count, inspect
-from autocompress.compressors.pipeline import NUMBERS, SHAPES, compress, space_of, supplies_of
+from autocompress.compressors.pipeline import CALIBRATION_BATCHES, NUMBERS, SHAPES, compress, space_of, supplies_of
 from autocompress.compressors.quantize import Quantized
 from autocompress.compressors.technique import Technique
 from autocompress.errors import InfeasibleError
@@ -255,7 +255,7 @@ def test_calibration_data_are_the_same_each_time(task: Task) -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(2)
     again = supplies_of(task)
-    assert len(once.calibration) == 8
+    assert len(once.calibration) == CALIBRATION_BATCHES
     for (one,), (other,) in zip(once.calibration, again.calibration, strict=True):
         np.testing.assert_array_equal(one, other)
 
