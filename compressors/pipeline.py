@@ -18,10 +18,10 @@ from ..spaces.space import Space
 from ..studies.task import Task
 from . import distill, qdq
 from .export import to_onnx
-from .fold import estimate_batch_norm
+from .fold import estimate_batch_norm, fold_batch_norm
 from .graph import count
 from .prune import Prune
-from .quantize import Quantize, strip
+from .quantize import Quantize, Quantized, strip
 from .technique import Supplies, Technique
 
 SHAPES: tuple[Technique, ...] = (Prune(),)
@@ -135,7 +135,8 @@ def _shares(epochs: float, shapes: bool, numbers: bool) -> tuple[float, float]:
 
 
 def _export(model: nn.Module, supplies: Supplies) -> Compressed:
-    folded = Quantize().apply(model, {}, supplies) if not _has_quantizers(model) else model
+    quantized = any(isinstance(module, Quantized) for module in model.modules())
+    folded = model if quantized else fold_batch_norm(model, supplies.examples)
     plain, scales = strip(folded)
     costs = count(plain, supplies.examples)
     graph = qdq.insert(to_onnx(plain, supplies.examples), plain, scales, supplies.calibration)
@@ -145,7 +146,3 @@ def _export(model: nn.Module, supplies: Supplies) -> Compressed:
         params=sum(p.numel() for p in plain.parameters()),
         macs=sum(cost.macs for cost in costs.values()),
     )
-
-
-def _has_quantizers(model: nn.Module) -> bool:
-    return bool(strip(model)[1])
