@@ -119,15 +119,16 @@ def refusals(
 ) -> dict[str, Refusal]:
     """Return what became of each mistake that is tested; the commands run two at a time, as each takes a while."""
 
-    def make(case: str) -> Refusal:
-        with desk(study_folder(tmp_path_factory.mktemp("user"))) as folder:
+    def make(case: str, user: Path) -> Refusal:
+        with desk(study_folder(user)) as folder:
             before = contents(folder)
             done = command(folder, *CASES[case][0])
             return Refusal(done, before, contents(folder), (folder / "run").exists())
 
     wanted = [item.callspec.params["case"] for item in request.session.items if item.path == request.path]
+    users = [tmp_path_factory.mktemp("user") for _ in wanted]  # here, as pytest's folders are not for several threads
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(wanted, pool.map(make, wanted), strict=True))
+        return dict(zip(wanted, pool.map(make, wanted, users), strict=True))
 
 
 @pytest.mark.parametrize("case", CASES)
