@@ -45,6 +45,9 @@ class Compressed:
         onnx: the canonical ONNX file.
         params: weights and biases.
         macs: multiply-accumulates of one example.
+        plain: the same network in float, batch norms folded and without quantizers.
+        quantized: names of its layers that are meant to compute in INT8.
+        low_precision: their share of the multiply-accumulates.
 
     """
 
@@ -52,10 +55,13 @@ class Compressed:
     onnx: bytes
     params: int
     macs: int
+    plain: nn.Module
+    quantized: frozenset[str] = frozenset()
+    low_precision: float = 0.0
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the network's float weights by name, batch norms folded."""
-        return {k: v.contiguous() for k, v in strip(self.model)[0].state_dict().items()}
+        return {k: v.contiguous() for k, v in self.plain.state_dict().items()}
 
 
 def space_of(network: Network, capabilities: Capabilities) -> Space:
@@ -140,9 +146,13 @@ def _export(model: nn.Module, supplies: Supplies) -> Compressed:
     plain, scales = strip(folded)
     costs = count(plain, supplies.examples)
     graph = qdq.insert(to_onnx(plain, supplies.examples), plain, scales, supplies.calibration)
+    macs = sum(cost.macs for cost in costs.values())
     return Compressed(
         model=folded,
         onnx=graph.SerializeToString(),
         params=sum(p.numel() for p in plain.parameters()),
-        macs=sum(cost.macs for cost in costs.values()),
+        macs=macs,
+        plain=plain,
+        quantized=frozenset(scales),
+        low_precision=sum(costs[name].macs for name in scales) / macs if macs else 0.0,
     )

@@ -25,7 +25,9 @@ import numpy as np
 from ..errors import InfeasibleError
 from .measurement import Latency, Window, half_width
 from .runtimes import Arrays
-from .runtimes.fake import RUNTIME as FAKE
+from .runtimes.fake import FakeRuntime
+
+FAKE = FakeRuntime()
 
 LOCK = "autocompress-device-cpu.lock"
 """File in the directory for temporary files; who locks it has the processor for a measurement."""

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..compressors.pipeline import Compressed
+from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
-from .runtimes import Engine
+from .runtimes import Engine, Source
 
 
 class Served(nn.Module):
@@ -23,6 +25,17 @@ class Served(nn.Module):
         """Return the first output for inputs of shape (batch, …)."""
         outputs = self.engine.infer([x.detach().cpu().numpy() for x in inputs])
         return torch.from_numpy(np.ascontiguousarray(outputs[0]))
+
+
+def source_of(compressed: Compressed, supplies: Supplies) -> Source:
+    """Return what a runtime makes its own file of a compressed network from."""
+    return Source(
+        onnx=compressed.onnx,
+        module=compressed.plain,
+        quantized=compressed.quantized,
+        examples=[x.numpy() for x in supplies.examples],
+        calibration=[[x.numpy() for x in batch] for batch in supplies.calibration],
+    )
 
 
 FLOAT_TOLERANCE = 0.01

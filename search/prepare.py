@@ -15,7 +15,7 @@ from ..compressors.technique import Supplies
 from ..errors import InfeasibleError, RunDirectoryError, StudyError
 from ..evaluators.latency import Calibration, Meter, meter_for
 from ..evaluators.runtimes import Runtime
-from ..evaluators.served import Served, parity
+from ..evaluators.served import Served, parity, source_of
 from ..spaces.candidate import Candidate
 from ..spaces.space import Space
 from ..studies.task import Task
@@ -57,7 +57,7 @@ def prepare(task: Task, runtime: Runtime, rundir: RunDirectory, *, threads: int,
     notice("exporting the baseline")
     try:
         baseline = _baseline(task, supplies, runtime)
-        artefact = runtime.flavour(baseline.onnx)
+        artefact = runtime.convert(source_of(baseline, supplies))
         found = _load(rundir.path / "profile.json", space)
         if found is None:
             notice("calibrating the baseline's latency")
@@ -84,7 +84,7 @@ def _meter(
 
 def _baseline(task: Task, supplies: Supplies, runtime: Runtime) -> Compressed:
     baseline = compress(task, Candidate(), supplies, epochs=0)
-    with runtime.build(runtime.flavour(baseline.onnx), threads=1) as engine:
+    with runtime.build(runtime.convert(source_of(baseline, supplies)), threads=1) as engine:
         parity(baseline.model, Served(engine), supplies.calibration[:1], quantized=False)
     return baseline
 

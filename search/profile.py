@@ -18,6 +18,7 @@ from ..compressors.technique import Supplies, Technique
 from ..errors import InfeasibleError
 from ..evaluators.latency import SEARCH, Calibration, Meter
 from ..evaluators.runtimes import Runtime
+from ..evaluators.served import source_of
 from ..spaces.candidate import BITS, Candidate
 from ..spaces.layers import Group, Layer, Network
 from ..spaces.space import Choice, Space
@@ -124,7 +125,8 @@ def profile(
 
     """
     notice("what the layers cost")
-    node_ms = runtime.profile(runtime.flavour(baseline.onnx), [x.numpy() for x in supplies.examples])
+    kernels = runtime.kernels(runtime.convert(source_of(baseline, supplies)), [x.numpy() for x in supplies.examples])
+    node_ms = {kernel.name: kernel.milliseconds for kernel in kernels if kernel.milliseconds is not None}
     layers = qdq.layers_of(onnx.load_from_string(baseline.onnx), baseline.model)
     costs = layer_costs(network, baseline.onnx, layers, node_ms, calibration.median_ms)
 
@@ -134,7 +136,7 @@ def profile(
         except Exception:  # a user's forward may fail in any way
             return None
         try:
-            return meter.measure(runtime.flavour(built.onnx), SEARCH, timeout_s=600).median_ms
+            return meter.measure(runtime.convert(source_of(built, supplies)), SEARCH, timeout_s=600).median_ms
         except InfeasibleError:
             return None
 

@@ -130,7 +130,7 @@ class _Climb:
     def _build(self, *, epochs: float) -> _Built:
         """Build the candidate, and check that the runtime computes what PyTorch does."""
         from ..compressors.pipeline import compress
-        from ..evaluators.served import Served, parity
+        from ..evaluators.served import Served, parity, source_of
 
         ladder, candidate = self.ladder, self.request.candidate
         with self._on("train" if epochs else "build"):
@@ -142,7 +142,7 @@ class _Climb:
                 seed=self.request.seed,
                 deadline=self.deadline,
             )
-            artefact = ladder.runtime.flavour(compressed.onnx)
+            artefact = ladder.runtime.convert(source_of(compressed, ladder.supplies))
             with ladder.runtime.build(artefact, threads=1) as engine:
                 batches = ladder.supplies.calibration[:PARITY_BATCHES]
                 difference = parity(compressed.model, Served(engine), batches, quantized=bool(candidate[BITS]))

@@ -14,9 +14,19 @@ class Capabilities:
         bits: the bit-widths of weights and activations that its kernels execute, mild to strong;
             32 is float32, 8 is INT8 for both weights and activations.
         channel_multiple: pruned layers keep a multiple of this many channels.
+        reads: endings of the model files that it serves as they are, its own first.
+        opset: the newest ONNX operator set that it is known to read; None where it reads no ONNX.
+        free_batch: whether one built model serves batches of any size; else it has the size of its examples.
+        threads: whether the number of threads can be set.
+        device: what it computes on, ``cpu`` or ``gpu``; one measurement at a time on each.
 
     """
 
     runtime: str
     bits: tuple[int, ...] = (32, 8)
     channel_multiple: int = 8
+    reads: tuple[str, ...] = (".onnx",)
+    opset: int | None = 17
+    free_batch: bool = True
+    threads: bool = True
+    device: str = "cpu"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ...errors import InfeasibleError
 from ...spaces.capabilities import Capabilities
-from . import Arrays
+from . import Arrays, Kernel, Source
 from .onnxruntime import OnnxRuntime
 
 NODE_NS = 20_000
@@ -18,16 +18,18 @@ INT8_NS = 4
 class FakeRuntime(OnnxRuntime):
     """ONNX Runtime whose latency is a pure function of the ONNX file."""
 
-    name = "fake"
-    capabilities = Capabilities(runtime="fake", bits=(32, 8), channel_multiple=8)
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "fake"
+        self.capabilities = Capabilities(runtime="fake")
 
-    def flavour(self, canonical: bytes) -> bytes:
+    def convert(self, source: Source) -> bytes:
         """Return the file as it is."""
-        return canonical
+        return source.onnx
 
-    def profile(self, artefact: bytes, inputs: Arrays) -> Mapping[str, float]:
+    def kernels(self, artefact: bytes, inputs: Arrays) -> Sequence[Kernel]:
         """Return nothing: a clock would make a search differ from run to run."""
-        return {}
+        return ()
 
     def describe(self) -> Mapping[str, str]:
         """Return versions and device, to be stored with every number."""
@@ -60,4 +62,4 @@ class FakeRuntime(OnnxRuntime):
         return total
 
 
-RUNTIME = FakeRuntime()
+VARIANTS = {"": FakeRuntime()}

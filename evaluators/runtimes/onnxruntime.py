@@ -1,13 +1,11 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: its CPU kernels, and its CUDA and TensorRT providers where they are present."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+import math
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +16,13 @@ from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, MissingRuntimeError
 from ...spaces.capabilities import Capabilities
-from . import Arrays, Engine
+from . import Arrays, Engine, Kernel, Source, needed
+from .host import describe_host
 
 PROFILED_RUNS = 20
+
+WIDTHS = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8, "float16": 16, "bfloat16": 16}
+"""Bits of the types that its profiler names; all others have 32."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,18 @@ class Session:
 
 
 class OnnxRuntime:
-    """Serves ONNX files with the CPU kernels of ONNX Runtime."""
+    """Serves ONNX files with one of ONNX Runtime's execution providers; what it cannot run falls to the CPU's."""
 
-    name = "onnxruntime"
-    capabilities = Capabilities(runtime="onnxruntime", bits=(32, 8), channel_multiple=8)
+    def __init__(self, variant: str = "", provider: str = "CPUExecutionProvider") -> None:
+        self.name = f"onnxruntime:{variant}" if variant else "onnxruntime"
+        self.provider = provider
+        self.capabilities = Capabilities(runtime=self.name, device="gpu" if variant else "cpu")
 
-    def flavour(self, canonical: bytes) -> bytes:
-        """Make activations unsigned, which is what the CPU kernels fuse."""
+    def convert(self, source: Source) -> bytes:
+        """Make activations unsigned, which is what the CPU kernels fuse; a GPU takes the canonical file."""
         from ...compressors.flavours import unsigned_activations
 
-        return unsigned_activations(canonical)
+        return unsigned_activations(source.onnx) if self.capabilities.device == "cpu" else source.onnx
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[Engine]:
@@ -55,71 +59,100 @@ class OnnxRuntime:
         Raises:
             InfeasibleError: ONNX Runtime refuses the model.
         """
-        ort = _import()
-        try:
-            session = ort.InferenceSession(artefact, _options(threads), providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions share no base of their own
-            first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise InfeasibleError(f"ONNX Runtime cannot load the model: {first_line}.", rung="build") from error
+        session = self._session(artefact, self._options(threads))
         yield Session(session, tuple(node.name for node in session.get_inputs()))
 
-    def profile(self, artefact: bytes, inputs: Arrays) -> Mapping[str, float]:
-        """Return milliseconds of each node by its name; of one that was fused, by the name of what it makes."""
-        ort = _import()
-        total: dict[str, float] = defaultdict(float)
-        with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
-            options = _options(1)
+    def kernels(self, artefact: bytes, inputs: Arrays) -> Sequence[Kernel]:
+        """Return the optimised graph's nodes as its profiler saw them."""
+        with tempfile.TemporaryDirectory(prefix="autocompress-") as name:
+            folder = Path(name)
+            options = self._options(1)
             options.enable_profiling = True
-            options.profile_file_prefix = str(Path(folder) / "profile")
-            session = ort.InferenceSession(artefact, options, providers=["CPUExecutionProvider"])
+            options.profile_file_prefix = str(folder / "profile")
+            options.optimized_model_filepath = str(folder / "optimised.onnx")
+            session = self._session(artefact, options)
             feeds = dict(zip((node.name for node in session.get_inputs()), inputs, strict=True))
             for _ in range(PROFILED_RUNS):
                 session.run(None, feeds)
             events = json.loads(Path(session.end_profiling()).read_text())
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                total[event["name"].removesuffix("_kernel_time")] += event["dur"] / 1e3 / PROFILED_RUNS
-        return dict(total)
+            windows = _windows(folder / "optimised.onnx")
+        return _kernels(events, windows)
 
     def describe(self) -> Mapping[str, str]:
         """Return versions and device, to be stored with every number."""
-        return {
-            "onnxruntime": str(_import().__version__),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "cpu": _cpu(),
-            "cores": str(os.cpu_count()),
-        }
+        return {"onnxruntime": str(self._import().__version__), "provider": self.provider, **describe_host()}
+
+    def _session(self, artefact: bytes, options: Any) -> Any:
+        providers = list(dict.fromkeys((self.provider, "CPUExecutionProvider")))
+        try:
+            session = self._import().InferenceSession(artefact, options, providers=providers)
+        except MissingRuntimeError:
+            raise
+        except Exception as error:  # its exceptions share no base of their own
+            first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise InfeasibleError(f"ONNX Runtime cannot load the model: {first_line}.", rung="build") from error
+        if self.provider not in session.get_providers():
+            raise MissingRuntimeError(f"--runtime {self.name} needs a device for {self.provider}; none could be used.")
+        return session
+
+    def _options(self, threads: int) -> Any:
+        options = self._import().SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if threads > 1:  # a pool that spins after its run would slow the engine that is timed next
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    def _import(self) -> Any:
+        module = needed("onnxruntime", runtime=self.name, extra="onnxruntime")
+        if self.provider not in module.get_available_providers():
+            raise MissingRuntimeError(
+                f"--runtime {self.name} needs {self.provider}, which the installed onnxruntime {module.__version__} "
+                "does not have: pip install onnxruntime-gpu"
+            )
+        return module
 
 
-def _options(threads: int) -> Any:
-    options = _import().SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if threads > 1:  # a pool that spins after its run would slow the engine that is timed next
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
+def _windows(optimised: Path) -> dict[str, int]:
+    """Return for each convolution in a file how many products make one number of its output."""
+    import onnx
+
+    graph = onnx.load(optimised).graph
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
+    found = {}
+    for node in graph.node:
+        position = 3 if node.op_type == "QLinearConv" else 1
+        if node.op_type.endswith("Conv") and len(node.input) > position and node.input[position] in shapes:
+            found[node.name] = math.prod(shapes[node.input[position]][1:])
+    return found
 
 
-def _import() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingRuntimeError(
-            "--runtime onnxruntime needs the package onnxruntime, which is not installed: pip install onnxruntime"
-        ) from error
-    return onnxruntime
+def _kernels(events: Sequence[Mapping[str, Any]], windows: Mapping[str, int]) -> list[Kernel]:
+    """Sum the profiler's events up, one kernel a node."""
+    milliseconds: dict[str, float] = {}
+    last: dict[str, Mapping[str, Any]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"].removesuffix("_kernel_time")
+            milliseconds[name] = milliseconds.get(name, 0.0) + event["dur"] / 1e3 / PROFILED_RUNS
+            last[name] = event["args"]
+    return [_kernel(name, spent, last[name], windows.get(name, 0)) for name, spent in milliseconds.items()]
 
 
-def _cpu() -> str:
-    """Return the processor's model name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+def _kernel(name: str, milliseconds: float, args: Mapping[str, Any], window: int) -> Kernel:
+    kind = args["op_name"]
+    (dtype, shape), *_ = args["input_type_shape"][0].items() if args["input_type_shape"] else [("float", [])]
+    if "MatMul" in kind or "Gemm" in kind:
+        window = shape[-1] if shape else 0
+    made = args["output_type_shape"][0].values() if args["output_type_shape"] else [[]]
+    macs = math.prod(next(iter(made))) * window
+    bits = 4 if "NBits" in kind else WIDTHS.get(dtype, 32)
+    return Kernel(name=name, kind=kind, bits=bits, milliseconds=milliseconds, macs=macs)
 
 
-RUNTIME = OnnxRuntime()
+VARIANTS = {
+    "": OnnxRuntime(),
+    "cuda": OnnxRuntime("cuda", "CUDAExecutionProvider"),
+    "tensorrt": OnnxRuntime("tensorrt", "TensorrtExecutionProvider"),
+}

@@ -1,0 +1,69 @@
+"""A small network of the kind that is served, in float, pruned, and in INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from autocompress.compressors.graph import inspect
+from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.evaluators.runtimes import Arrays, Source
+from autocompress.evaluators.served import source_of
+from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from autocompress.studies.residual import ResidualNet
+from autocompress.studies.task import Task
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A compressed network, what a runtime converts, and batches of inputs with what PyTorch makes of them."""
+
+    compressed: Compressed
+    source: Source
+    batches: tuple[Arrays, ...]
+    expected: tuple[Tensor, ...]
+
+
+def _images(count: int, seed: int) -> Tensor:
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[[str], Sample]:
+    """Return a residual network by name: ``float``, ``pruned``, ``int8``, ``mixed`` (its middle stays in float)."""
+    torch.manual_seed(0)
+    model = ResidualNet((16, 32), (1, 1), channels=3, classes=10).eval()
+    model.train()
+    with torch.no_grad():  # statistics as of a trained network
+        for seed in range(4):
+            model(_images(32, seed))
+    model.eval()
+    batches = [(_images(8, seed), torch.zeros(8, dtype=torch.long)) for seed in range(4)]
+    task = Task(model=model, example_inputs=_images(1, 9), train=batches, validation=batches)
+    network = inspect(task.model, task.examples)
+    layers = [layer.name for layer in network.layers]
+    candidates = {
+        "float": Candidate(),
+        "pruned": Candidate({PRUNING_RATIO: {group.name: 0.5 for group in network.groups}}),
+        "int8": Candidate({BITS: dict.fromkeys(layers, 8)}),
+        "mixed": Candidate({BITS: {name: 8 for i, name in enumerate(layers) if i != len(layers) // 2}}),
+    }
+    made: dict[str, Sample] = {}
+
+    def get(name: str) -> Sample:
+        if name not in made:
+            supplies = supplies_of(task)
+            compressed = compress(task, candidates[name], supplies, epochs=0)
+            inputs = tuple(_images(count, 20 + count) for count in (1, 5))
+            with torch.no_grad():
+                expected = tuple(compressed.model(x) for x in inputs)
+            made[name] = Sample(
+                compressed, source_of(compressed, supplies), tuple([x.numpy()] for x in inputs), expected
+            )
+        return made[name]
+
+    return get
