@@ -54,7 +54,7 @@ def main() -> None:
 def bench(study: str, data_dir: Path | None, options: Options) -> None:
     """Run a study and print everything."""
     console = Console(width=100)
-    console.print(describe(runtimes.load(options.runtime)))
+    console.print(describe(runtimes.load(options.runtimes[0])))
     started = time.monotonic()
     progress = Lines(lambda text: print(text, flush=True))
     front = run(study, lambda: loading.load(study, data_dir=data_dir), options, progress)
@@ -63,7 +63,7 @@ def bench(study: str, data_dir: Path | None, options: Options) -> None:
     )
     console.print(render(front, str(options.out)))
     profile = Profile.from_dict(json.loads((options.out / "profile.json").read_text())["profile"])
-    space = space_of(profile.network, runtimes.load(options.runtime).capabilities)
+    space = space_of(profile.network, runtimes.load(options.runtimes[0]).capabilities)
     models = Store(options.out, None, study_name(study), space, options.target_ms).models()
     grid = {uniform(space, ratio, quantized=quantized) for ratio in (0.0, *GRID) for quantized in (True, False)}
     compare(models, grid, options.target_ms, console)

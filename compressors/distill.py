@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ def distil(
     seed: int,
     rate: float = 1.0,
     deadline: float = math.inf,
+    pause: Callable[[], None] | None = None,
 ) -> None:
     """Train a student in place for so many passes over the task's training data.
 
@@ -69,12 +71,13 @@ def distil(
         seed: of everything random in the training.
         rate: multiplies the learning rate of the settings.
         deadline: a time of `time.monotonic` after which the training gives up.
+        pause: is called before each batch, and may wait.
 
     Raises:
         InfeasibleError: the loss is not a number any more, or the deadline has passed.
 
     """
-    with torch.random.fork_rng(), evaluating(teacher):
+    with torch.random.fork_rng(), evaluating(teacher), _before_each_batch(student, pause):
         torch.manual_seed(seed)
         student.train()
         if task.fit is not None:
@@ -84,6 +87,16 @@ def distil(
             chosen["learning_rate"] *= rate
             _train(student, teacher, task, chosen, epochs, deadline)
         student.eval()
+
+
+@contextmanager
+def _before_each_batch(student: nn.Module, pause: Callable[[], None] | None) -> Iterator[None]:
+    """Call something whenever the student is given a batch, whoever trains it."""
+    hook = student.register_forward_pre_hook(lambda *call: None if pause is None else pause())
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _train(

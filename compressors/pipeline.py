@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -70,13 +71,25 @@ def space_of(network: Network, capabilities: Capabilities) -> Space:
     return Space((*offers, *distill.choices()))
 
 
-def supplies_of(task: Task) -> Supplies:
-    """Return the example inputs and the inputs of a few batches for calibration."""
+def supplies_of(task: Task, batch: int | None = None) -> Supplies:
+    """Return the example inputs and the inputs of a few batches for calibration.
+
+    Args:
+        task: gives both.
+        batch: how many examples are served at a time; None takes the task's example inputs as they are.
+    """
     source = task.train if task.calibration is None else task.calibration
     with torch.random.fork_rng():
         torch.manual_seed(0)  # a loader that shuffles gives the same batches in every process
         calibration = [task.inputs(batch) for batch in itertools.islice(source, CALIBRATION_BATCHES)]
-    return Supplies(examples=task.examples, calibration=calibration)
+    examples = task.examples if batch is None else tuple(_tiled(x, batch) for x in calibration[0])
+    return Supplies(examples=examples, calibration=calibration)
+
+
+def _tiled(inputs: torch.Tensor, batch: int) -> torch.Tensor:
+    """Return so many examples, repeated where there are fewer."""
+    repeated = itertools.islice(itertools.cycle(range(len(inputs))), batch)
+    return inputs[list(repeated)]
 
 
 def compress(
@@ -87,6 +100,7 @@ def compress(
     epochs: float,
     seed: int = 0,
     deadline: float = math.inf,
+    pause: Callable[[], None] | None = None,
 ) -> Compressed:
     """Apply a candidate to a task's network, train what is left, and export it.
 
@@ -99,6 +113,7 @@ def compress(
         epochs: passes over the training data; 0 leaves the network untrained (one-shot).
         seed: of everything random.
         deadline: a time of `time.monotonic` after which training gives up.
+        pause: is called before each batch of training, and may wait.
 
     Raises:
         InfeasibleError: the network cannot be built, trained or exported that way.
@@ -124,6 +139,7 @@ def compress(
                     epochs=share,
                     seed=seed,
                     deadline=deadline,
+                    pause=pause,
                 )
             if stage == "shapes" and (techniques or share):
                 estimate_batch_norm(model, supplies.calibration)

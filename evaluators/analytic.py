@@ -80,7 +80,7 @@ class AnalyticEvaluator:
     def evaluate(self, request: Request) -> Outcome:
         """Return what the formulas say; a candidate that is surely slower than the target ends there."""
         candidate = request.candidate
-        latency = request.latency or self._latency(candidate)
+        latency = next(iter(request.latencies), None) or self._latency(candidate)
         if request.target_ms is not None and latency.low_ms > request.target_ms:
             reason = f"{latency.median_ms:.2f} ms is over the target of {request.target_ms:g} ms"
             return Infeasible(reason=reason, rung="latency", latency=latency)

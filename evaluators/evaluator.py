@@ -19,7 +19,7 @@ class Request:
         epochs: passes over the training data.
         seed: of everything random.
         target_ms: a candidate that is surely slower ends when it was timed; None never ends one.
-        latency: how fast it is, where that is known; it is not timed again then.
+        latencies: how fast it is on each runtime, where that is known; it is not timed again then.
         test: whether to score the test data too.
         timeout_s: seconds after which it is given up.
         attempt: how many times it was begun before.
@@ -31,7 +31,7 @@ class Request:
     epochs: float
     seed: int = 0
     target_ms: float | None = None
-    latency: Latency | None = None
+    latencies: tuple[Latency, ...] = ()
     test: bool = False
     timeout_s: float = 3600.0
     attempt: int = 0

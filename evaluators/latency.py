@@ -6,31 +6,27 @@ percent. It drifts between windows of time, not within one, so the windows decid
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import InfeasibleError
-from .measurement import Latency, Window, half_width
-from .runtimes import Arrays
+from .exclusive import exclusive, off_the_floor
+from .measurement import MEDIAN, Latency, Window, half_width, quantile
+from .process import run
+from .runtimes import Arrays, load
 from .runtimes.fake import FakeRuntime
 
 FAKE = FakeRuntime()
 
-LOCK = "autocompress-device-cpu.lock"
-"""File in the directory for temporary files; who locks it has the processor for a measurement."""
+MEMORY_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +42,7 @@ class Plan:
         tolerance: half-width of the 95 % interval between windows, relative to the ratio, that is narrow enough.
         block: timed runs of one model before the other has its turn.
         warmup: untimed runs of each model before the first window.
+        percentile: which of a window's run times counts; 50 is the median.
     """
 
     min_windows: int
@@ -56,6 +53,7 @@ class Plan:
     tolerance: float
     block: int = 5
     warmup: int = 5
+    percentile: float = MEDIAN
 
 
 SEARCH = Plan(min_windows=3, max_windows=6, gap_s=0.2, min_runs=20, min_window_s=0.25, tolerance=0.04)
@@ -81,9 +79,9 @@ class Calibration:
     """The baseline's own time: a property of the machine, with its spread.
 
     Attributes:
-        median_ms: median of the windows' medians.
-        low_ms: the fastest window's median.
-        high_ms: the slowest window's median.
+        median_ms: median of the windows' times; a window's time is the plan's percentile of its runs.
+        low_ms: the fastest window's time.
+        high_ms: the slowest window's time.
         windows: clock readings of single runs, in nanoseconds, one tuple a window.
         environment: versions, device and load.
     """
@@ -95,13 +93,15 @@ class Calibration:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, windows: Sequence[Sequence[int]], environment: Mapping[str, str]) -> Calibration:
+    def of(
+        cls, windows: Sequence[Sequence[int]], environment: Mapping[str, str], percentile: float = MEDIAN
+    ) -> Calibration:
         """Summarise windows of clock readings in nanoseconds."""
-        medians_ms = [statistics.median(window) / 1e6 for window in windows]
+        times_ms = [quantile(window, percentile) / 1e6 for window in windows]
         return cls(
-            median_ms=statistics.median(medians_ms),
-            low_ms=min(medians_ms),
-            high_ms=max(medians_ms),
+            median_ms=statistics.median(times_ms),
+            low_ms=min(times_ms),
+            high_ms=max(times_ms),
             windows=tuple(map(tuple, windows)),
             environment=environment,
         )
@@ -114,25 +114,38 @@ class Meter(Protocol):
         """Time the baseline alone."""
         ...
 
-    def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
-        """Time a flavoured ONNX file against the baseline.
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Time a runtime's own file against the baseline.
+
+        Args:
+            artefact: the file, as the runtime's `convert` made it.
+            plan: how long to measure.
+            runtime: what serves it; None takes the baseline's runtime.
+            timeout_s: seconds after which it is given up.
 
         Raises:
-            InfeasibleError: it cannot be built, or its process crashed, failed or outlived `timeout_s`.
+            InfeasibleError: it cannot be built, or its process crashed, failed, ate memory or was too slow.
         """
+        ...
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return the bytes of memory at the peak of a fresh process that serves a file; None where it cannot tell."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProcessMeter:
-    """Measures in one fresh process a call, while it holds the machine's lock.
+    """Measures in one fresh process a call, while it holds the devices, and while trainers pause.
 
     Attributes:
-        baseline: the flavoured ONNX file of the unchanged network.
-        runtime: name of the runtime that serves both.
+        baseline: the unchanged network in its runtime's own file.
+        runtime: name of the runtime that serves it.
         inputs: one array an input of the network, in its order, batch first.
         threads: threads of the runtime; one is timed by CPU time, several by wall time.
         baseline_ms: calibrated milliseconds of the baseline; `measure` needs them.
+        percentile: which of a window's run times counts.
     """
 
     baseline: bytes
@@ -140,45 +153,79 @@ class ProcessMeter:
     inputs: Arrays
     threads: int = 1
     baseline_ms: float | None = None
+    percentile: float = MEDIAN
 
     def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
         """Time the baseline alone."""
-        result = self._run({"baseline.onnx": self.baseline}, plan, timeout_s)
-        return Calibration.of([times[0] for times, _ in result["windows"]], result["environment"])
+        result = self._run([(self.runtime, self.baseline)], plan, timeout_s)
+        windows = [times[0] for times, _ in result["windows"]]
+        return Calibration.of(windows, result["environment"], self.percentile)
 
-    def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
-        """Time a flavoured ONNX file against the baseline; see `Meter.measure`."""
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Time a runtime's own file against the baseline; see `Meter.measure`."""
         if self.baseline_ms is None:
             raise ValueError("baseline_ms must be calibrated before a candidate is measured, got None.")
-        result = self._run({"baseline.onnx": self.baseline, "candidate.onnx": artefact}, plan, timeout_s)
+        runtime = runtime or self.runtime
+        result = self._run([(self.runtime, self.baseline), (runtime, artefact)], plan, timeout_s)
         windows = (
-            Window(baseline_ns=tuple(baseline), candidate_ns=tuple(candidate), wall_over_cpu=wall_over_cpu)
-            for (baseline, candidate), wall_over_cpu in result["windows"]
+            Window(baseline_ns=tuple(baseline), candidate_ns=tuple(candidate), contention=contention)
+            for (baseline, candidate), contention in result["windows"]
         )
         return Latency(
             windows=tuple(windows),
             baseline_ms=self.baseline_ms,
-            runtime=self.runtime,
-            clock="cpu" if self.threads == 1 else "wall",
+            runtime=runtime,
+            clock=result["clock"],
             threads=self.threads,
+            percentile=self.percentile,
+            build_s=result["build_s"][-1],
             environment=result["environment"],
         )
 
-    def _run(self, models: Mapping[str, bytes], plan: Plan, timeout_s: float | None) -> dict[str, Any]:
-        """Return what `autocompress.evaluators.timing` makes of the models."""
-        request = {"runtime": self.runtime, "threads": self.threads, "plan": asdict(plan), "parent": os.getpid()}
-        with tempfile.TemporaryDirectory(prefix="autocompress-") as name:
-            directory = Path(name)
-            for file, model in models.items():
-                (directory / file).write_bytes(model)
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return the bytes of memory at the peak of a fresh process; see `Meter.memory`."""
+        from .memory import peak_memory
+
+        name = runtime or self.runtime
+        return peak_memory(name, artefact, self.inputs, threads=self.threads, timeout_s=MEMORY_TIMEOUT_S)
+
+    def _run(self, models: Sequence[tuple[str, bytes]], plan: Plan, timeout_s: float | None) -> dict[str, Any]:
+        """Return what `autocompress.evaluators.timing` makes of the models, each with its runtime's name."""
+        names = [name for name, _ in models]
+        plan = replace(plan, percentile=self.percentile)
+        with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
+            directory = Path(folder)
+            for i, (_, model) in enumerate(models):
+                (directory / f"model{i}").write_bytes(model)
             np.savez(directory / "inputs.npz", *self.inputs)
+            request = {"runtimes": names, "threads": self.threads, "plan": asdict(plan)}
             (directory / "request.json").write_text(json.dumps(request))
-            with _exclusive():
-                _time(directory, self.threads, timeout_s)
+            with off_the_floor(), ExitStack() as held:
+                for device in sorted(
+                    {device_of(name) for name in names}
+                ):  # in one order, so that nobody waits in a ring
+                    held.enter_context(exclusive(device))
+                run(
+                    "autocompress.evaluators.timing",
+                    directory,
+                    threads=self.threads,
+                    timeout_s=timeout_s,
+                    doing="timed",
+                    rung="latency",
+                )
             result: dict[str, Any] = json.loads((directory / "result.json").read_text())
         if "reason" in result:
             raise InfeasibleError(result["reason"], rung=result["rung"])
         return result
+
+
+def device_of(runtime: str) -> str:
+    """Return what a runtime computes on, as the name of its lock."""
+    server = load(runtime)
+    key = getattr(server, "device_key", None)
+    return str(key()) if key is not None else server.capabilities.device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +239,9 @@ class FakeMeter:
         """Return the known time of the baseline."""
         return Calibration.of([(time,) for time in self._windows(self.baseline, plan)], FAKE.describe())
 
-    def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
         """Return the known time of a candidate; see `Meter.measure`."""
         baseline_ns = FAKE.latency_ns(self.baseline)
         return Latency(
@@ -205,59 +254,32 @@ class FakeMeter:
             environment=FAKE.describe(),
         )
 
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return nothing: nothing serves the file."""
+        return None
+
     def _windows(self, artefact: bytes, plan: Plan) -> list[int]:
         time = FAKE.latency_ns(artefact)
         return [time + (i % 3 - 1) * time // 1000 for i in range(1, 1 + plan.min_windows)]
 
 
 def meter_for(
-    runtime: str, *, baseline: bytes, inputs: Arrays, threads: int = 1, baseline_ms: float | None = None
-) -> Meter:
+    runtime: str,
+    *,
+    baseline: bytes,
+    inputs: Arrays,
+    threads: int = 1,
+    baseline_ms: float | None = None,
+    percentile: float = MEDIAN,
+) -> FakeMeter | ProcessMeter:
     """Return the meter of a runtime; the arguments are those of `ProcessMeter`."""
     if runtime == FAKE.name:
         return FakeMeter(baseline=baseline, baseline_ms=baseline_ms)
-    return ProcessMeter(baseline=baseline, runtime=runtime, inputs=inputs, threads=threads, baseline_ms=baseline_ms)
-
-
-@contextmanager
-def _exclusive() -> Iterator[None]:
-    """Hold the machine's lock, whoever else measures here, under whatever user."""
-    path = Path(tempfile.gettempdir(), LOCK)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CREAT, 0o666)
-        with suppress(PermissionError):  # another user was faster
-            os.fchmod(descriptor, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a fork of this process may keep the file open
-        os.close(descriptor)
-
-
-def _time(directory: Path, threads: int, timeout_s: float | None) -> None:
-    """Run the timing process on a directory; if it crashes, fails or hangs, the candidate is infeasible."""
-    log = directory / "stderr.txt"
-    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    with log.open("wb") as stderr:
-        try:
-            status = subprocess.run(
-                [sys.executable, "-m", "autocompress.evaluators.timing", str(directory)],
-                cwd=directory,
-                env={**os.environ, **dict.fromkeys(pools, str(threads))},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                timeout=timeout_s,
-                process_group=0,  # an interrupt from the terminal is for the parent to answer
-            ).returncode
-        except subprocess.TimeoutExpired as error:
-            raise InfeasibleError(f"The model was not timed within {timeout_s:g} s.", rung="latency") from error
-    if status < 0:
-        crash = signal.Signals(-status).name
-        raise InfeasibleError(f"The runtime crashed with {crash} while it was timed.", rung="latency")
-    if status > 0:
-        said = [line for line in log.read_text(errors="replace").splitlines() if line[:1].strip()] or [f"exit {status}"]
-        raise InfeasibleError(f"The runtime failed while it was timed: {said[-1]}", rung="latency")
+    return ProcessMeter(
+        baseline=baseline,
+        runtime=runtime,
+        inputs=inputs,
+        threads=threads,
+        baseline_ms=baseline_ms,
+        percentile=percentile,
+    )

@@ -8,8 +8,25 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 from scipy.special import stdtrit
+
+MEDIAN = 50.0
+"""The percentile that counts unless another is asked for."""
+
+CONTENDED = 1.1
+"""A window above this had others beside it: its wall time, or what all wanted of the cores, is a tenth too much."""
+
+
+def quantile(values: Sequence[float], percentile: float) -> float:
+    """Return a percentile of values, in their unit, between neighbours by their distance.
+
+    >>> quantile([1, 2, 3, 4], 50), quantile([1, 2, 3, 4], 100)
+    (2.5, 4.0)
+    """
+    return float(np.percentile(values, percentile))
 
 
 def half_width(values: Sequence[float]) -> float:
@@ -31,24 +48,24 @@ class Window:
     Attributes:
         baseline_ns: clock readings of single baseline runs, in nanoseconds.
         candidate_ns: clock readings of single candidate runs, in nanoseconds.
-        wall_over_cpu: wall time divided by CPU time over the window; above 1.1 the machine was contended.
+        contention: with one thread wall time over CPU time; with several, the cores that all processes wanted over
+            the cores there are, at least 1. Above `CONTENDED` the machine was contended.
     """
 
     baseline_ns: tuple[int, ...]
     candidate_ns: tuple[int, ...]
-    wall_over_cpu: float = 1.0
+    contention: float = 1.0
 
-    @cached_property
-    def ratio(self) -> float:
-        """Median candidate time over median baseline time."""
-        return statistics.median(self.candidate_ns) / statistics.median(self.baseline_ns)
+    def ratio(self, percentile: float = MEDIAN) -> float:
+        """Return a percentile of the candidate's times over the same of the baseline's."""
+        return quantile(self.candidate_ns, percentile) / quantile(self.baseline_ns, percentile)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
     """How fast a candidate is, as a ratio to the interleaved baseline; the raw times are kept.
 
-    Milliseconds are the ratio times the baseline's calibrated milliseconds.
+    Milliseconds are the ratio times the baseline's calibrated milliseconds. All are of one percentile of the runs.
     The interval is Student's 95 % interval of the mean of the windows' ratios, centred on their median.
 
     >>> windows = tuple(Window(baseline_ns=(100,), candidate_ns=(c,)) for c in (49, 50, 51))
@@ -62,12 +79,14 @@ class Latency:
     runtime: str = "onnxruntime"
     clock: str = "cpu"
     threads: int = 1
+    percentile: float = MEDIAN
+    build_s: float = 0.0
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def ratios(self) -> tuple[float, ...]:
         """One ratio a window."""
-        return tuple(window.ratio for window in self.windows)
+        return tuple(window.ratio(self.percentile) for window in self.windows)
 
     @cached_property
     def ratio(self) -> float:
@@ -101,8 +120,8 @@ class Latency:
 
     @property
     def contended(self) -> bool:
-        """Whether another process took the processor for more than a tenth of the time."""
-        return statistics.median(w.wall_over_cpu for w in self.windows) > 1.1
+        """Whether others disturbed more than half of the windows."""
+        return statistics.median(w.contention for w in self.windows) > CONTENDED
 
     def joined(self, other: Latency) -> Latency:
         """Return both measurements of the same model as one."""
@@ -133,6 +152,12 @@ class Measurement:
         epochs: passes over the training data that the model has had; 0 where training did not make it better.
         parity: largest difference between PyTorch and the runtime, as a share of the outputs' range.
         seconds: wall time spent on each rung.
+        file: name of the file that its runtime serves.
+        low_precision: share of the multiply-accumulates that run on fewer than 32 bits, as the built model tells;
+            None where it was not asked or does not tell.
+        memory_bytes: peak memory of a fresh process that serves it; None before the end of a run.
+        warnings: why a number should not be trusted, or is worse than meant; a sentence each.
+        elsewhere: the same candidate on the study's other runtimes, where it can be served.
     """
 
     accuracy: float
@@ -146,6 +171,16 @@ class Measurement:
     epochs: float = 0.0
     parity: float = 0.0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    file: str = "model.onnx"
+    low_precision: float | None = None
+    memory_bytes: int | None = None
+    warnings: tuple[str, ...] = ()
+    elsewhere: tuple[Measurement, ...] = ()
+
+    @property
+    def everywhere(self) -> tuple[Measurement, ...]:
+        """One measurement a runtime, this one first."""
+        return (self, *self.elsewhere)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,22 +217,34 @@ def from_json(text: str) -> Outcome:
     kind = fields.pop("kind", None)
     if kind not in ("measurement", "infeasible"):
         raise ValueError(f"kind must be 'measurement' or 'infeasible', got {kind!r}")
+    if kind == "measurement":
+        return _measurement(fields)
     if fields.get("latency") is not None:
         fields["latency"] = _latency(fields["latency"])
-    return Measurement(**fields) if kind == "measurement" else Infeasible(**fields)
+    return Infeasible(**fields)
 
 
-def _latency(fields: dict[str, object]) -> Latency:
+def _measurement(fields: dict[str, Any]) -> Measurement:
+    return Measurement(
+        **{
+            **fields,
+            "latency": _latency(fields["latency"]),
+            "warnings": tuple(fields.get("warnings", ())),
+            "elsewhere": tuple(_measurement(other) for other in fields.get("elsewhere", ())),
+        }
+    )
+
+
+def _latency(fields: dict[str, Any]) -> Latency:
     windows = fields.pop("windows")
-    assert isinstance(windows, list)
     return Latency(
         windows=tuple(
             Window(
                 baseline_ns=tuple(w["baseline_ns"]),
                 candidate_ns=tuple(w["candidate_ns"]),
-                wall_over_cpu=w["wall_over_cpu"],
+                contention=w["contention"],
             )
             for w in windows
         ),
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..compressors.pipeline import Compressed
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
+from .exclusive import pause
 from .runtimes import Engine, Source
 
 
@@ -23,7 +24,10 @@ class Served(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the first output for inputs of shape (batch, …)."""
+        pause()
         outputs = self.engine.infer([x.detach().cpu().numpy() for x in inputs])
+        if not outputs:
+            raise InfeasibleError("the runtime's engine is empty: it has no outputs", rung="build")
         return torch.from_numpy(np.ascontiguousarray(outputs[0]))
 
 

@@ -2,123 +2,194 @@
 
     python -m autocompress.evaluators.timing DIRECTORY
 
-reads ``request.json``, ``inputs.npz``, ``baseline.onnx`` and, unless the baseline is timed alone, ``candidate.onnx``;
-it writes ``result.json``.
+reads ``request.json``, ``inputs.npz`` and the model files that the request names; it writes ``result.json``.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
-import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InfeasibleError
+from .exclusive import quiet
 from .latency import Plan, settled
-from .runtimes import load
+from .measurement import CONTENDED, quantile
+from .process import begin
+from .runtimes import Arrays, DeviceEngine, Engine, load
 
-Run = Callable[[], object]
+Stopwatch = Callable[[int], list[int]]
+"""Runs a model so many times, after one run that is not counted, and returns each run's nanoseconds."""
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """What is read around a run, and what tells whether the processor was ours; both in nanoseconds."""
+    """What is read around a run, and around a window; all in nanoseconds."""
 
     run: Callable[[], int]
-    cpu: Callable[[], int]
+    cpu: Callable[[], int] = time.process_time_ns
 
     @classmethod
     def of(cls, threads: int) -> Clocks:
-        """Return CPU time of this thread for one thread, wall time for several."""
-        if threads == 1:
-            return cls(time.thread_time_ns, time.thread_time_ns)
-        return cls(time.perf_counter_ns, time.process_time_ns)
+        """Return CPU time for one thread, of the whole process as some runtimes have a thread of their own; else wall.
+
+        CPU time says nothing of several threads, which wait for each other.
+        """
+        return cls(time.process_time_ns if threads == 1 else time.perf_counter_ns)
+
+    def stopwatch(self, engine: Engine, inputs: Arrays) -> Stopwatch:
+        """Return what times an engine: the device's own clock where it has one, else this one."""
+        if isinstance(engine, DeviceEngine):
+            device = engine
+            return lambda runs: device.device_ns(inputs, runs)
+
+        def watch(runs: int) -> list[int]:
+            times = []
+            engine.infer(inputs)  # meets the caches that another model has left
+            for _ in range(runs):
+                start = self.run()
+                engine.infer(inputs)
+                times.append(self.run() - start)
+            return times
+
+        return watch
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """The times of one window: one tuple of nanoseconds a model, and wall time over CPU time."""
+    """The times of one window: one tuple of nanoseconds a model, and how much others disturbed it.
+
+    Attributes:
+        contention: see `Window.contention`.
+
+    """
 
     times_ns: tuple[tuple[int, ...], ...]
-    wall_over_cpu: float
+    contention: float
 
-    @property
-    def estimate(self) -> float:
-        """Median of the last model over that of the first; of a single model, its median in nanoseconds."""
-        medians = [statistics.median(times) for times in self.times_ns]
-        return medians[-1] / medians[0] if len(medians) > 1 else float(medians[0])
+    def estimate(self, percentile: float) -> float:
+        """Return the last model's time over the first's; of a single model, its time in nanoseconds."""
+        first, *_, last = (1.0, *(quantile(times, percentile) for times in self.times_ns))[-2:]
+        return last / first
 
 
-def time_window(runs: Sequence[Run], plan: Plan, clocks: Clocks) -> Stretch:
-    """Time the models in turns, a block each; the first run after each switch is not counted.
+def time_window(watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1) -> Stretch:
+    """Time the models in turns, a block each.
 
     The window ends with the first whole turn after `plan.min_runs` runs of each model and `plan.min_window_s`.
     """
-    times: list[list[int]] = [[] for _ in runs]
-    wall, cpu = time.perf_counter_ns(), clocks.cpu()
-    while len(times[0]) < plan.min_runs or time.perf_counter_ns() - wall < plan.min_window_s * 1e9:
-        for run, taken in zip(runs, times, strict=True):
-            run()
-            for _ in range(plan.block):
-                start = clocks.run()
-                run()
-                taken.append(clocks.run() - start)
-    wall, cpu = time.perf_counter_ns() - wall, clocks.cpu() - cpu
-    return Stretch(tuple(map(tuple, times)), wall / cpu)
+    times: list[list[int]] = [[] for _ in watches]
+    start = _Usage.now()
+    while len(times[0]) < plan.min_runs or time.perf_counter_ns() - start.wall < plan.min_window_s * 1e9:
+        for watch, taken in zip(watches, times, strict=True):
+            taken += watch(plan.block)
+    return Stretch(tuple(map(tuple, times)), _Usage.now().contention_since(start, threads))
 
 
-def time_windows(runs: Sequence[Run], plan: Plan, clocks: Clocks) -> list[Stretch]:
-    """Warm the models up, then time windows apart from each other until they are enough."""
-    for run in runs:
-        for _ in range(plan.warmup):
-            run()
+def time_windows(watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1) -> tuple[list[Stretch], int]:
+    """Warm the models up, then time windows apart from each other until they are enough.
+
+    A window that others disturbed is measured again, at most half of `plan.max_windows` times in all.
+
+    Returns:
+        The windows, and how many were measured again.
+    """
+    for watch in watches:
+        watch(plan.warmup)
     windows: list[Stretch] = []
-    while not settled([window.estimate for window in windows], plan):
-        if windows:
+    again = 0
+    while not settled([window.estimate(plan.percentile) for window in windows], plan):
+        if windows or again:
             time.sleep(plan.gap_s)
-        windows.append(time_window(runs, plan, clocks))
-    return windows
+        window = time_window(watches, plan, threads=threads)
+        if window.contention > CONTENDED and again < plan.max_windows // 2:
+            again += 1
+        else:
+            windows.append(window)
+    return windows, again
 
 
-def serve(directory: Path, *, runtime: str, threads: int, plan: Plan) -> dict[str, object]:
-    """Time the models of a directory; return the fields of its ``result.json``.
+@dataclass(frozen=True)
+class _Usage:
+    """Readings at one moment, in nanoseconds: wall time, this process's CPU time, all processes' CPU time."""
+
+    wall: int
+    cpu: int
+    machine: int | None
+
+    @classmethod
+    def now(cls) -> _Usage:
+        return cls(time.perf_counter_ns(), time.process_time_ns(), _busy_ns())
+
+    def contention_since(self, start: _Usage, threads: int) -> float:
+        wall, cpu = self.wall - start.wall, self.cpu - start.cpu
+        if threads == 1:
+            return wall / max(cpu, 1)
+        if self.machine is None or start.machine is None:
+            return 1.0
+        others = max(0.0, (self.machine - start.machine - cpu) / wall)
+        return max(1.0, (others + threads) / max(threads, os.cpu_count() or 1))
+
+
+def _busy_ns() -> int | None:
+    """Return the CPU time of all processes since boot, where the system tells."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+    return (user + nice + system + irq + softirq + steal) * 10**9 // os.sysconf("SC_CLK_TCK")
+
+
+def serve(directory: Path, request: Mapping[str, object]) -> dict[str, object]:
+    """Time the models of a request; return the fields of its ``result.json``.
 
     Raises:
-        InfeasibleError: the runtime refuses a model.
+        InfeasibleError: a runtime refuses a model.
     """
-    server = load(runtime)
+    threads, plan = int(str(request["threads"])), Plan(**request["plan"])  # type: ignore[arg-type]
+    names: Sequence[str] = request["runtimes"]  # type: ignore[assignment]
+    servers = [load(name) for name in names]
     with np.load(directory / "inputs.npz") as arrays, ExitStack() as stack:
         inputs = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-        models = [path for name in ("baseline", "candidate") if (path := directory / f"{name}.onnx").exists()]
-        engines = [stack.enter_context(server.build(path.read_bytes(), threads=threads)) for path in models]
-        runs = [partial(engine.infer, inputs) for engine in engines]
-        before = _conditions()
-        windows = time_windows(runs, plan, Clocks.of(threads))
-        after = _conditions()
-    preempted = int(after["preempted"]) - int(before["preempted"])
+        engines, build_s = [], []
+        for i, server in enumerate(servers):
+            started = time.perf_counter()
+            engines.append(stack.enter_context(server.build((directory / f"model{i}").read_bytes(), threads=threads)))
+            build_s.append(time.perf_counter() - started)
+        clocks = Clocks.of(threads)
+        watches = [clocks.stopwatch(engine, inputs) for engine in engines]
+        with quiet() as alone:
+            before = _conditions()
+            windows, again = time_windows(watches, plan, threads=threads)
+            after = _conditions()
+        device = [engine for engine in engines if isinstance(engine, DeviceEngine)]
+        device_conditions = {k: v for engine in device for k, v in engine.conditions().items()}
     return {
-        "windows": [(window.times_ns, window.wall_over_cpu) for window in windows],
+        "windows": [(window.times_ns, window.contention) for window in windows],
+        "clock": "device" if device else "cpu" if threads == 1 else "wall",
+        "build_s": build_s,
         "environment": {
-            **server.describe(),
+            **{k: v for server in servers for k, v in server.describe().items()},
+            **device_conditions,
             "threads": str(threads),
             "nice": str(os.nice(0)),
+            "trainers_paused": "yes" if alone else "no",
+            "windows_measured_again": str(again),
             "started": before["time"],
             "finished": after["time"],
             "load_before": before["load"],
             "load_after": after["load"],
-            "involuntary_switches": str(preempted),
+            "involuntary_switches": str(int(after["preempted"]) - int(before["preempted"])),
         },
     }
 
@@ -132,22 +203,12 @@ def _conditions() -> Mapping[str, str]:
     }
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends; the check covers a parent that ended before."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit("The process that asked for this measurement has ended.")
-
-
 def main(directory: Path) -> None:
     """Serve the request of a directory."""
-    request = json.loads((directory / "request.json").read_text())
-    _die_with(request["parent"])
+    begin()
     result: dict[str, object]
     try:
-        result = serve(directory, runtime=request["runtime"], threads=request["threads"], plan=Plan(**request["plan"]))
+        result = serve(directory, json.loads((directory / "request.json").read_text()))
     except InfeasibleError as error:
         result = {"reason": error.reason, "rung": error.rung}
     (directory / "result.json").write_text(json.dumps(result))

@@ -14,7 +14,7 @@ from ..evaluators import runtimes
 from . import rundir as run_directory
 from .drive import Driver, Interrupted, Interrupts
 from .finals import Finals, as_found, finalists
-from .front import Model, ParetoFront, select
+from .front import Model, ParetoFront, everywhere, select
 from .options import Options, parse_latency
 from .progress import Progress, Silent
 from .report import files
@@ -76,9 +76,16 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     """
     progress = progress or Silent()
     started = time.monotonic()
-    runtime = runtimes.load(options.runtime)
-    runtime.describe()  # tells at once where the runtime's package is missing
-    identity = {"study": name, "runtime": options.runtime, "threads": str(options.threads)}
+    servers = [runtimes.load(runtime) for runtime in options.runtimes]
+    for server in servers:
+        server.describe()  # tells at once where the runtime's package is missing
+    identity = {
+        "study": name,
+        "runtime": ", ".join(server.name for server in servers),
+        "threads": str(options.threads),
+        "batch": str(options.batch or "as in the task"),
+        "percentile": f"{options.percentile:g}",
+    }
     run_directory.check(options.out, identity)
     from .storage import close_storage, open_storage
     from .store import Store
@@ -95,7 +102,7 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
         pickled(task)  # tells before anything is measured
     with closing(RunDirectory(options.out, identity)) as rundir:
         try:
-            prepared = prepare(task, runtime, rundir, threads=options.threads, progress=progress)
+            prepared = prepare(task, servers, rundir, options, progress)
         except UsageError:
             if rundir.fresh:  # what was begun with a network that will not do is in the way of the mended one
                 rundir.discard()
@@ -196,7 +203,21 @@ def assemble(models: list[Model], prepared: Prepared, target_ms: float) -> Paret
     baseline = next((m for m in models if m.role == BASELINE), None)
     if baseline is None:
         raise AutocompressError("the baseline was not measured yet, so there is nothing to compare to")
-    others = [m for m in models if m.role != BASELINE]
+    front = _front(baseline, everywhere(m for m in models if m.role != BASELINE), prepared, target_ms)
+    names = [measured.latency.runtime for measured in baseline.measurement.everywhere]
+    if len(names) < 2:
+        return front
+    measured = everywhere(models)
+    portfolio = []
+    for name in names:
+        here = [m for m in measured if m.measurement.latency.runtime == name]
+        alone = next(m for m in here if m.role == BASELINE)
+        portfolio.append(_front(alone, [m for m in here if m.role != BASELINE], prepared, target_ms))
+    return replace(front, portfolio=tuple(portfolio))
+
+
+def _front(baseline: Model, others: list[Model], prepared: Prepared, target_ms: float) -> ParetoFront:
+    """Return the front of models beside a baseline."""
     chosen = [others[i] for i in select([m.measurement for m in others], target_ms)]
     front = ParetoFront(
         target_ms=target_ms,

@@ -136,7 +136,7 @@ class Finals:
             candidate=model.candidate,
             epochs=epochs if compresses(model.candidate) else 0.0,
             seed=self.options.seed,
-            latency=model.measurement.latency,
+            latencies=tuple(measured.latency for measured in model.measurement.everywhere),
             test=True,
             timeout_s=10 * self.options.trial_timeout_s,
         )
@@ -146,34 +146,76 @@ class Finals:
 
         The models take turns, a fresh process each time, so that the windows of one are far apart.
         """
-        latencies: dict[str, Latency] = {}
-        waiting = list(models)
+        waiting = [_Careful(model, measured) for model in models for measured in trained[model.id].everywhere]
+        measured: dict[str, list[Measurement]] = {model.id: [] for model in models}
         done: dict[str, Measurement] = {}
         while waiting:
-            for number, model in enumerate(list(waiting)):
-                left = f"{len(models) - len(done)} of {len(models)} models left"
-                self.progress.notice(f"measuring carefully · {left} · model {number + 1} of this round")
+            for number, turn in enumerate(list(waiting)):
+                model = turn.model
+                self.progress.notice(f"measuring carefully · {len(waiting)} left · {number + 1} of this round")
                 try:
                     with self.interrupts.safe():
-                        latency = self.meter.measure((self.rundir.path / model.path / "model.onnx").read_bytes(), ROUND)
+                        turn.add(self.meter, self.rundir.path)
+                        if not turn.settled:
+                            continue
+                        measured[model.id].append(turn.complete(self.meter, self.rundir.path))
                 except InfeasibleError as error:
-                    self.progress.milestone(f"model {model.id} failed at the end: {error.reason}")
-                    waiting.remove(model)
-                    continue
-                before = latencies.get(model.id)
-                latencies[model.id] = latency if before is None else latency.joined(before)
-                if settled(latencies[model.id].ratios, CAREFUL):
-                    waiting.remove(model)
-                    done[model.id] = self._complete(model, trained[model.id], latencies[model.id])
+                    self.progress.milestone(f"model {model.id} failed on {turn.runtime} at the end: {error.reason}")
+                waiting.remove(turn)
+                if measured[model.id] and all(other.model is not model for other in waiting):
+                    done[model.id] = _together(measured[model.id])
+                    self._write(model, done[model.id])
         return done
-
-    def _complete(self, model: Model, trained: Measurement, latency: Latency) -> Measurement:
-        measurement = replace(trained, latency=latency, rung="final")
-        self._write(model, measurement)
-        return measurement
 
     def _write(self, model: Model, measurement: Measurement) -> None:
         write_atomically(self.rundir.path / model.path / RECORD, to_json(measurement).encode())
+
+
+class _Careful:
+    """A model on one runtime, in the careful measurement."""
+
+    def __init__(self, model: Model, measured: Measurement) -> None:
+        self.model = model
+        self.measured = measured
+        self.latency: Latency | None = None
+
+    @property
+    def runtime(self) -> str:
+        return self.measured.latency.runtime
+
+    @property
+    def settled(self) -> bool:
+        return self.latency is not None and settled(self.latency.ratios, CAREFUL)
+
+    def add(self, meter: Meter, folder: Path) -> None:
+        """Measure for one more round."""
+        latency = meter.measure(self._file(folder), ROUND, runtime=self.runtime)
+        self.latency = latency if self.latency is None else latency.joined(self.latency)
+
+    def complete(self, meter: Meter, folder: Path) -> Measurement:
+        """Return the measurement with its careful latency and its memory."""
+        assert self.latency is not None
+        warnings = self.measured.warnings
+        if self.latency.contended:
+            warnings = (*warnings, f"other programs ran while it was timed on {self.runtime}")
+        memory_bytes = meter.memory(self._file(folder), runtime=self.runtime)
+        return replace(
+            self.measured,
+            latency=self.latency,
+            rung="final",
+            memory_bytes=memory_bytes,
+            warnings=warnings,
+            elsewhere=(),
+        )
+
+    def _file(self, folder: Path) -> bytes:
+        return (folder / self.model.path / self.measured.file).read_bytes()
+
+
+def _together(measured: Sequence[Measurement]) -> Measurement:
+    """Return the fastest of a model's measurements, with the others elsewhere."""
+    first, *others = sorted(measured, key=lambda m: m.latency.median_ms)
+    return replace(first, elsewhere=tuple(others))
 
 
 def read_record(folder: Path) -> Measurement | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,6 +96,7 @@ class ParetoFront:
         obvious: what anyone would have tried first.
         floor_ms: latency of the fastest network that the space can express.
         reasons: what holds the network back, where nothing meets the target.
+        portfolio: where a study has several runtimes, the front on each of them alone.
 
     """
 
@@ -105,6 +106,13 @@ class ParetoFront:
     obvious: tuple[Model, ...] = ()
     floor_ms: float | None = None
     reasons: tuple[str, ...] = ()
+    portfolio: tuple[ParetoFront, ...] = ()
+
+    @property
+    def runtime(self) -> str:
+        """The runtimes of the front, or of the baseline where the front is empty, separated by commas."""
+        models = self.models or (self.baseline,)
+        return ", ".join(dict.fromkeys(model.measurement.latency.runtime for model in models))
 
     @property
     def meets_target(self) -> bool:
@@ -124,7 +132,7 @@ class ParetoFront:
     def tied(self, model: Model) -> tuple[str, ...]:
         """Return the ids of the front's other models whose latency interval overlaps this one's."""
         latency = model.measurement.latency
-        return tuple(m.id for m in self.models if m.id != model.id and m.measurement.latency.tied(latency))
+        return tuple(m.id for m in self.models if m != model and m.measurement.latency.tied(latency))
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the baseline and the front as a table, one row a model."""
@@ -137,6 +145,7 @@ def _row(model: Model, target_ms: float) -> dict[str, object]:
     measured = model.measurement
     return {
         "id": model.id,
+        "runtime": measured.latency.runtime,
         "meets_target": measured.latency.meets(target_ms),
         "latency_ms": round(measured.latency.median_ms, 4),
         "latency_low_ms": round(measured.latency.low_ms, 4),
@@ -147,9 +156,22 @@ def _row(model: Model, target_ms: float) -> dict[str, object]:
         "size_bytes": measured.size_bytes,
         "params": measured.params,
         "macs": measured.macs,
+        "memory_bytes": measured.memory_bytes,
+        "low_precision": None if measured.low_precision is None else round(measured.low_precision, 4),
         "rung": measured.rung,
         "path": model.path,
+        "file": measured.file,
+        "warnings": "; ".join(measured.warnings),
     }
+
+
+def everywhere(models: Iterable[Model]) -> list[Model]:
+    """Return models once for each runtime that they were measured on."""
+    return [
+        replace(model, measurement=replace(measured, elsewhere=()))
+        for model in models
+        for measured in model.measurement.everywhere
+    ]
 
 
 def objectives(measurement: Measurement) -> tuple[float, float, float]:

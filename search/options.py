@@ -54,7 +54,7 @@ class Options:
     Attributes:
         target_ms: the latency that a model must meet.
         out: the run directory.
-        runtime: what serves the models, and times them.
+        runtimes: what serves the models, and times them; milliseconds are told by the first one's baseline.
         trials: how many trials the study has when it is done.
         time_budget_s: seconds after which no trial is begun; None for no limit.
         trial_timeout_s: seconds after which one trial is given up.
@@ -62,6 +62,8 @@ class Options:
         sampler: where candidates come from after the warm start.
         seed: of everything random.
         threads: threads that a served model may use.
+        batch: examples that are served at a time; None takes the task's.
+        percentile: which of the run times must meet the target; 50 is the median.
         storage: URL of the database that holds the study; None keeps it in the run directory.
         epochs: passes over the training data in a trial; None takes the task's.
         final_epochs: passes for each model of the front; None takes the task's.
@@ -73,7 +75,7 @@ class Options:
 
     target_ms: float
     out: Path
-    runtime: str = "onnxruntime"
+    runtimes: tuple[str, ...] = ("onnxruntime",)
     trials: int = 24
     time_budget_s: float | None = None
     trial_timeout_s: float = 1800.0
@@ -81,6 +83,8 @@ class Options:
     sampler: str = "mutation"
     seed: int = 0
     threads: int = 1
+    batch: int | None = None
+    percentile: float = 50.0
     storage: str | None = None
     epochs: float | None = None
     final_epochs: float | None = None
@@ -92,6 +96,12 @@ class Options:
             value = getattr(self, name)
             if value < least:
                 raise UsageError(f"--{name} must be {least} or more; got {value}.")
+        if len(set(self.runtimes)) < max(1, len(self.runtimes)):
+            raise UsageError(f"--runtime must name one runtime or several different ones; got {list(self.runtimes)}.")
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"--batch must be 1 or more; got {self.batch}.")
+        if not 1 <= self.percentile <= 99:
+            raise UsageError(f"--percentile must be between 1 and 99; got {self.percentile:g}.")
         for name in ("epochs", "final_epochs"):
             value = getattr(self, name)
             if value is not None and value < 0:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
 
 from ..compressors.graph import inspect
-from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
+from ..compressors.pipeline import compress, space_of, supplies_of
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError, RunDirectoryError, StudyError
+from ..evaluators.isolated import engine
 from ..evaluators.latency import Calibration, Meter, meter_for
 from ..evaluators.runtimes import Runtime
 from ..evaluators.served import Served, parity, source_of
 from ..spaces.candidate import Candidate
+from ..spaces.capabilities import Capabilities
 from ..spaces.space import Space
 from ..studies.task import Task
+from .options import Options
 from .profile import Profile, profile
 from .progress import Progress
 from .rundir import RunDirectory, write_atomically
@@ -35,7 +40,9 @@ class Prepared:
     meter: Meter
 
 
-def prepare(task: Task, runtime: Runtime, rundir: RunDirectory, *, threads: int, progress: Progress) -> Prepared:
+def prepare(
+    task: Task, runtimes: Sequence[Runtime], rundir: RunDirectory, options: Options, progress: Progress
+) -> Prepared:
     """Export and measure the baseline, and profile the network; what an earlier run found is used again.
 
     Raises:
@@ -45,10 +52,11 @@ def prepare(task: Task, runtime: Runtime, rundir: RunDirectory, *, threads: int,
     notice = progress.notice
     if not _same_weights(task, rundir.path / "baseline" / "original.safetensors"):
         progress.milestone("the network's weights are not those this run was begun with; the run's own are used")
-    supplies = supplies_of(task)
+    runtime = runtimes[0]
+    supplies = supplies_of(task, options.batch)
     notice("finding layers and groups")
     network = inspect(task.model, task.examples, keep=task.keep)
-    space = space_of(network, runtime.capabilities)
+    space = space_of(network, _together([runtime.capabilities for runtime in runtimes]))
     if not any(choice.neutral is not None for choice in space.choices):
         raise StudyError(
             "a network must have a Conv2d or Linear layer that may be compressed; this one has none. "
@@ -56,13 +64,15 @@ def prepare(task: Task, runtime: Runtime, rundir: RunDirectory, *, threads: int,
         )
     notice("exporting the baseline")
     try:
-        baseline = _baseline(task, supplies, runtime)
+        baseline = compress(task, Candidate(), supplies, epochs=0)
         artefact = runtime.convert(source_of(baseline, supplies))
+        with engine(runtime, artefact, threads=1) as built:
+            parity(baseline.model, Served(built), supplies.calibration[:1], quantized=False)
         found = _load(rundir.path / "profile.json", space)
         if found is None:
             notice("calibrating the baseline's latency")
-            calibration = _meter(runtime, artefact, supplies, threads).calibrate()
-            meter = _meter(runtime, artefact, supplies, threads, calibration.median_ms)
+            calibration = _meter(runtime, artefact, supplies, options).calibrate()
+            meter = _meter(runtime, artefact, supplies, options, calibration.median_ms)
             found = profile(task, supplies, network, space, baseline, runtime, calibration, meter, notice)
             _save(found, space, calibration, rundir)
     except InfeasibleError as error:
@@ -70,23 +80,31 @@ def prepare(task: Task, runtime: Runtime, rundir: RunDirectory, *, threads: int,
             f"the unchanged network must be exported, served and timed before anything is compared to it; "
             f"it cannot: {error.reason}"
         ) from error
-    meter = _meter(runtime, artefact, supplies, threads, found.baseline_ms)
-    ladder = Ladder(task, supplies, runtime, meter, rundir.path)
+    meter = _meter(runtime, artefact, supplies, options, found.baseline_ms)
+    ladder = Ladder(task, supplies, runtimes, meter, rundir.path)
     return Prepared(space=space, profile=found, ladder=ladder, meter=meter)
 
 
+def _together(tables: Sequence[Capabilities]) -> Capabilities:
+    """Return what at least one runtime can do; channels as all of them like them."""
+    return replace(
+        tables[0],
+        bits=tuple(sorted({bits for table in tables for bits in table.bits}, reverse=True)),
+        channel_multiple=math.lcm(*(table.channel_multiple for table in tables)),
+    )
+
+
 def _meter(
-    runtime: Runtime, artefact: bytes, supplies: Supplies, threads: int, baseline_ms: float | None = None
+    runtime: Runtime, artefact: bytes, supplies: Supplies, options: Options, baseline_ms: float | None = None
 ) -> Meter:
-    inputs = [x.numpy() for x in supplies.examples]
-    return meter_for(runtime.name, baseline=artefact, inputs=inputs, threads=threads, baseline_ms=baseline_ms)
-
-
-def _baseline(task: Task, supplies: Supplies, runtime: Runtime) -> Compressed:
-    baseline = compress(task, Candidate(), supplies, epochs=0)
-    with runtime.build(runtime.convert(source_of(baseline, supplies)), threads=1) as engine:
-        parity(baseline.model, Served(engine), supplies.calibration[:1], quantized=False)
-    return baseline
+    return meter_for(
+        runtime.name,
+        baseline=artefact,
+        inputs=[x.numpy() for x in supplies.examples],
+        threads=options.threads,
+        baseline_ms=baseline_ms,
+        percentile=options.percentile,
+    )
 
 
 def _same_weights(task: Task, path: Path) -> bool:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,11 @@ import numpy as np
 
 from ..errors import InfeasibleError
 from ..evaluators.evaluator import Request
+from ..evaluators.exclusive import pause, training
+from ..evaluators.isolated import engine
 from ..evaluators.latency import SEARCH, Meter
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome
-from ..evaluators.runtimes import Runtime
+from ..evaluators.runtimes import Runtime, low_precision, plain
 from ..spaces.candidate import BITS
 from .rundir import write_atomically
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from ..studies.task import Loader, Task
 
 PARITY_BATCHES = 2
+
+LOW_PRECISION_SLACK = 0.05
+"""How much less of the compute than was meant may run in low precision without a warning."""
 
 RUNG = "rung"
 """File in a request's folder that names the rung it is on."""
@@ -40,16 +45,16 @@ class Ladder:
     Args:
         task: the network and its data.
         supplies: example inputs and calibration data.
-        runtime: serves the exported models.
+        runtimes: serve the exported models; the meter's baseline is of the first.
         meter: times them.
         folder: the run directory; each request names its own folder below it.
 
     """
 
-    def __init__(self, task: Task, supplies: Supplies, runtime: Runtime, meter: Meter, folder: Path) -> None:
+    def __init__(self, task: Task, supplies: Supplies, runtimes: Sequence[Runtime], meter: Meter, folder: Path) -> None:
         self.task = task
         self.supplies = supplies
-        self.runtime = runtime
+        self.runtimes = runtimes
         self.meter = meter
         self.folder = folder
 
@@ -57,25 +62,36 @@ class Ladder:
         """Climb the ladder; whatever stops the candidate becomes its reason, never an exception."""
         climb = _Climb(self, request)
         try:
-            return climb.run()
+            with training():
+                return climb.run()
         except InfeasibleError as stop:
-            return Infeasible(reason=stop.reason, rung=stop.rung, latency=climb.latency)
+            return Infeasible(reason=stop.reason, rung=stop.rung, latency=climb.fastest)
         except MemoryError:
-            return Infeasible(reason="it does not fit into memory", rung=climb.rung, latency=climb.latency)
+            return Infeasible(reason="it does not fit into memory", rung=climb.rung, latency=climb.fastest)
         except Exception as error:  # a user's loss, metric or forward may fail in any way
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             climb.folder.mkdir(parents=True, exist_ok=True)
             (climb.folder / "error.txt").write_text(traceback.format_exc())
-            return Infeasible(reason=reason, rung=climb.rung, latency=climb.latency)
+            return Infeasible(reason=reason, rung=climb.rung, latency=climb.fastest)
 
 
 @dataclass(frozen=True)
-class _Built:
-    """A candidate that was built: the network, the file that its runtime serves, how far the two differ."""
+class _Served:
+    """A compressed network in one runtime's own file, and how far that is from PyTorch."""
 
-    compressed: Compressed
+    runtime: Runtime
     artefact: bytes
     parity: float
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A network that was built and scored: one of these for what was not trained, one for what was."""
+
+    compressed: Compressed
+    served: _Served
+    accuracy: float
+    epochs: float
 
 
 class _Climb:
@@ -86,91 +102,176 @@ class _Climb:
         self.request = request
         self.folder = ladder.folder / request.folder
         self.deadline = time.monotonic() + request.timeout_s
-        self.latency = request.latency
+        self.latencies = {latency.runtime: latency for latency in request.latencies}
         self.rung = "build"
         self.seconds: dict[str, float] = {}
 
+    @property
+    def fastest(self) -> Latency | None:
+        """The least latency so far, on whichever runtime."""
+        return min(self.latencies.values(), key=lambda latency: latency.median_ms, default=None)
+
     def run(self) -> Outcome:
-        request, task = self.request, self.ladder.task
-        model = self._build(epochs=0)
-        if self.latency is None:
-            with self._on("latency"):
-                left = max(1.0, self.deadline - time.monotonic())
-                self.latency = self.ladder.meter.measure(model.artefact, SEARCH, timeout_s=left)
-            if request.target_ms is not None and self.latency.low_ms > request.target_ms:
-                raise InfeasibleError(_too_slow(self.latency, request.target_ms), rung="latency")
+        """Return a measurement on each runtime that can serve the candidate in time, the fastest first."""
+        compressed, served = self._build(epochs=0)
+        served = self._in_time(served)
         with self._on("one-shot"):
-            accuracy = one_shot_accuracy = self._score(model.artefact, task.validation)
-        epochs = 0.0
-        if request.epochs:
-            trained = self._build(epochs=request.epochs)
+            best = {it.runtime.name: _Scored(compressed, it, self._score(it, "validation"), 0.0) for it in served}
+        one_shot = {name: scored.accuracy for name, scored in best.items()}
+        if self.request.epochs:
+            compressed, trained = self._build(epochs=self.request.epochs)
             with self._on("accuracy"):
-                trained_accuracy = self._score(trained.artefact, task.validation)
-            if trained_accuracy >= accuracy:
-                model, accuracy, epochs = trained, trained_accuracy, request.epochs
-        test_accuracy = None
-        if request.test and task.test is not None:
-            with self._on("test"):
-                test_accuracy = self._score(model.artefact, task.test)
-        self._keep(model)
-        return Measurement(
-            accuracy=accuracy,
-            latency=self.latency,
-            size_bytes=len(model.artefact),
-            params=model.compressed.params,
-            macs=model.compressed.macs,
-            test_accuracy=test_accuracy,
-            one_shot_accuracy=one_shot_accuracy,
-            rung="trained" if request.test else "short",
-            epochs=epochs,
-            parity=model.parity,
-            seconds=self.seconds,
-        )
+                for it in trained:
+                    if it.runtime.name in best:
+                        accuracy = self._score(it, "validation")
+                        if accuracy >= best[it.runtime.name].accuracy:
+                            best[it.runtime.name] = _Scored(compressed, it, accuracy, self.request.epochs)
+        measurements = [self._measurement(scored, one_shot[name]) for name, scored in best.items()]
+        self._keep(list(best.values()))
+        first, *others = sorted(measurements, key=lambda m: m.latency.median_ms)
+        return replace(first, elsewhere=tuple(others))
 
-    def _build(self, *, epochs: float) -> _Built:
-        """Build the candidate, and check that the runtime computes what PyTorch does."""
+    def _build(self, *, epochs: float) -> tuple[Compressed, list[_Served]]:
+        """Build the candidate for each runtime, and check that it computes what PyTorch does.
+
+        Raises:
+            InfeasibleError: no runtime can serve it; the first one's reason.
+        """
         from ..compressors.pipeline import compress
-        from ..evaluators.served import Served, parity, source_of
 
-        ladder, candidate = self.ladder, self.request.candidate
+        ladder = self.ladder
         with self._on("train" if epochs else "build"):
             compressed = compress(
                 ladder.task,
-                candidate,
+                self.request.candidate,
                 ladder.supplies,
                 epochs=epochs,
                 seed=self.request.seed,
                 deadline=self.deadline,
+                pause=pause,
             )
-            artefact = ladder.runtime.convert(source_of(compressed, ladder.supplies))
-            with ladder.runtime.build(artefact, threads=1) as engine:
-                batches = ladder.supplies.calibration[:PARITY_BATCHES]
-                difference = parity(compressed.model, Served(engine), batches, quantized=bool(candidate[BITS]))
-        return _Built(compressed, artefact, difference)
+            served, reasons = [], []
+            for runtime in ladder.runtimes:
+                try:
+                    served.append(self._serve(compressed, runtime))
+                except InfeasibleError as error:
+                    reasons.append(error)
+        if not served:
+            raise reasons[0]
+        return compressed, served
 
-    def _score(self, artefact: bytes, loader: Loader) -> float:
+    def _serve(self, compressed: Compressed, runtime: Runtime) -> _Served:
+        from ..evaluators.served import Served, parity, source_of
+
+        supplies = self.ladder.supplies
+        pause()
+        artefact = runtime.convert(source_of(compressed, supplies))
+        with engine(runtime, artefact, threads=1) as built:
+            batches = supplies.calibration[:PARITY_BATCHES]
+            difference = parity(compressed.model, Served(built), batches, quantized=bool(self.request.candidate[BITS]))
+        return _Served(runtime, artefact, difference)
+
+    def _in_time(self, served: list[_Served]) -> list[_Served]:
+        """Time a network on each runtime where that is not known, and return it where it is not surely too slow.
+
+        Raises:
+            InfeasibleError: it is too slow everywhere, or cannot be timed anywhere.
+        """
+        target_ms, reasons = self.request.target_ms, []
+        for it in served:
+            if it.runtime.name in self.latencies:
+                continue
+            try:
+                with self._on("latency"):
+                    left = max(1.0, self.deadline - time.monotonic())
+                    latency = self.ladder.meter.measure(it.artefact, SEARCH, runtime=it.runtime.name, timeout_s=left)
+            except InfeasibleError as error:
+                reasons.append(error)
+            else:
+                self.latencies[it.runtime.name] = latency
+        timed = [it for it in served if it.runtime.name in self.latencies]
+        if not timed:
+            raise reasons[0]
+        if target_ms is None:
+            return timed
+        fast = [it for it in timed if self.latencies[it.runtime.name].low_ms <= target_ms]
+        if not fast:
+            assert self.fastest is not None
+            raise InfeasibleError(_too_slow(self.fastest, target_ms), rung="latency")
+        return fast
+
+    def _measurement(self, scored: _Scored, one_shot_accuracy: float) -> Measurement:
+        it, compressed, task = scored.served, scored.compressed, self.ladder.task
+        test_accuracy: float | None = None
+        executed: float | None = None
+        warnings: tuple[str, ...] = ()
+        if self.request.test:
+            if task.test is not None:
+                with self._on("test"):
+                    test_accuracy = self._score(it, "test")
+            executed, warnings = self._executed(scored)
+        return Measurement(
+            accuracy=scored.accuracy,
+            latency=self.latencies[it.runtime.name],
+            size_bytes=len(it.artefact),
+            params=compressed.params,
+            macs=compressed.macs,
+            test_accuracy=test_accuracy,
+            one_shot_accuracy=one_shot_accuracy,
+            rung="trained" if self.request.test else "short",
+            epochs=scored.epochs,
+            parity=it.parity,
+            seconds=self.seconds,
+            file=self._file(it.runtime),
+            low_precision=executed,
+            warnings=warnings,
+        )
+
+    def _executed(self, scored: _Scored) -> tuple[float | None, tuple[str, ...]]:
+        """Return the share of compute that runs in low precision, and a warning where more was meant."""
+        it, meant = scored.served, scored.compressed.low_precision
+        try:
+            kernels = it.runtime.kernels(it.artefact, [x.numpy() for x in self.ladder.supplies.examples])
+        except InfeasibleError:
+            return None, ()
+        if not kernels:
+            return None, ()
+        executed = low_precision(kernels)
+        if executed >= meant - LOW_PRECISION_SLACK:
+            return executed, ()
+        shares = f"{executed:.0%} of its multiply-accumulates run in low precision, {meant:.0%} were meant to"
+        return executed, (f"on {it.runtime.name} {shares}",)
+
+    def _score(self, it: _Served, split: str) -> float:
         from ..evaluators.served import Served
 
-        with self.ladder.runtime.build(artefact, threads=1) as engine:
-            value = float(self.ladder.task.metric(Served(engine), loader))
+        loader: Loader = getattr(self.ladder.task, split)
+        with engine(it.runtime, it.artefact, threads=1) as built:
+            value = float(self.ladder.task.metric(Served(built), loader))
         if not np.isfinite(value):
             raise InfeasibleError(f"the metric is {value}", rung=self.rung)
         return value
 
-    def _keep(self, model: _Built) -> None:
+    def _keep(self, models: Sequence[_Scored]) -> None:
+        """Write the files of a candidate: those of the first runtime for all, and each other's own."""
         from safetensors.torch import save
 
-        folder = self.folder
-        inputs = self.ladder.supplies.calibration[0]
-        with self.ladder.runtime.build(model.artefact, threads=1) as engine:
-            outputs = engine.infer([x.numpy() for x in inputs])[0]
-        write_atomically(folder / "model.onnx", model.artefact)
-        write_atomically(folder / "canonical.onnx", model.compressed.onnx)
+        folder, inputs = self.folder, [x.numpy() for x in self.ladder.supplies.calibration[0]]
+        predictions = {f"input{i}": x for i, x in enumerate(inputs)}
+        for scored in models:
+            it = scored.served
+            with engine(it.runtime, it.artefact, threads=1) as built:
+                predictions[_suffixed("output", it.runtime, self.ladder.runtimes)] = np.asarray(built.infer(inputs)[0])
+            write_atomically(folder / self._file(it.runtime), it.artefact)
+        first = models[0].compressed
+        write_atomically(folder / "canonical.onnx", first.onnx)
         write_atomically(folder / "candidate.json", self.request.candidate.to_json().encode())
-        write_atomically(folder / "model.safetensors", save(model.compressed.state()))
-        arrays = {f"input{i}": x.numpy() for i, x in enumerate(inputs)}
-        np.savez_compressed(folder / "predictions.npz", output=outputs, **arrays)  # type: ignore[arg-type]
+        write_atomically(folder / "model.safetensors", save(first.state()))
+        np.savez_compressed(folder / "predictions.npz", **predictions)  # type: ignore[arg-type]
         (folder / RUNG).unlink(missing_ok=True)
+
+    def _file(self, runtime: Runtime) -> str:
+        return _suffixed("model", runtime, self.ladder.runtimes) + runtime.capabilities.reads[0]
 
     @contextmanager
     def _on(self, rung: str) -> Iterator[None]:
@@ -182,6 +283,13 @@ class _Climb:
             raise InfeasibleError(f"its time of {self.request.timeout_s:g} s was over", rung=rung)
         yield
         self.seconds[rung] = round(self.seconds.get(rung, 0.0) + time.monotonic() - started, 3)
+
+
+def _suffixed(stem: str, runtime: Runtime, runtimes: Sequence[Runtime]) -> str:
+    """Return a name that tells the study's runtimes apart; the first one's is plain."""
+    if runtime.name == runtimes[0].name:
+        return stem
+    return f"{stem}-{plain(runtime.name)}"
 
 
 def _too_slow(latency: Latency, target_ms: float) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ..errors import InfeasibleError, UsageError
 from ..evaluators.evaluator import Evaluator, Request
+from ..evaluators.exclusive import off_the_floor
 from ..evaluators.latency import Meter, Plan
 from ..evaluators.measurement import Infeasible, Latency, Outcome, from_json, to_json
 
@@ -166,8 +167,10 @@ DEVICE = "autocompress_device"
 class _Device:
     """The process that holds the device: it measures for all workers, at normal priority, one at a time."""
 
-    def measure(self, meter: Meter, artefact: bytes, plan: Plan, timeout_s: float | None) -> Latency:
-        return meter.measure(artefact, plan, timeout_s=timeout_s)
+    def measure(
+        self, meter: Meter, artefact: bytes, plan: Plan, runtime: str | None, timeout_s: float | None
+    ) -> Latency:
+        return meter.measure(artefact, plan, runtime=runtime, timeout_s=timeout_s)
 
 
 class _RemoteMeter:
@@ -177,11 +180,15 @@ class _RemoteMeter:
         self._device = device
         self._meter = meter
 
-    def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
         import ray
 
+        asked = self._device.measure.remote(self._meter, artefact, plan, runtime, timeout_s)
         try:
-            latency: Latency = ray.get(self._device.measure.remote(self._meter, artefact, plan, timeout_s))
+            with off_the_floor():
+                latency: Latency = ray.get(asked)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, InfeasibleError):
                 raise error.cause from None

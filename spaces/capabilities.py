@@ -18,6 +18,7 @@ class Capabilities:
         opset: the newest ONNX operator set that it is known to read; None where it reads no ONNX.
         free_batch: whether one built model serves batches of any size; else it has the size of its examples.
         threads: whether the number of threads can be set.
+        isolated: whether its engines live in processes of their own, as they may take a process down with them.
         device: what it computes on, ``cpu`` or ``gpu``; one measurement at a time on each.
 
     """
@@ -29,4 +30,5 @@ class Capabilities:
     opset: int | None = 17
     free_batch: bool = True
     threads: bool = True
+    isolated: bool = False
     device: str = "cpu"

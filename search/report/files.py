@@ -7,6 +7,7 @@ import shutil
 
 from optuna.trial import TrialState
 
+from ...evaluators.runtimes import plain
 from ..front import ParetoFront
 from ..rundir import RunDirectory, write_atomically
 from ..store import Store, outcome
@@ -16,11 +17,14 @@ from .plot import draw
 def write(rundir: RunDirectory, front: ParetoFront, store: Store) -> None:
     """Write ``pareto.csv``, ``trials.csv`` and ``pareto.png``, and delete models that are not on the front any more."""
     write_atomically(rundir.path / "pareto.csv", front.to_pandas().to_csv(index=False).encode())
+    for alone in front.portfolio:
+        name = plain(alone.baseline.measurement.latency.runtime)
+        write_atomically(rundir.path / f"pareto-{name}.csv", alone.to_pandas().to_csv(index=False).encode())
     write_atomically(rundir.path / "trials.csv", _trials(store).encode())
     picture = io.BytesIO()
     draw(front, store.models(), picture)
     write_atomically(rundir.path / "pareto.png", picture.getvalue())
-    kept = {model.path for model in (*front.models, *front.obvious)}
+    kept = {model.path for each in (front, *front.portfolio) for model in (*each.models, *each.obvious)}
     for folder in rundir.models.iterdir() if rundir.models.exists() else ():
         if f"models/{folder.name}" not in kept:
             shutil.rmtree(folder, ignore_errors=True)

@@ -12,13 +12,15 @@ from ..front import Model, ParetoFront
 def render(front: ParetoFront, where: str) -> RenderableType:
     """Return the front as a table, with the recommended model and, where nothing meets the target, the reasons."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for name in ("model", "ms", "95 % range", "faster", "valid", "test", "MB", "meets"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    runtimes = ("runtime",) if front.portfolio else ()
+    for name in ("model", *runtimes, "ms", "95 % range", "faster", "valid", "test", "MB", "meets"):
+        table.add_column(name, justify="left" if name in ("model", "runtime") else "right", no_wrap=True)
     best = front.recommended
     for model in (front.baseline, *(m for m in front.obvious if m not in front.models), *front.models):
         role = model.role if model.role != "front" else model.id
-        mark = "→ " if best is not None and model.id == best.id else "  "
-        table.add_row(mark + role, *_cells(model, front), style="bold" if mark == "→ " else "")
+        mark = "→ " if model == best else "  "
+        named = [model.measurement.latency.runtime for _ in runtimes]
+        table.add_row(mark + role, *named, *_cells(model, front), style="bold" if mark == "→ " else "")
     return Group(table, Text(), *map(Text, _conclusion(front, where)))
 
 
@@ -53,7 +55,18 @@ def _conclusion(front: ParetoFront, where: str) -> list[str]:
             lines.append(f"  Its latency is tied with {', '.join(tied)}: their intervals overlap.")
     else:
         lines = [f"Nothing meets {front.target_ms:g} ms. → {best.id} is the nearest: {gain}.", *front.reasons]
-    return [*lines, f"  Files: {where}/{best.path}/model.onnx · all models: {where}/pareto.csv"]
+    lines += [f"  Warning: {warning}." for warning in measured.warnings]
+    lines += [_alone(each) for each in front.portfolio]
+    return [*lines, f"  Files: {where}/{best.path}/{measured.file} · all models: {where}/pareto.csv"]
+
+
+def _alone(front: ParetoFront) -> str:
+    """Return one line on the best of a runtime by itself."""
+    best, runtime = front.recommended, front.baseline.measurement.latency.runtime
+    if best is None:
+        return f"  On {runtime} alone: nothing could be measured."
+    found = f"{best.id}, {best.measurement.accuracy:.2%} at {best.measurement.latency.median_ms:.2f} ms"
+    return f"  On {runtime} alone: {found}, {'meets' if front.meets_target else 'misses'} the target."
 
 
 def show(front: ParetoFront, where: str, console: Console) -> None:

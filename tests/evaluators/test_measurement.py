@@ -20,7 +20,7 @@ from autocompress.evaluators.measurement import (
 
 TIMES = st.lists(st.integers(1, 10**12), min_size=1, max_size=8).map(tuple)
 FLOATS = st.floats(0, 1e6)
-WINDOWS = st.builds(Window, baseline_ns=TIMES, candidate_ns=TIMES, wall_over_cpu=FLOATS)
+WINDOWS = st.builds(Window, baseline_ns=TIMES, candidate_ns=TIMES, contention=FLOATS)
 LATENCIES = st.builds(
     Latency,
     windows=st.lists(WINDOWS, min_size=1, max_size=4).map(tuple),
@@ -100,8 +100,8 @@ def test_overlapping_intervals_are_tied() -> None:
     assert not slow.tied(fast)
 
 
-def test_contention_shows_in_wall_over_cpu() -> None:
+def test_contention_shows() -> None:
     """Most windows decide, not one of them."""
-    quiet, busy = (Window(baseline_ns=(1,), candidate_ns=(1,), wall_over_cpu=w) for w in (1.0, 1.5))
+    quiet, busy = (Window(baseline_ns=(1,), candidate_ns=(1,), contention=w) for w in (1.0, 1.5))
     assert not Latency(windows=(quiet, quiet, busy), baseline_ms=1.0).contended
     assert Latency(windows=(quiet, busy, busy), baseline_ms=1.0).contended

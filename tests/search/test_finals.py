@@ -49,12 +49,18 @@ class Clock:
         self.turns = 0
         self.interrupt_at = -1
 
-    def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
         """Return the known latency."""
         self.turns += 1
         if self.turns == self.interrupt_at:
             raise Interrupted
         return self.known[artefact]
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return the length of the file."""
+        return len(artefact)
 
 
 @pytest.fixture

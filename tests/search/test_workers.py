@@ -36,9 +36,15 @@ class Refusing:
         """Refuse."""
         raise NotImplementedError
 
-    def measure(self, artefact: bytes, plan: Plan, *, timeout_s: float | None = None) -> Latency:
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
         """Refuse, and tell the priority of the process."""
         raise InfeasibleError(f"the runtime refuses {artefact!r} at niceness {os.nice(0)}", rung="latency")
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Refuse."""
+        raise NotImplementedError
 
 
 class Scripted:

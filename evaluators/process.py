@@ -1,0 +1,87 @@
+"""Processes that may crash, hang or eat memory: whatever runs a model that was not tried before."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import InfeasibleError
+
+MEMORY = "AUTOCOMPRESS_MEMORY"
+"""Environment variable: gigabytes that such a process may have; by default half of the machine's."""
+
+
+def run(module: str, directory: Path, *, threads: int, timeout_s: float | None, doing: str, rung: str) -> None:
+    """Run a module of this package on a directory, in a fresh process, and wait for it.
+
+    Args:
+        module: such as ``autocompress.evaluators.timing``; its process must call `begin` first.
+        directory: its only argument, and its working directory; it leaves its results there.
+        threads: for the pools of the libraries it loads.
+        timeout_s: seconds after which it is killed.
+        doing: what it does to the model, as a participle, for reasons: ``timed``.
+        rung: where the candidate ends if it fails.
+
+    Raises:
+        InfeasibleError: it crashed, failed, ate memory or was too slow.
+    """
+    log = directory / "stderr.txt"
+    with log.open("wb") as stderr:
+        try:
+            status = subprocess.run(
+                [sys.executable, "-m", module, str(directory)],
+                cwd=directory,
+                env={**os.environ, **environment(threads)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                timeout=timeout_s,
+                process_group=0,  # an interrupt from the terminal is for the parent to answer
+            ).returncode
+        except subprocess.TimeoutExpired as error:
+            raise InfeasibleError(f"The model was not {doing} within {timeout_s:g} s.", rung=rung) from error
+    if status:
+        raise InfeasibleError(why(status, log.read_text(errors="replace"), doing), rung=rung)
+
+
+def environment(threads: int) -> Mapping[str, str]:
+    """Return the variables that tell libraries how many threads to have, and who the parent is."""
+    pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {**dict.fromkeys(pools, str(threads)), "AUTOCOMPRESS_PARENT": str(os.getpid())}
+
+
+def why(status: int, stderr: str, doing: str) -> str:
+    """Return one sentence on how a process ended that failed."""
+    said = [line.strip() for line in stderr.splitlines() if line[:1].strip()] or [f"exit {status}"]
+    if "MemoryError" in stderr or "bad_alloc" in stderr:
+        return f"The runtime ran out of memory while the model was {doing}: {said[-1]}"
+    if status < 0:
+        return f"The runtime crashed with {signal.Signals(-status).name} while the model was {doing}."
+    return f"The runtime failed while the model was {doing}: {said[-1]}"
+
+
+def begin() -> None:
+    """Tie this process to the one that started it, and bound its memory."""
+    parent = int(os.environ["AUTOCOMPRESS_PARENT"])
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before
+        raise SystemExit("The process that asked for this one has ended.")
+    limit = memory_limit()
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def memory_limit() -> int:
+    """Return the bytes of memory that a process with a model may have."""
+    gigabytes = os.environ.get(MEMORY)
+    if gigabytes:
+        return int(float(gigabytes) * 1e9)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -1,0 +1,116 @@
+"""Who has the machine: real processes, real locks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from autocompress.evaluators.exclusive import exclusive, off_the_floor, pause, quiet, training
+
+TRAINER = """
+import itertools, sys, time
+from autocompress.evaluators.exclusive import pause, training
+with training():
+    for batch in itertools.count():
+        pause()
+        print(batch, flush=True)
+        time.sleep({batch_s})
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep away from whoever else measures here."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+@contextmanager
+def trainer(batch_s: float = 0.01) -> Iterator[IO[str]]:
+    """Run a process that trains; yield what it says, a line a batch."""
+    code = TRAINER.format(batch_s=batch_s)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            yield process.stdout
+        finally:
+            process.kill()
+
+
+def batches(said: IO[str], seconds: float) -> int:
+    """Return how many batches a trainer has gone through, by reading until a given time."""
+    import select
+
+    end, count = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        if select.select([said], [], [], 0.05)[0]:
+            said.readline()
+            count += 1
+    return count
+
+
+def test_trainers_pause_while_something_is_measured() -> None:
+    """All of them, at their next batch, and they go on afterwards."""
+    with trainer() as one, trainer() as other:
+        with quiet() as alone:
+            assert alone
+            for said in (one, other):
+                batches(said, 0.2)  # what they said before
+                assert batches(said, 0.3) == 0
+        assert batches(one, 2.0) > 0
+        assert batches(other, 2.0) > 0
+
+
+def test_whoever_does_not_make_way_is_told() -> None:
+    """After some patience the measurement begins, and knows that it is not alone."""
+    with trainer(batch_s=3600.0), quiet(patience_s=0.2) as alone:
+        assert not alone
+
+
+def test_a_killed_trainer_leaves_the_floor() -> None:
+    """The kernel lets go."""
+    with trainer(batch_s=3600.0):
+        pass
+    with quiet(patience_s=5.0) as alone:
+        assert alone
+
+
+def test_a_trainer_does_not_wait_for_its_own_measurement() -> None:
+    """It leaves the floor for it, however deep in it is, and is back on it afterwards."""
+    with training(), training():
+        with off_the_floor(), quiet(patience_s=0.2) as alone:
+            assert alone
+        with quiet(patience_s=0.0) as alone:
+            assert not alone
+        pause()
+    with quiet(patience_s=0.0) as alone:
+        assert alone
+
+
+def test_a_device_has_one_holder() -> None:
+    """Another process waits, for the same device only."""
+    code = "from autocompress.evaluators.exclusive import exclusive\nwith exclusive({!r}): print('in', flush=True)"
+
+    def enters(device: str) -> Callable[[], int | None]:
+        return subprocess.Popen([sys.executable, "-c", code.format(device)], stdout=subprocess.DEVNULL).poll
+
+    with exclusive("cpu"):
+        same, other = enters("cpu"), enters("gpu-1")
+        end = time.monotonic() + 60
+        while other() is None:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert same() is None
+    end = time.monotonic() + 60
+    while same() is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
