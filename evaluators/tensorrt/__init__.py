@@ -1,0 +1,1 @@
+"""TensorRT: building engines from ONNX, and running and timing them on a GPU."""
