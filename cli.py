@@ -16,16 +16,17 @@ import typer
 from rich.console import Console
 
 from . import __version__
-from .errors import AutocompressError, UsageError
+from .commands.group import DEFAULT, HELP, INTERRUPTED, MISSES, OK, Group, Unnamed, reported
+from .commands.measure import measure
 
 if TYPE_CHECKING:
     from .search.options import Options
     from .search.progress import Progress
     from .studies.task import Task
 
-MEETS, MISSES, USAGE, INTERRUPTED = 0, 1, 2, 130
+STOPPED = "Interrupted. Nothing that was finished is lost: the same command goes on."
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Group, add_completion=False, pretty_exceptions_enable=False, context_settings=HELP)
 
 
 def _version(wanted: bool) -> None:
@@ -34,29 +35,41 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+@app.command(DEFAULT, cls=Unnamed, context_settings=HELP)
 def compress(
     target_latency: Annotated[str, typer.Option(help="What a model must meet, with a unit: 5ms, 800us.")],
     study: Annotated[
         str, typer.Argument(help="digits, fashion_mnist, a Python file with task(), torchvision:NAME or timm:NAME.")
     ] = "digits",
-    out: Annotated[Path | None, typer.Option(help="Run directory.  [default: runs/STUDY]")] = None,
+    out: Annotated[Path | None, typer.Option(help=r"Run directory. \[default: runs/STUDY]")] = None,
     trials: Annotated[int, typer.Option(help="Trials that the study has when it is done.")] = 24,
     time_budget: Annotated[str | None, typer.Option(help="Begin no trial after this long: 10m, 2h.")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Trials at a time; 0 runs them in this process.  [default: cores, at most 2]")
+        int | None,
+        typer.Option(help=r"Trials at a time; 0 runs them in this process. \[default: cores, at most 2]"),
     ] = None,
-    runtime: Annotated[str, typer.Option(help="What serves the models: onnxruntime.")] = "onnxruntime",
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help=r"What serves the models; may be repeated. \[default: onnxruntime]"),
+    ] = None,
     sampler: Annotated[str, typer.Option(help="mutation, tpe, nsga2 or random.")] = "mutation",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     threads: Annotated[int, typer.Option(help="Threads that a served model may use.")] = 1,
+    batch: Annotated[
+        int | None, typer.Option(help=r"Examples that are served at a time. \[default: the study's]")
+    ] = None,
+    percentile: Annotated[
+        float, typer.Option(help="Of the run times, which must meet the target: 50 is the median.")
+    ] = 50.0,
     data: Annotated[str | None, typer.Option(help="imagefolder:DIR, for torchvision: and timm: models.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the study's data is.")] = None,
     weights: Annotated[Path | None, typer.Option(help="State dict for torchvision: and timm: models.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data in a trial.")] = None,
     final_epochs: Annotated[float | None, typer.Option(help="Passes for each model of the front.")] = None,
     trial_timeout: Annotated[str, typer.Option(help="Give a trial up after this long.")] = "30m",
-    storage: Annotated[str | None, typer.Option(help="Database URL for the study.  [default: in the run]")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help=r"Database URL for the study. \[default: a file in the run]")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -69,13 +82,15 @@ def compress(
         autocompress --target-latency 5ms
 
         autocompress my_study.py --target-latency 800us --trials 100 --workers 4
+
+        autocompress --target-latency 5ms --runtime onnxruntime --runtime openvino
     """
-    with _reported():
+    with reported(STOPPED):
         from .search.options import Options, parse_duration, parse_latency
 
         asked = {
             "target_ms": parse_latency(target_latency),
-            "runtime": runtime,
+            "runtimes": tuple(runtime) if runtime else None,
             "trials": trials,
             "time_budget_s": None if time_budget is None else parse_duration(time_budget, "--time-budget"),
             "trial_timeout_s": parse_duration(trial_timeout, "--trial-timeout"),
@@ -83,6 +98,8 @@ def compress(
             "sampler": sampler,
             "seed": seed,
             "threads": threads,
+            "batch": batch,
+            "percentile": percentile,
             "storage": storage,
             "epochs": epochs,
             "final_epochs": final_epochs,
@@ -114,10 +131,10 @@ def _run(study: str, name: str, options: Options, source: dict[str, Any]) -> int
     except Interrupted as interrupted:
         if interrupted.front is not None:
             show(interrupted.front, str(options.out), output)
-        typer.echo("Interrupted. Nothing that was finished is lost: the same command goes on.", err=True)
+        typer.echo(STOPPED, err=True)
         return INTERRUPTED
     show(front, str(options.out), output)
-    return MEETS if front.meets_target else MISSES
+    return OK if front.meets_target else MISSES
 
 
 @contextmanager
@@ -132,17 +149,7 @@ def _progress() -> Iterator[Progress]:
         yield live
 
 
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn what may end a run into a message and an exit code."""
-    try:
-        yield
-    except AutocompressError as error:
-        typer.echo(f"autocompress: {error}", err=True)
-        raise typer.Exit(USAGE if isinstance(error, UsageError) else MISSES) from error
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. Nothing that was finished is lost: the same command goes on.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+app.command(context_settings=HELP)(measure)
 
 
 def main() -> None:

@@ -1,0 +1,77 @@
+"""A group of commands whose first may be left unnamed, and how any of them ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
+
+from ..errors import AutocompressError, UsageError
+
+OK, MISSES, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+DEFAULT = "compress"
+"""The command that a command line means which names none."""
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class Unnamed(TyperCommand):
+    """The default command: it speaks of itself without a name."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Return the context of a call, as if there were no group."""
+        return super().make_context(parent.info_name if parent else info_name, args, parent=None, **extra)
+
+
+class Group(TyperGroup):
+    """Commands, and one that is meant where the first word is none of them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command's name before anything but another's name and a call for help."""
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the default command's help with the other commands below it."""
+        default = self.commands[DEFAULT]
+        shown = Group(
+            name=self.name,
+            help=default.help,
+            params=[param for param in default.get_params(ctx) if param.name != "help"],
+            callback=default.callback,
+            context_settings=self.context_settings,
+            subcommand_metavar="| COMMAND [ARGS]...",
+            commands={name: command for name, command in self.commands.items() if name != DEFAULT},
+            rich_markup_mode=self.rich_markup_mode,
+        )
+        TyperGroup.format_help(shown, ctx, formatter)
+
+
+@contextmanager
+def reported(interrupted: str = "Interrupted.") -> Iterator[None]:
+    """Turn what may end a command into a message and an exit code."""
+    try:
+        yield
+    except AutocompressError as error:
+        typer.echo(f"autocompress: {error}", err=True)
+        raise typer.Exit(USAGE if isinstance(error, UsageError) else MISSES) from error
+    except KeyboardInterrupt:
+        typer.echo(interrupted, err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def working(console: Console | None = None) -> Iterator[Any]:
+    """Yield what shows a line on a terminal's stderr for as long as work goes on; on no terminal nothing is shown."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("…") as status:
+        yield status.update

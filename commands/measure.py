@@ -1,0 +1,104 @@
+"""The command that measures one model file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from .group import MISSES, OK, reported, working
+
+if TYPE_CHECKING:
+    from ..evaluators.standalone import Report, Row
+
+
+def measure(
+    model: Annotated[Path, typer.Argument(help="A file: .onnx, .tflite, .mnn, .pt (TorchScript) or .plan.")],
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help=r"What serves it; may be repeated. \[default: the first installed that reads it]"
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help=r"Model that ratios are to. \[default: MODEL on the first runtime]")
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SHAPE", help="Of an input: x=1x3x224x224, ids=1x128:int64; may be repeated."),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help=r"Examples at a time. \[default: the file's, or 1]")] = None,
+    threads: Annotated[int, typer.Option(help="Threads that a runtime may use.")] = 1,
+    percentile: Annotated[float, typer.Option(help="Of the run times: 50 is the median.")] = 50.0,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter windows, wider intervals.")] = False,
+    energy: Annotated[bool, typer.Option("--energy", help="Count joules, where the machine does.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, with the raw times.")] = False,
+) -> None:
+    """Measure a model file as a study measures its models: in turns with a reference, in a process of its own.
+
+    Exit code 1: no runtime could serve it.
+
+    Examples:
+        autocompress measure resnet18.onnx
+
+        autocompress measure int8.onnx --reference float.onnx --runtime openvino
+
+        autocompress measure net.pt --input x=1x3x224x224 --threads 2 --json
+    """
+    with reported():
+        from ..evaluators.latency import CAREFUL, SEARCH
+        from ..evaluators.signature import parse_input
+        from ..evaluators.standalone import Conditions, measure_file
+
+        shapes = {value.name: value for value in map(parse_input, input or ())}
+        conditions = Conditions(
+            batch=batch, threads=threads, percentile=percentile, plan=SEARCH if quick else CAREFUL, energy=energy
+        )
+        with working() as notice:
+            report = measure_file(
+                model,
+                runtimes=tuple(runtime or ()),
+                reference=reference,
+                shapes=shapes,
+                conditions=conditions,
+                notice=notice,
+            )
+        if as_json:
+            typer.echo(json.dumps(as_data(report), indent=1))
+        else:
+            from .tables import of_report
+
+            Console(soft_wrap=not sys.stdout.isatty()).print(of_report(report))
+    raise typer.Exit(OK if report.measured else MISSES)
+
+
+def as_data(report: Report) -> dict[str, object]:
+    """Return a report for JSON; the files themselves and the outputs are left out, what is derived is put in."""
+    return {
+        "model": report.model,
+        "reference": report.reference,
+        "reference_runtime": report.reference_runtime,
+        "inputs": [asdict(value) for value in report.inputs],
+        "conditions": asdict(report.conditions),
+        "calibration": None if report.calibration is None else asdict(report.calibration),
+        "runtimes": [_row(row) for row in report.rows],
+    }
+
+
+def _row(row: Row) -> dict[str, object]:
+    latency, serving = row.latency, row.serving
+    data: dict[str, object] = {"runtime": row.runtime, "size_bytes": len(row.artefact), "reason": row.reason}
+    if serving is not None:
+        data |= {name: getattr(serving, name) for name in ("build_s", "peak_bytes", "environment")}
+        data["macs_by_bits"] = dict(serving.macs)
+        data["energy"] = None if serving.energy is None else asdict(serving.energy)
+    if latency is not None:
+        derived = ("ratio", "half_width", "median_ms", "low_ms", "high_ms", "runs", "contended", "ratios")
+        data["latency"] = {**{name: getattr(latency, name) for name in derived}, **asdict(latency)}
+    data["parity"] = None if row.parity is None else asdict(row.parity)
+    return data

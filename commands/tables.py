@@ -1,0 +1,83 @@
+"""What the commands print, in 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..evaluators.standalone import Report, Row
+
+
+def table(*columns: str) -> Table:
+    """Return a plain table; the first column is words, the others are numbers."""
+    made = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for i, name in enumerate(columns):
+        made.add_column(name, justify="right" if i else "left", no_wrap=True)
+    return made
+
+
+def of_report(report: Report) -> RenderableType:
+    """Return what was measured of a file as a table, with what must be known of it below."""
+    energy = report.conditions.energy
+    made = table("runtime", "precision", "ms", "95 % range", "ratio", "RAM MB", "MB", "build s", *["mJ"] * energy)
+    for row in report.rows:
+        made.add_row(row.runtime, *_cells(row), *[_joules(row)] * energy)
+    notes = [f"{row.runtime}: {note}" for row in report.rows for note in _notes(row)]
+    return Group(made, Text(), *map(Text, (*_heading(report), *notes)))
+
+
+def _cells(row: Row) -> list[str]:
+    latency, serving = row.latency, row.serving
+    if serving is None:
+        return []
+    peak = "–" if serving.peak_bytes is None else f"{serving.peak_bytes / 1e6:.0f}"
+    costs = [peak, f"{len(row.artefact) / 1e6:.2f}", f"{serving.build_s:.1f}"]
+    if latency is None:
+        return [_precision(serving.macs), "–", "–", "–", *costs]
+    return [
+        _precision(serving.macs),
+        f"{latency.median_ms:.2f}",
+        f"{latency.low_ms:.2f}–{latency.high_ms:.2f}",
+        f"{latency.ratio:.2f} ±{latency.half_width:.2f}",
+        *costs,
+    ]
+
+
+def _precision(macs: Mapping[int, int]) -> str:
+    """Return the width below 32 bits that does most of the work, with its share of it."""
+    total = sum(macs.values())
+    low = {bits: count for bits, count in macs.items() if bits < 32}
+    if not total or not low:
+        return "32 bit" if total else "–"
+    return f"{max(low, key=low.__getitem__)} bit {sum(low.values()) / total:.0%}"
+
+
+def _joules(row: Row) -> str:
+    energy = row.serving.energy if row.serving else None
+    return "–" if energy is None else f"{energy.joules * 1e3:.1f}"
+
+
+def _heading(report: Report) -> Iterator[str]:
+    how = report.conditions
+    counted = "median" if how.percentile == 50 else f"{how.percentile:g}th percentile"
+    threads = "1 thread" if how.threads == 1 else f"{how.threads} threads"
+    yield f"{', '.join(map(str, report.inputs))} · {threads} · {counted} of the runs"
+    if report.reference_runtime is not None:
+        yield f"Ratios and outputs are to {report.reference} on {report.reference_runtime}."
+
+
+def _notes(row: Row) -> Iterator[str]:
+    if row.reason is not None:
+        yield row.reason
+    if row.parity is not None and row.parity.difference:
+        same = "" if row.parity.agreement is None else f", the same class in {row.parity.agreement:.0%}"
+        yield f"outputs differ by {row.parity.difference:.2%} of their range{same}"
+    elif row.parity is None and row.latency is not None:
+        yield "outputs have other shapes than the reference's"
+    if row.latency is not None and row.latency.contended:
+        yield "contended: others took the processor; measure again when they do not"
+    if row.serving is not None and row.serving.energy is not None:
+        yield f"energy from {row.serving.energy.source}, over {row.serving.energy.runs} runs, idle power included"

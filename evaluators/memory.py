@@ -1,0 +1,29 @@
+"""How much memory a served model needs."""
+
+from __future__ import annotations
+
+from ..errors import UsageError
+from .runtimes import Arrays
+from .serve_once import serve_once
+
+RUNS = 5
+"""Inferences before the peak is read: some runtimes reserve memory only in the first few."""
+
+
+def peak_memory(
+    runtime: str, artefact: bytes, inputs: Arrays, *, threads: int = 1, timeout_s: float | None = None
+) -> int:
+    """Return the most bytes that a process has which loads only a runtime, builds a model and runs it five times.
+
+    The interpreter and the runtime's libraries are part of it, as they are of any process that serves. Memory of a GPU
+    is not: it is the host's that is counted (``VmHWM``).
+
+    Raises:
+        InfeasibleError: the runtime refuses the model, crashes, or takes too long.
+        UsageError: the system does not tell (it is no Linux).
+
+    """
+    serving = serve_once(runtime, artefact, [inputs] * RUNS, threads=threads, timeout_s=timeout_s)
+    if serving.peak_bytes is None:
+        raise UsageError("Peak memory is read from /proc/self/status, which this system does not have: use Linux.")
+    return serving.peak_bytes

@@ -1,0 +1,44 @@
+"""How far the outputs of one runtime are from another's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .runtimes import Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far outputs are from those that are expected.
+
+    Attributes:
+        difference: the largest, as a share of the range of the output it is in; NaN where an output has one.
+        agreement: share of examples with the same largest class; None where the first output is no (batch, classes).
+
+    """
+
+    difference: float
+    agreement: float | None
+
+
+def compare(expected: Sequence[Arrays], actual: Sequence[Arrays]) -> Parity | None:
+    """Compare the outputs of some batches, one array an output each; None where their numbers or shapes differ.
+
+    >>> compare([[np.array([[0.0, 1.0]])]], [[np.array([[0.0, 1.5]])]])
+    Parity(difference=0.5, agreement=1.0)
+    """
+    shapes = [[[array.shape for array in batch] for batch in side] for side in (expected, actual)]
+    if shapes[0] != shapes[1]:
+        return None
+    differences = []
+    for e, a in zip(zip(*expected, strict=True), zip(*actual, strict=True), strict=True):
+        one, other = (np.concatenate([array.ravel() for array in side]).astype(np.float64) for side in (e, a))
+        differences.append(np.abs(one - other).max() / max(np.ptp(one), 1e-12))
+    agreement = None
+    if len(shapes[0][0][0]) == 2 and shapes[0][0][0][1] > 1:
+        same = [e[0].argmax(1) == a[0].argmax(1) for e, a in zip(expected, actual, strict=True)]
+        agreement = float(np.concatenate(same).mean())
+    return Parity(difference=float(np.max(differences)), agreement=agreement)
