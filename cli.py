@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from . import __version__
+from .commands.doctor import doctor
 from .commands.group import DEFAULT, HELP, INTERRUPTED, MISSES, OK, Group, Unnamed, reported
 from .commands.measure import measure
 
@@ -150,6 +151,7 @@ def _progress() -> Iterator[Progress]:
 
 
 app.command(context_settings=HELP)(measure)
+app.command(context_settings=HELP)(doctor)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..evaluators.doctor import IMPORTED, MISSING, Check, Health, Noise
 from ..evaluators.standalone import Report, Row
 
 
@@ -81,3 +82,48 @@ def _notes(row: Row) -> Iterator[str]:
         yield "contended: others took the processor; measure again when they do not"
     if row.serving is not None and row.serving.energy is not None:
         yield f"energy from {row.serving.energy.source}, over {row.serving.energy.runs} runs, idle power included"
+
+
+def of_health(health: Health) -> RenderableType:
+    """Return what the doctor found as a table, with what is missing and what disturbs below."""
+    made = table("runtime", "version", "state", "float32", "INT8", "in INT8", "16 / 1")
+    for check in health.checks:
+        share = "–" if check.int8_share is None else f"{check.int8_share:.0%}"
+        made.add_row(check.runtime, check.version, check.state, *_differences(check), share, _factor(check))
+    legend = ["float32, INT8: difference from PyTorch · 16 / 1: time of 16 examples over 1"]
+    if any(check.state == IMPORTED for check in health.checks):
+        legend.append("imported: not tried, as it is slow to build; --runtime NAME tries it")
+    wrong = [check for check in health.checks if check.reason]
+    reasons = [check.reason if check.state == MISSING else f"{check.runtime} {check.reason}" for check in wrong]
+    return Group(made, *map(Text, (*legend, "", *reasons, *_machine(health))))
+
+
+def _differences(check: Check) -> tuple[str, str]:
+    float32, int8 = (
+        "–" if value is None else f"{value:.2%}" for value in (check.float_difference, check.int8_difference)
+    )
+    return float32, int8
+
+
+def _factor(check: Check) -> str:
+    if len(check.batch_times_ms) < 2:
+        return "–"
+    sixteen, one = check.batch_times_ms
+    return f"{sixteen / one:.1f}"
+
+
+def _machine(health: Health) -> Iterator[str]:
+    it = health.machine
+    yield f"machine: {it['cpu']}, {it['cores']} cores, load {it['load']}, governor {it['governor']}"
+    yield "noise: nothing could be timed" if health.noise is None else _noise(health.noise)
+    yield "energy: " + (
+        ", ".join(f"{device} by {source}" for device, source in health.energy.items())
+        or "neither NVML nor a readable RAPL counter"
+    )
+
+
+def _noise(noise: Noise) -> str:
+    return (
+        f"noise: a model of {noise.milliseconds:.2f} ms against itself {noise.ratio:.3f} ±{noise.half_width:.3f}, "
+        f"worst window {noise.worst:.1%} off, wall / CPU {noise.contention:.2f}"
+    )
