@@ -1,0 +1,171 @@
+"""Makes a .tflite file of a PyTorch network, in a process of its own: the converter is large, slow and may crash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InfeasibleError, MissingRuntimeError
+from ..process import begin, run
+from . import Source
+from .litert import WINDOWS, Operation, operations
+
+TIMEOUT_S = 900.0
+
+PASSES_ON = {"PAD", "RELU", "RESHAPE", "TRANSPOSE"}
+POOLS = {"AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN"}
+MERGES = {"ADD", "CONCATENATION"}
+
+PROGRAM, CALIBRATION, JOB, RESULT = "program.pt2", "calibration.npz", "job.json", "model.tflite"
+
+
+def convert(source: Source, *, runtime: str, dynamic: bool) -> bytes:
+    """Return the network as a .tflite file for the examples' batch size, with floats going in and out.
+
+    Args:
+        source: with a module.
+        runtime: its name, for messages.
+        dynamic: store the weights of all layers in INT8 and round activations as the model runs.
+
+    Raises:
+        MissingRuntimeError: the converter is not installed.
+        InfeasibleError: the network cannot be converted, or not with these layers in INT8.
+    """
+    if not all(find_spec(package) for package in ("litert_torch", "ai_edge_quantizer")):
+        raise MissingRuntimeError(
+            f"--runtime {runtime} needs the packages litert_torch and ai_edge_quantizer to convert a network, which "
+            "are not installed: pip install 'autocompress[litert-convert]'"
+        )
+    with tempfile.TemporaryDirectory(prefix="autocompress-") as name:
+        folder = Path(name)
+        _write_job(source, folder, dynamic)
+        run(__name__, folder, threads=1, timeout_s=TIMEOUT_S, doing="converted", rung="build")
+        return (folder / RESULT).read_bytes()
+
+
+def _write_job(source: Source, folder: Path, dynamic: bool) -> None:
+    import torch
+
+    assert source.module is not None
+    examples = tuple(torch.from_numpy(np.asarray(x)) for x in source.examples)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(torch.export.export(source.module, examples), folder / PROGRAM)
+    except Exception as error:  # whatever a network's code raises when it is traced
+        first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InfeasibleError(f"The network cannot be exported by torch.export: {first_line}.", rung="build") from error
+    weights = {name: source.module.get_parameter(f"{name}.weight") for name in sorted(source.quantized)}
+    layers = {name: fingerprint(weight.detach().numpy()) for name, weight in weights.items()}
+    np.savez(folder / CALIBRATION, *(np.concatenate(batches) for batches in zip(*source.calibration, strict=True)))
+    (folder / JOB).write_text(json.dumps({"layers": layers, "dynamic": dynamic}))
+
+
+def fingerprint(weight: NDArray[np.generic]) -> str:
+    """Return what stays of a weight when its axes are moved about, as converters do."""
+    return hashlib.sha256(np.sort(weight, axis=None).tobytes()).hexdigest()
+
+
+def main(folder: Path) -> None:
+    """Convert the program in a folder; runs in a process of its own."""
+    begin()
+    os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "n"
+    import litert_torch
+    import torch
+
+    job = json.loads((folder / JOB).read_text())
+    program = torch.export.load(folder / PROGRAM)
+    try:
+        artefact = litert_torch.convert(program.module(), program.example_inputs[0]).model_content()
+        if job["dynamic"]:
+            artefact = _dynamic(artefact)
+        elif job["layers"]:
+            with np.load(folder / CALIBRATION) as arrays:
+                artefact = _static(artefact, job["layers"], list(arrays.values()))
+    except Exception as error:  # neither package has errors of its own; what they say after the first line is advice
+        first_line = (str(error).strip().splitlines() or ["it gives no reason"])[0].rstrip(".")
+        raise SystemExit(f"{type(error).__name__}: {first_line}.") from error
+    (folder / RESULT).write_bytes(artefact)
+
+
+def _dynamic(artefact: bytes) -> bytes:
+    from ai_edge_quantizer import quantizer, recipe
+
+    return bytes(quantizer.Quantizer(bytearray(artefact), recipe.dynamic_wi8_afp32()).quantize().quantized_model)
+
+
+def _static(artefact: bytes, layers: Mapping[str, str], inputs: Sequence[NDArray[np.generic]]) -> bytes:
+    """Quantize some layers and what lies between them, with ranges from the least to the largest value seen."""
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import calibrator, quantizer, recipe_manager
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.utils import qsv_utils
+
+    interpreter = Interpreter(model_content=artefact)
+    interpreter.allocate_tensors()
+    chosen = choose(interpreter, layers)
+    manager = recipe_manager.RecipeManager()
+    for operation in chosen:
+        scope = ";".join(tensor["name"] for tensor in operation.outputs)
+        manager.add_static_config(f"^{re.escape(scope)};$", TFLOperationName(operation.kind), 8, 8)
+    ranges = calibrator.Calibrator(artefact, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    ranges.calibrate({"serving_default": list(_batches(interpreter, inputs))}, manager)
+    result = quantizer.Quantizer(bytearray(artefact), manager.get_quantization_recipe())
+    return bytes(result.quantize(ranges.get_model_qsvs()).quantized_model)
+
+
+def choose(interpreter: Any, layers: Mapping[str, str]) -> list[Operation]:
+    """Return the operations of some layers, found by their weights, and those that only pass integers on.
+
+    Args:
+        interpreter: with its tensors allocated.
+        layers: the fingerprint of each layer's weight by its name.
+
+    """
+    every = operations(interpreter)
+    made = {tensor["index"] for operation in every for tensor in operation.outputs}
+    made |= {tensor["index"] for tensor in interpreter.get_input_details()}
+    reads = [{tensor["index"] for tensor in operation.inputs} & made for operation in every]
+    writes = [{tensor["index"] for tensor in operation.outputs} for operation in every]
+    weights = {i: operation.inputs[1]["index"] for i, operation in enumerate(every) if operation.kind in WINDOWS}
+    marks = {i: fingerprint(interpreter.get_tensor(w)) for i, w in weights.items() if w not in made}
+    lost = sorted(name for name, mark in layers.items() if mark not in marks.values())
+    if lost:
+        raise SystemExit(f"LiteRT's converter leaves no layer with the weights of {', '.join(lost)}.")
+    chosen = {i for i, mark in marks.items() if mark in layers.values()}
+    integer = {tensor for i in chosen for tensor in reads[i]}
+    for i in reversed(range(len(every))):  # what only moves the numbers that a quantized layer reads
+        if every[i].kind in PASSES_ON and writes[i] <= integer:
+            integer |= reads[i]
+    for i in range(len(every)):
+        if every[i].kind in PASSES_ON | POOLS | MERGES and reads[i] and reads[i] <= integer:
+            chosen.add(i)
+        if i in chosen:
+            integer |= writes[i]
+    return [every[i] for i in sorted(chosen)]
+
+
+def _batches(interpreter: Any, inputs: Sequence[NDArray[np.generic]]) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """Yield what calibration reads: whole batches of the model's own size, by the names of its inputs."""
+    sources = interpreter.get_input_details()
+    names = interpreter.get_signature_list()["serving_default"]["inputs"]
+    size = int(sources[0]["shape"][0])
+    for start in range(0, len(inputs[0]) - size + 1, size):
+        batch = (x[start : start + size].astype(source["dtype"]) for source, x in zip(sources, inputs, strict=True))
+        yield dict(zip(names, batch, strict=True))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
