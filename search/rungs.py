@@ -111,6 +111,11 @@ class _Climb:
         """The least latency so far, on whichever runtime."""
         return min(self.latencies.values(), key=lambda latency: latency.median_ms, default=None)
 
+    @property
+    def _left(self) -> float:
+        """Seconds that are left of the candidate's time, at least one."""
+        return max(1.0, self.deadline - time.monotonic())
+
     def run(self) -> Outcome:
         """Return a measurement on each runtime that can serve the candidate in time, the fastest first."""
         compressed, served = self._build(epochs=0)
@@ -166,7 +171,7 @@ class _Climb:
         supplies = self.ladder.supplies
         pause()
         artefact = runtime.convert(source_of(compressed, supplies))
-        with engine(runtime, artefact, threads=1) as built:
+        with engine(runtime, artefact, threads=1, patience_s=self._left) as built:
             batches = supplies.calibration[:PARITY_BATCHES]
             difference = parity(compressed.model, Served(built), batches, quantized=bool(self.request.candidate[BITS]))
         return _Served(runtime, artefact, difference)
@@ -183,8 +188,9 @@ class _Climb:
                 continue
             try:
                 with self._on("latency"):
-                    left = max(1.0, self.deadline - time.monotonic())
-                    latency = self.ladder.meter.measure(it.artefact, SEARCH, runtime=it.runtime.name, timeout_s=left)
+                    latency = self.ladder.meter.measure(
+                        it.artefact, SEARCH, runtime=it.runtime.name, timeout_s=self._left
+                    )
             except InfeasibleError as error:
                 reasons.append(error)
             else:
@@ -246,7 +252,7 @@ class _Climb:
         from ..evaluators.served import Served
 
         loader: Loader = getattr(self.ladder.task, split)
-        with engine(it.runtime, it.artefact, threads=1) as built:
+        with engine(it.runtime, it.artefact, threads=1, patience_s=self._left) as built:
             value = float(self.ladder.task.metric(Served(built), loader))
         if not np.isfinite(value):
             raise InfeasibleError(f"the metric is {value}", rung=self.rung)
@@ -260,7 +266,7 @@ class _Climb:
         predictions = {f"input{i}": x for i, x in enumerate(inputs)}
         for scored in models:
             it = scored.served
-            with engine(it.runtime, it.artefact, threads=1) as built:
+            with engine(it.runtime, it.artefact, threads=1, patience_s=self._left) as built:
                 predictions[_suffixed("output", it.runtime, self.ladder.runtimes)] = np.asarray(built.infer(inputs)[0])
             write_atomically(folder / self._file(it.runtime), it.artefact)
         first = models[0].compressed

@@ -51,7 +51,7 @@ from my_study import task
 
 made = task()
 assert isinstance(made, Task)
-front = compress(made, "50ms", runtime="fake", workers=0, trials=3, out="run")
+front = compress(made, "50ms", runtimes=("fake",), workers=0, trials=3, out="run")
 print(type(front).__name__, front.meets_target, front.recommended.id, sep="|")
 print(front.to_pandas().to_csv(index=False), end="")
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -72,7 +73,32 @@ def _eat() -> None:
         eaten.append(np.ones(50_000_000))
 
 
+HARMS: tuple[Callable[[], object], ...] = (
+    _segfault,
+    _hang,
+    _eat,
+    lambda: "nan",
+    lambda: "constant",
+    lambda: "empty",
+)
+
+
+class Mixed(Faulty):
+    """Does to each candidate another kind of harm, by the length of its file."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+    @contextmanager
+    def build(self, artefact: bytes, *, threads: int) -> Iterator[Engine]:
+        """Build a session that does the harm that the file has coming."""
+        self.harm = HARMS[zlib.crc32(artefact) % len(HARMS)]
+        with super().build(artefact, threads=threads) as engine:
+            yield engine
+
+
 VARIANTS = {
+    "mixed": Mixed(),
     "segfault": Faulty(_segfault),
     "hang": Faulty(_hang),
     "memory": Faulty(_eat),

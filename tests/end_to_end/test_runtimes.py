@@ -1,0 +1,73 @@
+"""Studies on other runtimes: one that does harm, several at a time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+FAULTY = Path(__file__).parents[1] / "evaluators" / "faulty.py"
+
+REASONS = ("SIGSEGV", "not run within", "out of memory", "not finite", "do not depend on the input", "is empty")
+
+
+def test_a_runtime_that_does_harm_costs_its_candidates_only(folder: Path, command: Command) -> None:
+    """Whatever it does to INT8 networks is an infeasible trial with its reason; the float ones make the front."""
+    line = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 6, "--workers", 2)
+    done = command(folder, *line, "--runtime", f"{FAULTY}:mixed", "--trial-timeout", "15s", "--final-epochs", 0)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    trials = pandas.read_csv(folder / "run" / "trials.csv", keep_default_na=False)
+    integer = trials[trials.candidate.str.contains('"bits"')]
+    assert set(integer.state) == {"pruned"}
+    kinds = {reason for reason in REASONS for given in integer.reason if reason in given}
+    assert len(kinds) >= 2, list(integer.reason)
+    front = pandas.read_csv(folder / "run" / "pareto.csv")
+    assert len(front) > 1
+    assert front.runtime.str.endswith("faulty.py:mixed").all()
+
+
+def test_a_study_has_a_front_on_each_of_its_runtimes(folder: Path, command: Command) -> None:
+    """Each model is built, scored and timed on both, all milliseconds by the first one's baseline."""
+    line = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 5, "--workers", 2)
+    done = command(folder, *line, "--runtime", "onnxruntime", "--runtime", "openvino")
+    assert done.returncode == 0, done.stderr
+    out = folder / "run"
+    front = pandas.read_csv(out / "pareto.csv")
+    assert set(front.runtime) <= {"onnxruntime", "openvino"}
+    for name, stem in (("onnxruntime", "model"), ("openvino", "model-openvino")):
+        alone = pandas.read_csv(out / f"pareto-{name}.csv")
+        assert set(alone.runtime) == {name}
+        assert len(alone) > 1
+        assert f"On {name} alone: " in done.stdout
+        for row in alone.itertuples():
+            assert row.file == f"{stem}.onnx"
+            assert (out / row.path / row.file).stat().st_size == row.size_bytes
+            assert row.memory_bytes > 1e6
+    calibrated = json.loads((out / "calibration.json").read_text())["median_ms"]
+    baseline = json.loads((out / "baseline" / "measurement.json").read_text())
+    assert {measured["latency"]["baseline_ms"] for measured in (baseline, *baseline["elsewhere"])} == {calibrated}
+
+
+def test_models_of_another_runtime_reproduce_their_predictions(folder: Path, command: Command) -> None:
+    """What OpenVINO is served is an ONNX file that computes in other programs what it did in the study."""
+    line = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 3, "--workers", 0)
+    done = command(folder, *line, "--runtime", "openvino", "--threads", 2, "--batch", 4, "--percentile", 90)
+    assert done.returncode == 0, done.stderr
+    front = pandas.read_csv(folder / "run" / "pareto.csv")
+    for row in front.itertuples():
+        place = folder / "run" / row.path
+        measurement = json.loads((place / "measurement.json").read_text())
+        assert (measurement["latency"]["percentile"], measurement["latency"]["threads"]) == (90, 2)
+        with np.load(place / "predictions.npz") as arrays:
+            session = onnxruntime.InferenceSession(place / row.file, providers=["CPUExecutionProvider"])
+            (output,) = session.run(None, {"input": arrays["input0"]})
+            spread = float(np.ptp(arrays["output"]))
+            np.testing.assert_allclose(output, arrays["output"], atol=0.1 * spread)
