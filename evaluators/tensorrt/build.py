@@ -11,9 +11,8 @@ from typing import Any
 
 from ...errors import InfeasibleError
 from .check import check
-from .log import errors, first_error, heard, logger, sparse_layers
-
-Shape = tuple[int, ...]
+from .log import errors, first_error, fresh, logger, sparse_layers
+from .shapes import Shape
 
 Profile = tuple[Shape, Shape, Shape]
 """The smallest shape of an input, the one to be fast at, and the largest."""
@@ -73,23 +72,23 @@ def build(
     """
     options = options or BuildOptions()
     check(onnx)
-    with heard(trt) as log:
-        builder = trt.Builder(logger(trt))
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, logger(trt))
-        _parse(parser, network, onnx)
-        config = _config(trt, builder, options)
-        cache = _timing_cache(config, options.timing_cache)
-        _add_profile(builder, network, config, shapes or {}, log)
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise InfeasibleError(_why_no_plan(log, options), rung="build")
-        return Built(
-            plan=bytes(plan),
-            timing_cache=bytes(cache.serialize()) if cache is not None else b"",
-            log=tuple(log),
-            sparse_layers=sparse_layers(log),
-        )
+    log = fresh(trt)
+    builder = trt.Builder(logger(trt))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger(trt))
+    _parse(parser, network, onnx)
+    config = _config(trt, builder, options)
+    cache = _timing_cache(config, options.timing_cache)
+    _add_profile(builder, network, config, shapes or {}, log)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise InfeasibleError(_why_no_plan(log, options), rung="build")
+    return Built(
+        plan=bytes(plan),
+        timing_cache=bytes(cache.serialize()) if cache is not None else b"",
+        log=tuple(log),
+        sparse_layers=sparse_layers(log),
+    )
 
 
 def _parse(parser: Any, network: Any, onnx: bytes) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -14,7 +13,7 @@ LONGEST = 300
 
 @cache
 def logger(trt: Any) -> Any:
-    """Return the process's only logger for a TensorRT module; `heard` reads it."""
+    """Return the process's only logger for a TensorRT module; `fresh` gives what it keeps."""
 
     class Log(trt.ILogger):  # type: ignore[misc]  # the module is an argument
         """Keeps errors, warnings, and what is said of sparsity."""
@@ -30,15 +29,11 @@ def logger(trt: Any) -> Any:
     return Log()
 
 
-@contextmanager
-def heard(trt: Any) -> Iterator[list[str]]:
-    """Yield a list that grows by what TensorRT says meanwhile."""
-    log = logger(trt)
-    before, log.lines = log.lines, []
-    try:
-        yield log.lines
-    finally:
-        log.lines = before
+def fresh(trt: Any) -> list[str]:
+    """Empty the log and return it; it grows by what TensorRT says from now on."""
+    lines: list[str] = logger(trt).lines
+    lines.clear()
+    return lines
 
 
 def errors(log: Sequence[str]) -> list[str]:

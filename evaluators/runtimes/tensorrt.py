@@ -1,0 +1,103 @@
+"""TensorRT: NVIDIA's engines, built for the GPU at hand and timed on its own clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ...errors import MissingRuntimeError
+from ...spaces.capabilities import Capabilities
+from ..tensorrt.driver import Gpu, first_gpu
+from ..tensorrt.shapes import Shape, shapes_in, with_shapes
+from . import Arrays, Kernel, Source, cache_key, needed
+from .host import describe_host
+
+if TYPE_CHECKING:
+    from ..tensorrt.build import Built
+    from ..tensorrt.engine import TensorRtEngine
+
+PLAN = (b"ftrt", b"ptrt")
+"""How serialised engines begin."""
+
+
+class TensorRt:
+    """Serves ONNX files by engines that it builds and keeps, and engines as they are."""
+
+    def __init__(self) -> None:
+        self.name = "tensorrt"
+        self.capabilities = Capabilities(
+            runtime=self.name, reads=(".onnx", ".plan"), opset=22, threads=False, isolated=True, device="gpu"
+        )
+
+    def convert(self, source: Source) -> bytes:
+        """Return the canonical file, with a note of the shapes to build for."""
+        return with_shapes(source.onnx, source.examples) if source.examples else source.onnx
+
+    @contextmanager
+    def build(self, artefact: bytes, *, threads: int) -> Iterator[TensorRtEngine]:
+        """Build an engine, at once where the file tells the shapes that it is for; else for the first inputs.
+
+        Raises:
+            InfeasibleError: TensorRT refuses the model.
+            MissingRuntimeError: a package, a driver or a GPU is missing.
+        """
+        trt, gpu = self._import(), self._gpu()
+        from ..tensorrt.device import open_device
+        from ..tensorrt.engine import TensorRtEngine
+
+        with ExitStack() as stack:
+            device, binding = open_device(self.name)
+            stack.callback(device.close)
+            engine = TensorRtEngine(
+                trt,
+                device,
+                shapes=shapes_in(artefact),
+                plan=lambda shapes: self._plan(trt, gpu, artefact, shapes),
+                about={"gpu_uuid": gpu.identity, "cuda_binding": binding},
+            )
+            stack.callback(engine.close)
+            engine.start()
+            yield engine
+
+    def kernels(self, artefact: bytes, inputs: Arrays) -> Sequence[Kernel]:
+        """Return the engine's layers as its inspector and its profiler tell them."""
+        with self.build(artefact, threads=1) as engine:
+            return engine.kernels(inputs)
+
+    def describe(self) -> Mapping[str, str]:
+        """Return versions and device, to be stored with every number."""
+        return {"tensorrt": str(self._import().__version__), **self._gpu().describe(), **describe_host()}
+
+    def device_key(self) -> str:
+        """Return the name of the lock on the GPU: one measurement at a time on each."""
+        return f"gpu-{self._gpu().identity}"
+
+    def _plan(self, trt: Any, gpu: Gpu, artefact: bytes, shapes: Mapping[str, Shape]) -> bytes:
+        """Return the engine of a file: the file itself, the one that was kept, or a new one."""
+        if artefact.startswith(PLAN):
+            return artefact
+        from ..tensorrt.build import BuildOptions, build
+        from ..tensorrt.cache import cached
+
+        def built(timings: bytes) -> Built:
+            options = BuildOptions(sparse=True, timing_cache=timings)
+            return build(trt, artefact, shapes={name: (shape,) * 3 for name, shape in shapes.items()}, options=options)
+
+        place = f"{trt.__version__} {gpu.name} {gpu.capability} {gpu.driver}"
+        return cached(cache_key(self, artefact, shapes=shapes), place, built)
+
+    def _import(self) -> Any:
+        return needed("tensorrt", runtime=self.name, extra="tensorrt")
+
+    def _gpu(self) -> Gpu:
+        try:
+            return first_gpu()
+        except OSError as error:
+            raise MissingRuntimeError(
+                f"--runtime {self.name} needs an NVIDIA GPU and its driver; none can be used ({error}): "
+                "install the driver, or choose another --runtime."
+            ) from error
+
+
+VARIANTS = {"": TensorRt()}
