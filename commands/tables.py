@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from rich.console import Group, RenderableType
@@ -13,11 +14,21 @@ from ..evaluators.standalone import Report, Row
 
 
 def table(*columns: str) -> Table:
-    """Return a plain table; the first column is words, the others are numbers."""
+    """Return a plain table; the first column is words, and gives way where space is short; the others are numbers."""
     made = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for i, name in enumerate(columns):
-        made.add_column(name, justify="right" if i else "left", no_wrap=True)
+    made.add_column(columns[0], overflow="fold")
+    for name in columns[1:]:
+        made.add_column(name, justify="right", no_wrap=True)
     return made
+
+
+def short(runtime: str) -> str:
+    """Return a runtime's name; of one in a file of the user's, without its folder.
+
+    >>> short("/home/me/mine.py:fast"), short("openvino:bf16")
+    ('mine.py:fast', 'openvino:bf16')
+    """
+    return runtime.rpartition("/")[2]
 
 
 def of_report(report: Report) -> RenderableType:
@@ -25,8 +36,8 @@ def of_report(report: Report) -> RenderableType:
     energy = report.conditions.energy
     made = table("runtime", "precision", "ms", "95 % range", "ratio", "RAM MB", "MB", "build s", *["mJ"] * energy)
     for row in report.rows:
-        made.add_row(row.runtime, *_cells(row), *[_joules(row)] * energy)
-    notes = [f"{row.runtime}: {note}" for row in report.rows for note in _notes(row)]
+        made.add_row(short(row.runtime), *_cells(row), *[_joules(row)] * energy)
+    notes = [f"{short(row.runtime)}: {note}" for row in report.rows for note in _notes(row)]
     return Group(made, Text(), *map(Text, (*_heading(report), *notes)))
 
 
@@ -67,13 +78,15 @@ def _heading(report: Report) -> Iterator[str]:
     threads = "1 thread" if how.threads == 1 else f"{how.threads} threads"
     yield f"{', '.join(map(str, report.inputs))} · {threads} · {counted} of the runs"
     if report.reference_runtime is not None:
-        yield f"Ratios and outputs are to {report.reference} on {report.reference_runtime}."
+        yield f"Ratios and outputs are to {report.reference} on {short(report.reference_runtime)}."
 
 
 def _notes(row: Row) -> Iterator[str]:
     if row.reason is not None:
         yield row.reason
-    if row.parity is not None and row.parity.difference:
+    if row.parity is not None and math.isnan(row.parity.difference):
+        yield "outputs are not finite"
+    elif row.parity is not None and row.parity.difference:
         same = "" if row.parity.agreement is None else f", the same class in {row.parity.agreement:.0%}"
         yield f"outputs differ by {row.parity.difference:.2%} of their range{same}"
     elif row.parity is None and row.latency is not None:
@@ -88,28 +101,20 @@ def of_health(health: Health) -> RenderableType:
     """Return what the doctor found as a table, with what is missing and what disturbs below."""
     made = table("runtime", "version", "state", "float32", "INT8", "in INT8", "16 / 1")
     for check in health.checks:
-        share = "–" if check.int8_share is None else f"{check.int8_share:.0%}"
-        made.add_row(check.runtime, check.version, check.state, *_differences(check), share, _factor(check))
+        made.add_row(short(check.runtime), check.version.partition("-")[0], check.state, *_found(check))
     legend = ["float32, INT8: difference from PyTorch · 16 / 1: time of 16 examples over 1"]
     if any(check.state == IMPORTED for check in health.checks):
         legend.append("imported: not tried, as it is slow to build; --runtime NAME tries it")
     wrong = [check for check in health.checks if check.reason]
-    reasons = [check.reason if check.state == MISSING else f"{check.runtime} {check.reason}" for check in wrong]
+    reasons = [check.reason if check.state == MISSING else f"{short(check.runtime)} {check.reason}" for check in wrong]
     return Group(made, *map(Text, (*legend, "", *reasons, *_machine(health))))
 
 
-def _differences(check: Check) -> tuple[str, str]:
-    float32, int8 = (
-        "–" if value is None else f"{value:.2%}" for value in (check.float_difference, check.int8_difference)
-    )
-    return float32, int8
-
-
-def _factor(check: Check) -> str:
-    if len(check.batch_times_ms) < 2:
-        return "–"
-    sixteen, one = check.batch_times_ms
-    return f"{sixteen / one:.1f}"
+def _found(check: Check) -> Iterator[str]:
+    """Yield the differences in float and in INT8, the share of that, and what sixteen examples take over one."""
+    for value, digits in ((check.float_difference, 2), (check.int8_difference, 2), (check.int8_share, 0)):
+        yield "–" if value is None else f"{value:.{digits}%}"
+    yield f"{check.batch_times_ms[0] / check.batch_times_ms[1]:.1f}" if check.batch_times_ms else "–"
 
 
 def _machine(health: Health) -> Iterator[str]:

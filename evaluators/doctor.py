@@ -133,8 +133,8 @@ def examine(runtimes: Sequence[str] = (), *, notice: Callable[[str], object] = l
         checks.append(check(name, sample, whole=bool(runtimes) or name not in SLOW))
     working = [found.runtime for found in checks if found.state == WORKS]
     notice("a model is timed against itself")
-    noise = next(filter(None, (_noise(name, sample) for name in working)), None)
-    return Health(checks=tuple(checks), noise=noise, machine=machine(), energy=energy.sources())
+    found = next(filter(None, (noise(name, sample) for name in working)), None)
+    return Health(checks=tuple(checks), noise=found, machine=machine(), energy=energy.sources())
 
 
 def offered() -> Iterator[str]:
@@ -199,16 +199,16 @@ def _judged(runtime: str, found: Mapping[str, Any], crash: str, whole: bool) -> 
     return known
 
 
-def _noise(runtime: str, sample: Specimen) -> Noise | None:
-    """Time the network against itself; None where that fails."""
+def noise(runtime: str, sample: Specimen, plan: Plan = NOISE) -> Noise | None:
+    """Time the network against itself; None where the runtime reads no ONNX files, is no processor's, or fails."""
     inputs = [sample.inputs]
     server = load(runtime)
-    if server.capabilities.opset is None or server.capabilities.device != "cpu":
+    if ".onnx" not in server.capabilities.reads or server.capabilities.device != "cpu":
         return None
     try:
         meter = meter_for(runtime, baseline=sample.onnx, inputs=inputs)
-        calibration = meter.calibrate(NOISE, timeout_s=120.0)
-        latency = replace(meter, baseline_ms=calibration.median_ms).measure(sample.onnx, NOISE, timeout_s=120.0)
+        calibration = meter.calibrate(plan, timeout_s=120.0)
+        latency = replace(meter, baseline_ms=calibration.median_ms).measure(sample.onnx, plan, timeout_s=120.0)
     except InfeasibleError:
         return None
     return Noise(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("spaces", "compressors", "evaluators", "search", "studies")
+FOLDERS = ("commands", "spaces", "compressors", "evaluators", "search", "studies")
 SOURCES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
 MAY_IMPORT = {
     "spaces": {"spaces", "errors"},

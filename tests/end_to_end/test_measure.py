@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -19,8 +20,6 @@ FAULTY = Path(__file__).parents[1] / "evaluators" / "faulty.py"
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     """Return a folder with a convolution in ``float.onnx``, and in ``int8.onnx`` with its weight in INT8."""
-    import numpy as np
-
     weight = np.random.default_rng(0).integers(-100, 100, (64, 3, 3, 3)).astype(np.int8)
     for name in ("float", "int8"):
         nodes = [helper.make_node("Conv", ["image", "weight"], ["y"])]
@@ -44,7 +43,7 @@ def test_a_table_of_runtimes(models: Path, command: Command) -> None:
     assert done.stderr == ""
     header, served, crashed, _, fed, *_ = done.stdout.splitlines()
     assert max(map(len, (header, served, crashed))) <= 80
-    assert served.split()[:3] == ["onnxruntime", "32", "bit"]
+    assert served.split()[0] == "onnxruntime"
     assert crashed.split() == ["faulty.py:segfault"]
     assert fed == "image 1×3×64×64 float32 · 1 thread · median of the runs"
     assert "Ratios and outputs are to int8.onnx on onnxruntime." in done.stdout
@@ -84,7 +83,6 @@ MISTAKES = {
     "wrong input": (("measure", "float.onnx", "--input", "label=1x3"), "an input of the model: image; got label"),
     "wrong shape": (("measure", "float.onnx", "--input", "image=3x8x8"), "the model's own image ?×3×?×? float32"),
     "missing package": (("measure", "float.onnx", "--runtime", "onnxruntime:cuda"), "pip install onnxruntime-gpu"),
-    "no study, no command": (("measurement", "--target-latency", "5ms"), "'measurement' is none of them"),
 }
 
 
@@ -124,7 +122,7 @@ def test_help_fits_the_terminal(tmp_path: Path, command: Command, line: tuple[st
 
 def test_a_line_without_a_command_is_a_study(tmp_path: Path, command: Command) -> None:
     """Nothing at all, options first, or a study first: all are the same command, which does not show its name."""
-    for line in ((), ("--trials", 3), ("digits", "--trials", 3)):
+    for line in ((), ("--trials", 3), ("measurement", "--trials", 3)):
         done = command(tmp_path, *line)
         assert done.returncode == 2
         assert "Usage: autocompress [OPTIONS] [study]" in done.stderr

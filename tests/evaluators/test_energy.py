@@ -1,0 +1,88 @@
+"""Joules come from a counter or not at all. The counters of these tests are files as the kernel writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autocompress.errors import UsageError
+from autocompress.evaluators.energy import Rapl, counter_of, sources, spend
+
+RANGE_UJ = 262_143_328_850
+Zones = dict[str, tuple[str, int]]
+ZONES: Zones = {
+    "intel-rapl:0": ("package-0", 5_000_000),
+    "intel-rapl:0:0": ("core", 3_000_000),
+    "intel-rapl:0:1": ("dram", 1_000_000),
+    "intel-rapl:1": ("package-1", 7_000_000),
+    "intel-rapl:2": ("psys", 90_000_000),
+    "intel-rapl-mmio:0": ("package-0", 5_000_000),
+}
+
+
+@pytest.fixture
+def count(tmp_path: Path) -> Callable[[str, int], None]:
+    """Return a function that sets a zone's counter, in microjoules; all zones are there."""
+
+    def put(zone: str, microjoules: int) -> None:
+        (tmp_path / zone / "energy_uj").write_text(f"{microjoules}\n")
+
+    for zone, (name, microjoules) in ZONES.items():
+        (tmp_path / zone).mkdir()
+        (tmp_path / zone / "name").write_text(f"{name}\n")
+        (tmp_path / zone / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
+        put(zone, microjoules)
+    return put
+
+
+def test_packages_and_their_memory_are_added(tmp_path: Path, count: Callable[[str, int], None]) -> None:
+    """Cores are part of their package, and the whole platform is not the processor: neither is counted again."""
+    joules = Rapl(tmp_path).start()
+    for zone, (_, microjoules) in ZONES.items():
+        count(zone, microjoules + 2_000_000)
+    assert joules() == pytest.approx(3 * 2)
+
+
+def test_a_counter_that_wraps_around_goes_on(tmp_path: Path, count: Callable[[str, int], None]) -> None:
+    """What is left to its end and what it has since are both counted."""
+    count("intel-rapl:0", RANGE_UJ - 1_000_000)
+    joules = Rapl(tmp_path).start()
+    count("intel-rapl:0", 500_000)
+    assert joules() == pytest.approx(1.5)
+
+
+def test_no_counter_is_no_number(tmp_path: Path, count: Callable[[str, int], None]) -> None:
+    """A machine without counters, or with ones that may not be read, is an error and not a zero."""
+    with pytest.raises(OSError, match="no RAPL counter"):
+        Rapl(tmp_path / "nowhere")
+    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
+    with pytest.raises(OSError, match="energy_uj"):
+        Rapl(tmp_path)
+
+
+def test_energy_is_of_one_inference(tmp_path: Path, count: Callable[[str, int], None]) -> None:
+    """The counter's rise is shared among the runs that made it."""
+    spent = ZONES["intel-rapl:0"][1]
+
+    def infer() -> None:
+        nonlocal spent
+        spent += 250_000
+        count("intel-rapl:0", spent)
+
+    energy = spend(infer, Rapl(tmp_path), least_s=0.0, least_runs=40)
+    assert energy.joules == pytest.approx(0.25)
+    assert (energy.source, energy.runs) == ("rapl", 40)
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_machine_without_counters_is_told_so(device: str) -> None:
+    """In one sentence, with the way out."""
+    if device in sources():
+        assert counter_of(device).start()() >= 0
+        return
+    with pytest.raises(
+        UsageError, match=rf"joules of its {device.upper()}; this machine has n.*: leave --energy out\.$"
+    ):
+        counter_of(device)
