@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .group import MISSES, OK, reported, working
+from .group import MISSES, OK, as_json, reported, working
 
 
 def doctor(
@@ -18,7 +17,7 @@ def doctor(
         list[str] | None,
         typer.Option(metavar="NAME", help=r"To try; may be repeated. \[default: all; the slow are only imported]"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, for a report of a defect.")] = False,
+    whole: Annotated[bool, typer.Option("--json", help="Everything, for a report of a defect.")] = False,
 ) -> None:
     """Tell which runtimes work here, and how quiet this machine is.
 
@@ -35,8 +34,8 @@ def doctor(
 
         with working() as notice:
             health = examine(tuple(runtime or ()), notice=notice)
-        if as_json:
-            typer.echo(json.dumps(asdict(health), indent=1))
+        if whole:
+            typer.echo(as_json(asdict(health)))
         else:
             from .tables import of_health
 

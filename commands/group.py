@@ -1,8 +1,10 @@
-"""A group of commands whose first may be left unnamed, and how any of them ends."""
+"""A group of commands whose first may be left unnamed; how any of them speaks and ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,3 +77,20 @@ def working(console: Console | None = None) -> Iterator[Any]:
         return
     with console.status("…") as status:
         yield status.update
+
+
+def as_json(data: object) -> str:
+    """Return data as JSON, in which what is no finite number is null.
+
+    >>> as_json([8, float("nan")]).split()
+    ['[', '8,', 'null', ']']
+    """
+    return json.dumps(_finite(data), indent=1)
+
+
+def _finite(data: object) -> object:
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from .group import MISSES, OK, reported, working
+from .group import MISSES, OK, as_json, reported, working
 
 if TYPE_CHECKING:
     from ..evaluators.standalone import Report, Row
@@ -37,7 +36,7 @@ def measure(
     percentile: Annotated[float, typer.Option(help="Of the run times: 50 is the median.")] = 50.0,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter windows, wider intervals.")] = False,
     energy: Annotated[bool, typer.Option("--energy", help="Count joules, where the machine does.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, with the raw times.")] = False,
+    whole: Annotated[bool, typer.Option("--json", help="Everything, with the raw times.")] = False,
 ) -> None:
     """Measure a model file as a study measures its models: in turns with a reference, in a process of its own.
 
@@ -68,8 +67,8 @@ def measure(
                 conditions=conditions,
                 notice=notice,
             )
-        if as_json:
-            typer.echo(json.dumps(as_data(report), indent=1))
+        if whole:
+            typer.echo(as_json(as_data(report)))
         else:
             from .tables import of_report
 

@@ -49,10 +49,11 @@ def _cells(row: Row) -> list[str]:
     costs = [peak, f"{len(row.artefact) / 1e6:.2f}", f"{serving.build_s:.1f}"]
     if latency is None:
         return [_precision(serving.macs), "–", "–", "–", *costs]
+    digits = 2 if latency.median_ms > 1 else 3
     return [
         _precision(serving.macs),
-        f"{latency.median_ms:.2f}",
-        f"{latency.low_ms:.2f}–{latency.high_ms:.2f}",
+        f"{latency.median_ms:.{digits}f}",
+        f"{latency.low_ms:.{digits}f}–{latency.high_ms:.{digits}f}",
         f"{latency.ratio:.2f} ±{latency.half_width:.2f}",
         *costs,
     ]
