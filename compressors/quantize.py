@@ -105,12 +105,27 @@ class Quantized(nn.Module):
         self.layer = layer
         self.round_input = ActivationQuantizer(bits)
         self.round_weight = WeightQuantizer(bits)
+        self.register_forward_pre_hook(_as_they_are)  # else PyTorch's encoder layers compute without their modules
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight, which some modules look at."""
+        return self.layer.weight  # type: ignore[return-value]  # layers have one
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The layer's bias."""
+        return self.layer.bias  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute as the layer does, on rounded numbers."""
         weight = self.round_weight(self.layer.weight)
         output: Tensor = functional_call(self.layer, {"weight": weight}, (self.round_input(x),))
         return output
+
+
+def _as_they_are(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Change nothing before a layer computes."""
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
