@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import AutocompressError, UsageError
@@ -69,14 +71,22 @@ def reported(interrupted: str = "Interrupted.") -> Iterator[None]:
 
 
 @contextmanager
-def working(console: Console | None = None) -> Iterator[Any]:
-    """Yield what shows a line on a terminal's stderr for as long as work goes on; on no terminal nothing is shown."""
-    console = console or Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status("…") as status:
-        yield status.update
+def working() -> Iterator[Callable[[str], None]]:
+    """Yield what shows, on a terminal's stderr, a line for as long as work goes on.
+
+    It stands still: what moves would take the processor from what is measured.
+    """
+    console = Console(stderr=True)
+
+    def show(text: str) -> None:
+        if console.is_terminal:
+            console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+            console.print(text, end="", style="dim", no_wrap=True, overflow="ellipsis")
+
+    try:
+        yield show
+    finally:
+        show("")
 
 
 def as_json(data: object) -> str:

@@ -93,7 +93,7 @@ def _notes(row: Row) -> Iterator[str]:
     elif row.parity is None and row.latency is not None:
         yield "outputs have other shapes than the reference's"
     if row.latency is not None and row.latency.contended:
-        yield "contended: others took the processor; measure again when they do not"
+        yield "contended: other programs took the processor meanwhile"
     if row.serving is not None and row.serving.energy is not None:
         yield f"energy from {row.serving.energy.source}, over {row.serving.energy.runs} runs, idle power included"
 

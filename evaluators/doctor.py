@@ -7,8 +7,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,15 @@ import numpy as np
 from ..errors import InfeasibleError
 from . import energy
 from .latency import Plan, meter_for
+from .modelfile import offered
 from .process import run
-from .runtimes import RUNTIMES, load, variants_of
+from .runtimes import RUNTIMES, load
 from .runtimes.host import describe_host
 
 if TYPE_CHECKING:
     from .specimen import Specimen
 
-SLOW = frozenset({"litert", "litert:dynamic", "pytorch:compile", "pytorch:aoti", "pytorch:aoti-bf16"})
+SLOW = frozenset({"litert", "litert:dynamic", "pytorch:compile", "pytorch:aoti"})
 """Runtimes that take half a minute and more to build anything; only imported unless they are asked for."""
 
 WORKS, IMPORTED, MISSING, FAILS = "works", "imported", "missing", "fails"
@@ -122,7 +122,7 @@ def examine(runtimes: Sequence[str] = (), *, notice: Callable[[str], object] = l
         UsageError: no such runtime.
 
     """
-    names = [load(name).name for name in runtimes] or list(offered())
+    names = [load(name).name for name in runtimes] or [server.name for server in offered()]
     notice("makes a small network")
     from .specimen import specimen
 
@@ -136,14 +136,6 @@ def examine(runtimes: Sequence[str] = (), *, notice: Callable[[str], object] = l
     timed = (noise(name, sample) for name in dict.fromkeys((*working, RUNTIMES[0])))
     found = next(filter(None, timed), None)
     return Health(checks=tuple(checks), noise=found, machine=machine(), energy=energy.sources())
-
-
-def offered() -> Iterator[str]:
-    """Yield the names of all runtimes and their variants, but for the fake one."""
-    for family in RUNTIMES:
-        if family != "fake":
-            with suppress(ModuleNotFoundError):
-                yield from (runtime.name for runtime in variants_of(family).values())
 
 
 def check(runtime: str, sample: Specimen, *, whole: bool = True, timeout_s: float = 300.0) -> Check:

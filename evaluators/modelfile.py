@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import MissingRuntimeError, UsageError
-from .runtimes import RUNTIMES, Runtime, load, needed
+from .runtimes import RUNTIMES, Runtime, load, needed, variants_of
 from .signature import Input
 
 
@@ -41,7 +40,7 @@ def read(path: Path) -> ModelFile:
         UsageError: there is none, or it is not what its ending says.
 
     """
-    endings = sorted({ending for runtime in _offered() for ending in runtime.capabilities.reads})
+    endings = sorted({ending for runtime in offered() for ending in runtime.capabilities.reads})
     if path.suffix not in endings:
         raise UsageError(f"A model file must end with one of {', '.join(endings)}; got {str(path)!r}.")
     try:
@@ -91,12 +90,11 @@ def _tflite(path: Path, content: bytes) -> ModelFile:
     return ModelFile(path=path, content=content, inputs=inputs)
 
 
-def _offered() -> Iterator[Runtime]:
-    """Yield the runtimes, but for the fake one."""
-    for name in RUNTIMES:
-        if name != "fake":
-            with suppress(ModuleNotFoundError):
-                yield load(name)
+def offered() -> Iterator[Runtime]:
+    """Yield all runtimes and their variants, but for the fake one."""
+    for family in RUNTIMES:
+        if family != "fake":
+            yield from variants_of(family).values()
 
 
 def first_able(model: ModelFile) -> Runtime:
@@ -107,7 +105,7 @@ def first_able(model: ModelFile) -> Runtime:
 
     """
     missing = []
-    for runtime in filter(model.served_as_it_is, _offered()):
+    for runtime in filter(model.served_as_it_is, offered()):
         try:
             runtime.describe()
         except MissingRuntimeError as error:

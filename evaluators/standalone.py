@@ -54,8 +54,8 @@ class Conditions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name} must be 1 or more; got {value}.")
-        if not 0 < self.percentile < 100:
-            raise UsageError(f"--percentile must be over 0 and under 100, such as 95; got {self.percentile:g}.")
+        if not 1 <= self.percentile <= 99:
+            raise UsageError(f"--percentile must be between 1 and 99; got {self.percentile:g}.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

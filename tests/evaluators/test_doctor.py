@@ -8,8 +8,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from autocompress.evaluators.doctor import FAILS, IMPORTED, MISSING, SLOW, WORKS, check, machine, noise, offered
+from autocompress.evaluators.doctor import FAILS, IMPORTED, MISSING, SLOW, WORKS, check, machine, noise
 from autocompress.evaluators.latency import Plan
+from autocompress.evaluators.modelfile import offered
 from autocompress.evaluators.specimen import Specimen, specimen
 
 FAULTY = str(Path(__file__).with_name("faulty.py"))
@@ -75,7 +76,7 @@ def test_a_slow_one_is_only_imported(sample: Specimen) -> None:
 
 def test_all_runtimes_are_offered() -> None:
     """With their variants, without the fake one; those that are slow are among them."""
-    names = list(offered())
+    names = [runtime.name for runtime in offered()]
     assert len(set(names)) == len(names)
     assert {"onnxruntime", "onnxruntime:cuda"} <= set(names)
     assert "fake" not in names
