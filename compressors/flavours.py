@@ -5,9 +5,15 @@ This module imports no torch: runtimes use it in processes that only measure.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
 import numpy as np
 import onnx
-from onnx import ModelProto, helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from .ranges import largest
 
 KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Squeeze"}
 KEEPS_SIGN |= {"QuantizeLinear", "DequantizeLinear"}
@@ -25,20 +31,9 @@ def unsigned_activations(canonical: bytes) -> bytes:
     constants = {i.name: i for i in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}
 
-    def never_negative(name: str) -> bool:
-        node = makers.get(name)
-        if node is None:
-            return False
-        if node.op_type == "Clip":
-            least = constants.get(node.input[1]) if len(node.input) > 1 else None
-            return least is not None and float(numpy_helper.to_array(least)) >= 0
-        return node.op_type in {"Relu", "Sigmoid", "Softmax"} or (
-            node.op_type in KEEPS_SIGN and never_negative(node.input[0])
-        )
-
     for node in proto.graph.node:
         if node.op_type == "QuantizeLinear":
-            positive = never_negative(node.input[0])
+            positive = _never_negative(node.input[0], makers, constants)
             zero = np.array(0 if positive else 128, np.uint8)
             constants[node.input[2]].CopyFrom(numpy_helper.from_array(zero, node.input[2]))
             if positive:  # 255 steps to where there were 127, so that what training clipped still is
@@ -49,6 +44,95 @@ def unsigned_activations(canonical: bytes) -> bytes:
     onnx.checker.check_model(proto)
     flavoured: bytes = proto.SerializeToString()
     return flavoured
+
+
+def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.generic]]]) -> bytes:
+    """Return the file with all that quantized convolutions make in UINT8, also where a layer in float reads it.
+
+    ONNX Runtime runs a convolution in integers only when nothing but integers leaves it. They become numbers again
+    with one scale a channel, all equal: it would quantize the weights of a layer that reads numbers of one scale.
+
+    Args:
+        unsigned: what `unsigned_activations` made.
+        calibration: batches of inputs, from which the ranges are taken that the file does not have.
+
+    """
+    proto = onnx.load_from_string(unsigned)
+    constants = {i.name: i for i in proto.graph.initializer}
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    quantizers = {node.input[0]: node for node in proto.graph.node if node.op_type == "QuantizeLinear"}
+    mixed = _read_as_floats(proto, makers)
+    tops = largest(proto, mixed.keys() - quantizers.keys(), calibration)
+    added: dict[str, list[NodeProto]] = defaultdict(list)  # by the tensor after which they come
+    for name, conv in mixed.items():
+        quantizer = quantizers.get(name)
+        if quantizer is not None:
+            step, zero = (numpy_helper.to_array(constants[constant]) for constant in quantizer.input[1:])
+        elif name in tops:
+            positive = _never_negative(name, makers, constants)
+            step = np.array(max(tops[name], 1e-8) / (255 if positive else 127), np.float32)
+            zero = np.array(0 if positive else 128, np.uint8)
+            quantizer = helper.make_node("QuantizeLinear", [name, f"{name}_step", f"{name}_least"], [f"{name}_made"])
+            proto.graph.initializer.append(numpy_helper.from_array(step, f"{name}_step"))
+            proto.graph.initializer.append(numpy_helper.from_array(zero, f"{name}_least"))
+            added[name].append(quantizer)
+        else:
+            continue
+        channels = constants[makers[conv.input[1]].input[0]].dims[0]
+        inputs = [quantizer.output[0], f"{name}_steps", f"{name}_leasts"]
+        for constant, value in zip(inputs[1:], (step, zero), strict=True):
+            proto.graph.initializer.append(numpy_helper.from_array(np.full(channels, value), constant))
+        for node in proto.graph.node:
+            if node.op_type != "QuantizeLinear":
+                node.input[:] = [f"{name}_again" if read == name else read for read in node.input]
+        added[quantizer.output[0]].append(helper.make_node("DequantizeLinear", inputs, [f"{name}_again"], axis=1))
+    _insert(proto, added)
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())
+
+
+def _read_as_floats(proto: ModelProto, makers: Mapping[str, NodeProto]) -> dict[str, NodeProto]:
+    """Return the tensors that quantized convolutions make, activation included, and that nodes read as floats."""
+    readers = defaultdict(list)
+    for node in proto.graph.node:
+        for name in node.input:
+            readers[name].append(node.op_type)
+    outputs = {output.name for output in proto.graph.output}
+    following = {node.input[0]: node.output[0] for node in proto.graph.node if node.op_type in {"Relu", "Clip"}}
+    found = {}
+    for node in proto.graph.node:
+        read = [makers[name].op_type if name in makers else "" for name in node.input[:2]]
+        if node.op_type == "Conv" and read == ["DequantizeLinear"] * 2:
+            name = node.output[0]
+            while len(readers[name]) == 1 and name in following:
+                name = following[name]
+            if name not in outputs and set(readers[name]) - {"QuantizeLinear"}:
+                found[name] = node
+    return found
+
+
+def _never_negative(name: str, makers: Mapping[str, NodeProto], constants: Mapping[str, TensorProto]) -> bool:
+    node = makers.get(name)
+    if node is None:
+        return False
+    if node.op_type == "Clip":
+        least = constants.get(node.input[1]) if len(node.input) > 1 else None
+        return least is not None and float(numpy_helper.to_array(least)) >= 0
+    return node.op_type in {"Relu", "Sigmoid", "Softmax"} or (
+        node.op_type in KEEPS_SIGN and _never_negative(node.input[0], makers, constants)
+    )
+
+
+def _insert(proto: ModelProto, added: Mapping[str, Sequence[NodeProto]]) -> None:
+    """Put nodes after those that make the named tensors."""
+    nodes: list[NodeProto] = []
+    waiting = list(reversed(proto.graph.node))
+    while waiting:
+        node = waiting.pop()
+        nodes.append(type(node).FromString(node.SerializeToString()))
+        waiting += (new for name in node.output for new in reversed(added.get(name, ())))
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
 
 
 def _narrow_weights(proto: ModelProto) -> None:

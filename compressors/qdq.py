@@ -3,19 +3,20 @@
 Canonical means what TensorRT accepts: INT8 with zero point 0, weights stored as integers with one scale for each
 output channel, biases in float. Runtimes that like another layout rewrite it; see `flavours.py`.
 
-A residual addition, a concatenation or a pooling between quantized layers is quantized as well, since runtimes
-fuse a quantized layer only when its neighbours take integers too. A layer that stays in float reads the float
-tensor: some runtimes would otherwise quantize its weights without being asked.
+A residual addition, a concatenation or a pooling of what quantized convolutions made is quantized as well, since
+runtimes fuse a quantized convolution only when its neighbours take integers too. What linear layers made is merged in
+float: it fuses either way, and a transformer's residual stream in INT8 costs it its accuracy. A layer that stays in
+float reads the float tensor: some runtimes would otherwise quantize its weights without being asked.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
@@ -23,6 +24,7 @@ from torch import nn
 
 from .graph import LAYERS, Inputs
 from .quantize import weight_scale
+from .ranges import largest
 
 PASSES_ON = {"Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"}
@@ -51,7 +53,7 @@ def insert(
 class _Inserter:
     def __init__(self, proto: onnx.ModelProto, model: nn.Module, scales: Mapping[str, float]) -> None:
         self.proto = proto
-        self.constants = {i.name: i for i in proto.graph.initializer}
+        self.constants = _constants(proto)
         layers = layers_of(proto, model)
         self.quantized = [n for n in proto.graph.node if len(n.input) > 1 and layers.get(n.input[1]) in scales]
         self.scales: dict[str, float] = {}
@@ -62,8 +64,13 @@ class _Inserter:
     def insert(self, calibration: Iterable[Inputs]) -> onnx.ModelProto:
         readers = self.quantized + self._between()
         tensors = {t for node in readers for t in self._activations(node)}
-        for name, largest in _largest(self.proto, tensors - self.scales.keys(), calibration).items():
-            self.scales[name] = max(largest, 1e-8) / 127
+        batches = ([x.numpy() for x in batch] for batch in calibration)
+        given = set(self.scales)
+        for name, top in largest(self.proto, tensors - given, batches).items():
+            self.scales[name] = max(top, 1e-8) / 127
+        for node in reversed(readers):  # a pool that picks numbers moves integers, if they mean the same on both sides
+            if node.op_type == "MaxPool" and node.output[0] in self.scales and node.input[0] not in given:
+                self.scales[node.input[0]] = self.scales[node.output[0]]
         pairs = {name: self._pair(name, scale) for name, scale in self.scales.items()}
         weights = {node.input[1]: node for node in self.quantized}  # a layer that runs twice has one weight
         integer = [self._integer_weight(name, node) for name, node in weights.items()]
@@ -78,8 +85,11 @@ class _Inserter:
         return self.proto
 
     def _between(self) -> list[NodeProto]:
-        """Return the additions, concatenations and pools that read nothing but what quantized layers made."""
-        integer = {node.output[0] for node in self.quantized} | set(self.scales)
+        """Return the additions, concatenations and pools that read nothing but what quantized convolutions made.
+
+        What quantized layers read counts as well: it is rounded anyway.
+        """
+        integer = {node.output[0] for node in self.quantized if node.op_type == "Conv"} | set(self.scales)
         between = []
         for node in self.proto.graph.node:
             activations = self._activations(node)
@@ -125,6 +135,8 @@ class _Inserter:
         for source in graph.input:
             nodes += pairs.get(source.name, [])
         for node in graph.node:
+            if node.output[0] in self.constants:
+                continue
             nodes.append(node)
             for name in node.output:
                 nodes += pairs.get(name, [])
@@ -150,39 +162,43 @@ def _transposed(node: NodeProto) -> bool:
 
 
 def layers_of(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
-    """Return for each weight in the graph the name of its layer: by its name, else by its values."""
+    """Return for each weight in the graph the name of its layer: by its name, else by its values.
+
+    Where layers have the same values, the name of the node that reads the weight decides.
+    """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
     named = {f"{name}.weight": name for name in layers}
-    by_value = {}
+    by_value: dict[bytes, list[str]] = defaultdict(list)
     for name, module in layers.items():
         weight = module.weight.detach().numpy()
-        by_value[weight.tobytes()] = name
-        if weight.ndim == 2:
-            by_value[np.ascontiguousarray(weight.T).tobytes()] = name
+        values = {weight.tobytes()} | ({np.ascontiguousarray(weight.T).tobytes()} if weight.ndim == 2 else set())
+        for value in values:
+            by_value[value].append(name)
+    readers = {node.input[1]: node.name for node in proto.graph.node if len(node.input) > 1}
     found: dict[str, str] = {}
-    for constant in proto.graph.initializer:
-        name = named.get(constant.name) or by_value.get(numpy_helper.to_array(constant).tobytes())
-        if name:
-            found[constant.name] = name
+    for name, constant in _constants(proto).items():
+        if name not in readers:
+            continue
+        same = by_value.get(numpy_helper.to_array(constant).tobytes(), [])
+        layer = named.get(name) or next((n for n in same if _inside(n, readers[name])), next(iter(same), None))
+        if layer:
+            found[name] = layer
     return found
 
 
-def _largest(proto: onnx.ModelProto, names: set[str], calibration: Iterable[Inputs]) -> dict[str, float]:
-    """Return the largest magnitude that each named tensor takes."""
-    if not names:
-        return {}
-    watched = onnx.ModelProto()
-    watched.CopyFrom(proto)
-    del watched.graph.output[:]
-    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in sorted(names))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    inputs = [source.name for source in session.get_inputs()]
-    largest: dict[str, float] = defaultdict(float)
-    for batch in calibration:
-        feeds = {name: tensor.numpy() for name, tensor in zip(inputs, batch, strict=True)}
-        for name, value in zip(sorted(names), session.run(None, feeds), strict=True):
-            largest[name] = max(largest[name], float(np.abs(value).max()))
-    return dict(largest)
+def _inside(layer: str, node: str) -> bool:
+    """Return whether an exporter's name for a node, as ``/blocks/blocks.0/fc/MatMul``, has a layer's path in order."""
+    path = iter(re.split(r"[./]", node))
+    return all(part in path for part in layer.split("."))
+
+
+def _constants(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return the constants by name; the exporter writes equal ones once, and hands them on by identities."""
+    constants = {constant.name: constant for constant in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Identity" and node.input[0] in constants:
+            copy = onnx.TensorProto()
+            copy.CopyFrom(constants[node.input[0]])
+            copy.name = node.output[0]
+            constants[copy.name] = copy
+    return constants

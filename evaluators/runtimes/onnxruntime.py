@@ -48,9 +48,11 @@ class OnnxRuntime:
 
     def convert(self, source: Source) -> bytes:
         """Make activations unsigned, which is what the CPU kernels fuse; a GPU takes the canonical file."""
-        from ...compressors.flavours import unsigned_activations
+        from ...compressors.flavours import integer_outputs, unsigned_activations
 
-        return unsigned_activations(source.onnx) if self.capabilities.device == "cpu" else source.onnx
+        if self.capabilities.device != "cpu":
+            return source.onnx
+        return integer_outputs(unsigned_activations(source.onnx), source.calibration)
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[Engine]:
