@@ -46,7 +46,7 @@ class Session:
         """Run the model once; one array an input in the model's order, batch first."""
         if self.fits and [x.shape for x in inputs] != self.shapes:
             self._fit([x.shape for x in inputs])
-        held = [np.ascontiguousarray(x) for x in inputs]
+        held = [np.require(x, requirements=("C", "W")) for x in inputs]
         for i, array in enumerate(held):
             self.request.set_input_tensor(i, _openvino().Tensor(array, shared_memory=True))
         self.request.infer()
