@@ -122,8 +122,16 @@ def _static(artefact: bytes, layers: Mapping[str, str], inputs: Sequence[NDArray
         manager.add_static_config(f"^{re.escape(scope)};$", TFLOperationName(operation.kind), 8, 8)
     ranges = calibrator.Calibrator(artefact, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     ranges.calibrate({"serving_default": list(_batches(interpreter, inputs))}, manager)
-    result = quantizer.Quantizer(bytearray(artefact), manager.get_quantization_recipe())
-    return bytes(result.quantize(ranges.get_model_qsvs()).quantized_model)
+    float_model = quantizer.Quantizer(bytearray(artefact), manager.get_quantization_recipe())
+    quantized = bytes(float_model.quantize(ranges.get_model_qsvs()).quantized_model)
+    integers = [o for o in operations(Interpreter(model_content=quantized)) if o.kind in WINDOWS and _integer(o)]
+    if len(integers) < sum(operation.kind in WINDOWS for operation in chosen):  # it passes over what it cannot do
+        raise SystemExit("LiteRT's quantizer leaves layers in float that were to be in INT8.")
+    return quantized
+
+
+def _integer(operation: Operation) -> bool:
+    return all(tensor["dtype"] is np.int8 for tensor in operation.inputs[:2])
 
 
 def choose(interpreter: Any, layers: Mapping[str, str]) -> list[Operation]:
@@ -160,11 +168,10 @@ def choose(interpreter: Any, layers: Mapping[str, str]) -> list[Operation]:
 def _batches(interpreter: Any, inputs: Sequence[NDArray[np.generic]]) -> Iterator[dict[str, NDArray[np.generic]]]:
     """Yield what calibration reads: whole batches of the model's own size, by the names of its inputs."""
     sources = interpreter.get_input_details()
-    names = interpreter.get_signature_list()["serving_default"]["inputs"]
     size = int(sources[0]["shape"][0])
     for start in range(0, len(inputs[0]) - size + 1, size):
         batch = (x[start : start + size].astype(source["dtype"]) for source, x in zip(sources, inputs, strict=True))
-        yield dict(zip(names, batch, strict=True))
+        yield {f"args_{i}": x for i, x in enumerate(batch)}
 
 
 if __name__ == "__main__":
