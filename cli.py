@@ -1,7 +1,7 @@
 """The command line: options in, an exit code out.
 
 Exit codes: 0 the front meets the target · 1 nothing meets it, the nearest is reported · 2 what was asked for cannot be
-done · 130 interrupted, the same command goes on.
+done · 130 interrupted, the same command goes on. Of ``measure`` and ``doctor``, 1 means that no runtime works.
 """
 
 from __future__ import annotations

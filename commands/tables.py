@@ -44,7 +44,7 @@ def of_report(report: Report) -> RenderableType:
 def _cells(row: Row) -> list[str]:
     latency, serving = row.latency, row.serving
     if serving is None:
-        return []
+        return ["–"] * 7
     peak = "–" if serving.peak_bytes is None else f"{serving.peak_bytes / 1e6:.0f}"
     costs = [peak, f"{len(row.artefact) / 1e6:.2f}", f"{serving.build_s:.1f}"]
     if latency is None:
@@ -89,7 +89,7 @@ def _notes(row: Row) -> Iterator[str]:
         yield "outputs are not finite"
     elif row.parity is not None and row.parity.difference:
         same = "" if row.parity.agreement is None else f", the same class in {row.parity.agreement:.0%}"
-        yield f"outputs differ by {row.parity.difference:.2%} of their range{same}"
+        yield f"random inputs give outputs {row.parity.difference:.2%} of their range apart{same}"
     elif row.parity is None and row.latency is not None:
         yield "outputs have other shapes than the reference's"
     if row.latency is not None and row.latency.contended:
