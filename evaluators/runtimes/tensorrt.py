@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import MissingRuntimeError
 from ...spaces.capabilities import Capabilities
 from ..tensorrt.driver import Gpu, first_gpu
-from ..tensorrt.shapes import Shape, shapes_in, with_shapes
+from ..tensorrt.shapes import Interface, Shape, with_shapes
 from . import Arrays, Kernel, Source, cache_key, needed
 from .host import describe_host
 
@@ -52,7 +52,7 @@ class TensorRt:
             engine = TensorRtEngine(
                 trt,
                 device,
-                shapes=shapes_in(artefact),
+                interface=Interface.of(artefact),
                 plan=lambda shapes: self._plan(trt, gpu, artefact, shapes),
                 about={"gpu_uuid": gpu.identity, "cuda_binding": binding},
             )

@@ -12,7 +12,7 @@ from ..runtimes import Arrays, Kernel
 from . import nvml
 from .device import Device
 from .session import Session
-from .shapes import Shape
+from .shapes import Interface, Shape
 
 
 class TensorRtEngine:
@@ -21,7 +21,7 @@ class TensorRtEngine:
     Args:
         trt: the module `tensorrt`.
         device: the GPU; its owner closes it.
-        shapes: of the model's inputs, in order; None where the first inputs are to decide.
+        interface: of the model; the first inputs decide the shapes that it leaves open.
         plan: returns the serialised engine for shapes.
         about: the GPU's ``gpu_uuid``, and what else is told with the times.
 
@@ -32,13 +32,13 @@ class TensorRtEngine:
         trt: Any,
         device: Device,
         *,
-        shapes: Mapping[str, Shape | None],
+        interface: Interface,
         plan: Callable[[Mapping[str, Shape]], bytes],
         about: Mapping[str, str],
     ) -> None:
         self.trt = trt
         self.device = device
-        self.shapes = shapes
+        self.interface = interface
         self.plan = plan
         self.about = about
         self._session: Session | None = None
@@ -50,9 +50,9 @@ class TensorRtEngine:
         Raises:
             InfeasibleError: TensorRT refuses the model.
         """
-        known = {name: shape for name, shape in self.shapes.items() if shape is not None}
-        if len(known) == len(self.shapes):
-            self._session = Session(self.trt, self.device, self.plan(known))
+        known = {name: shape for name, shape in self.interface.inputs.items() if shape is not None}
+        if len(known) == len(self.interface.inputs):
+            self._session = self._begun(known)
 
     def close(self) -> None:
         """Free what TensorRT holds on the GPU."""
@@ -83,6 +83,9 @@ class TensorRtEngine:
     def _for(self, inputs: Arrays) -> Session:
         """Return the session, made for the first inputs where nothing else told the shapes."""
         if self._session is None:
-            shapes = {name: x.shape for name, x in zip(self.shapes, inputs, strict=True)}
-            self._session = Session(self.trt, self.device, self.plan(shapes))
+            names = self.interface.inputs
+            self._session = self._begun({name: x.shape for name, x in zip(names, inputs, strict=True)})
         return self._session
+
+    def _begun(self, shapes: Mapping[str, Shape]) -> Session:
+        return Session(self.trt, self.device, self.plan(shapes), interface=self.interface)

@@ -17,7 +17,7 @@ from ..runtimes import Arrays, Kernel
 from .device import Device, Timed
 from .layers import kernels, median_by_layer, sparse
 from .log import first_error, fresh, logger
-from .shapes import Shape
+from .shapes import Interface, Shape
 
 WARM_UP_S = 0.2
 """Before the first times of an engine, as trtexec does."""
@@ -26,6 +26,9 @@ ENQUEUE_BOUND = 0.8
 """Where handing work over takes this share of the work's own time, the host may be what is timed."""
 
 PROFILED_RUNS = 20
+
+NO_INTERFACE = Interface()
+"""Of an engine without a model: its own order is all that is known."""
 
 DTYPES = {
     "FLOAT": np.float32,
@@ -50,6 +53,7 @@ class Session:
         trt: the module `tensorrt`.
         device: the GPU.
         plan: the serialised engine.
+        interface: of the model; an engine may order inputs and outputs otherwise, and drop inputs that it does not use.
         warm_up_s: seconds of runs before the first that are timed.
 
     Raises:
@@ -57,7 +61,15 @@ class Session:
 
     """
 
-    def __init__(self, trt: Any, device: Device, plan: bytes, *, warm_up_s: float = WARM_UP_S) -> None:
+    def __init__(
+        self,
+        trt: Any,
+        device: Device,
+        plan: bytes,
+        *,
+        interface: Interface = NO_INTERFACE,
+        warm_up_s: float = WARM_UP_S,
+    ) -> None:
         self.trt = trt
         self.device = device
         self.warm_up_s = warm_up_s
@@ -78,8 +90,9 @@ class Session:
         self._addresses: dict[str, int] = {}
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         reads = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
-        self.inputs = [name for name in names if reads[name]]
-        self.outputs = [name for name in names if not reads[name]]
+        self.given = list(interface.inputs) or [name for name in names if reads[name]]
+        self.inputs = [name for name in self.given if name in reads]
+        self.outputs = list(interface.outputs) or [name for name in names if not reads[name]]
 
     def close(self) -> None:
         """Have TensorRT free what it holds on the GPU; the device, with the buffers, is its owner's to close."""
@@ -92,6 +105,7 @@ class Session:
             InfeasibleError: the GPU failed, or the engine does not serve such inputs.
 
         """
+        inputs = self._used(inputs)
         least, most = self._batches()
         batch = len(inputs[0])
         parts = []
@@ -109,6 +123,7 @@ class Session:
             InfeasibleError: the GPU failed, or the engine does not serve such inputs.
 
         """
+        inputs = self._used(inputs)
         with self._reasons("timed", rung="latency"):
             is_new = self._bind(inputs)
             self._upload(inputs)
@@ -134,6 +149,7 @@ class Session:
             InfeasibleError: the GPU failed, or the engine does not serve such inputs.
 
         """
+        inputs = self._used(inputs)
         with self._reasons("profiled"):
             self._bind(inputs)
             self._upload(inputs)
@@ -143,6 +159,10 @@ class Session:
                 self._enqueue()
                 self.device.sync()
         return kernels(self._report(), median_by_layer(profiler.times))
+
+    def _used(self, inputs: Arrays) -> Arrays:
+        """Return the inputs that the engine reads."""
+        return [x for name, x in zip(self.given, inputs, strict=True) if name in self.inputs]
 
     def _batches(self) -> tuple[int, int]:
         """Return the smallest and the largest batch that the engine serves."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -27,21 +28,33 @@ def with_shapes(onnx: bytes, examples: Sequence[Any]) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def shapes_in(onnx: bytes) -> Mapping[str, Shape | None]:
-    """Return the shape of each input: the one that the file fixes, or tells by `with_shapes`, or None.
+@dataclass(frozen=True)
+class Interface:
+    """What a model reads and returns, in its own order, which an engine need not keep.
 
-    There are none in bytes that are no ONNX file; those are left to TensorRT.
+    Attributes:
+        inputs: the shape of each: the one that the file fixes, or tells by `with_shapes`, or None.
+        outputs: their names.
+
     """
-    import onnx as package
 
-    try:
-        model = package.load_from_string(onnx)
-    except Exception:  # protobuf's exceptions differ between its versions
-        return {}
-    told = json.loads(_notes(model).get(KEY, "{}"))
-    return {
-        tensor.name: tuple(told[tensor.name]) if tensor.name in told else _fixed(tensor) for tensor in _inputs(model)
-    }
+    inputs: Mapping[str, Shape | None] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, onnx: bytes) -> Interface:
+        """Return the interface of an ONNX file; none of other bytes, which are left to TensorRT."""
+        import onnx as package
+
+        try:
+            model = package.load_from_string(onnx)
+        except Exception:  # protobuf's exceptions differ between its versions
+            return cls()
+        told = {name: tuple(shape) for name, shape in json.loads(_notes(model).get(KEY, "{}")).items()}
+        return cls(
+            {tensor.name: told.get(tensor.name) or _fixed(tensor) for tensor in _inputs(model)},
+            tuple(tensor.name for tensor in model.graph.output),
+        )
 
 
 def _inputs(model: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from autocompress.evaluators.runtimes import Kernel
 from autocompress.evaluators.tensorrt import nvml
 from autocompress.evaluators.tensorrt.device import Device, open_device
 from autocompress.evaluators.tensorrt.session import Session
+from autocompress.evaluators.tensorrt.shapes import Interface
 
 from .driver import FakeDriver
 from .world import MANIFESTS, PLAN, World
@@ -74,6 +75,17 @@ def test_batches_of_any_size_are_served(world: World, start: Start, batch: int, 
         inputs = images(batch, seed)
         (output,) = session.infer(inputs)
         np.testing.assert_array_equal(output, inputs[0])
+
+
+@pytest.mark.parametrize("tensors", [("y", "z", "x"), ("z", "x", "y"), ("x", "y")])
+def test_inputs_keep_the_models_order(world: World, device: Device, tensors: tuple[str, ...]) -> None:
+    """An engine may have another, and may have dropped an input that it does not use."""
+    world.tensors = {name: "OUTPUT" if name == "y" else "INPUT" for name in tensors}
+    interface = Interface({"x": None, "z": None}, ("y",))
+    session = Session(world.trt, device, PLAN, interface=interface, warm_up_s=0.0)
+    (output,) = session.infer([*images(4, 1), *images(4, 2)])
+    np.testing.assert_array_equal(output, images(4, 1)[0])
+    session.close()
 
 
 def test_what_it_returned_stays(start: Start) -> None:

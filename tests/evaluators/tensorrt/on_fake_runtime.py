@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import types
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from autocompress.errors import InfeasibleError, MissingRuntimeError
-from autocompress.evaluators.latency import device_of
+from autocompress.evaluators.latency import Plan, device_of
 from autocompress.evaluators.runtimes import DeviceEngine, Source, load, low_precision
 from autocompress.evaluators.runtimes.tensorrt import TensorRt
 from autocompress.evaluators.tensorrt.device import open_device
+from autocompress.evaluators.timing import serve
 
 from .driver import FakeDriver
 from .misuses import MISUSES, REMOVED
@@ -146,6 +148,18 @@ def test_times_come_with_their_conditions(world: World, runtime: TensorRt, bindi
     assert told["gpu_uuid"] == UUID
     assert told["cuda_binding"].startswith(binding)
     assert {"gpu_clock_mhz_before", "gpu_clock_mhz_after", "enqueue_bound", "sparse_layers"} <= set(told)
+
+
+def test_the_timing_protocol_uses_the_gpus_clock(world: World, runtime: TensorRt, tmp_path: Path) -> None:
+    """Baseline and candidate live side by side, and every time is the GPU's."""
+    for name in ("model0", "model1"):
+        (tmp_path / name).write_bytes(converted(runtime))
+    np.savez(tmp_path / "inputs.npz", *images(4))
+    plan = Plan(min_windows=2, max_windows=2, gap_s=0.0, min_runs=10, min_window_s=0.0, tolerance=1.0)
+    result = serve(tmp_path, {"runtimes": ["tensorrt"] * 2, "threads": 1, "plan": asdict(plan)})
+    assert result["clock"] == "device"
+    windows = [times for times, _ in result["windows"]]  # type: ignore[attr-defined]
+    assert windows == [((world.nanoseconds,) * 10,) * 2] * 2
 
 
 def test_kernels_are_those_of_the_engine(runtime: TensorRt) -> None:

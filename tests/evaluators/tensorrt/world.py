@@ -54,6 +54,7 @@ class World:
         manifest: of which version.
         declared: the shape of the input in the file.
         served: the shapes of the input that the engine serves: smallest, usual, largest.
+        tensors: what the engine reads and returns, in its order.
         nanoseconds: of one inference.
         capturable: whether an inference can be captured.
         enqueue: the stream's handle, time, and the addresses of output and input and their size; does the work.
@@ -62,6 +63,7 @@ class World:
     manifest: str = MANIFESTS[1]
     declared: tuple[int, ...] = (-1, 3, 4, 4)
     served: tuple[tuple[int, ...], ...] = ((1, 3, 4, 4), (4, 3, 4, 4), (4, 3, 4, 4))
+    tensors: dict[str, str] = field(default_factory=lambda: {"x": "INPUT", "y": "OUTPUT"})
     nanoseconds: int = 1_500_000
     parser_errors: list[ParserError] = field(default_factory=list)
     outputs: int = 1
@@ -138,13 +140,12 @@ class World:
             self.seen["logger"].log(self.trt.ILogger.Severity[severity], message)
 
     def _running(self) -> Behaviour:
-        tensors = {"x": self.trt_mode("INPUT"), "y": self.trt_mode("OUTPUT")}
         return {
             "Runtime.__init__": lambda _, logger: self.seen.update(logger=logger),
             "Runtime.deserialize_cuda_engine": self._load,
-            "ICudaEngine.num_io_tensors": lambda _: len(tensors),
-            "ICudaEngine.get_tensor_name": lambda _, index: list(tensors)[index],
-            "ICudaEngine.get_tensor_mode": lambda _, name: tensors[name](),
+            "ICudaEngine.num_io_tensors": lambda _: len(self.tensors),
+            "ICudaEngine.get_tensor_name": lambda _, index: list(self.tensors)[index],
+            "ICudaEngine.get_tensor_mode": lambda _, name: self.trt.TensorIOMode[self.tensors[name]],
             "ICudaEngine.get_tensor_dtype": lambda _, name: self.trt.DataType[
                 self.output_type if name == "y" else "FLOAT"
             ],
@@ -160,10 +161,6 @@ class World:
             "IExecutionContext.set_tensor_address": self._set_address,
             "IExecutionContext.execute_async_v3": self._execute,
         }
-
-    def trt_mode(self, name: str) -> Callable[[], Any]:
-        """Return what a tensor is for, once there is a module."""
-        return lambda: self.trt.TensorIOMode[name]
 
     def _load(self, _: Any, plan: bytes) -> Any:
         if plan == PLAN:
