@@ -50,8 +50,8 @@ def layer_costs(
         network: the layers.
         canonical: the baseline's ONNX file.
         layers: for each weight in the file the layer it belongs to.
-        node_ms: what a runtime's profiler says of nodes, or of the tensors that fused nodes make; where that covers
-            less than half of the time, multiply-accumulates decide.
+        node_ms: what a runtime's profiler says of nodes, of the tensors that fused nodes make, or of the layers;
+            where that covers less than half of the time, multiply-accumulates decide.
         baseline_ms: the sum.
 
     """
@@ -59,9 +59,12 @@ def layer_costs(
     maker = {name: node for node in graph.node for name in (node.name, *node.output)}
     cost = dict.fromkeys((layer.name for layer in network.layers), 0.0)
     for name, milliseconds in node_ms.items():
+        if name in cost:
+            cost[name] += milliseconds
+            continue
         node = maker.get(name.removesuffix("_nchwc"))
         while node is not None and not (len(node.input) > 1 and node.input[1] in layers):
-            node = maker.get(node.input[0]) if node.input else None
+            node = next((maker[tensor] for tensor in node.input if tensor in maker), None)  # a bias may come first
         if node is not None and layers[node.input[1]] in cost:
             cost[layers[node.input[1]]] += milliseconds
     total = sum(node_ms.values())

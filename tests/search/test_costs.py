@@ -62,6 +62,17 @@ def test_costs_follow_the_profiler() -> None:
     assert costs.other_ms == pytest.approx(0.0)
 
 
+def test_costs_are_found_behind_a_bias() -> None:
+    """A fused node may bear the name of a sum whose first operand is a constant; a layer's own name is enough too."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], name="product"),
+        helper.make_node("Add", ["w1", "a"], ["y"], name="sum"),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "biased", [], []))
+    costs = layer_costs(NETWORK, model.SerializeToString(), {"w0": "first"}, {"sum": 3.0, "second": 1.0}, 8.0)
+    assert costs.layer_ms == pytest.approx({"first": 6.0, "second": 2.0})
+
+
 @pytest.mark.parametrize("node_ms", [{}, {"unknown": 5.0}, {"product0": 1.0, "unknown": 5.0}, {"product0": 0.0}])
 def test_costs_fall_back_to_multiply_accumulates(node_ms: dict[str, float]) -> None:
     """A profiler that says nothing, or little of what is known, is not believed."""
