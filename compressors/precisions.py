@@ -9,13 +9,13 @@ This module imports no torch: runtimes use it in processes that only measure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, version_converter
 
 from ..errors import InfeasibleError
@@ -67,12 +67,14 @@ def float8(canonical: bytes) -> bytes:
     """
     proto = _at_opset(canonical, 19)
     constants = {constant.name: constant for constant in proto.graph.initializer}
-    zeros = {n.input[2] for n in _quantizers(proto) if constants[n.input[2]].data_type == TensorProto.INT8}
-    scales = {n.input[1] for n in _quantizers(proto) if n.input[2] in zeros}
-    weights = {n.input[0] for n in _quantizers(proto) if n.input[2] in zeros and n.input[0] in constants}
+    pairs = [n for n in _quantizers(proto) if len(n.input) > 2]
+    pairs = [n for n in pairs if n.input[2] in constants and constants[n.input[2]].data_type == TensorProto.INT8]
+    zeros, scales = {n.input[2] for n in pairs}, {n.input[1] for n in pairs}
+    weights = {n.input[0] for n in pairs if n.input[0] in constants}
     for name in scales:
-        step = numpy_helper.to_array(constants[name]) * np.float32(127 / FLOAT8_MAX)
-        constants[name].CopyFrom(numpy_helper.from_array(step, name))
+        step = numpy_helper.to_array(constants[name])
+        narrower = _up(step.astype(np.float32) * np.float32(127 / FLOAT8_MAX), step.dtype)
+        constants[name].CopyFrom(numpy_helper.from_array(narrower, name))
     for name in zeros:
         zero = np.zeros(tuple(constants[name].dims), ml_dtypes.float8_e4m3fn)
         constants[name].CopyFrom(numpy_helper.from_array(zero, name))
@@ -211,28 +213,34 @@ def _halve_scales(proto: ModelProto) -> None:
     """Round scales up to FP16, and weights again to the scales that they have then."""
     constants = {constant.name: constant for constant in proto.graph.initializer}
     rounded: dict[str, NDArray[np.float32]] = {}
+    weights: set[str] = set()
     for node in _quantizers(proto):
         name = node.input[1]
         old = rounded.get(name)
         if old is None:
-            if constants[name].data_type != TensorProto.FLOAT:
+            if name not in constants or constants[name].data_type != TensorProto.FLOAT:
                 continue
             rounded[name] = old = numpy_helper.to_array(constants[name])
-            up = old.astype(np.float16)
-            up = np.where(up < old, np.nextafter(up, np.float16(np.inf)), up)
-            constants[name].CopyFrom(numpy_helper.from_array(up, name))
+            _check_range(node, constants, old)
+            constants[name].CopyFrom(numpy_helper.from_array(_up(old, np.float16), name))
         new = numpy_helper.to_array(constants[name])
-        _check_range(node, constants, new)
-        if node.input[0] in constants:
+        if node.input[0] in constants and node.input[0] not in weights:
+            weights.add(node.input[0])
             ratio: NDArray[np.float32] = np.divide(old, new, dtype=np.float32)
             _round_again(constants[node.input[0]], _spread(ratio, node, constants[node.input[0]]))
 
 
-def _check_range(node: NodeProto, constants: dict[str, TensorProto], scale: NDArray[np.float16]) -> None:
-    zero = constants.get(node.input[2]) if len(node.input) > 2 else None
-    eight = zero is not None and zero.data_type == TensorProto.FLOAT8E4M3FN
-    reached = float(scale.astype(np.float32).max()) * (FLOAT8_MAX if eight else 127)
-    if node.input[0] not in constants and reached > HALF_MAX:
+def _up(value: NDArray[np.float32], dtype: DTypeLike) -> NDArray[np.floating]:
+    """Return numbers in a type that may be narrower, none of them smaller than it was."""
+    nearest = value.astype(dtype)
+    return np.asarray(np.where(nearest < value, np.nextafter(nearest, nearest.dtype.type(np.inf)), nearest))
+
+
+def _check_range(node: NodeProto, constants: Mapping[str, TensorProto], scale: NDArray[np.float32]) -> None:
+    typed = next((constants[name] for name in (*node.input[2:], node.input[0]) if name in constants), None)
+    largest: dict[int, float] = {TensorProto.FLOAT8E4M3FN: FLOAT8_MAX, TensorProto.INT4: 7}
+    reached = float(scale.max()) * largest.get(typed.data_type if typed else TensorProto.INT8, 127)
+    if reached > HALF_MAX:
         raise InfeasibleError(
             f"FP16 holds numbers up to {HALF_MAX:g}; the tensor {node.input[0]!r} reaches {reached:g}.", rung="build"
         )
@@ -244,7 +252,8 @@ def _spread(scale: NDArray[np.floating], node: NodeProto, weight: TensorProto) -
     axis = given.get("axis", 1)
     if given.get("block_size"):
         return np.repeat(scale, given["block_size"], axis)
-    return scale.reshape([-1 if i == axis else 1 for i in range(len(weight.dims))]) if scale.size > 1 else scale
+    rank = len(weight.dims)
+    return scale.reshape([-1 if i == axis % rank else 1 for i in range(rank)]) if scale.size > 1 else scale
 
 
 def _round_again(weight: TensorProto, ratio: NDArray[np.floating]) -> None:
@@ -273,16 +282,20 @@ def _cast_at_the_edges(proto: ModelProto) -> None:
     stored = {constant.name for constant in graph.initializer}
     inputs = [i.name for i in graph.input if _is_single(i) and i.name not in stored]
     outputs = [o.name for o in graph.output if _is_single(o)]
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    halves = {name: _free(f"{name}_half", taken) for name in (*inputs, *outputs)}
     for node in graph.node:
         for names in (node.input, node.output):
             for position, name in enumerate(names):
-                if name in inputs or name in outputs:
-                    names[position] = f"{name}_half"
-    casts = [helper.make_node("Cast", [n], [f"{n}_half"], f"{n}_to_half", to=TensorProto.FLOAT16) for n in inputs]
-    _prepend(proto, casts)
+                names[position] = halves.get(name, name)
+    _prepend(proto, [helper.make_node("Cast", [n], [halves[n]], halves[n], to=TensorProto.FLOAT16) for n in inputs])
     graph.node.extend(
-        helper.make_node("Cast", [f"{n}_half"], [n], f"{n}_to_single", to=TensorProto.FLOAT) for n in outputs
+        helper.make_node("Cast", [halves[n]], [n], f"{halves[n]}_to_single", to=TensorProto.FLOAT) for n in outputs
     )
+
+
+def _free(name: str, taken: set[str]) -> str:
+    return _free(f"{name}_", taken) if name in taken else name
 
 
 def _is_single(value: onnx.ValueInfoProto) -> bool:

@@ -87,12 +87,12 @@ def data(name: str) -> Tensor:
 
 
 @cache
-def file(name: str, bits: int = 32) -> bytes:
-    """Return a network's float file, or the canonical file with all layers in INT8."""
+def file(name: str, bits: int = 32, leave: str = "") -> bytes:
+    """Return a network's float file, or the canonical file with all layers in INT8, but one on request."""
     torch.manual_seed(0)
     model = NETWORKS[name][0]().eval()
     supplies = Supplies(examples=(data(name)[:1],), calibration=[(data(name),)])
-    layers = {n: bits for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    layers = {n: bits for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and n != leave}
     plain, scales = strip(Quantize().apply(model, layers, supplies))
     return qdq.insert(to_onnx(plain, supplies.examples), plain, scales, supplies.calibration).SerializeToString()
 
@@ -203,9 +203,13 @@ def test_half_refuses_constants_beyond_its_range(value: float) -> None:
 
 
 def test_half_refuses_ranges_beyond_its_own() -> None:
-    """A rounded tensor that is known to reach more than FP16 holds is named."""
+    """A rounded tensor or weight that is known to reach more than FP16 holds is named."""
     with pytest.raises(InfeasibleError, match="the tensor 'x' reaches 127000"):
         half(product(np.eye(4, dtype=np.float32), 8, 1000.0))
+    with pytest.raises(InfeasibleError, match=r"the tensor 'integers' reaches 1e\+20"):
+        half(product(np.float32(1e20) * np.eye(4, dtype=np.float32), 8))
+    with pytest.raises(InfeasibleError, match="the tensor 'weight_quantized' reaches 70000"):
+        half(int4_weights(product(np.full((64, 4), 7e4, np.float32))))
 
 
 def test_half_keeps_what_stands_for_infinity() -> None:
@@ -353,6 +357,25 @@ def test_the_given_names_and_shapes_stay(rewrite: Callable[[bytes], bytes]) -> N
         for one, other in zip((*before.input, *before.output), (*after.input, *after.output), strict=True):
             assert one.name == other.name
             assert one.type == other.type
+
+
+@given(st.permutations([half, float8, int4_weights, two_four]))
+@settings(deadline=None, max_examples=24)
+def test_all_orders_go_together(order: list[Callable[[bytes], bytes]]) -> None:
+    """On a file with a layer in INT8 and one in float, each rewrite leaves the others a file that they read."""
+    content = file("linear", 8, leave="2")
+    for rewrite in order:
+        content = rewrite(content)
+    stored = {value.dtype for value in constants(content).values() if value.ndim == 2}
+    assert {np.dtype(ml_dtypes.float8_e4m3fn), np.dtype(ml_dtypes.int4)} <= stored
+    assert TensorProto.FLOAT not in types(content).values()
+
+
+def test_halving_twice_changes_nothing_more() -> None:
+    """A file in FP16 is taken as well, and computes the same."""
+    for bits in (32, 8):
+        once = half(file("attention", bits))
+        assert difference("attention", half(once), once) == 0
 
 
 def test_branches_are_refused() -> None:
