@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ..tensorrt.build import Built
     from ..tensorrt.engine import TensorRtEngine
 
-PLAN = (b"ftrt", b"ptrt")
-"""How serialised engines begin."""
+PLAN = b"trt"
+"""What the second to the fourth byte of a serialised engine are; the first differs between kinds and versions."""
 
 
 class TensorRt:
@@ -75,7 +75,7 @@ class TensorRt:
 
     def _plan(self, trt: Any, gpu: Gpu, artefact: bytes, shapes: Mapping[str, Shape]) -> bytes:
         """Return the engine of a file: the file itself, the one that was kept, or a new one."""
-        if artefact.startswith(PLAN):
+        if artefact[1:4] == PLAN:
             return artefact
         from ..tensorrt.build import BuildOptions, build
         from ..tensorrt.cache import cached

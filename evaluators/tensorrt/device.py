@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,8 @@ class Device(ABC):
 
     """
 
-    binding: ClassVar[str]
-    error: ClassVar[type[Exception]]
+    binding: str
+    error: type[Exception]
     handle: int
 
     def __init__(self) -> None:
@@ -155,30 +155,25 @@ def open_device(runtime: str = "tensorrt") -> tuple[Device, str]:
     """Return the GPU, and by which package and why.
 
     Raises:
-        MissingRuntimeError: neither package can be imported.
+        MissingRuntimeError: neither package can be imported, or the GPU refuses.
 
     """
+    from .cuda_bindings_device import CudaBindingsDevice
+    from .pycuda_device import PycudaDevice
+
+    missing = []
     try:
-        from .pycuda_device import PycudaDevice
-
-        return _opened(PycudaDevice, runtime), PycudaDevice.binding
-    except ImportError as error:
-        missing = f"pycuda cannot be imported ({error})"
-    try:
-        from .cuda_bindings_device import CudaBindingsDevice
-
-        return _opened(CudaBindingsDevice, runtime), f"{CudaBindingsDevice.binding}, as {missing}"
-    except ImportError as error:
-        raise MissingRuntimeError(
-            f"--runtime {runtime} needs pycuda or cuda-bindings; {missing}, nor can cuda-bindings ({error}): "
-            "pip install cuda-bindings"
-        ) from error
-
-
-def _opened(kind: type[Device], runtime: str) -> Device:
-    try:
-        return kind()
-    except kind.error as error:
+        for package, kind in (("pycuda", PycudaDevice), ("cuda-bindings", CudaBindingsDevice)):
+            try:
+                device = kind()
+            except ImportError as error:
+                missing.append(f"{package} cannot be imported ({error})")
+            else:
+                return device, ", as ".join((device.binding, *missing))
+    except OSError as error:
         raise MissingRuntimeError(
             f"--runtime {runtime} needs a GPU that it may use; this one refuses ({error}): free it of other processes."
         ) from error
+    raise MissingRuntimeError(
+        f"--runtime {runtime} needs pycuda or cuda-bindings; {', and '.join(missing)}: pip install cuda-bindings"
+    )

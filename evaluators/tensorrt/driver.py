@@ -6,6 +6,7 @@ import ctypes
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Gpu:
         }
 
 
+@cache
 def library() -> ctypes.CDLL:
-    """Return the driver's library.
+    """Return the driver's library; looked up once, as graphs are launched through it.
 
     Raises:
         OSError: no driver is installed.

@@ -1,4 +1,4 @@
-"""The GPU by way of pycuda; importing this needs the driver's library."""
+"""The GPU by way of pycuda, which needs the driver's library to be imported."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pycuda
-import pycuda.driver as driver
 from numpy.typing import NDArray
 
 from .device import NON_BLOCKING, Device
@@ -22,6 +20,8 @@ THREAD_LOCAL = 1
 @cache
 def _primary_context() -> Any:
     """Return the GPU's primary context, current from now on: pycuda does not leave it as it was when it is let go."""
+    import pycuda.driver as driver
+
     driver.init()
     context = driver.Device(0).retain_primary_context()
     context.push()
@@ -30,31 +30,42 @@ def _primary_context() -> Any:
 
 
 class PycudaDevice(Device):
-    """The first visible GPU; pycuda has no graphs, so that those are asked of the driver itself."""
+    """The first visible GPU; pycuda has no graphs, so that those are asked of the driver itself.
 
-    error = driver.Error
-    binding = f"pycuda {'.'.join(map(str, pycuda.VERSION))}"
+    Raises:
+        ImportError: pycuda is not installed, or finds no driver.
+        OSError: the GPU refuses.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        _primary_context()
-        self._stream: Any = driver.Stream(NON_BLOCKING)
+        import pycuda
+        import pycuda.driver as driver
+
+        self._driver: Any = driver
+        self.error = driver.Error
+        self.binding = f"pycuda {'.'.join(map(str, pycuda.VERSION))}"
+        try:
+            _primary_context()
+            self._stream: Any = driver.Stream(NON_BLOCKING)
+        except driver.Error as error:
+            raise OSError(str(error)) from error
         self.handle = int(self._stream.handle)
 
     def alloc(self, size: int) -> int:
         """See `Device.alloc`."""
-        buffer = driver.mem_alloc(size)
+        buffer = self._driver.mem_alloc(size)
         self._buffers.append(buffer)
-        driver.memset_d8_async(int(buffer), 0, size, self._stream)
+        self._driver.memset_d8_async(int(buffer), 0, size, self._stream)
         return int(buffer)
 
     def upload(self, address: int, array: NDArray[np.generic]) -> None:
         """See `Device.upload`."""
-        driver.memcpy_htod_async(address, array, self._stream)
+        self._driver.memcpy_htod_async(address, array, self._stream)
 
     def download(self, array: NDArray[np.generic], address: int) -> None:
         """See `Device.download`."""
-        driver.memcpy_dtoh_async(array, address, self._stream)
+        self._driver.memcpy_dtoh_async(array, address, self._stream)
         self.sync()
 
     def sync(self) -> None:
@@ -69,7 +80,7 @@ class PycudaDevice(Device):
         buffer.free()
 
     def _new_event(self) -> Any:
-        return driver.Event()
+        return self._driver.Event()
 
     def _record(self, event: Any) -> None:
         event.record(self._stream)
@@ -104,4 +115,4 @@ class PycudaDevice(Device):
         try:
             call(function, *arguments)
         except OSError as error:
-            raise driver.Error(str(error)) from error
+            raise self._driver.Error(str(error)) from error
