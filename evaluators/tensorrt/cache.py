@@ -6,9 +6,13 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from .build import Built
+
+KEPT = 64
+"""Engines that are kept, those that were used last: a search builds hundreds."""
 
 
 def folder() -> Path:
@@ -27,13 +31,24 @@ def cached(key: str, place: str, build: Callable[[bytes], Built]) -> bytes:
     """
     plan = folder() / f"{key}.plan"
     timings = folder() / f"{hashlib.sha256(place.encode()).hexdigest()}.timings"
-    if plan.is_file():
-        return plan.read_bytes()
+    with suppress(FileNotFoundError):
+        content = plan.read_bytes()
+        plan.touch()
+        return content
     built = build(timings.read_bytes() if timings.is_file() else b"")
     write(plan, built.plan)
     if built.timing_cache:
         write(timings, built.timing_cache)
+    for old in sorted(folder().glob("*.plan"), key=_last_used)[:-KEPT]:
+        old.unlink(missing_ok=True)
     return built.plan
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another process was faster
+        return 0.0
 
 
 def write(path: Path, content: bytes) -> None:

@@ -1,0 +1,61 @@
+"""What is kept of earlier builds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from autocompress.evaluators.tensorrt import cache
+from autocompress.evaluators.tensorrt.build import Built
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return cache.folder()
+
+
+def built(content: bytes) -> Built:
+    """Return an engine without timings."""
+    return Built(plan=content, timing_cache=b"", log=(), sparse_layers=())
+
+
+def test_only_the_engines_that_were_used_last_are_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Using one counts, not only building it."""
+    monkeypatch.setattr(cache, "KEPT", 2)
+    for age, key in enumerate(("first", "second")):
+        cache.cached(key, "here", lambda _: built(b"a plan"))
+        os.utime(place / f"{key}.plan", (age, age))
+    cache.cached("first", "here", lambda _: pytest.fail("it was kept"))
+    cache.cached("third", "here", lambda _: built(b"a plan"))
+    assert sorted(path.stem for path in place.glob("*.plan")) == ["first", "third"]
+
+
+def test_a_file_is_written_at_once_or_not_at_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads sees the old content, and no half of the new one is left."""
+    cache.write(place / "engine", b"old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.write(place / "engine", b"new")
+    assert [path.name for path in place.iterdir()] == ["engine"]
+    assert (place / "engine").read_bytes() == b"old"
+
+
+def test_timings_are_kept_apart_by_place() -> None:
+    """Those of another GPU or version are not handed to a build."""
+    seen = []
+
+    def build(timings: bytes) -> Built:
+        seen.append(timings)
+        return Built(plan=b"a plan", timing_cache=timings + b"+", log=(), sparse_layers=())
+
+    for key, place in (("a", "here"), ("b", "here"), ("c", "there")):
+        cache.cached(key, place, build)
+    assert seen == [b"", b"+", b""]
