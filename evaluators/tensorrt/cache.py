@@ -33,7 +33,7 @@ def cached(key: str, place: str, build: Callable[[bytes], Built]) -> bytes:
     timings = folder() / f"{hashlib.sha256(place.encode()).hexdigest()}.timings"
     with suppress(FileNotFoundError):
         content = plan.read_bytes()
-        plan.touch()
+        os.utime(plan)
         return content
     built = build(timings.read_bytes() if timings.is_file() else b"")
     write(plan, built.plan)
