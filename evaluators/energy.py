@@ -8,7 +8,6 @@ overflow, pydantic, tyro, httpx and AMD's driver library, for what is one file o
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import UsageError
+from .tensorrt.driver import first_gpu
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -93,11 +93,11 @@ def _counts(zone: Path) -> bool:
 
 
 class Nvml:
-    """The counter of the first visible NVIDIA GPU (Volta or newer).
+    """The counter of the GPU on which everything runs (Volta or newer).
 
     Raises:
         ImportError: pynvml is not installed.
-        OSError: no driver, no GPU, or one without a counter.
+        OSError: no driver, no GPU, or one without a counter, such as a part of one.
 
     """
 
@@ -107,11 +107,10 @@ class Nvml:
         import pynvml
 
         self._nvml: Any = pynvml
+        identity = first_gpu().identity
         try:
             pynvml.nvmlInit()
-            first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-            by = pynvml.nvmlDeviceGetHandleByIndex if first.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
-            self._handle = by(int(first) if first.isdigit() else first)
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{identity}")
             self._read()
         except pynvml.NVMLError as error:
             raise OSError(f"NVML: {error}") from error

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from autocompress.errors import UsageError
+from autocompress.evaluators import energy
 from autocompress.evaluators.energy import Rapl, counter_of, sources, spend
+from autocompress.evaluators.tensorrt.driver import Gpu
 
 RANGE_UJ = 262_143_328_850
 Zones = dict[str, tuple[str, int]]
@@ -62,6 +67,45 @@ def test_no_counter_is_no_number(tmp_path: Path, count: Callable[[str, int], Non
         Rapl(tmp_path)
 
 
+class NvmlError(Exception):
+    """What NVML raises."""
+
+
+def nvml(*, counts: bool) -> ModuleType:
+    """Return what stands for pynvml: one GPU, whose counter rises by 1.5 J at each reading, in millijoules."""
+    module = ModuleType("pynvml")
+    readings = itertools.count(7_000, 1_500)
+
+    def handle(identity: str) -> str:
+        return {"GPU-8d5f": "the GPU"}[identity]
+
+    def total(gpu: str) -> int:
+        assert gpu == "the GPU"
+        if not counts:
+            raise NvmlError("Not Supported")
+        return next(readings)
+
+    vars(module).update(
+        NVMLError=NvmlError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=handle,
+        nvmlDeviceGetTotalEnergyConsumption=total,
+    )
+    return module
+
+
+def test_a_gpu_is_counted_by_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that serves, in joules; one without a counter is an error and not a zero."""
+    gpu = Gpu(name="a GPU", identity="8d5f", capability="9.0", driver="13.0")
+    monkeypatch.setattr(energy, "first_gpu", lambda: gpu)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(counts=True))
+    counter = counter_of("gpu")
+    assert (counter.source, counter.start()()) == ("nvml", 1.5)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml(counts=False))
+    with pytest.raises(UsageError, match=r"GPU; .* leave --energy out"):
+        counter_of("gpu")
+
+
 def test_energy_is_of_one_inference(tmp_path: Path, count: Callable[[str, int], None]) -> None:
     """The counter's rise is shared among the runs that made it."""
     spent = ZONES["intel-rapl:0"][1]
@@ -71,9 +115,9 @@ def test_energy_is_of_one_inference(tmp_path: Path, count: Callable[[str, int], 
         spent += 250_000
         count("intel-rapl:0", spent)
 
-    energy = spend(infer, Rapl(tmp_path), least_s=0.0, least_runs=40)
-    assert energy.joules == pytest.approx(0.25)
-    assert (energy.source, energy.runs) == ("rapl", 40)
+    found = spend(infer, Rapl(tmp_path), least_s=0.0, least_runs=40)
+    assert found.joules == pytest.approx(0.25)
+    assert (found.source, found.runs) == ("rapl", 40)
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
