@@ -91,8 +91,8 @@ class OpenVino:
     def convert(self, source: Source) -> bytes:
         """Make activations unsigned and weights 7 bits wide.
 
-        OpenVINO fuses the canonical file as well, but without VNNI its sums of two products do not fit into 16 bits:
-        outputs are then a seventh of their range off.
+        OpenVINO fuses the canonical file as well, but on processors without VNNI its pairs of products do not fit
+        into 16 bits then: a small network's outputs were off by a seventh of their range.
 
         Raises:
             InfeasibleError: 4 bits are asked, and there is no linear layer.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -59,7 +58,7 @@ def quantize_blocks(weight: NDArray[np.float32], size: int) -> tuple[NDArray[np.
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2, keepdims=True), axis=2)
     scale = np.where(largest == 0, np.float32(1), largest / np.float32(-8))
     integers = np.clip(np.rint(blocks / scale), -8, 7).reshape(weight.shape)
-    return integers.astype(ml_dtypes.int4), scale[..., 0]
+    return integers.astype(helper.tensor_dtype_to_np_dtype(TensorProto.INT4)), scale[..., 0]
 
 
 def _is_linear(node: NodeProto, weights: set[str]) -> bool:

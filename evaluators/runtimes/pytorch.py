@@ -32,7 +32,7 @@ class PyTorch:
     Args:
         variant: ``""`` is a traced TorchScript file, frozen when it is built; ``eager`` an exported program, run one
             operation at a time; ``bf16`` the same in bfloat16; ``compile`` the same compiled when it is built;
-            ``aoti`` a package that is compiled when it is converted, for the examples' shapes.
+            ``aoti`` a package that is compiled when it is converted, for the examples' shapes and this processor.
     """
 
     def __init__(self, variant: str = "") -> None:
