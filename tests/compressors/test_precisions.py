@@ -236,6 +236,13 @@ def test_float8_rounds_to_its_own_steps(name: str) -> None:
             assert (np.abs(value - was) <= np.abs(was) * 2.0**-4 + 2.0**-10).all()
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_float8_networks_compute_the_same(name: str) -> None:
+    """On the whole a network's outputs move by less than the rounding of one product of two numbers."""
+    for content in (float8(file(name, 8)), half(float8(file(name, 8)))):
+        assert 2.0**-10 < difference(name, content, file(name)) < 2 * 2.0**-4
+
+
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 99))
 def test_float8_computes_the_same(seed: int) -> None:

@@ -211,3 +211,16 @@ def test_layer_that_runs_twice_has_one_range() -> None:
     supplies = Supplies(examples=(x[:1],), calibration=[(x,)])
     _, scales = strip(Quantize().apply(model, {"layer": 8}, supplies))
     assert scales["layer"] == pytest.approx(inner / 127, rel=0.02)
+
+
+def test_layers_inside_of_pytorchs_encoder_layers_are_quantized() -> None:
+    """In evaluation such a layer would compute without calling its linear layers, were it not kept from it."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True).eval()
+    tokens = torch.randn(4, 6, 16, generator=torch.Generator().manual_seed(1))
+    supplies = Supplies(examples=(tokens[:1],), calibration=[(tokens,)])
+    rounded = Quantize().apply(layer, {"linear1": 8, "linear2": 8}, supplies)
+    with torch.no_grad():
+        difference = (rounded(tokens) - layer(tokens)).abs().max()
+    assert 0 < difference < 0.1
+    _, scales = strip(rounded)
+    assert all(1e-3 < scale < 0.1 for scale in scales.values())
