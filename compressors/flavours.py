@@ -49,8 +49,9 @@ def unsigned_activations(canonical: bytes) -> bytes:
 def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.generic]]]) -> bytes:
     """Return the file with all that quantized convolutions make in UINT8, also where a layer in float reads it.
 
-    ONNX Runtime runs a convolution in integers only when nothing but integers leaves it. They become numbers again
-    with one scale a channel, all equal: it would quantize the weights of a layer that reads numbers of one scale.
+    ONNX Runtime runs a convolution, or a linear layer and its ReLU, in integers only when nothing but integers leaves
+    it. They become numbers again with one scale a channel, all equal: it would quantize the weights of a layer that
+    reads numbers of a single scale.
 
     Args:
         unsigned: what `unsigned_activations` made.
@@ -62,9 +63,11 @@ def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.g
     makers = {name: node for node in proto.graph.node for name in node.output}
     quantizers = {node.input[0]: node for node in proto.graph.node if node.op_type == "QuantizeLinear"}
     mixed = _read_as_floats(proto, makers)
+    if not mixed:
+        return unsigned
     tops = largest(proto, mixed.keys() - quantizers.keys(), calibration)
     added: dict[str, list[NodeProto]] = defaultdict(list)  # by the tensor after which they come
-    for name, conv in mixed.items():
+    for name, layer in mixed.items():
         quantizer = quantizers.get(name)
         if quantizer is not None:
             step, zero = (numpy_helper.to_array(constants[constant]) for constant in quantizer.input[1:])
@@ -78,7 +81,7 @@ def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.g
             added[name].append(quantizer)
         else:
             continue
-        channels = constants[makers[conv.input[1]].input[0]].dims[0]
+        channels = constants[makers[layer.input[1]].input[1]].dims[0]
         inputs = [quantizer.output[0], f"{name}_steps", f"{name}_leasts"]
         for constant, value in zip(inputs[1:], (step, zero), strict=True):
             proto.graph.initializer.append(numpy_helper.from_array(np.full(channels, value), constant))
@@ -92,7 +95,7 @@ def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.g
 
 
 def _read_as_floats(proto: ModelProto, makers: Mapping[str, NodeProto]) -> dict[str, NodeProto]:
-    """Return the tensors that quantized convolutions make, activation included, and that nodes read as floats."""
+    """Return the tensors that nodes read as floats though they must leave a quantized layer as integers."""
     readers = defaultdict(list)
     for node in proto.graph.node:
         for name in node.input:
@@ -102,12 +105,14 @@ def _read_as_floats(proto: ModelProto, makers: Mapping[str, NodeProto]) -> dict[
     found = {}
     for node in proto.graph.node:
         read = [makers[name].op_type if name in makers else "" for name in node.input[:2]]
-        if node.op_type == "Conv" and read == ["DequantizeLinear"] * 2:
-            name = node.output[0]
-            while len(readers[name]) == 1 and name in following:
-                name = following[name]
-            if name not in outputs and set(readers[name]) - {"QuantizeLinear"}:
-                found[name] = node
+        if node.op_type not in {"Conv", "Gemm"} or read != ["DequantizeLinear"] * 2:
+            continue
+        name = node.output[0]
+        while len(readers[name]) == 1 and name in following:
+            name = following[name]
+        bare = node.op_type == "Gemm" and name == node.output[0]
+        if not bare and name not in outputs and set(readers[name]) - {"QuantizeLinear"}:
+            found[name] = node
     return found
 
 

@@ -29,6 +29,7 @@ from .ranges import largest
 PASSES_ON = {"Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"}
 MERGES = {"Add", "Concat"}
+MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 
 
 def insert(
@@ -62,32 +63,34 @@ class _Inserter:
             self.scales[node.input[0]] = max(self.scales.get(node.input[0], 0.0), scale)
 
     def insert(self, calibration: Iterable[Inputs]) -> onnx.ModelProto:
-        readers = self.quantized + self._between()
+        between, integer = self._between()
+        readers = self.quantized + between
         tensors = {t for node in readers for t in self._activations(node)}
         batches = ([x.numpy() for x in batch] for batch in calibration)
         given = set(self.scales)
         for name, top in largest(self.proto, tensors - given, batches).items():
             self.scales[name] = max(top, 1e-8) / 127
-        for node in reversed(readers):  # a pool that picks numbers moves integers, if they mean the same on both sides
-            if node.op_type == "MaxPool" and node.output[0] in self.scales and node.input[0] not in given:
+        for node in reversed(self.proto.graph.node):  # moves integers, if they mean the same on both sides
+            if node.op_type in MOVES and node.output[0] in self.scales and node.input[0] in integer - given:
                 self.scales[node.input[0]] = self.scales[node.output[0]]
+                readers += [node] if node not in readers else []
         pairs = {name: self._pair(name, scale) for name, scale in self.scales.items()}
         weights = {node.input[1]: node for node in self.quantized}  # a layer that runs twice has one weight
-        integer = [self._integer_weight(name, node) for name, node in weights.items()]
+        stored = [self._integer_weight(name, node) for name, node in weights.items()]
         for node in self.quantized:
             node.input[1] = f"{node.input[1]}_dequantized"
         for node in readers:
             for position, name in enumerate(node.input):
                 if name in pairs:
                     node.input[position] = f"{name}_dequantized"
-        self._rebuild(integer, pairs)
+        self._rebuild(stored, pairs)
         onnx.checker.check_model(self.proto)
         return self.proto
 
-    def _between(self) -> list[NodeProto]:
-        """Return the additions, concatenations and pools that read nothing but what quantized convolutions made.
+    def _between(self) -> tuple[list[NodeProto], set[str]]:
+        """Return the additions, concatenations and pools that read integers alone, and the tensors that are integers.
 
-        What quantized layers read counts as well: it is rounded anyway.
+        These are what quantized convolutions made, and what quantized layers read: it is rounded anyway.
         """
         integer = {node.output[0] for node in self.quantized if node.op_type == "Conv"} | set(self.scales)
         between = []
@@ -98,7 +101,7 @@ class _Inserter:
                     between.append(node)
                 if node.op_type in MERGES | POOLS | PASSES_ON:
                     integer.update(node.output)
-        return between
+        return between, integer
 
     def _activations(self, node: NodeProto) -> list[str]:
         if node in self.quantized or node.op_type in POOLS | PASSES_ON:

@@ -2,220 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+import copy
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 
 from autocompress.compressors import qdq
-from autocompress.compressors.export import to_onnx
 from autocompress.compressors.flavours import unsigned_activations
-from autocompress.compressors.quantize import Quantize, strip
-from autocompress.compressors.technique import Supplies
+from autocompress.compressors.quantize import strip
 
-CHAIN = 0.02
-"""Largest difference between PyTorch and the file where every rounding is simulated, as a share of the range."""
-
-MERGED = 0.1
-"""The same where additions, concatenations and pools are rounded too, which PyTorch does not simulate."""
-
-SHARED = {"twice"}
-"""Networks in which two nodes read one weight; ONNX Runtime does not load them with the option of `served`."""
-
-FLAVOUR = 0.1
-"""Largest difference between two layouts of the same ranges, of which one has twice as many steps after a ReLU."""
-
-
-class Residual(nn.Module):
-    """Two convolutions added to a shortcut."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.a, self.b = (nn.Conv2d(n, 6, 3, padding=1) for n in (3, 6, 6))
-        self.head = nn.Linear(6 * 64, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to five logits."""
-        x = self.stem(x).relu()
-        x = (x + self.b(self.a(x).relu())).relu()
-        out: Tensor = self.head(x.flatten(1))
-        return out
-
-
-class Concat(nn.Module):
-    """Two branches side by side."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left, self.right = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
-        self.merge, self.head = nn.Conv2d(8, 6, 3, padding=1), nn.Linear(6 * 64, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to five logits."""
-        both = torch.cat((self.left(x).relu(), self.right(x)), 1)
-        out: Tensor = self.head(self.merge(both).relu().flatten(1))
-        return out
-
-
-class Twice(nn.Module):
-    """A convolution that runs twice, on numbers of different size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.shared = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
-        self.other, self.head = nn.Conv2d(6, 6, 1), nn.Linear(6 * 64, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to five logits."""
-        x = self.shared(self.shared(self.stem(x).relu()).relu()).relu()
-        out: Tensor = self.head(self.other(x).relu().flatten(1))
-        return out
-
-
-class Tokens(nn.Module):
-    """Linear layers on sequences, which ONNX writes as a product and an addition."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8 * 8, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images, of which one channel is taken as a sequence of rows, to five logits."""
-        x = self.second(self.first(x[:, 0]).relu()).relu()
-        out: Tensor = self.head(x.flatten(1))
-        return out
-
-
-def chain() -> nn.Sequential:
-    """Return convolutions with batch norms and ReLU, and a head."""
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Conv2d(8, 8, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(8 * 16, 5),
-    )
-
-
-def depthwise() -> nn.Sequential:
-    """Return a depthwise and a pointwise convolution with ReLU6."""
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.ReLU6(),
-        nn.Conv2d(8, 8, 3, padding=1, groups=8),
-        nn.ReLU6(),
-        nn.Conv2d(8, 4, 1),
-        nn.Flatten(),
-        nn.Linear(4 * 64, 5),
-    )
-
-
-def pooled(pool: Callable[[], nn.Module], size: int) -> Callable[[], nn.Sequential]:
-    """Return what builds a network with a pool between its convolution and its head."""
-    return lambda: nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), pool(), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(8 * size**2, 5)
-    )
-
-
-def mlp() -> nn.Sequential:
-    """Return linear layers alone."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.ReLU(), nn.Linear(32, 5))
-
-
-TIGHT: dict[str, Callable[[], nn.Module]] = {
-    "chain": chain,
-    "depthwise": depthwise,
-    "mlp": mlp,
-    "twice": Twice,
-    "tokens": Tokens,
-}
-LOOSE: dict[str, Callable[[], nn.Module]] = {
-    "residual": Residual,
-    "concat": Concat,
-    "max pool": pooled(lambda: nn.MaxPool2d(2), 4),
-    "average pool": pooled(lambda: nn.AvgPool2d(2), 4),
-    "global average pool": pooled(lambda: nn.AdaptiveAvgPool2d(1), 1),
-}
-NETWORKS = TIGHT | LOOSE
-
-
-@dataclass(frozen=True)
-class Case:
-    """A quantized network, its file, and data inside the calibrated ranges."""
-
-    model: nn.Module
-    float_file: onnx.ModelProto
-    file: onnx.ModelProto
-    images: Tensor
-    float_layers: frozenset[str]
-
-    @property
-    def canonical(self) -> bytes:
-        """The canonical file's bytes."""
-        content: bytes = self.file.SerializeToString()
-        return content
-
-
-@cache
-def case(name: str, leave: int | None = None, seed: int = 0) -> Case:
-    """Return a network with all layers in INT8 but the one at a position."""
-    torch.manual_seed(seed)
-    model = NETWORKS[name]()
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_var, 1.0, 4.0)
-    images = torch.randn(32, 3, 8, 8)
-    names = [n for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    left = frozenset() if leave is None else frozenset([names[leave % len(names)]])
-    supplies = Supplies(examples=(images[:1],), calibration=[(images[:16],), (images[16:],)])
-    quantized = Quantize().apply(model.eval(), {n: 8 for n in names if n not in left}, supplies)
-    plain, scales = strip(quantized)
-    float_file = to_onnx(plain, supplies.examples)
-    file = qdq.insert(float_file, plain, scales, supplies.calibration)
-    return Case(model=quantized, float_file=float_file, file=file, images=images, float_layers=left)
-
-
-def served(file: bytes, images: Tensor, *, fused: bool = True) -> np.ndarray:
-    """Return what ONNX Runtime computes, with its integer kernels or, not fused, as the file is written."""
-    options = onnxruntime.SessionOptions()
-    if not fused:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI its sums of products overflow
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    (outputs,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-    return outputs
-
-
-def share(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference as a share of the range that an output takes, the largest over outputs."""
-    assert actual.shape == expected.shape
-    return float(np.abs(actual - expected).max() / (expected.max(0) - expected.min(0)).max())
-
-
-def in_torch(it: Case) -> np.ndarray:
-    """Return what PyTorch computes with simulated quantization."""
-    with torch.no_grad():
-        return it.model(it.images).numpy()
-
-
-def constants(file: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Return the constants of a file by name."""
-    return {constant.name: numpy_helper.to_array(constant) for constant in file.graph.initializer}
+from .quantized import (
+    CHAIN,
+    FLAVOUR,
+    MERGED,
+    NETWORKS,
+    SHARED,
+    TIGHT,
+    Stream,
+    case,
+    constants,
+    in_torch,
+    quantized,
+    served,
+    share,
+)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -328,59 +143,6 @@ def test_bias_of_a_product_is_no_merge() -> None:
     assert products == {name for node in nodes if node.op_type == "Add" for name in node.input if name in products}
 
 
-@pytest.mark.parametrize("leave", [None, 0, 1])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_unsigned_layout_has_only_uint8_activations(name: str, leave: int | None) -> None:
-    """Activations are UINT8 with zero point 0 or 128, weights stay INT8, biases of quantized layers are INT32."""
-    it = case(name, leave)
-    file = onnx.load_from_string(unsigned_activations(it.canonical))
-    stored = constants(file)
-    quantizers = [node for node in file.graph.node if node.op_type == "QuantizeLinear"]
-    assert quantizers
-    for node in quantizers:
-        assert stored[node.input[2]].dtype == np.uint8
-        assert int(stored[node.input[2]]) in {0, 128}
-    made = {node.output[0] for node in quantizers}
-    for node in file.graph.node:
-        if node.op_type == "DequantizeLinear":
-            zero = stored[node.input[2]]
-            assert zero.dtype == (np.uint8 if node.input[0] in made else stored[node.input[0]].dtype)
-            assert node.input[0] in made or stored[node.input[0]].dtype in (np.int8, np.int32)
-    assert not [source for source in file.graph.input if source.type.tensor_type.elem_type != TensorProto.FLOAT]
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_unsigned_layout_computes_the_same(name: str) -> None:
-    """The rewrite keeps the ranges, so that the outputs stay: as the files are written, and in the fused kernels."""
-    it = case(name)
-    unsigned = unsigned_activations(it.canonical)
-    written = served(it.canonical, it.images, fused=False)
-    assert share(served(unsigned, it.images, fused=False), written) < FLAVOUR
-    if name not in SHARED:
-        assert share(served(unsigned, it.images), served(it.canonical, it.images)) < FLAVOUR
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_unsigned_layout_clips_where_the_canonical_one_does(name: str) -> None:
-    """Numbers beyond the calibrated ranges, which training may bring, end at the same bounds in both layouts."""
-    it = case(name)
-    images = 3 * it.images
-    unsigned = served(unsigned_activations(it.canonical), images, fused=False)
-    assert share(unsigned, served(it.canonical, images, fused=False)) < FLAVOUR
-
-
-def test_zero_point_is_least_after_a_relu() -> None:
-    """What cannot be negative uses the whole range of UINT8 above its zero point; the input of the network cannot."""
-    file = onnx.load_from_string(unsigned_activations(case("chain").canonical))
-    stored, makers = constants(file), {name: node.op_type for node in file.graph.node for name in node.output}
-    zeros = {
-        makers.get(n.input[0], "input"): int(stored[n.input[2]])
-        for n in file.graph.node
-        if n.op_type == "QuantizeLinear"
-    }
-    assert zeros == {"input": 128, "Relu": 0, "Flatten": 0}
-
-
 def test_no_scales_leave_the_graph_as_it_is() -> None:
     """A network without quantized layers is copied, byte for byte."""
     it = case("chain")
@@ -397,3 +159,41 @@ def test_inserting_leaves_the_float_graph_as_it_was() -> None:
     before = it.float_file.SerializeToString()
     qdq.insert(it.float_file, plain, scales, [(it.images,)])
     assert it.float_file.SerializeToString() == before
+
+
+def test_residual_stream_of_linear_layers_stays_in_float() -> None:
+    """What is added between linear layers is not rounded, so that the file computes what PyTorch simulates."""
+    torch.manual_seed(0)
+    it = quantized(Stream(), {"embed", "branches.0.1", "branches.1.1", "head"})
+    rounded = {node.output[0] for node in it.file.graph.node if node.op_type == "DequantizeLinear"}
+    additions = [node for node in it.file.graph.node if node.op_type == "Add"]
+    assert len(additions) == 5
+    assert not [node.name for node in additions if rounded.intersection(node.input)]
+    assert share(served(it.canonical, it.images), in_torch(it)) < CHAIN
+
+
+def test_equal_layers_are_told_apart() -> None:
+    """Of two linear layers with the same weights, of which the exporter keeps one, only the meant one is in INT8."""
+    torch.manual_seed(0)
+    model = Stream()
+    model.branches[1] = copy.deepcopy(model.branches[0])
+    for name in ("branches.0.1", "branches.1.1"):
+        it = quantized(model, {name})
+        rounded = {node.output[0] for node in it.file.graph.node if node.op_type == "DequantizeLinear"}
+        products = [node.name for node in it.file.graph.node if rounded.intersection(node.input)]
+        assert len(products) == 1
+        assert f"branches.{name[9]}/" in products[0]
+        assert share(served(it.canonical, it.images), in_torch(it)) < CHAIN
+
+
+@pytest.mark.parametrize(("name", "moves"), [("max pool", {"MaxPool", "Flatten"}), ("depthwise", {"Flatten"})])
+def test_what_moves_numbers_moves_integers(name: str, moves: set[str]) -> None:
+    """Before and after a maximum or another shape numbers have one scale, without which runtimes take them in float."""
+    file = case(name).file
+    makers = {name: node for node in file.graph.node for name in node.output}
+    scales = {node.input[0]: node.input[1] for node in file.graph.node if node.op_type == "QuantizeLinear"}
+    found = [node for node in file.graph.node if node.op_type in qdq.MOVES]
+    assert {node.op_type for node in found} == moves
+    for node in found:
+        before = constants(file)[makers[node.input[0]].input[1]]
+        assert before == constants(file)[scales[node.output[0]]]

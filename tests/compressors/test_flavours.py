@@ -1,0 +1,112 @@
+"""Layouts of the same quantized network that one runtime or another runs fast."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from autocompress.compressors.flavours import integer_outputs, unsigned_activations
+from autocompress.evaluators import runtimes
+
+from .quantized import FLAVOUR, NETWORKS, SHARED, Case, case, constants, served, share
+
+
+@pytest.mark.parametrize("leave", [None, 0, 1])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_unsigned_layout_has_only_uint8_activations(name: str, leave: int | None) -> None:
+    """Activations are UINT8 with zero point 0 or 128, weights stay INT8, biases of quantized layers are INT32."""
+    it = case(name, leave)
+    file = onnx.load_from_string(unsigned_activations(it.canonical))
+    stored = constants(file)
+    quantizers = [node for node in file.graph.node if node.op_type == "QuantizeLinear"]
+    assert quantizers
+    for node in quantizers:
+        assert stored[node.input[2]].dtype == np.uint8
+        assert int(stored[node.input[2]]) in {0, 128}
+    made = {node.output[0] for node in quantizers}
+    for node in file.graph.node:
+        if node.op_type == "DequantizeLinear":
+            zero = stored[node.input[2]]
+            assert zero.dtype == (np.uint8 if node.input[0] in made else stored[node.input[0]].dtype)
+            assert node.input[0] in made or stored[node.input[0]].dtype in (np.int8, np.int32)
+    assert not [source for source in file.graph.input if source.type.tensor_type.elem_type != TensorProto.FLOAT]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_unsigned_layout_computes_the_same(name: str) -> None:
+    """The rewrite keeps the ranges, so that the outputs stay: as the files are written, and in the fused kernels."""
+    it = case(name)
+    unsigned = unsigned_activations(it.canonical)
+    written = served(it.canonical, it.images, fused=False)
+    assert share(served(unsigned, it.images, fused=False), written) < FLAVOUR
+    if name not in SHARED:
+        assert share(served(unsigned, it.images), served(it.canonical, it.images)) < FLAVOUR
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_unsigned_layout_clips_where_the_canonical_one_does(name: str) -> None:
+    """Numbers beyond the calibrated ranges, which training may bring, end at the same bounds in both layouts."""
+    it = case(name)
+    images = 3 * it.images
+    unsigned = served(unsigned_activations(it.canonical), images, fused=False)
+    assert share(unsigned, served(it.canonical, images, fused=False)) < FLAVOUR
+
+
+def test_zero_point_is_least_after_a_relu() -> None:
+    """What cannot be negative uses the whole range of UINT8 above its zero point; the input of the network cannot."""
+    file = onnx.load_from_string(unsigned_activations(case("chain").canonical))
+    stored, makers = constants(file), {name: node.op_type for node in file.graph.node for name in node.output}
+    zeros = {
+        makers.get(n.input[0], "input"): int(stored[n.input[2]])
+        for n in file.graph.node
+        if n.op_type == "QuantizeLinear"
+    }
+    assert zeros == {"input": 128, "Relu": 0, "Flatten": 0}
+
+
+def mixed(name: str, leave: int | None) -> tuple[Case, bytes, bytes]:
+    """Return a network, and its file before and after all that its convolutions make is in integers."""
+    it = case(name, leave)
+    unsigned = unsigned_activations(it.canonical)
+    return it, unsigned, integer_outputs(unsigned, [[it.images.numpy()]])
+
+
+@pytest.mark.parametrize("leave", [None, 0, 1, 2])
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - SHARED))
+def test_what_is_meant_for_integers_runs_in_integers(name: str, leave: int | None) -> None:
+    """ONNX Runtime executes just the quantized layers in INT8, whatever their neighbours are, with close outputs."""
+    it, unsigned, file = mixed(name, leave)
+    kernels = runtimes.load("onnxruntime").kernels(file, [it.images[:1].numpy()])
+    layers = [node for node in it.float_file.graph.node if node.op_type in {"Conv", "Gemm", "MatMul"}]
+    assert sum(kernel.macs > 0 and kernel.bits == 8 for kernel in kernels) == len(layers) - len(it.float_layers)
+    assert share(served(file, it.images), served(unsigned, it.images)) < FLAVOUR
+
+
+@pytest.mark.parametrize("leave", [0, 1, 2])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_float_layers_read_one_scale_a_channel(name: str, leave: int) -> None:
+    """ONNX Runtime would round the weights of a float layer whose input has a single scale."""
+    _, _, file = mixed(name, leave)
+    proto = onnx.load_from_string(file)
+    stored = constants(proto)
+    dequantizers = {n.output[0]: n for n in proto.graph.node if n.op_type == "DequantizeLinear"}
+    for node in proto.graph.node:
+        if node.op_type in {"Conv", "Gemm", "MatMul"} and node.input[1] in stored and node.input[0] in dequantizers:
+            scales = stored[dequantizers[node.input[0]].input[1]]
+            assert scales.ndim == 1
+            assert len(set(scales.tolist())) == 1
+
+
+def test_file_in_integers_alone_stays() -> None:
+    """Where no layer in float reads what a convolution makes, nothing changes."""
+    _, unsigned, file = mixed("chain", None)
+    assert file == unsigned
+
+
+def test_without_calibration_unknown_ranges_stay_in_float() -> None:
+    """A file alone tells no range of what a layer in float reads."""
+    unsigned = unsigned_activations(case("chain", 1).canonical)
+    assert integer_outputs(unsigned, []) == unsigned
+    assert integer_outputs(unsigned, [[case("chain", 1).images.numpy()]]) != unsigned
