@@ -55,7 +55,6 @@ def world(
     made = World(str(request.param), enqueue=driver.work)
     monkeypatch.setitem(sys.modules, "tensorrt", made.trt)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("autocompress.evaluators.tensorrt.session.WARM_UP_S", 0.0)
     return made
 
 
