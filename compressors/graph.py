@@ -35,6 +35,8 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
     costs = count(model, examples)
     kept = {name for name in costs if any(name == k or name.startswith(k + ".") for k in keep)}
     left = [(name, "the task keeps it") for name in costs if name in kept]
+    uncalled = (n for n, module in model.named_modules() if isinstance(module, LAYERS) and n not in costs)
+    left += [(name, "the network does not call it, though it may use its weight") for name in uncalled]
     try:
         found = sorted(_groups(model, examples), key=lambda group: list(costs).index(group.data.name))
     except Exception as error:  # the tracing of an arbitrary network may fail in any way

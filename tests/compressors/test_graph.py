@@ -214,3 +214,11 @@ def test_modes_come_back_after_an_error() -> None:
         model(torch.ones(1))
     assert model.training
     assert not model.first.training
+
+
+def test_layers_that_are_not_called_are_left_alone() -> None:
+    """A module that takes its layer's weight, as PyTorch's attention does, computes with it itself."""
+    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    network = inspect(model.eval(), (torch.ones(1, 4, 8),))
+    assert {layer.name for layer in network.layers} == {"linear1", "linear2"}
+    assert dict(network.left_alone)["self_attn.out_proj"].startswith("the network does not call it")
