@@ -30,6 +30,9 @@ class Encoder(nn.Module):
             width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        for parameter in self.layers.parameters():  # its layers are copies of one; as trained ones they shall differ
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, CLASSES)
 

@@ -1,0 +1,289 @@
+"""How fast, exact, large and hungry five networks are on every runtime that works here, in float and in INT8.
+
+    python bench/runtimes.py --out runtimes.json         all of them, about twelve minutes on two quiet cores
+    python bench/runtimes.py --networks resnet20 --runtimes onnxruntime openvino
+    python bench/runtimes.py --quick                     a smoke test
+
+Times are ratios to the float network in ONNX Runtime, interleaved with it, one thread, one example. Differences are to
+PyTorch, on eight examples, as a share of the outputs' range. Networks are not trained and nothing is fine-tuned, so
+that differences tell of the runtimes, not of what training would mend. A table is printed for each network; the JSON
+file keeps everything, raw times included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from environment import describe
+from networks import NETWORKS, task_of
+from numpy.typing import NDArray
+
+from autocompress.compressors.graph import inspect
+from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.errors import InfeasibleError, MissingRuntimeError
+from autocompress.evaluators.latency import Plan, ProcessMeter
+from autocompress.evaluators.measurement import Latency
+from autocompress.evaluators.runtimes import RUNTIMES, Arrays, Runtime, Source, load, variants_of
+from autocompress.evaluators.serve_once import serve_once
+from autocompress.evaluators.served import source_of
+from autocompress.spaces.candidate import BITS, Candidate
+
+PLAN = Plan(min_windows=3, max_windows=6, gap_s=0.2, min_runs=10, min_window_s=0.25, tolerance=0.03)
+QUICK = Plan(min_windows=2, max_windows=2, gap_s=0.0, min_runs=5, min_window_s=0.05, tolerance=1.0)
+
+EXAMPLES = 8
+TIMEOUT_S = 600.0
+
+COMPILERS = ("pytorch:aoti", "pytorch:compile")
+"""Variants that compile a large network for minutes."""
+
+NARROW = ("pytorch:bf16",)
+"""Variants that take seconds for a large network where the processor does not know bfloat16."""
+
+SMALL_MACS = 100e6
+
+HELPS = {
+    "VNNI": ("avx512_vnni", "avx_vnni", "asimddp"),
+    "AVX-512": ("avx512f",),
+    "AMX": ("amx_int8",),
+    "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
+}
+"""What makes narrow numbers fast, and the processor's words for it."""
+
+INT8_HELPS = ("VNNI", "AVX-512", "AMX")
+
+
+@dataclass(kw_only=True)
+class Row:
+    """A network on a runtime; where it ends with a reason, what would come after is None.
+
+    Attributes:
+        precision: ``float`` or ``INT8`` for what is asked of the layers; a variant may serve floats in its own way.
+        reason: why there are no numbers, or why INT8 is not faster than float on this runtime.
+        difference: the largest from PyTorch, as a share of the outputs' range.
+        top1: share of the examples whose largest output is PyTorch's.
+        executed: share of the multiply-accumulates on fewer than 32 bits; None where the runtime does not tell.
+        intended: the same, as it was meant; of the layers alone.
+        kernels: the dearest, as texts; only where INT8 is slower.
+
+    """
+
+    network: str
+    runtime: str
+    precision: str
+    reason: str = ""
+    ratio: float | None = None
+    half_width: float | None = None
+    difference: float | None = None
+    top1: float | None = None
+    executed: float | None = None
+    intended: float | None = None
+    convert_s: float | None = None
+    build_s: float | None = None
+    size_bytes: int | None = None
+    peak_bytes: int | None = None
+    kernels: Sequence[str] = ()
+    latency: Latency | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A network, ready to be served."""
+
+    name: str
+    forms: Mapping[str, tuple[Compressed, Source]]
+    batches: Sequence[Arrays]
+    meter: ProcessMeter
+    plan: Plan
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one example."""
+        return self.forms["float"][0].macs
+
+    @property
+    def title(self) -> str:
+        """What the ratios are to, as a heading in Markdown."""
+        count = f"{self.macs / 1e6:,.0f} million multiply-accumulates"
+        return f"### {self.name}: {count}, {self.meter.baseline_ms:.2f} ms in ONNX Runtime"
+
+    @classmethod
+    def of(cls, name: str, plan: Plan) -> Bench:
+        """Compress a network in both precisions, and time it in ONNX Runtime."""
+        task = task_of(name)
+        supplies = supplies_of(task)
+        layers = [layer.name for layer in inspect(task.model, task.examples).layers]
+        candidates = {"float": Candidate(), "INT8": Candidate({BITS: dict.fromkeys(layers, 8)})}
+        forms = {}
+        for precision, candidate in candidates.items():
+            compressed = compress(task, candidate, supplies, epochs=0)
+            forms[precision] = (compressed, source_of(compressed, supplies))
+        images = task.train[0][0][:EXAMPLES]  # type: ignore[index]  # a list
+        batches = [[x[None].numpy()] for x in images]
+        baseline = load("onnxruntime").convert(forms["float"][1])
+        meter = ProcessMeter(baseline=baseline, runtime="onnxruntime", inputs=batches[0])
+        meter = replace(meter, baseline_ms=meter.calibrate(plan).median_ms)
+        return cls(name=name, forms=forms, batches=batches, meter=meter, plan=plan)
+
+    def row(self, runtime: Runtime, precision: str) -> Row:
+        """Convert, serve and time one form of the network on one runtime."""
+        row = Row(network=self.name, runtime=runtime.name, precision=precision)
+        compressed, source = self.forms[precision]
+        try:
+            runtime.describe()  # raises before anything slow begins
+            started = time.perf_counter()
+            artefact = runtime.convert(source)
+            row.convert_s = time.perf_counter() - started
+            row.size_bytes, row.intended = len(artefact), compressed.low_precision
+            served = serve_once(runtime.name, artefact, self.batches, timeout_s=TIMEOUT_S, kernels=True)
+            row.build_s, row.peak_bytes = served.build_s, served.peak_bytes
+            row.difference, row.top1 = self._agreement(compressed, served.outputs)
+            macs = sum(served.macs.values())
+            row.executed = sum(n for bits, n in served.macs.items() if bits < 32) / macs if macs else None
+            row.latency = self.meter.measure(artefact, self.plan, runtime=runtime.name, timeout_s=TIMEOUT_S)
+        except (InfeasibleError, MissingRuntimeError) as error:
+            row.reason = str(error)
+            return row
+        row.ratio, row.half_width = row.latency.ratio, row.latency.half_width
+        if precision == "INT8" and not runtime.capabilities.isolated:
+            row.kernels = dearest(runtime, artefact, self.batches[0])
+        return row
+
+    def _agreement(self, compressed: Compressed, outputs: Sequence[Arrays]) -> tuple[float, float]:
+        with torch.no_grad():
+            expected = [compressed.model(*map(torch.from_numpy, batch)).numpy() for batch in self.batches]
+        ours, theirs = np.concatenate([batch[0] for batch in outputs]), np.concatenate(expected)
+        same: NDArray[np.bool_] = ours.argmax(1) == theirs.argmax(1)
+        return float(np.abs(ours - theirs).max() / np.ptp(theirs)), float(same.mean())
+
+
+def dearest(runtime: Runtime, artefact: bytes, inputs: Arrays) -> list[str]:
+    """Return the kinds of kernels that take most of the time, with their widths; none where it has no profiler."""
+    spent: dict[tuple[str, int], float] = {}
+    for kernel in runtime.kernels(artefact, inputs):
+        key = (kernel.kind, kernel.bits)
+        spent[key] = spent.get(key, 0.0) + (kernel.milliseconds or 0.0)
+    total = sum(spent.values())
+    most = sorted(spent.items(), key=lambda item: -item[1])[:3]
+    return [f"{kind} on {bits} bits {time / total:.0%}" for (kind, bits), time in most if total]
+
+
+def rows_of(bench: Bench, names: Sequence[str], *, slow: bool) -> Iterator[Row]:
+    """Yield the rows of a network; INT8 only where a runtime has layers in INT8, and is no variant for whole models."""
+    small = bench.macs < SMALL_MACS
+    for name in names:
+        runtime = load(name)
+        if not (small or slow) and tedious(name):
+            yield Row(network=bench.name, runtime=name, precision="float", reason=tedious(name))
+            continue
+        plain = bench.row(runtime, "float")
+        yield plain
+        if ":" not in name and 8 in runtime.capabilities.bits and plain.ratio is not None:
+            rounded = bench.row(runtime, "INT8")
+            if rounded.ratio is not None and rounded.ratio > plain.ratio:
+                rounded.reason = why_slower(rounded)
+            yield rounded
+
+
+def tedious(name: str) -> str:
+    """Return why a runtime is left out for large networks; empty if it is not."""
+    if name in COMPILERS:
+        return "Left out without --slow: it compiles for minutes."
+    if name in NARROW and not processor_flags().intersection(HELPS["bfloat16"]):
+        return "Left out without --slow: the processor has no bfloat16."
+    return ""
+
+
+def why_slower(row: Row) -> str:
+    """Return what was seen that makes INT8 slower than float on a runtime."""
+    facts = []
+    if row.executed is not None and row.intended is not None and row.executed < row.intended - 0.02:
+        facts.append(
+            f"{row.executed:.0%} of the multiply-accumulates run in INT8 where {row.intended:.0%} are meant to"
+        )
+    absent = [name for name in INT8_HELPS if not processor_flags().intersection(HELPS[name])]
+    if absent:
+        facts.append(f"the processor has no {' nor '.join(absent)}")
+    if row.kernels:
+        facts.append(f"its time goes to {', '.join(row.kernels)}")
+    return "; ".join(facts)
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the processor's features in Linux's words."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return rows as Markdown."""
+
+    def text(value: float | None, form: str, unit: float = 1.0) -> str:
+        return "" if value is None else format(value / unit, form)
+
+    lines = [
+        "| runtime | precision | ratio | ± | difference | top-1 | low precision, executed / meant "
+        "| convert s | build s | file MB | peak MB | |",
+        "|---|---|" + "--:|" * 9 + "---|",
+    ]
+    for row in rows:
+        share = f"{text(row.executed, '.0%') or '?'} / {text(row.intended, '.0%')}" if row.build_s is not None else ""
+        cells = (
+            row.runtime,
+            row.precision,
+            text(row.ratio, ".3f"),
+            text(row.half_width, ".3f"),
+            text(row.difference, ".2%"),
+            text(row.top1, ".0%"),
+            share,
+            text(row.convert_s, ".1f"),
+            text(row.build_s, ".2f"),
+            text(row.size_bytes, ".2f", 1e6),
+            text(row.peak_bytes, ".0f", 1e6),
+            row.reason.replace("|", "\\|"),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def everything() -> list[str]:
+    """Return the names of all runtimes with all their variants."""
+    families = [family for family in RUNTIMES if family != "fake"]
+    return [f"{family}:{variant}".rstrip(":") for family in families for variant in variants_of(family)]
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--runtimes", nargs="+", choices=everything(), default=everything(), metavar="NAME")
+    parser.add_argument("--slow", action="store_true", help="also what compiles large networks for minutes")
+    parser.add_argument("--quick", action="store_true", help="one network, two runtimes, short windows: a smoke test")
+    parser.add_argument("--out", type=Path, help="a JSON file for everything")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.networks, asked.runtimes = ["resnet20"], ["onnxruntime", "openvino"]
+    plan = QUICK if asked.quick else PLAN
+    environment = describe(load("onnxruntime"))
+    print(f"{environment}\n")
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for name in asked.networks:
+        bench = Bench.of(name, plan)
+        measured = list(rows_of(bench, asked.runtimes, slow=asked.slow))
+        print(f"{bench.title}\n\n{table(measured)}\n", flush=True)
+        rows += measured
+        if asked.out is not None:  # after each network, so that little is lost
+            kept = {"environment": environment, "plan": asdict(plan), "rows": [asdict(row) for row in rows]}
+            asked.out.write_text(json.dumps(kept, default=dict))
+
+
+if __name__ == "__main__":
+    main()
