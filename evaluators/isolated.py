@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InfeasibleError
+from .exclusive import exclusive, off_the_floor
+from .latency import device_of
 from .process import begin, environment, why
 from .runtimes import Arrays, Engine, Runtime, load
 
@@ -97,11 +99,22 @@ def _isolated(runtime: Runtime, artefact: bytes, *, threads: int, patience_s: fl
             with Connection(os.dup(ours.fileno())) as connection:
                 ours.close()
                 remote = _Remote(process, connection, log, patience_s)
-                remote.answer("built")
+                with _alone(runtime):
+                    remote.answer("built")
                 yield remote
         finally:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def _alone(runtime: Runtime) -> Iterator[None]:
+    """Hold a GPU while an engine is built: its builder times kernels, and must not disturb what others time."""
+    if runtime.capabilities.device == "cpu":
+        yield
+        return
+    with off_the_floor(), exclusive(device_of(runtime.name)):
+        yield
 
 
 def main(directory: Path, descriptor: int, name: str, threads: int) -> None:

@@ -173,7 +173,7 @@ def serve(directory: Path, request: Mapping[str, object]) -> dict[str, object]:
             windows, again = time_windows(watches, plan, threads=threads)
             after = _conditions()
         device = [engine for engine in engines if isinstance(engine, DeviceEngine)]
-        device_conditions = {k: v for engine in device for k, v in engine.conditions().items()}
+        device_conditions = _alike([engine.conditions() for engine in device])
     return {
         "windows": [(window.times_ns, window.contention) for window in windows],
         "clock": "device" if device else "cpu" if threads == 1 else "wall",
@@ -192,6 +192,19 @@ def serve(directory: Path, request: Mapping[str, object]) -> dict[str, object]:
             "involuntary_switches": str(int(after["preempted"]) - int(before["preempted"])),
         },
     }
+
+
+def _alike(conditions: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    """Return the conditions of engines that were timed in turns.
+
+    Raises:
+        InfeasibleError: work was given to their device in different ways, and so cannot be compared.
+
+    """
+    modes = [condition["gpu_mode"] for condition in conditions if "gpu_mode" in condition]
+    if len(set(modes)) > 1:
+        raise InfeasibleError(f"The baseline ran as {modes[0]} and the candidate as {modes[1]}.", rung="latency")
+    return {name: value for condition in conditions for name, value in condition.items()}
 
 
 def _conditions() -> Mapping[str, str]:
