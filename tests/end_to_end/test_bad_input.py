@@ -74,7 +74,7 @@ CASES = {
     "target below zero": (target("--target-latency", "-1ms"), "--target-latency", "positive", "'-1ms'", "5ms"),
     "target of letters": (target("--target-latency", "abc"), "--target-latency", "number", "'abc'", "5ms"),
     "no target": (target(), "Missing option", "--target-latency", "-h"),
-    "unknown runtime": ((*HERE, "--runtime", "tensorrt"), "--runtime must be one of: onnxruntime", "'tensorrt'"),
+    "unknown runtime": ((*HERE, "--runtime", "tpu"), "--runtime must be one of: onnxruntime", "'tpu'"),
     "unknown sampler": ((*HERE, "--sampler", "cmaes"), "--sampler must be one of: mutation", "'cmaes'"),
     "no trials": ((*HERE, "--trials", 0), "--trials must be 1 or more", "got 0"),
     "fewer than no workers": ((*HERE, "--workers", -1), "--workers must be 0 or more", "got -1"),
