@@ -24,6 +24,7 @@ import torch
 from environment import describe
 from networks import NETWORKS, task_of
 from numpy.typing import NDArray
+from reasons import dearest, tedious, why_slower
 
 from autocompress.compressors.graph import inspect
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
@@ -41,23 +42,8 @@ QUICK = Plan(min_windows=2, max_windows=2, gap_s=0.0, min_runs=5, min_window_s=0
 EXAMPLES = 8
 TIMEOUT_S = 600.0
 
-COMPILERS = ("pytorch:aoti", "pytorch:compile")
-"""Variants that compile a large network for minutes."""
-
-NARROW = ("pytorch:bf16",)
-"""Variants that take seconds for a large network where the processor does not know bfloat16."""
-
-SMALL_MACS = 100e6
-
-HELPS = {
-    "VNNI": ("avx512_vnni", "avx_vnni", "asimddp"),
-    "AVX-512": ("avx512f",),
-    "AMX": ("amx_int8",),
-    "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
-}
-"""What makes narrow numbers fast, and the processor's words for it."""
-
-INT8_HELPS = ("VNNI", "AVX-512", "AMX")
+SMALL_MACS = 50e6
+"""Networks below this are served by all runtimes, also by those that compile for long."""
 
 
 @dataclass(kw_only=True)
@@ -71,7 +57,7 @@ class Row:
         top1: share of the examples whose largest output is PyTorch's.
         executed: share of the multiply-accumulates on fewer than 32 bits; None where the runtime does not tell.
         intended: the same, as it was meant; of the layers alone.
-        kernels: the dearest, as texts; only where INT8 is slower.
+        kernels: the dearest of a network in INT8, as texts.
 
     """
 
@@ -125,7 +111,7 @@ class Bench:
         for precision, candidate in candidates.items():
             compressed = compress(task, candidate, supplies, epochs=0)
             forms[precision] = (compressed, source_of(compressed, supplies))
-        images = task.train[0][0][:EXAMPLES]  # type: ignore[index]  # a list
+        images = task.train[0][0][:EXAMPLES]
         batches = [[x[None].numpy()] for x in images]
         baseline = load("onnxruntime").convert(forms["float"][1])
         meter = ProcessMeter(baseline=baseline, runtime="onnxruntime", inputs=batches[0])
@@ -164,17 +150,6 @@ class Bench:
         return float(np.abs(ours - theirs).max() / np.ptp(theirs)), float(same.mean())
 
 
-def dearest(runtime: Runtime, artefact: bytes, inputs: Arrays) -> list[str]:
-    """Return the kinds of kernels that take most of the time, with their widths; none where it has no profiler."""
-    spent: dict[tuple[str, int], float] = {}
-    for kernel in runtime.kernels(artefact, inputs):
-        key = (kernel.kind, kernel.bits)
-        spent[key] = spent.get(key, 0.0) + (kernel.milliseconds or 0.0)
-    total = sum(spent.values())
-    most = sorted(spent.items(), key=lambda item: -item[1])[:3]
-    return [f"{kind} on {bits} bits {time / total:.0%}" for (kind, bits), time in most if total]
-
-
 def rows_of(bench: Bench, names: Sequence[str], *, slow: bool) -> Iterator[Row]:
     """Yield the rows of a network; INT8 only where a runtime has layers in INT8, and is no variant for whole models."""
     small = bench.macs < SMALL_MACS
@@ -188,38 +163,8 @@ def rows_of(bench: Bench, names: Sequence[str], *, slow: bool) -> Iterator[Row]:
         if ":" not in name and 8 in runtime.capabilities.bits and plain.ratio is not None:
             rounded = bench.row(runtime, "INT8")
             if rounded.ratio is not None and rounded.ratio > plain.ratio:
-                rounded.reason = why_slower(rounded)
+                rounded.reason = why_slower(rounded.executed, rounded.intended, rounded.kernels)
             yield rounded
-
-
-def tedious(name: str) -> str:
-    """Return why a runtime is left out for large networks; empty if it is not."""
-    if name in COMPILERS:
-        return "Left out without --slow: it compiles for minutes."
-    if name in NARROW and not processor_flags().intersection(HELPS["bfloat16"]):
-        return "Left out without --slow: the processor has no bfloat16."
-    return ""
-
-
-def why_slower(row: Row) -> str:
-    """Return what was seen that makes INT8 slower than float on a runtime."""
-    facts = []
-    if row.executed is not None and row.intended is not None and row.executed < row.intended - 0.02:
-        facts.append(
-            f"{row.executed:.0%} of the multiply-accumulates run in INT8 where {row.intended:.0%} are meant to"
-        )
-    absent = [name for name in INT8_HELPS if not processor_flags().intersection(HELPS[name])]
-    if absent:
-        facts.append(f"the processor has no {' nor '.join(absent)}")
-    if row.kernels:
-        facts.append(f"its time goes to {', '.join(row.kernels)}")
-    return "; ".join(facts)
-
-
-def processor_flags() -> frozenset[str]:
-    """Return the processor's features in Linux's words."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -274,12 +219,14 @@ def main() -> None:
     environment = describe(load("onnxruntime"))
     print(f"{environment}\n")
     torch.set_num_threads(1)
+    started = time.monotonic()
     rows: list[Row] = []
     for name in asked.networks:
         bench = Bench.of(name, plan)
         measured = list(rows_of(bench, asked.runtimes, slow=asked.slow))
         print(f"{bench.title}\n\n{table(measured)}\n", flush=True)
         rows += measured
+        print(f"{time.monotonic() - started:.0f} s so far\n", flush=True)
         if asked.out is not None:  # after each network, so that little is lost
             kept = {"environment": environment, "plan": asdict(plan), "rows": [asdict(row) for row in rows]}
             asked.out.write_text(json.dumps(kept, default=dict))
