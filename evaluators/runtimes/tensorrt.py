@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +24,17 @@ PLAN = b"trt"
 class TensorRt:
     """Serves ONNX files by engines that it builds and keeps, and engines as they are."""
 
-    def __init__(self) -> None:
-        self.name = "tensorrt"
+    def __init__(self, variant: str = "", precision: Callable[[bytes], bytes] = lambda onnx: onnx) -> None:
+        self.name = f"tensorrt:{variant}" if variant else "tensorrt"
+        self.precision = precision
         self.capabilities = Capabilities(
             runtime=self.name, reads=(".onnx", ".plan"), opset=22, threads=False, isolated=True, device="gpu"
         )
 
     def convert(self, source: Source) -> bytes:
-        """Return the canonical file, with a note of the shapes to build for."""
-        return with_shapes(source.onnx, source.examples) if source.examples else source.onnx
+        """Return the canonical file in the variant's precision, with a note of the shapes to build for."""
+        artefact = self.precision(source.onnx)
+        return with_shapes(artefact, source.examples) if source.examples else artefact
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[TensorRtEngine]:
@@ -100,4 +102,27 @@ class TensorRt:
             ) from error
 
 
-VARIANTS = {"": TensorRt()}
+def _half(onnx: bytes) -> bytes:
+    from ...compressors.precisions import half
+
+    return half(onnx)
+
+
+def _float8(onnx: bytes) -> bytes:
+    from ...compressors.precisions import float8, half
+
+    return half(float8(onnx))
+
+
+def _int4_weights(onnx: bytes) -> bytes:
+    from ...compressors.precisions import half, int4_weights
+
+    return half(int4_weights(onnx))
+
+
+VARIANTS = {
+    "": TensorRt(),
+    "fp16": TensorRt("fp16", _half),  # what is not in INT8; so in the others
+    "fp8": TensorRt("fp8", _float8),
+    "int4": TensorRt("int4", _int4_weights),
+}

@@ -1,4 +1,7 @@
-"""What TensorRT's parser takes although it is wrong: scales that are not one for each output channel."""
+"""What TensorRT's parser takes although it is wrong.
+
+Scales that are not one for each output channel are misread; unsigned integers are read as signed ones.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def check(onnx: bytes) -> None:
-    """Check the scales of quantizers; bytes that are no ONNX file are left to the parser.
+    """Check the scales and zero points of quantizers; bytes that are no ONNX file are left to the parser.
 
     Raises:
-        InfeasibleError: a tensor has one scale a channel along an axis where TensorRT would misread them.
+        InfeasibleError: a tensor has one scale a channel along an axis where TensorRT would misread them, or is UINT8.
     """
     import onnx as package
 
@@ -27,9 +30,15 @@ def check(onnx: bytes) -> None:
         return
     dims = {weight.name: tuple(weight.dims) for weight in graph.initializer}
     dims |= {node.output[0]: _constant_dims(node) for node in graph.node if node.op_type == "Constant"}
+    unsigned = {weight.name for weight in graph.initializer if weight.data_type == package.TensorProto.UINT8}
     stored = _stored(graph, dims)
     axes = _channel_axes(graph, dims, stored)
     for node in graph.node:
+        if node.op_type in QUANTIZERS and unsigned & {*node.input}:
+            raise InfeasibleError(
+                f"TensorRT reads UINT8 as INT8; {node.op_type} {node.name!r} has UINT8: give it the canonical file.",
+                rung="build",
+            )
         if node.op_type in QUANTIZERS and len(dims.get(node.input[1], ())) == 1 and dims[node.input[1]] != (1,):
             _check_channels(node, dims, stored, axes)
 

@@ -96,14 +96,8 @@ def linear(weight: NDArray[Any]) -> bytes:
 UNSIGNED = (WEIGHT.astype(np.int16) + 128).astype(np.uint8)
 
 REJECTED = {
-    "zero point 128 in UINT8": (quantized(zero=np.uint8(128)), "'rounded' (QuantizeLinear)", "Non-zero zero point"),
     "zero point 3 in INT8": (quantized(zero=np.int8(3)), "'rounded' (QuantizeLinear)", "Non-zero zero point"),
     "zero point of a weight": (quantized(weight_zero=np.int8(3)), "'w' (DequantizeLinear)", "Non-zero zero point"),
-    "weight in UINT8": (
-        quantized(weight=UNSIGNED, weight_zero=np.uint8(128)),
-        "'w' (DequantizeLinear)",
-        "unsupported input type of UINT8",
-    ),
     "bias in INT32": (quantized(bias=True), "'b' (DequantizeLinear)", "input has type Int32 but must have type"),
     "QLinearConv": (with_integers("QLinearConv"), "'made' (QLinearConv)", "UNSUPPORTED_NODE"),
     "QLinearMatMul": (with_integers("QLinearMatMul"), "'made' (QLinearMatMul)", "UNSUPPORTED_NODE"),
@@ -166,11 +160,18 @@ def test_what_the_rejects_differ_from_is_taken() -> None:
     assert built(linear(WEIGHT.astype(np.float32))).plan
 
 
-def test_uint8_with_zero_point_0_is_read_as_int8() -> None:
-    """The builder takes it and computes something else: all above 127 steps is clipped; only a warning tells."""
-    it = built(quantized(zero=np.uint8(0)))
-    assert it.plan
-    assert any("Defaulting to INT8" in line for line in it.log)
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(quantized(zero=np.uint8(0)), id="zero point 0"),
+        pytest.param(quantized(zero=np.uint8(128)), id="zero point 128"),
+        pytest.param(quantized(weight=UNSIGNED, weight_zero=np.uint8(128)), id="weight"),
+    ],
+)
+def test_uint8_is_refused_before_the_builder_is_asked(file: bytes) -> None:
+    """It would take zero point 0 and clip all above 127 steps, with nothing but a warning."""
+    with pytest.raises(InfeasibleError, match="TensorRT reads UINT8 as INT8"):
+        built(file)
 
 
 def test_double_is_taken() -> None:
