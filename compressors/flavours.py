@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from .ranges import largest
 
 KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Squeeze"}
-KEEPS_SIGN |= {"QuantizeLinear", "DequantizeLinear"}
+KEEPS_SIGN |= {"Unsqueeze", "QuantizeLinear", "DequantizeLinear"}
 
 
 def unsigned_activations(canonical: bytes) -> bytes:
