@@ -56,7 +56,7 @@ class Row:
         difference: the largest from PyTorch, as a share of the outputs' range.
         top1: share of the examples whose largest output is PyTorch's.
         executed: share of the multiply-accumulates on fewer than 32 bits; None where the runtime does not tell.
-        intended: the same, as it was meant; of the layers alone.
+        intended: the same, as it was meant: what attention multiplies besides its layers stays in float.
         kernels: the dearest of a network in INT8, as texts.
 
     """
@@ -132,7 +132,9 @@ class Bench:
             row.build_s, row.peak_bytes = served.build_s, served.peak_bytes
             row.difference, row.top1 = self._agreement(compressed, served.outputs)
             macs = sum(served.macs.values())
-            row.executed = sum(n for bits, n in served.macs.items() if bits < 32) / macs if macs else None
+            if macs:
+                row.executed = sum(n for bits, n in served.macs.items() if bits < 32) / macs
+                row.intended *= min(1.0, compressed.macs / macs)
             row.latency = self.meter.measure(artefact, self.plan, runtime=runtime.name, timeout_s=TIMEOUT_S)
         except (InfeasibleError, MissingRuntimeError) as error:
             row.reason = str(error)
