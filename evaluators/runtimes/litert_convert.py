@@ -27,6 +27,7 @@ TIMEOUT_S = 900.0
 PASSES_ON = {"PAD", "RELU", "RESHAPE", "TRANSPOSE"}
 POOLS = {"AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN"}
 MERGES = {"ADD", "CONCATENATION"}
+CONVOLUTIONS = {"CONV_2D", "DEPTHWISE_CONV_2D"}
 
 PROGRAM, CALIBRATION, JOB, RESULT = "program.pt2", "calibration.npz", "job.json", "model.tflite"
 
@@ -137,6 +138,8 @@ def _integer(operation: Operation) -> bool:
 def choose(interpreter: Any, layers: Mapping[str, str]) -> list[Operation]:
     """Return the operations of some layers, found by their weights, and those that only pass integers on.
 
+    Sums and concatenations are of them only between convolutions: the residual stream of linear layers stays in float.
+
     Args:
         interpreter: with its tensors allocated.
         layers: the fingerprint of each layer's weight by its name.
@@ -154,12 +157,18 @@ def choose(interpreter: Any, layers: Mapping[str, str]) -> list[Operation]:
         raise SystemExit(f"LiteRT's converter leaves no layer with the weights of {', '.join(lost)}.")
     chosen = {i for i, mark in marks.items() if mark in layers.values()}
     integer = {tensor for i in chosen for tensor in reads[i]}
+    images = {tensor for i in chosen if every[i].kind in CONVOLUTIONS for tensor in reads[i] | writes[i]}
     for i in reversed(range(len(every))):  # what only moves the numbers that a quantized layer reads
-        if every[i].kind in PASSES_ON and writes[i] <= integer:
-            integer |= reads[i]
+        for numbers in (integer, images):
+            if every[i].kind in PASSES_ON and writes[i] <= numbers:
+                numbers |= reads[i]
     for i in range(len(every)):
-        if every[i].kind in PASSES_ON | POOLS | MERGES and reads[i] and reads[i] <= integer:
+        moves = every[i].kind in PASSES_ON | POOLS and reads[i]
+        merges = every[i].kind in MERGES and len(reads[i]) > 1
+        if (moves and reads[i] <= integer) or (merges and reads[i] <= images):
             chosen.add(i)
+        if (moves or merges) and reads[i] <= images:
+            images |= writes[i]
         if i in chosen:
             integer |= writes[i]
     return [every[i] for i in sorted(chosen)]

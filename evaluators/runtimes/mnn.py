@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class Mnn:
                 "MNN's INT8 layers are slower than float and less accurate: --runtime mnn:w8 stores weights in INT8.",
                 rung="build",
             )
-        self._import()
+        self._check()
         from .mnn_convert import convert
 
         return convert(source.onnx, FLAGS[self.variant])
@@ -134,7 +135,7 @@ class Mnn:
 
     def describe(self) -> Mapping[str, str]:
         """Return versions and device, to be stored with every number."""
-        self._import()
+        self._check()
         return {"mnn": version("mnn"), **describe_host()}
 
     def _session(self, artefact: bytes, threads: int) -> Session:
@@ -149,6 +150,11 @@ class Mnn:
                 return Session(mnn, interpreter, interpreter.createSession(options))
             except Exception as error:  # which is all that it raises
                 raise InfeasibleError("MNN cannot load the model: it is no .mnn file.", rung="build") from error
+
+    def _check(self) -> None:
+        """Check that the package is there, without importing it: it talks on stdout."""
+        if find_spec("MNN") is None:
+            self._import()
 
     def _import(self) -> Any:
         with _stdout_to_stderr():

@@ -95,7 +95,13 @@ def desk(folder: Path) -> Iterator[Path]:
         (folder / f"{name}.py").write_text(text)
     (folder / "photos").mkdir()
     (folder / "photos" / "cat.jpg").write_text("a cat")
-    identity = {"study": "my_study", "runtime": "fake", "threads": "1"}
+    identity = {
+        "study": "my_study",
+        "runtime": "fake",
+        "threads": "1",
+        "batch": "as in the task",
+        "percentile": "50",
+    }
     RunDirectory(folder / "other", {**identity, "study": "another"}).close()
     busy = RunDirectory(folder / "busy", identity)
     try:

@@ -36,7 +36,7 @@ def test_a_runtime_that_does_harm_costs_its_candidates_only(folder: Path, comman
 
 def test_a_study_has_a_front_on_each_of_its_runtimes(folder: Path, command: Command) -> None:
     """Each model is built, scored and timed on both, all milliseconds by the first one's baseline."""
-    line = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 5, "--workers", 2)
+    line = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 3, "--workers", 2)
     done = command(folder, *line, "--runtime", "onnxruntime", "--runtime", "openvino")
     assert done.returncode == 0, done.stderr
     out = folder / "run"
@@ -58,7 +58,7 @@ def test_a_study_has_a_front_on_each_of_its_runtimes(folder: Path, command: Comm
 
 def test_models_of_another_runtime_reproduce_their_predictions(folder: Path, command: Command) -> None:
     """What OpenVINO is served is an ONNX file that computes in other programs what it did in the study."""
-    line = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 3, "--workers", 0)
+    line = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 2, "--workers", 0)
     done = command(folder, *line, "--runtime", "openvino", "--threads", 2, "--batch", 4, "--percentile", 90)
     assert done.returncode == 0, done.stderr
     front = pandas.read_csv(folder / "run" / "pareto.csv")

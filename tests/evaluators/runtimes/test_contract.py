@@ -90,9 +90,7 @@ def test_refused_model_is_infeasible(runtime: Runtime) -> None:
     assert "\n" not in caught.value.reason
 
 
-def test_kernels_tell_what_is_executed(
-    runtime: Runtime, artefact: Callable[[str], bytes], sample: Samples
-) -> None:
+def test_kernels_tell_what_is_executed(runtime: Runtime, artefact: Callable[[str], bytes], sample: Samples) -> None:
     """Where a runtime tells its kernels, their multiply-accumulates are the network's, and INT8 is seen."""
     it = sample("float")
     kernels = runtime.kernels(artefact("float"), it.batches[0])
