@@ -181,6 +181,7 @@ class ProcessMeter:
             threads=self.threads,
             percentile=self.percentile,
             build_s=result["build_s"][-1],
+            processes=1,
             environment=result["environment"],
         )
 

@@ -20,6 +20,18 @@ CONTENDED = 1.1
 """A window above this had others beside it: its wall time, or what all wanted of the cores, is a tenth too much."""
 
 
+def placement(median_ms: float) -> float:
+    """Return how far a process's own luck may move its ratios, as a 95 % half-width relative to them.
+
+    Where its models lie in memory stays the same in all windows of a process, and matters more to fast models. The
+    size is what ``bench/latency_noise.py`` finds between processes on a quiet machine.
+
+    >>> round(placement(10.0), 3), round(placement(1.0), 3)
+    (0.023, 0.05)
+    """
+    return 0.02 + 0.03 * min(1.0 / max(median_ms, 1e-9), 2.0)
+
+
 def quantile(values: Sequence[float], percentile: float) -> float:
     """Return a percentile of values, in their unit, between neighbours by their distance.
 
@@ -66,7 +78,8 @@ class Latency:
     """How fast a candidate is, as a ratio to the interleaved baseline; the raw times are kept.
 
     Milliseconds are the ratio times the baseline's calibrated milliseconds. All are of one percentile of the runs.
-    The interval is Student's 95 % interval of the mean of the windows' ratios, centred on their median.
+    The interval is Student's 95 % interval of the mean of the windows' ratios, centred on their median, and widened by
+    the `placement` of the processes that they come from.
 
     >>> windows = tuple(Window(baseline_ns=(100,), candidate_ns=(c,)) for c in (49, 50, 51))
     >>> latency = Latency(windows=windows, baseline_ms=10.0)
@@ -81,6 +94,7 @@ class Latency:
     threads: int = 1
     percentile: float = MEDIAN
     build_s: float = 0.0
+    processes: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -95,8 +109,11 @@ class Latency:
 
     @cached_property
     def half_width(self) -> float:
-        """Half of the 95 % interval between windows; infinite for a single window."""
-        return half_width(self.ratios)
+        """Half of the 95 % interval; infinite for a single window."""
+        between = half_width(self.ratios)
+        if not self.processes:  # nothing was timed
+            return between
+        return math.hypot(between, self.ratio * placement(self.median_ms) / math.sqrt(self.processes))
 
     @property
     def median_ms(self) -> float:
@@ -125,7 +142,7 @@ class Latency:
 
     def joined(self, other: Latency) -> Latency:
         """Return both measurements of the same model as one."""
-        return replace(self, windows=other.windows + self.windows)
+        return replace(self, windows=other.windows + self.windows, processes=self.processes + other.processes)
 
     def meets(self, target_ms: float) -> bool:
         """Whether even the upper end of the interval is within the target."""
@@ -151,6 +168,7 @@ class Measurement:
         rung: the last rung that the candidate reached.
         epochs: passes over the training data that the model has had; 0 where training did not make it better.
         parity: largest difference between PyTorch and the runtime, as a share of the outputs' range.
+        agreement: share of examples for which both have the same largest output; None where outputs are no classes.
         seconds: wall time spent on each rung.
         file: name of the file that its runtime serves.
         low_precision: share of the multiply-accumulates that run on fewer than 32 bits, as the built model tells;
@@ -170,6 +188,7 @@ class Measurement:
     rung: str = "short"
     epochs: float = 0.0
     parity: float = 0.0
+    agreement: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     file: str = "model.onnx"
     low_precision: float | None = None

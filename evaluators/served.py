@@ -12,6 +12,7 @@ from ..compressors.pipeline import Compressed
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from .exclusive import pause
+from .outputs import Parity, compare
 from .runtimes import Engine, Source
 
 
@@ -49,11 +50,8 @@ INTEGER_TOLERANCE = 0.1
 """The same for a quantized network, whose rounding differs in a few places that PyTorch does not simulate."""
 
 
-def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...]], *, quantized: bool) -> float:
+def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...]], *, quantized: bool) -> Parity:
     """Check that the runtime computes what PyTorch does, and that the outputs depend on the inputs.
-
-    Returns:
-        The largest difference as a share of the outputs' range.
 
     Raises:
         InfeasibleError: outputs that are not finite, the same for all inputs, or too far apart.
@@ -70,11 +68,10 @@ def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...
             raise InfeasibleError(f"the outputs of {source} are not finite", rung="build")
         if len(outputs) > 1 and float((outputs - outputs[:1]).abs().max()) <= 1e-6 * float(outputs.abs().max()):
             raise InfeasibleError(f"the outputs of {source} do not depend on the input", rung="build")
-    difference = float((expected - actual).abs().max() / (expected.max() - expected.min()).clamp_min(1e-12))
+    found = compare([[expected.numpy()]], [[actual.numpy()]])
+    assert found is not None
     tolerance = INTEGER_TOLERANCE if quantized else FLOAT_TOLERANCE
-    if difference > tolerance:
-        raise InfeasibleError(
-            f"the runtime's outputs differ from PyTorch's by {difference:.1%} of their range, over {tolerance:.0%}",
-            rung="build",
-        )
-    return difference
+    if found.difference > tolerance:
+        far = f"{found.difference:.1%} of their range, over {tolerance:.0%}"
+        raise InfeasibleError(f"the runtime's outputs differ from PyTorch's by {far}", rung="build")
+    return found

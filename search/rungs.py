@@ -21,6 +21,7 @@ from ..evaluators.exclusive import pause, training
 from ..evaluators.isolated import engine
 from ..evaluators.latency import SEARCH, Meter
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from ..evaluators.outputs import Parity
 from ..evaluators.runtimes import Runtime, low_precision, plain
 from ..spaces.candidate import BITS
 from .rundir import write_atomically
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 PARITY_BATCHES = 2
 
 LOW_PRECISION_SLACK = 0.05
-"""How much less of the compute than was meant may run in low precision without a warning."""
+"""Share of the compute that was meant to run in low precision, and may not, without a warning."""
+
+AGREEMENT = 0.95
+"""Share of examples that must have the same class in PyTorch and in the runtime, without a warning."""
 
 RUNG = "rung"
 """File in a request's folder that names the rung it is on."""
@@ -81,7 +85,7 @@ class _Served:
 
     runtime: Runtime
     artefact: bytes
-    parity: float
+    parity: Parity
 
 
 @dataclass(frozen=True)
@@ -173,8 +177,8 @@ class _Climb:
         artefact = runtime.convert(source_of(compressed, supplies))
         with engine(runtime, artefact, threads=1, patience_s=self._left) as built:
             batches = supplies.calibration[:PARITY_BATCHES]
-            difference = parity(compressed.model, Served(built), batches, quantized=bool(self.request.candidate[BITS]))
-        return _Served(runtime, artefact, difference)
+            found = parity(compressed.model, Served(built), batches, quantized=bool(self.request.candidate[BITS]))
+        return _Served(runtime, artefact, found)
 
     def _in_time(self, served: list[_Served]) -> list[_Served]:
         """Time a network on each runtime where that is not known, and return it where it is not surely too slow.
@@ -210,12 +214,17 @@ class _Climb:
         it, compressed, task = scored.served, scored.compressed, self.ladder.task
         test_accuracy: float | None = None
         executed: float | None = None
-        warnings: tuple[str, ...] = ()
+        warnings: list[str] = []
         if self.request.test:
             if task.test is not None:
                 with self._on("test"):
                     test_accuracy = self._score(it, "test")
-            executed, warnings = self._executed(scored)
+            executed = self._executed(scored, warnings)
+            if it.parity.agreement is not None and it.parity.agreement < AGREEMENT:
+                warnings.append(
+                    f"on {it.runtime.name} it has another class than in PyTorch for {1 - it.parity.agreement:.0%} "
+                    "of the examples compared"
+                )
         return Measurement(
             accuracy=scored.accuracy,
             latency=self.latencies[it.runtime.name],
@@ -226,27 +235,31 @@ class _Climb:
             one_shot_accuracy=one_shot_accuracy,
             rung="trained" if self.request.test else "short",
             epochs=scored.epochs,
-            parity=it.parity,
+            parity=it.parity.difference,
+            agreement=it.parity.agreement,
             seconds=self.seconds,
             file=self._file(it.runtime),
             low_precision=executed,
-            warnings=warnings,
+            warnings=tuple(warnings),
         )
 
-    def _executed(self, scored: _Scored) -> tuple[float | None, tuple[str, ...]]:
-        """Return the share of compute that runs in low precision, and a warning where more was meant."""
-        it, meant = scored.served, scored.compressed.low_precision
+    def _executed(self, scored: _Scored, warnings: list[str]) -> float | None:
+        """Return the share of compute that the built model does in low precision; warn where more was meant."""
+        it, compressed = scored.served, scored.compressed
+        examples = [x.numpy() for x in self.ladder.supplies.examples]
         try:
-            kernels = it.runtime.kernels(it.artefact, [x.numpy() for x in self.ladder.supplies.examples])
+            kernels = it.runtime.kernels(it.artefact, examples)
         except InfeasibleError:
-            return None, ()
-        if not kernels:
-            return None, ()
-        executed = low_precision(kernels)
-        if executed >= meant - LOW_PRECISION_SLACK:
-            return executed, ()
-        shares = f"{executed:.0%} of its multiply-accumulates run in low precision, {meant:.0%} were meant to"
-        return executed, (f"on {it.runtime.name} {shares}",)
+            kernels = ()
+        if not any(kernel.macs for kernel in kernels):
+            return None
+        meant = compressed.low_precision * compressed.macs * len(examples[0])
+        done = sum(kernel.macs for kernel in kernels if kernel.bits < 32)
+        if done < (1 - LOW_PRECISION_SLACK) * meant:
+            warnings.append(
+                f"on {it.runtime.name} only {done / meant:.0%} of what was meant for low precision runs in it"
+            )
+        return low_precision(kernels)
 
     def _score(self, it: _Served, split: str) -> float:
         from ..evaluators.served import Served

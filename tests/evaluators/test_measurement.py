@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from autocompress.evaluators.measurement import (
     Window,
     from_json,
     half_width,
+    placement,
     to_json,
 )
 
@@ -105,3 +107,22 @@ def test_contention_shows() -> None:
     quiet, busy = (Window(baseline_ns=(1,), candidate_ns=(1,), contention=w) for w in (1.0, 1.5))
     assert not Latency(windows=(quiet, quiet, busy), baseline_ms=1.0).contended
     assert Latency(windows=(quiet, busy, busy), baseline_ms=1.0).contended
+
+
+def test_a_process_has_luck_of_its_own() -> None:
+    """A measurement of one process is less sure than its windows look, and more processes make it surer."""
+    windows = tuple(Window(baseline_ns=(100,), candidate_ns=(c,)) for c in (49, 50, 51))
+    exact = Latency(windows=windows, baseline_ms=10.0)
+    one = replace(exact, processes=1)
+    assert one.half_width == pytest.approx(math.hypot(exact.half_width, 0.5 * placement(5.0)))
+    two = one.joined(one)
+    assert two.processes == 2
+    assert two.half_width < one.half_width
+    assert two.ratio == one.ratio
+
+
+@given(st.floats(0.01, 1e4))
+def test_luck_matters_more_to_fast_models(median_ms: float) -> None:
+    """Between 2 % and 8 %, never less for a faster one."""
+    assert 0.02 < placement(median_ms) <= 0.08
+    assert placement(median_ms) >= placement(2 * median_ms)

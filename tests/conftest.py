@@ -1,0 +1,12 @@
+"""The order of the tests."""
+
+from __future__ import annotations
+
+import pytest
+
+LONGEST = ("test_faults.py", "test_runtimes.py", "test_run.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that processes that share the tests end at about the same time."""
+    items.sort(key=lambda item: ("end_to_end" not in item.path.parts, item.path.name not in LONGEST))
