@@ -40,7 +40,8 @@ class Plan:
         min_runs: timed runs of each model in a window.
         min_window_s: shortest window, in seconds.
         tolerance: half-width of the 95 % interval between windows, relative to the ratio, that is narrow enough.
-        block: timed runs of one model before the other has its turn.
+        block: least timed runs of one model before the other has its turn.
+        block_s: a model so fast that this is not reached, in seconds, has more of them.
         warmup: untimed runs of each model before the first window.
         percentile: which of a window's run times counts; 50 is the median.
     """
@@ -52,6 +53,7 @@ class Plan:
     min_window_s: float
     tolerance: float
     block: int = 5
+    block_s: float = 0.02
     warmup: int = 5
     percentile: float = MEDIAN
 

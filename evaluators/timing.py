@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import InfeasibleError
 from .exclusive import quiet
 from .latency import Plan, settled
-from .measurement import CONTENDED, quantile
+from .measurement import CONTENDED, MEDIAN, quantile
 from .process import begin
 from .runtimes import Arrays, DeviceEngine, Engine, load
 
@@ -82,16 +82,32 @@ class Stretch:
         return last / first
 
 
-def time_window(watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1) -> Stretch:
-    """Time the models in turns, a block each.
+LONGEST_BLOCK = 100
+"""Runs of one model before the other has its turn, however fast it is."""
+
+
+def blocks_of(times_ns: Sequence[Sequence[int]], plan: Plan) -> list[int]:
+    """Return how many runs each model has in its turn, by a few of its times: enough for `plan.block_s`.
+
+    A fast model would else have but a moment between two turns of a slow one, and be timed with the slow one's caches.
+    """
+    typical = (max(1.0, quantile(times, MEDIAN)) for times in times_ns)
+    return [max(plan.block, min(LONGEST_BLOCK, round(plan.block_s * 1e9 / time_ns))) for time_ns in typical]
+
+
+def time_window(
+    watches: Sequence[Stopwatch], plan: Plan, *, blocks: Sequence[int] | None = None, threads: int = 1
+) -> Stretch:
+    """Time the models in turns, a block each; by default blocks of `plan.block` runs.
 
     The window ends with the first whole turn after `plan.min_runs` runs of each model and `plan.min_window_s`.
     """
+    blocks = blocks or [plan.block] * len(watches)
     times: list[list[int]] = [[] for _ in watches]
     start = _Usage.now()
     while len(times[0]) < plan.min_runs or time.perf_counter_ns() - start.wall < plan.min_window_s * 1e9:
-        for watch, taken in zip(watches, times, strict=True):
-            taken += watch(plan.block)
+        for watch, taken, block in zip(watches, times, blocks, strict=True):
+            taken += watch(block)
     return Stretch(tuple(map(tuple, times)), _Usage.now().contention_since(start, threads))
 
 
@@ -103,14 +119,13 @@ def time_windows(watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1) 
     Returns:
         The windows, and how many were measured again.
     """
-    for watch in watches:
-        watch(plan.warmup)
+    blocks = blocks_of([watch(plan.warmup) for watch in watches], plan)
     windows: list[Stretch] = []
     again = 0
     while not settled([window.estimate(plan.percentile) for window in windows], plan):
         if windows or again:
             time.sleep(plan.gap_s)
-        window = time_window(watches, plan, threads=threads)
+        window = time_window(watches, plan, blocks=blocks, threads=threads)
         if window.contention > CONTENDED and again < plan.max_windows // 2:
             again += 1
         else:
