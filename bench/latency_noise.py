@@ -131,7 +131,7 @@ def main() -> None:
         plan, rounds = replace(SEARCH, max_windows=3, min_window_s=0.05, gap_s=0.0), 1
     names = list(networks())[:: 9 if asked.quick else 1]
     meter, models = prepared(names, rounds)
-    print(f"the unchanged network: {meter.baseline_ms:.2f} ms; truth from {rounds} processes\n")
+    print(f"the unchanged network: {meter.baseline_ms:.2f} ms; truth from {rounds} processes\n", flush=True)
     print(f"{'condition':34}{'models':>8}{'median':>8}{'95 %':>8}{'worst':>8}{'covered':>9}{'tau':>6}{'bare loop':>11}")
     for condition, count, ours in (
         ("quiet", 0, True),

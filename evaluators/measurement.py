@@ -23,13 +23,13 @@ CONTENDED = 1.1
 def placement(median_ms: float) -> float:
     """Return how far a process's own luck may move its ratios, as a 95 % half-width relative to them.
 
-    Where its models lie in memory stays the same in all windows of a process, and matters more to fast models. The
-    size is what ``bench/latency_noise.py`` finds between processes on a quiet machine.
+    Where its models lie in memory, and who else uses the caches in its minute, is the same in all of its windows, and
+    matters more to fast models. The size is what ``bench/latency_noise.py`` finds between processes.
 
     >>> round(placement(10.0), 3), round(placement(1.0), 3)
-    (0.023, 0.05)
+    (0.036, 0.09)
     """
-    return 0.02 + 0.03 * min(1.0 / max(median_ms, 1e-9), 2.0)
+    return 0.03 + 0.06 * min(1.0 / max(median_ms, 1e-9), 2.0)
 
 
 def quantile(values: Sequence[float], percentile: float) -> float:
