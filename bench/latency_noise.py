@@ -60,7 +60,7 @@ if {ours}:
     os.nice(19)
     floor = training()
     floor.__enter__()
-while True:
+while os.getppid() == {parent}:
     if {ours}:
         pause()
     optimizer.zero_grad()
@@ -192,7 +192,9 @@ def read(meter: ProcessMeter, model: Model, plan: Plan) -> Reading:
 @contextmanager
 def trainers(count: int, *, ours: bool) -> Iterator[None]:
     """Train in so many processes."""
-    running = [subprocess.Popen([sys.executable, "-c", TRAINER.format(ours=ours)]) for _ in range(count)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", TRAINER.format(ours=ours, parent=os.getpid())]) for _ in range(count)
+    ]
     try:
         if running:
             time.sleep(10)

@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 STUDIES = ("my_study.py", "fragile_study.py")
-PATIENCE_S = 240.0
+PATIENCE_S = 480.0
 """How long anything may take before a test gives it up; nothing promises a speed."""
 
 MARK = "AUTOCOMPRESS_TEST"
