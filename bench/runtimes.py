@@ -19,11 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from environment import describe
 from networks import NETWORKS, task_of
-from numpy.typing import NDArray
 from reasons import dearest, tedious, why_slower
 
 from autocompress.compressors.graph import inspect
@@ -31,6 +29,7 @@ from autocompress.compressors.pipeline import Compressed, compress, supplies_of
 from autocompress.errors import InfeasibleError, MissingRuntimeError
 from autocompress.evaluators.latency import Plan, ProcessMeter
 from autocompress.evaluators.measurement import Latency
+from autocompress.evaluators.outputs import compare
 from autocompress.evaluators.runtimes import RUNTIMES, Arrays, Runtime, Source, load, variants_of
 from autocompress.evaluators.serve_once import serve_once
 from autocompress.evaluators.served import source_of
@@ -130,11 +129,12 @@ class Bench:
             row.size_bytes, row.intended = len(artefact), compressed.low_precision
             served = serve_once(runtime.name, artefact, self.batches, timeout_s=TIMEOUT_S, kernels=True)
             row.build_s, row.peak_bytes = served.build_s, served.peak_bytes
-            row.difference, row.top1 = self._agreement(compressed, served.outputs)
-            macs = sum(served.macs.values())
-            if macs:
-                row.executed = sum(n for bits, n in served.macs.items() if bits < 32) / macs
-                row.intended *= min(1.0, compressed.macs / macs)
+            parity = compare(self._expected(compressed), served.outputs)
+            if parity is not None:
+                row.difference, row.top1 = parity.difference, parity.agreement
+            row.executed = served.low_precision
+            if row.executed is not None:
+                row.intended *= min(1.0, compressed.macs / sum(served.macs.values()))
             row.latency = self.meter.measure(artefact, self.plan, runtime=runtime.name, timeout_s=TIMEOUT_S)
         except (InfeasibleError, MissingRuntimeError) as error:
             row.reason = str(error)
@@ -144,12 +144,9 @@ class Bench:
             row.kernels = dearest(runtime, artefact, self.batches[0])
         return row
 
-    def _agreement(self, compressed: Compressed, outputs: Sequence[Arrays]) -> tuple[float, float]:
+    def _expected(self, compressed: Compressed) -> list[Arrays]:
         with torch.no_grad():
-            expected = [compressed.model(*map(torch.from_numpy, batch)).numpy() for batch in self.batches]
-        ours, theirs = np.concatenate([batch[0] for batch in outputs]), np.concatenate(expected)
-        same: NDArray[np.bool_] = ours.argmax(1) == theirs.argmax(1)
-        return float(np.abs(ours - theirs).max() / np.ptp(theirs)), float(same.mean())
+            return [[compressed.model(*map(torch.from_numpy, batch)).numpy()] for batch in self.batches]
 
 
 def rows_of(bench: Bench, names: Sequence[str], *, slow: bool) -> Iterator[Row]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ..evaluators.doctor import IMPORTED, MISSING, Check, Health, Noise
+from ..evaluators.serve_once import Serving
 from ..evaluators.standalone import Report, Row
 
 
@@ -48,10 +49,10 @@ def _cells(row: Row) -> list[str]:
     peak = "–" if serving.peak_bytes is None else f"{serving.peak_bytes / 1e6:.0f}"
     costs = [peak, f"{len(row.artefact) / 1e6:.2f}", f"{serving.build_s:.1f}"]
     if latency is None:
-        return [_precision(serving.macs), "–", "–", "–", *costs]
+        return [_precision(serving), "–", "–", "–", *costs]
     digits = 2 if latency.median_ms > 1 else 3
     return [
-        _precision(serving.macs),
+        _precision(serving),
         f"{latency.median_ms:.{digits}f}",
         f"{latency.low_ms:.{digits}f}–{latency.high_ms:.{digits}f}",
         f"{latency.ratio:.2f} ±{latency.half_width:.2f}",
@@ -59,13 +60,12 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _precision(macs: Mapping[int, int]) -> str:
-    """Return the width below 32 bits that does most of the work, with its share of it."""
-    total = sum(macs.values())
-    low = {bits: count for bits, count in macs.items() if bits < 32}
-    if not total or not low:
-        return "32 bit" if total else "–"
-    return f"{max(low, key=low.__getitem__)} bit {sum(low.values()) / total:.0%}"
+def _precision(serving: Serving) -> str:
+    """Return the width below 32 bits that does most of the work, with the share of all such widths."""
+    low = {bits: count for bits, count in serving.macs.items() if bits < 32}
+    if serving.low_precision is None or not low:
+        return "32 bit" if serving.macs else "–"
+    return f"{max(low, key=low.__getitem__)} bit {serving.low_precision:.0%}"
 
 
 def _joules(row: Row) -> str:

@@ -6,7 +6,6 @@ percent. It drifts between windows of time, not within one, so the windows decid
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import InfeasibleError
 from .exclusive import exclusive, off_the_floor
 from .measurement import MEDIAN, Latency, Window, half_width, quantile
-from .process import run
+from .process import ask
 from .runtimes import Arrays, load
 from .runtimes.fake import FakeRuntime
 
@@ -204,24 +202,18 @@ class ProcessMeter:
                 (directory / f"model{i}").write_bytes(model)
             np.savez(directory / "inputs.npz", *self.inputs)
             request = {"runtimes": names, "threads": self.threads, "plan": asdict(plan)}
-            (directory / "request.json").write_text(json.dumps(request))
             with off_the_floor(), ExitStack() as held:
-                for device in sorted(
-                    {device_of(name) for name in names}
-                ):  # in one order, so that nobody waits in a ring
+                for device in sorted(set(map(device_of, names))):  # in one order, so that nobody waits in a ring
                     held.enter_context(exclusive(device))
-                run(
+                return ask(
                     "autocompress.evaluators.timing",
                     directory,
+                    request,
                     threads=self.threads,
                     timeout_s=timeout_s,
                     doing="timed",
                     rung="latency",
                 )
-            result: dict[str, Any] = json.loads((directory / "result.json").read_text())
-        if "reason" in result:
-            raise InfeasibleError(result["reason"], rung=result["rung"])
-        return result
 
 
 def device_of(runtime: str) -> str:

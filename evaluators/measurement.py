@@ -202,6 +202,12 @@ class Measurement:
         return (self, *self.elsewhere)
 
 
+def together(measurements: Sequence[Measurement]) -> Measurement:
+    """Return a candidate's measurements, one a runtime, as one: the fastest, with the others elsewhere."""
+    first, *others = sorted(measurements, key=lambda m: m.latency.median_ms)
+    return replace(first, elsewhere=tuple(others))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Infeasible:
     """A candidate that cannot be part of the front, and why.

@@ -9,6 +9,12 @@ import numpy as np
 
 from .runtimes import Arrays
 
+FLOAT_TOLERANCE = 0.01
+"""Largest difference between PyTorch and the runtime for a float network, as a share of the outputs' range."""
+
+INTEGER_TOLERANCE = 0.1
+"""The same for a quantized network, whose rounding differs in a few places that PyTorch does not simulate."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:

@@ -3,18 +3,61 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import InfeasibleError
 
 MEMORY = "AUTOCOMPRESS_MEMORY"
 """Environment variable: gigabytes that such a process may have; by default half of the machine's."""
+
+
+REQUEST, RESULT = "request.json", "result.json"
+"""Files in such a process's directory: what it is asked, and what it answers."""
+
+
+def ask(
+    module: str,
+    directory: Path,
+    request: Mapping[str, object],
+    *,
+    threads: int,
+    timeout_s: float | None,
+    doing: str,
+    rung: str,
+) -> dict[str, Any]:
+    """Return what a module of this package makes of a request and a directory; its program is `answer`.
+
+    The arguments are those of `run`.
+
+    Raises:
+        InfeasibleError: see `run`; or the module's own reason.
+    """
+    (directory / REQUEST).write_text(json.dumps(request))
+    run(module, directory, threads=threads, timeout_s=timeout_s, doing=doing, rung=rung)
+    result: dict[str, Any] = json.loads((directory / RESULT).read_text())
+    if "reason" in result:
+        raise InfeasibleError(result["reason"], rung=result["rung"])
+    return result
+
+
+def answer(serve: Callable[[Path, Mapping[str, Any]], Mapping[str, object]]) -> None:
+    """Serve the request in the directory that this process was started with; a refusal is an answer too."""
+    begin()
+    directory = Path(sys.argv[1])
+    result: Mapping[str, object]
+    try:
+        result = serve(directory, json.loads((directory / REQUEST).read_text()))
+    except InfeasibleError as error:
+        result = {"reason": error.reason, "rung": error.rung}
+    (directory / RESULT).write_text(json.dumps(result))
 
 
 def run(module: str, directory: Path, *, threads: int, timeout_s: float | None, doing: str, rung: str) -> None:

@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import AutocompressError, InfeasibleError, MissingRuntimeError
-from .outputs import compare
+from .outputs import FLOAT_TOLERANCE, INTEGER_TOLERANCE, compare
 from .process import begin
 from .runtimes import Arrays, Engine, Runtime, Source, load, low_precision
-
-TOLERANCE, ROUGH = 0.01, 0.1
-"""Largest difference from PyTorch, as a share of the outputs' range: in float, and where numbers are rounded."""
 
 RUNS = 15
 
@@ -86,7 +83,7 @@ class _Test:
             artefact = self.runtime.convert(self._source("float", batch))
             with self.runtime.build(artefact, threads=1) as engine:
                 if batch > 1:
-                    self._check(engine, "float", ROUGH if ":" in self.runtime.name else TOLERANCE)
+                    self._check(engine, "float", INTEGER_TOLERANCE if ":" in self.runtime.name else FLOAT_TOLERANCE)
                 times[batch] = _fastest_ms(engine, [self.inputs[:batch]])
         self.note(batch_times_ms=list(times.values()))
         if self.runtime.capabilities.device == "cpu" and not times[len(self.inputs)] > times[1]:
@@ -95,7 +92,7 @@ class _Test:
     def _int8(self) -> None:
         artefact = self.runtime.convert(self._source("int8", len(self.inputs)))
         with self.runtime.build(artefact, threads=1) as engine:
-            self._check(engine, "int8", ROUGH)
+            self._check(engine, "int8", INTEGER_TOLERANCE)
         kernels = self.runtime.kernels(artefact, [self.inputs])
         self.note(int8_share=low_precision(kernels) if any(kernel.macs for kernel in kernels) else None)
 

@@ -9,8 +9,6 @@ It reads ``request.json``, ``model`` and ``inputs.npz``; it writes ``outputs.npz
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import InfeasibleError
 from .energy import Energy, counter_of, spend
-from .process import begin, run
+from .process import answer, ask
 from .runtimes import Arrays, load
 
 STATUS = Path("/proc/self/status")
@@ -51,6 +49,12 @@ class Serving:
     macs: Mapping[int, int] = field(default_factory=dict)
     energy: Energy | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def low_precision(self) -> float | None:
+        """Share of the multiply-accumulates on fewer than 32 bits; None where the runtime cannot tell."""
+        total = sum(self.macs.values())
+        return sum(count for bits, count in self.macs.items() if bits < 32) / total if total else None
 
 
 def serve_once(
@@ -82,12 +86,8 @@ def serve_once(
     with tempfile.TemporaryDirectory(prefix="autocompress-") as name:
         folder = Path(name)
         (folder / "model").write_bytes(artefact)
-        (folder / "request.json").write_text(json.dumps(request))
         _save(folder / "inputs.npz", batches)
-        run(__name__, folder, threads=threads, timeout_s=timeout_s, doing="tried", rung="build")
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-        if "reason" in result:
-            raise InfeasibleError(result["reason"], rung=result["rung"])
+        result = ask(__name__, folder, request, threads=threads, timeout_s=timeout_s, doing="tried", rung="build")
         outputs = _read(folder / "outputs.npz")
     macs = {int(bits): count for bits, count in result.pop("macs").items()}
     spent = result.pop("energy")
@@ -142,16 +142,5 @@ def peak_so_far() -> int | None:
     return None
 
 
-def main(folder: Path) -> None:
-    """Serve the request of a folder."""
-    begin()
-    result: dict[str, object]
-    try:
-        result = _serve(folder, json.loads((folder / "request.json").read_text()))
-    except InfeasibleError as error:
-        result = {"reason": error.reason, "rung": error.rung}
-    (folder / "result.json").write_text(json.dumps(result))
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    answer(_serve)

@@ -12,7 +12,7 @@ from ..compressors.pipeline import Compressed
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from .exclusive import pause
-from .outputs import Parity, compare
+from .outputs import FLOAT_TOLERANCE, INTEGER_TOLERANCE, Parity, compare
 from .runtimes import Engine, Source
 
 
@@ -41,13 +41,6 @@ def source_of(compressed: Compressed, supplies: Supplies) -> Source:
         examples=[x.numpy() for x in supplies.examples],
         calibration=[[x.numpy() for x in batch] for batch in supplies.calibration],
     )
-
-
-FLOAT_TOLERANCE = 0.01
-"""Largest difference between PyTorch and the runtime for a float network, as a share of the outputs' range."""
-
-INTEGER_TOLERANCE = 0.1
-"""The same for a quantized network, whose rounding differs in a few places that PyTorch does not simulate."""
 
 
 def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...]], *, quantized: bool) -> Parity:

@@ -7,16 +7,15 @@ reads ``request.json``, ``inputs.npz`` and the model files that the request name
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from ..errors import InfeasibleError
 from .exclusive import quiet
 from .latency import Plan, settled
 from .measurement import CONTENDED, MEDIAN, quantile
-from .process import begin
+from .process import answer
 from .runtimes import Arrays, DeviceEngine, Engine, load
 
 Stopwatch = Callable[[int], list[int]]
@@ -165,15 +164,14 @@ def _busy_ns() -> int | None:
     return (user + nice + system + irq + softirq + steal) * 10**9 // os.sysconf("SC_CLK_TCK")
 
 
-def serve(directory: Path, request: Mapping[str, object]) -> dict[str, object]:
+def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
     """Time the models of a request; return the fields of its ``result.json``.
 
     Raises:
         InfeasibleError: a runtime refuses a model.
     """
-    threads, plan = int(str(request["threads"])), Plan(**request["plan"])  # type: ignore[arg-type]
-    names: Sequence[str] = request["runtimes"]  # type: ignore[assignment]
-    servers = [load(name) for name in names]
+    threads, plan = request["threads"], Plan(**request["plan"])
+    servers = [load(name) for name in request["runtimes"]]
     with np.load(directory / "inputs.npz") as arrays, ExitStack() as stack:
         inputs = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
         engines, build_s = [], []
@@ -231,16 +229,5 @@ def _conditions() -> Mapping[str, str]:
     }
 
 
-def main(directory: Path) -> None:
-    """Serve the request of a directory."""
-    begin()
-    result: dict[str, object]
-    try:
-        result = serve(directory, json.loads((directory / "request.json").read_text()))
-    except InfeasibleError as error:
-        result = {"reason": error.reason, "rung": error.rung}
-    (directory / "result.json").write_text(json.dumps(result))
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    answer(serve)

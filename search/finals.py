@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InfeasibleError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
-from ..evaluators.measurement import Latency, Measurement, Outcome, from_json, to_json
+from ..evaluators.measurement import Latency, Measurement, Outcome, from_json, to_json, together
 from .drive import TICK_S, Interrupts, compresses
 from .front import Model, front_hypervolume, select
 from .options import Options
@@ -163,7 +163,7 @@ class Finals:
                     self.progress.milestone(f"model {model.id} failed on {turn.runtime} at the end: {error.reason}")
                 waiting.remove(turn)
                 if measured[model.id] and all(other.model is not model for other in waiting):
-                    done[model.id] = _together(measured[model.id])
+                    done[model.id] = together(measured[model.id])
                     self._write(model, done[model.id])
         return done
 
@@ -210,12 +210,6 @@ class _Careful:
 
     def _file(self, folder: Path) -> bytes:
         return (folder / self.model.path / self.measured.file).read_bytes()
-
-
-def _together(measured: Sequence[Measurement]) -> Measurement:
-    """Return the fastest of a model's measurements, with the others elsewhere."""
-    first, *others = sorted(measured, key=lambda m: m.latency.median_ms)
-    return replace(first, elsewhere=tuple(others))
 
 
 def read_record(folder: Path) -> Measurement | None:

@@ -109,12 +109,6 @@ class ParetoFront:
     portfolio: tuple[ParetoFront, ...] = ()
 
     @property
-    def runtime(self) -> str:
-        """The runtimes of the front, or of the baseline where the front is empty, separated by commas."""
-        models = self.models or (self.baseline,)
-        return ", ".join(dict.fromkeys(model.measurement.latency.runtime for model in models))
-
-    @property
     def meets_target(self) -> bool:
         """Whether any model meets the target."""
         return any(model.measurement.latency.meets(self.target_ms) for model in self.models)

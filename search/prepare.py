@@ -73,7 +73,7 @@ def prepare(
             notice("calibrating the baseline's latency")
             calibration = _meter(runtime, artefact, supplies, options).calibrate()
             meter = _meter(runtime, artefact, supplies, options, calibration.median_ms)
-            found = profile(task, supplies, network, space, baseline, runtime, calibration, meter, notice)
+            found = profile(task, supplies, network, space, baseline, artefact, runtime, calibration, meter, notice)
             _save(found, space, calibration, rundir)
     except InfeasibleError as error:
         raise StudyError(

@@ -105,6 +105,7 @@ def profile(
     network: Network,
     space: Space,
     baseline: Compressed,
+    artefact: bytes,
     runtime: Runtime,
     calibration: Calibration,
     meter: Meter,
@@ -118,6 +119,7 @@ def profile(
         network: the parts of the network.
         space: what may vary.
         baseline: the unchanged network, exported.
+        artefact: the same in the runtime's own file.
         runtime: serves the models.
         calibration: the baseline's own time.
         meter: times candidates.
@@ -125,7 +127,7 @@ def profile(
 
     """
     notice("what the layers cost")
-    kernels = runtime.kernels(runtime.convert(source_of(baseline, supplies)), [x.numpy() for x in supplies.examples])
+    kernels = runtime.kernels(artefact, [x.numpy() for x in supplies.examples])
     node_ms = {kernel.name: kernel.milliseconds for kernel in kernels if kernel.milliseconds is not None}
     layers = qdq.layers_of(onnx.load_from_string(baseline.onnx), baseline.model)
     costs = layer_costs(network, baseline.onnx, layers, node_ms, calibration.median_ms)

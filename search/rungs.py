@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from ..evaluators.evaluator import Request
 from ..evaluators.exclusive import pause, training
 from ..evaluators.isolated import engine
 from ..evaluators.latency import SEARCH, Meter
-from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
 from ..evaluators.outputs import Parity
 from ..evaluators.runtimes import Runtime, low_precision, plain
 from ..spaces.candidate import BITS
@@ -137,8 +137,7 @@ class _Climb:
                             best[it.runtime.name] = _Scored(compressed, it, accuracy, self.request.epochs)
         measurements = [self._measurement(scored, one_shot[name]) for name, scored in best.items()]
         self._keep(list(best.values()))
-        first, *others = sorted(measurements, key=lambda m: m.latency.median_ms)
-        return replace(first, elsewhere=tuple(others))
+        return together(measurements)
 
     def _build(self, *, epochs: float) -> tuple[Compressed, list[_Served]]:
         """Build the candidate for each runtime, and check that it computes what PyTorch does.
