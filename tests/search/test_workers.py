@@ -34,7 +34,7 @@ class Refusing:
 
     def calibrate(self, plan: Plan = SEARCH, *, timeout_s: float | None = None) -> Calibration:
         """Refuse."""
-        raise NotImplementedError
+        raise NotImplementedError("workers do not calibrate")
 
     def measure(
         self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
@@ -44,7 +44,7 @@ class Refusing:
 
     def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
         """Refuse."""
-        raise NotImplementedError
+        raise NotImplementedError("workers do not ask for memory")
 
 
 class Scripted:
