@@ -57,6 +57,7 @@ def distil(
     epochs: float,
     seed: int,
     rate: float = 1.0,
+    penalty: Callable[[nn.Module], Tensor] | None = None,
     deadline: float = math.inf,
     pause: Callable[[], None] | None = None,
 ) -> None:
@@ -70,6 +71,7 @@ def distil(
         epochs: passes over ``task.train``; a fraction is a part of one pass.
         seed: of everything random in the training.
         rate: multiplies the learning rate of the settings.
+        penalty: ``penalty(student)`` is added to the loss.
         deadline: a time of `time.monotonic` after which the training gives up.
         pause: is called before each batch, and may wait.
 
@@ -85,7 +87,7 @@ def distil(
         else:
             chosen = {name: float(value) for name, value in {**DEFAULTS, **settings}.items()}
             chosen["learning_rate"] *= rate
-            _train(student, teacher, task, chosen, epochs, deadline)
+            _train(student, teacher, task, chosen, epochs, penalty, deadline)
         student.eval()
 
 
@@ -105,6 +107,7 @@ def _train(
     task: Task,
     settings: Mapping[str, float],
     epochs: float,
+    penalty: Callable[[nn.Module], Tensor] | None,
     deadline: float,
 ) -> None:
     steps = max(1, round(epochs * _length(task)))
@@ -125,6 +128,8 @@ def _train(
             with torch.no_grad():
                 targets = teacher(*task.inputs(batch))
             loss = loss + weight * soft_label_loss(outputs[-1], targets, temperature)
+            if penalty is not None:
+                loss = loss + penalty(student)
             if not torch.isfinite(loss):
                 raise InfeasibleError(f"the loss became {loss.item()} at training step {step} of {steps}", rung="train")
             optimizer.zero_grad()

@@ -5,35 +5,45 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InfeasibleError
-from ..spaces.candidate import DISTILLATION, Candidate
+from ..spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
-from ..spaces.space import Space
+from ..spaces.space import Choice, Space
 from ..studies.task import Task
-from . import distill, qdq
+from . import distill, prune, qdq
 from .export import to_onnx
 from .fold import estimate_batch_norm, fold_batch_norm
 from .graph import count
-from .prune import Prune
 from .quantize import Quantize, Quantized, strip
 from .technique import Supplies, Technique
 
-SHAPES: tuple[Technique, ...] = (Prune(),)
+PRUNE = prune.Prune()
+
+SHAPES: tuple[Technique, ...] = (PRUNE,)
 """Techniques that change shapes, in order; what they leave is trained with its batch norms in place."""
 
 NUMBERS: tuple[Technique, ...] = (Quantize(),)
 """Techniques that change how numbers are held, in order; batch norms are folded before them."""
 
+TECHNIQUES = (*SHAPES, *NUMBERS)
+
 CALIBRATION_BATCHES = 4
 
-NUMBERS_RATE = 0.1
+SHAPES_SHARE = 0.6
+"""Share of the training that a network gets before its numbers change, where both change."""
+
+PENALTY_SHARE = 0.3
+"""Share of the training of shapes that makes channels small before they are pruned, where that is asked for."""
+
+FOLDED_RATE = 0.1
 """Share of the learning rate with which a network is trained whose batch norms are folded: nothing evens steps out."""
 
 
@@ -67,8 +77,11 @@ class Compressed:
 
 def space_of(network: Network, capabilities: Capabilities) -> Space:
     """Return everything that all techniques offer for a network on a runtime."""
-    offers = [choice for technique in (*SHAPES, *NUMBERS) for choice in technique.choices(network, capabilities)]
-    return Space((*offers, *distill.choices()))
+    found: list[Choice] = []
+    for technique in TECHNIQUES:
+        offers = technique.choices(network, capabilities)
+        found += [*offers, *technique.settings()] if offers else []
+    return Space((*found, *distill.choices()))
 
 
 def supplies_of(task: Task, batch: int | None = None) -> Supplies:
@@ -82,14 +95,60 @@ def supplies_of(task: Task, batch: int | None = None) -> Supplies:
     with torch.random.fork_rng():
         torch.manual_seed(0)  # a loader that shuffles gives the same batches in every process
         calibration = [task.inputs(batch) for batch in itertools.islice(source, CALIBRATION_BATCHES)]
+        torch.manual_seed(0)
+        batches = list(itertools.islice(task.train, CALIBRATION_BATCHES))
     examples = task.examples if batch is None else tuple(_tiled(x, batch) for x in calibration[0])
-    return Supplies(examples=examples, calibration=calibration)
+    return Supplies(examples=examples, calibration=calibration, batches=batches, loss=task.loss)
 
 
 def _tiled(inputs: torch.Tensor, batch: int) -> torch.Tensor:
     """Return so many examples, repeated where there are fewer."""
     repeated = itertools.islice(itertools.cycle(range(len(inputs))), batch)
     return inputs[list(repeated)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Techniques that are applied one after the other, and the training that follows.
+
+    Attributes:
+        techniques: what is applied, in order.
+        candidate: what they are to do.
+        share: of all training, between 0 and 1.
+        folded: whether batch norms are folded by then.
+        penalty: is added to the loss; see `prune.penalty`.
+
+    """
+
+    techniques: tuple[Technique, ...]
+    candidate: Candidate
+    share: float
+    folded: bool = False
+    penalty: Callable[[nn.Module], Tensor] | None = None
+
+
+def phases(candidate: Candidate) -> list[Phase]:
+    """Return the way to a candidate: small channels, pruning bit by bit, other shapes, numbers; each is trained."""
+    shapes = tuple(t for t in SHAPES if candidate[t.axis])
+    numbers = tuple(t for t in NUMBERS if candidate[t.axis])
+    if not shapes and not numbers:
+        return [Phase(techniques=(), candidate=candidate, share=1.0)]
+    found: list[Phase] = []
+    if shapes:
+        left = SHAPES_SHARE if numbers else 1.0
+        penalty = prune.penalty(candidate) if candidate[PRUNING_RATIO] else None
+        if penalty is not None:
+            found.append(Phase(techniques=(), candidate=candidate, share=PENALTY_SHARE * left, penalty=penalty))
+            left *= 1 - PENALTY_SHARE
+        *partial, _ = schedule = prune.schedule(candidate) if candidate[PRUNING_RATIO] else [candidate]
+        share = left / len(schedule)
+        found += [Phase(techniques=(PRUNE,), candidate=step, share=share) for step in partial]
+        last = Candidate({**candidate.axes, PRUNING_RATIO: schedule[-1][PRUNING_RATIO]})
+        found.append(Phase(techniques=shapes, candidate=last, share=share))
+    if numbers:
+        share = 1.0 - sum(phase.share for phase in found)
+        found.append(Phase(techniques=numbers, candidate=candidate, share=share, folded=True))
+    return found
 
 
 def compress(
@@ -104,13 +163,11 @@ def compress(
 ) -> Compressed:
     """Apply a candidate to a task's network, train what is left, and export it.
 
-    Training is shared between the network with its new shapes and the network with its new numbers.
-
     Args:
         task: the network and its data; neither is changed.
         candidate: what to do.
         supplies: see `supplies_of`.
-        epochs: passes over the training data; 0 leaves the network untrained (one-shot).
+        epochs: passes over the training data, shared among the `phases`; 0 leaves the network untrained (one-shot).
         seed: of everything random.
         deadline: a time of `time.monotonic` after which training gives up.
         pause: is called before each batch of training, and may wait.
@@ -119,30 +176,29 @@ def compress(
         InfeasibleError: the network cannot be built, trained or exported that way.
 
     """
-    shapes = [t for t in SHAPES if candidate[t.axis]]
-    numbers = [t for t in NUMBERS if candidate[t.axis]]
-    shares = _shares(epochs, bool(shapes), bool(numbers))
     model = copy.deepcopy(task.model).eval()
     try:
-        for stage, techniques, share in (("shapes", shapes, shares[0]), ("numbers", numbers, shares[1])):
-            for technique in techniques:
-                model = technique.apply(model, candidate[technique.axis], supplies)
-            if stage == "shapes" and techniques:
+        for phase in phases(candidate):
+            for technique in phase.techniques:
+                model = technique.apply(model, phase.candidate, supplies)
+            if phase.techniques and not phase.folded:
                 estimate_batch_norm(model, supplies.calibration)
-            if share:
-                distill.distil(
-                    model,
-                    task.model,
-                    task,
-                    settings=candidate[DISTILLATION],
-                    rate=NUMBERS_RATE if stage == "numbers" else 1.0,
-                    epochs=share,
-                    seed=seed,
-                    deadline=deadline,
-                    pause=pause,
-                )
-            if stage == "shapes" and (techniques or share):
-                estimate_batch_norm(model, supplies.calibration)
+            if epochs:
+                with _held(model, candidate):
+                    distill.distil(
+                        model,
+                        task.model,
+                        task,
+                        settings=candidate[DISTILLATION],
+                        rate=FOLDED_RATE if phase.folded else 1.0,
+                        epochs=epochs * phase.share,
+                        seed=seed,
+                        penalty=phase.penalty,
+                        deadline=deadline,
+                        pause=pause,
+                    )
+                if not phase.folded:
+                    estimate_batch_norm(model, supplies.calibration)
         return _export(model, supplies)
     except (InfeasibleError, MemoryError):
         raise
@@ -150,10 +206,14 @@ def compress(
         raise InfeasibleError(f"the network cannot be built: {str(error).splitlines()[0]}", rung="build") from error
 
 
-def _shares(epochs: float, shapes: bool, numbers: bool) -> tuple[float, float]:
-    if shapes and numbers:
-        return 0.6 * epochs, 0.4 * epochs
-    return (0.0, epochs) if numbers else (epochs, 0.0)
+@contextmanager
+def _held(model: nn.Module, candidate: Candidate) -> Iterator[None]:
+    """Keep what techniques made of a network while it is trained."""
+    with ExitStack() as stack:
+        for technique in TECHNIQUES:
+            if candidate[technique.axis]:
+                stack.enter_context(technique.hold(model, candidate))
+        yield
 
 
 def _export(model: nn.Module, supplies: Supplies) -> Compressed:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch_pruning
 from torch import Tensor, nn
 
 from ..errors import InfeasibleError
-from ..spaces.candidate import PRUNING_RATIO, Value
+from ..spaces.candidate import PRUNING_RATIO, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Group, Network
 from ..spaces.space import Choice
 from .graph import channel_group, dependency_graph
-from .technique import Supplies
+from .technique import Supplies, Technique
 
 STEPS = 8
 """A group is offered at up to this many widths, evenly apart."""
 
 
-class Prune:
+class Prune(Technique):
     """Removes the channels of least magnitude from each dependency group."""
 
     axis = PRUNING_RATIO
@@ -34,16 +34,26 @@ class Prune:
             if len(levels) > 1
         )
 
-    def apply(self, model: nn.Module, chosen: Mapping[str, Value], supplies: Supplies) -> nn.Module:
-        """Return a copy of the network with ``chosen[group]`` of each group's channels removed."""
+    def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
+        """Return a copy of the network with the candidate's share of each group's channels removed."""
         modules = dict(model.named_modules())
         widths = {}
-        for name, ratio in chosen.items():
+        for name, ratio in candidate[self.axis].items():
             if name not in modules:
                 raise InfeasibleError(f"the network has no group {name!r} to prune", rung="build")
             channels = int(modules[name].weight.shape[0])
             widths[name] = max(1, round(channels * (1 - float(ratio))))
         return remove_channels(model, widths, supplies.examples)
+
+
+def schedule(candidate: Candidate) -> Sequence[Candidate]:
+    """Return what to prune, one after the other with training in between; together they are the candidate."""
+    return [candidate]
+
+
+def penalty(candidate: Candidate) -> Callable[[nn.Module], Tensor] | None:
+    """Return what is added to the loss of the unpruned network, so that channels become small before they go."""
+    return None
 
 
 def ratios(group: Group, multiple: int) -> tuple[float, ...]:

@@ -7,25 +7,24 @@ gradients straight through (Jacob et al., CVPR 2018). `qdq.py` writes the same s
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import InfeasibleError
-from ..spaces.candidate import BITS, Value
+from ..spaces.candidate import BITS, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
 from .fold import fold_batch_norm
-from .technique import Supplies
+from .technique import Supplies, Technique
 
 FLOAT = 32
 """Bits of a layer that stays in floating point."""
 
 
-class Quantize:
+class Quantize(Technique):
     """Gives each layer its bits, for weights and activations alike."""
 
     axis = BITS
@@ -39,9 +38,9 @@ class Quantize:
             for layer in network.layers
         )
 
-    def apply(self, model: nn.Module, chosen: Mapping[str, Value], supplies: Supplies) -> nn.Module:
+    def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
         """Return a copy with batch norms folded and quantizers in the chosen layers, their ranges calibrated."""
-        model = fold_batch_norm(model, supplies.examples)
+        model, chosen = fold_batch_norm(model, supplies.examples), candidate[self.axis]
         if not chosen:
             return model
         modules = dict(model.named_modules())

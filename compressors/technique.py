@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from ..spaces.candidate import Value
+from ..spaces.candidate import Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
+from ..studies.task import Batch, cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,28 +23,40 @@ class Supplies:
     Attributes:
         examples: the network's inputs as it is served, batch first.
         calibration: inputs of a few batches of real data.
+        batches: a few whole batches of training data, for gradients.
+        loss: ``loss(model, batch)``, for the same.
 
     """
 
     examples: tuple[Tensor, ...]
     calibration: Sequence[tuple[Tensor, ...]]
+    batches: Sequence[Batch] = ()
+    loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy
 
 
 class Technique(Protocol):
     """One way to make a network cheaper. A new technique is a new file and one line in `pipeline.py`."""
 
     axis: str
-    """The candidate's axis that this technique reads."""
+    """The candidate's axis on which it is chosen; a candidate with nothing there is not touched by it."""
 
     def choices(self, network: Network, capabilities: Capabilities) -> tuple[Choice, ...]:
-        """Return what may vary in a network on a runtime."""
+        """Return what may vary in a network on a runtime, all on the technique's axis, the neutral level first."""
         ...
 
-    def apply(self, model: nn.Module, chosen: Mapping[str, Value], supplies: Supplies) -> nn.Module:
-        """Return the network with what was chosen; the given network is not changed.
+    def settings(self) -> tuple[Choice, ...]:
+        """Return how it works, as choices on axes of its own that every candidate states, the default first."""
+        return ()
+
+    def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
+        """Return the network with what the candidate chooses; the given network is not changed.
 
         Raises:
             InfeasibleError: the network cannot be built that way.
 
         """
         ...
+
+    def hold(self, model: nn.Module, candidate: Candidate) -> AbstractContextManager[None]:
+        """Keep what was made of a network (zeros that stay zero) while it is trained in place."""
+        return nullcontext()

@@ -12,7 +12,7 @@ from types import FrameType
 from ..errors import AutocompressError
 from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Measurement
-from ..spaces.candidate import DISTILLATION, Candidate
+from ..spaces.candidate import SETTINGS, Candidate
 from .front import Model, ParetoFront, front_hypervolume, select
 from .options import Options
 from .progress import Progress, State
@@ -220,7 +220,7 @@ class Driver:
 
 def compresses(candidate: Candidate) -> bool:
     """Return whether a candidate changes the network at all."""
-    return any(axis != DISTILLATION for axis in candidate.axes)
+    return any(axis not in SETTINGS for axis in candidate.axes)
 
 
 def _in_words(meeting: list[Model]) -> str:

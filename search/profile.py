@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..compressors import qdq
 from ..compressors.fold import estimate_batch_norm
-from ..compressors.pipeline import NUMBERS, SHAPES, Compressed, compress
+from ..compressors.pipeline import TECHNIQUES, Compressed, compress
 from ..compressors.technique import Supplies, Technique
 from ..errors import InfeasibleError
 from ..evaluators.latency import SEARCH, Calibration, Meter
@@ -171,13 +171,14 @@ def damages(model: nn.Module, supplies: Supplies, space: Space, notice: Notice) 
     few = replace(supplies, calibration=batches)
     model = copy.deepcopy(model).eval()
     before = _outputs(model, batches)
-    techniques: dict[str, Technique] = {technique.axis: technique for technique in (*SHAPES, *NUMBERS)}
+    techniques: dict[str, Technique] = {technique.axis: technique for technique in TECHNIQUES}
     choices = [choice for choice in space.choices if choice.neutral is not None]
     found = {}
     for number, choice in enumerate(choices):
         notice(f"what each choice damages ({number + 1} of {len(choices)})")
         try:
-            changed = techniques[choice.axis].apply(model, {choice.target: choice.levels[middle(choice)]}, few)
+            alone = Candidate({choice.axis: {choice.target: choice.levels[middle(choice)]}})
+            changed = techniques[choice.axis].apply(model, alone, few)
             estimate_batch_norm(changed, batches)
             change = float((_outputs(changed, batches) - before).square().mean() / before.var().clamp_min(1e-12))
         except Exception:  # a user's forward may fail in any way

@@ -20,7 +20,9 @@ class Choice:
         target: the group, layer or setting that it is about.
         levels: the values on offer, ordered from the mildest to the strongest.
         neutral: the value that leaves the network as it is and that a candidate therefore leaves out;
-            None for settings that every candidate states.
+            None for settings.
+        needs: the axis that a setting is about: a candidate with nothing there leaves the setting out. Empty for
+            settings that every candidate states.
 
     """
 
@@ -28,6 +30,7 @@ class Choice:
     target: str
     levels: tuple[Value, ...]
     neutral: Value | None = None
+    needs: str = ""
 
     @property
     def name(self) -> str:
@@ -70,6 +73,9 @@ class Space:
             value = choice.levels[levels.get(choice.name, 0)]
             if value != choice.neutral:
                 axes.setdefault(choice.axis, {})[choice.target] = value
+        for choice in self.choices:
+            if choice.needs and choice.needs not in axes:
+                axes.get(choice.axis, {}).pop(choice.target, None)
         return Candidate(axes)
 
     def levels(self, candidate: Candidate) -> dict[str, int]:

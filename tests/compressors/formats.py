@@ -17,6 +17,7 @@ from autocompress.compressors import qdq
 from autocompress.compressors.export import to_onnx
 from autocompress.compressors.quantize import Quantize, strip
 from autocompress.compressors.technique import Supplies
+from autocompress.spaces.candidate import Candidate
 
 
 class Attention(nn.Module):
@@ -67,7 +68,7 @@ def file(name: str, bits: int = 32, leave: str = "") -> bytes:
     model = NETWORKS[name][0]().eval()
     supplies = Supplies(examples=(data(name)[:1],), calibration=[(data(name),)])
     layers = {n: bits for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and n != leave}
-    plain, scales = strip(Quantize().apply(model, layers, supplies))
+    plain, scales = strip(Quantize().apply(model, Candidate({"bits": layers}), supplies))
     return qdq.insert(to_onnx(plain, supplies.examples), plain, scales, supplies.calibration).SerializeToString()
 
 

@@ -17,6 +17,7 @@ from autocompress.compressors import qdq
 from autocompress.compressors.export import to_onnx
 from autocompress.compressors.quantize import Quantize, strip
 from autocompress.compressors.technique import Supplies
+from autocompress.spaces.candidate import Candidate
 
 CHAIN = 0.02
 """Largest difference between PyTorch and the file where every rounding is simulated, as a share of the range."""
@@ -199,7 +200,7 @@ def quantized(model: nn.Module, layers: set[str]) -> Case:
     images = torch.randn(32, 3, 8, 8)
     names = {n for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     supplies = Supplies(examples=(images[:1],), calibration=[(images[:16],), (images[16:],)])
-    rounded = Quantize().apply(model.eval(), dict.fromkeys(sorted(layers), 8), supplies)
+    rounded = Quantize().apply(model.eval(), Candidate({"bits": dict.fromkeys(sorted(layers), 8)}), supplies)
     plain, scales = strip(rounded)
     float_file = to_onnx(plain, supplies.examples)
     file = qdq.insert(float_file, plain, scales, supplies.calibration)

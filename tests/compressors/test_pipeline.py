@@ -14,18 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compressors.graph import count, inspect
-from autocompress.compressors.pipeline import CALIBRATION_BATCHES, NUMBERS, SHAPES, compress, space_of, supplies_of
+from autocompress.compressors.pipeline import CALIBRATION_BATCHES, compress, space_of, supplies_of
+from autocompress.compressors.pipeline import TECHNIQUES as ALL
 from autocompress.compressors.quantize import Quantized
 from autocompress.compressors.technique import Technique
 from autocompress.errors import InfeasibleError
-from autocompress.spaces.candidate import DISTILLATION, Candidate
+from autocompress.spaces.candidate import SETTINGS, Candidate
 from autocompress.spaces.capabilities import Capabilities
 from autocompress.spaces.space import Space
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Batch, Task
 
 CAPABILITIES = Capabilities(runtime="fake", bits=(32, 8), channel_multiple=4)
-TECHNIQUES = {technique.axis: technique for technique in (*SHAPES, *NUMBERS)}
+TECHNIQUES = {technique.axis: technique for technique in ALL}
 
 
 def batches(count: int) -> list[tuple[Tensor, Tensor]]:
@@ -46,7 +47,7 @@ def task() -> Task:
 
 def strongest(space: Space) -> Candidate:
     """Return the candidate that compresses most."""
-    return space.at(lambda choice: 0 if choice.axis == DISTILLATION else len(choice.levels) - 1)
+    return space.at(lambda choice: 0 if choice.axis in SETTINGS else len(choice.levels) - 1)
 
 
 def space(task: Task) -> Space:
@@ -95,7 +96,7 @@ def test_technique_leaves_the_network_and_repeats_itself(technique: Technique, t
     before, supplies = state(task.model), supplies_of(task)
     offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
     chosen = {choice.target: choice.levels[-1] for choice in offers}
-    once, again = (technique.apply(task.model, chosen, supplies) for _ in range(2))
+    once, again = (technique.apply(task.model, Candidate({technique.axis: chosen}), supplies) for _ in range(2))
     assert same(before, state(task.model))
     assert same(state(once), state(again))
     images = task.train[0][0]  # type: ignore[index]
@@ -108,7 +109,7 @@ def test_neutral_choice_changes_nothing(technique: Technique, task: Task) -> Non
     offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
     images = task.train[0][0]  # type: ignore[index]
     for chosen in ({}, {choice.target: choice.neutral for choice in offers if choice.neutral is not None}):
-        neutral = technique.apply(task.model, chosen, supplies_of(task))
+        neutral = technique.apply(task.model, Candidate({technique.axis: chosen}), supplies_of(task))
         torch.testing.assert_close(neutral.eval()(images), task.model(images), rtol=1e-4, atol=1e-4)
 
 
@@ -116,13 +117,13 @@ def test_unknown_target_is_infeasible(technique: Technique, task: Task) -> None:
     """A choice for a part that the network has not ends at the rung of building."""
     offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
     with pytest.raises(InfeasibleError, match="nowhere") as caught:
-        technique.apply(task.model, {"nowhere": offers[0].levels[-1]}, supplies_of(task))
+        technique.apply(task.model, Candidate({technique.axis: {"nowhere": offers[0].levels[-1]}}), supplies_of(task))
     assert caught.value.rung == "build"
 
 
 def test_space_has_every_technique_and_the_settings(task: Task) -> None:
     """The space is what all techniques offer, and distillation's settings."""
-    assert {choice.axis for choice in space(task).choices} == {*TECHNIQUES, DISTILLATION}
+    assert {choice.axis for choice in space(task).choices} - SETTINGS == {*TECHNIQUES}
 
 
 def test_pruned_and_quantized_network_trains_and_exports(task: Task) -> None:

@@ -14,6 +14,7 @@ from autocompress.compressors.graph import inspect
 from autocompress.compressors.prune import Prune, ratios, remove_channels
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
+from autocompress.spaces.candidate import Candidate
 from autocompress.spaces.capabilities import Capabilities
 from autocompress.spaces.layers import Group
 from autocompress.studies.residual import ResidualNet
@@ -154,7 +155,9 @@ def test_every_ratio_on_offer_gives_a_multiple(multiple: int) -> None:
     for choice in Prune().choices(network, Capabilities(runtime="fake", channel_multiple=multiple)):
         channels = model.get_submodule(choice.target).weight.shape[0]
         for ratio in choice.levels[1:]:
-            pruned = Prune().apply(model, {choice.target: ratio}, Supplies(examples=examples, calibration=()))
+            pruned = Prune().apply(
+                model, Candidate({"pruning_ratio": {choice.target: ratio}}), Supplies(examples=examples, calibration=())
+            )
             width = pruned.get_submodule(choice.target).weight.shape[0]
             assert width == channels * (1 - float(ratio))
             assert width % multiple == 0
@@ -164,7 +167,7 @@ def test_unknown_group_is_infeasible() -> None:
     """A candidate for another network ends at the rung of building."""
     supplies = Supplies(examples=EXAMPLES, calibration=())
     with pytest.raises(InfeasibleError, match="no group 'conv9'") as caught:
-        Prune().apply(nn.Sequential(nn.Conv2d(2, 3, 1)), {"conv9": 0.5}, supplies)
+        Prune().apply(nn.Sequential(nn.Conv2d(2, 3, 1)), Candidate({"pruning_ratio": {"conv9": 0.5}}), supplies)
     assert caught.value.rung == "build"
 
 

@@ -20,6 +20,7 @@ from autocompress.compressors.quantize import (
 )
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
+from autocompress.spaces.candidate import Candidate
 from autocompress.spaces.capabilities import Capabilities
 from autocompress.spaces.layers import Layer, Network
 
@@ -35,7 +36,7 @@ def network() -> nn.Sequential:
 
 def quantized() -> nn.Module:
     """Return the network with both layers in INT8."""
-    return Quantize().apply(network(), BOTH, SUPPLIES)
+    return Quantize().apply(network(), Candidate({"bits": BOTH}), SUPPLIES)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -100,9 +101,9 @@ def test_training_moves_the_weights_under_the_quantizers() -> None:
 
 def test_strip_restores_float_layers_under_their_names() -> None:
     """Without quantizers the network is the folded float network, and every quantized layer has its scale."""
-    folded = Quantize().apply(network(), {}, SUPPLIES)
+    folded = Quantize().apply(network(), Candidate({"bits": {}}), SUPPLIES)
     torch.manual_seed(0)
-    model = Quantize().apply(network(), BOTH, SUPPLIES)
+    model = Quantize().apply(network(), Candidate({"bits": BOTH}), SUPPLIES)
     plain, scales = strip(model)
     assert scales.keys() == BOTH.keys()
     assert plain.state_dict().keys() == folded.state_dict().keys()
@@ -124,14 +125,18 @@ def test_output_stays_near_that_of_the_float_network(bits: int) -> None:
     model = network()
     with torch.no_grad():
         expected = model(IMAGES)
-        error = (Quantize().apply(model, dict.fromkeys(BOTH, bits), SUPPLIES)(IMAGES) - expected).abs().max()
+        error = (
+            (Quantize().apply(model, Candidate({"bits": dict.fromkeys(BOTH, bits)}), SUPPLIES)(IMAGES) - expected)
+            .abs()
+            .max()
+        )
     share = float(error / (expected.max() - expected.min()))
     assert 0 < share < (0.02 if bits == 8 else 0.5)
 
 
 def test_unchosen_layers_stay_float() -> None:
     """Only the named layers get quantizers, and 32 bits mean none."""
-    model = Quantize().apply(network(), {"0": 32, "4": 8}, SUPPLIES)
+    model = Quantize().apply(network(), Candidate({"bits": {"0": 32, "4": 8}}), SUPPLIES)
     assert isinstance(model[0], nn.Conv2d)
     assert isinstance(model[4], Quantized)
 
@@ -139,7 +144,7 @@ def test_unchosen_layers_stay_float() -> None:
 def test_unknown_layer_is_infeasible() -> None:
     """A candidate for another network ends at the rung of building."""
     with pytest.raises(InfeasibleError, match="no layer 'conv9'") as caught:
-        Quantize().apply(network(), {"conv9": 8}, SUPPLIES)
+        Quantize().apply(network(), Candidate({"bits": {"conv9": 8}}), SUPPLIES)
     assert caught.value.rung == "build"
 
 
@@ -160,7 +165,7 @@ def cloudpickled(model: nn.Module) -> nn.Module:
 
 def reloaded(model: nn.Module) -> nn.Module:
     """Return another network with the same state."""
-    other = Quantize().apply(network(), BOTH, SUPPLIES)
+    other = Quantize().apply(network(), Candidate({"bits": BOTH}), SUPPLIES)
     other.load_state_dict(model.state_dict())
     return other
 
@@ -209,7 +214,7 @@ def test_layer_that_runs_twice_has_one_range() -> None:
     inner = float((10 * model.layer(x).relu()).max().detach())
     assert inner > float(x.abs().max())
     supplies = Supplies(examples=(x[:1],), calibration=[(x,)])
-    _, scales = strip(Quantize().apply(model, {"layer": 8}, supplies))
+    _, scales = strip(Quantize().apply(model, Candidate({"bits": {"layer": 8}}), supplies))
     assert scales["layer"] == pytest.approx(inner / 127, rel=0.02)
 
 
@@ -218,7 +223,7 @@ def test_layers_inside_of_pytorchs_encoder_layers_are_quantized() -> None:
     layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True).eval()
     tokens = torch.randn(4, 6, 16, generator=torch.Generator().manual_seed(1))
     supplies = Supplies(examples=(tokens[:1],), calibration=[(tokens,)])
-    rounded = Quantize().apply(layer, {"linear1": 8, "linear2": 8}, supplies)
+    rounded = Quantize().apply(layer, Candidate({"bits": {"linear1": 8, "linear2": 8}}), supplies)
     with torch.no_grad():
         difference = (rounded(tokens) - layer(tokens)).abs().max()
     assert 0 < difference < 0.1
