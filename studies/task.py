@@ -57,6 +57,9 @@ class Task:
         keep: names of layers, or of modules that hold layers, that must stay untouched.
         fit: ``fit(student, teacher, epochs)`` trains the student in place instead of our distillation.
         inputs: ``inputs(batch)`` gives the network's inputs of a batch.
+        teacher: another network to learn from, with the model's inputs and outputs; by default the model itself.
+        student: a smaller network, trained or not, that is compressed in the model's stead and learns from the
+            teacher. The model stays the baseline that everything is compared to.
         epochs: passes over `train` that a trial may fine-tune.
         final_epochs: passes over `train` for each model of the front at the end.
     """
@@ -72,6 +75,8 @@ class Task:
     keep: Sequence[str] = ()
     fit: Callable[[nn.Module, nn.Module, float], None] | None = None
     inputs: Callable[[Batch], tuple[Tensor, ...]] = first_item
+    teacher: nn.Module | None = None
+    student: nn.Module | None = None
     epochs: float = 1.0
     final_epochs: float = 3.0
 
@@ -79,3 +84,8 @@ class Task:
     def examples(self) -> tuple[Tensor, ...]:
         """The example inputs as a tuple."""
         return (self.example_inputs,) if isinstance(self.example_inputs, Tensor) else tuple(self.example_inputs)
+
+    @property
+    def base(self) -> nn.Module:
+        """The network that candidates are made of: the student where there is one, else the model."""
+        return self.model if self.student is None else self.student

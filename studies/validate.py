@@ -31,10 +31,14 @@ def validate(task: Task) -> None:
         raise StudyError(
             f"`model` must be a torch.nn.Module; it is {_kind(task.model)}. Give the trained network itself"
         )
+    for name in ("teacher", "student"):
+        network = getattr(task, name)
+        if network is not None and not isinstance(network, nn.Module):
+            raise StudyError(f"`{name}` must be a torch.nn.Module, or None; it is {_kind(network)}")
     _check_keep(task)
     with torch.random.fork_rng(devices=[]):
         model = copy.deepcopy(task.model)
-        _check_examples(model, task)
+        shape = _check_examples(model, task)
         loaders = {"train": task.train, "validation": task.validation, "test": task.test}
         loaders["calibration"] = task.calibration
         first = {name: _first_batch(name, loader) for name, loader in loaders.items() if loader is not None}
@@ -42,11 +46,17 @@ def validate(task: Task) -> None:
             _check_inputs(name, batch, task)
         _check_metric(model, first["validation"], task)
         _check_loss(model, first["train"], task)
+        if task.teacher is not None:
+            _check_like_the_model("teacher", copy.deepcopy(task.teacher), shape, task)
+        if task.student is not None:
+            student = copy.deepcopy(task.student)
+            _check_like_the_model("student", student, shape, task)
+            _check_loss(student, first["train"], task)
 
 
 def _check_keep(task: Task) -> None:
-    """Check that each name in `keep` is a module of the model."""
-    known = [name for name, _ in task.model.named_modules()]
+    """Check that each name in `keep` is a module of the network that is compressed."""
+    known = [name for name, _ in task.base.named_modules()]
     if isinstance(task.keep, str):
         raise StudyError(f"`keep` must be a list of names; it is the string {task.keep!r}. Write keep=[{task.keep!r}]")
     for name in task.keep:
@@ -56,8 +66,8 @@ def _check_keep(task: Task) -> None:
             raise StudyError(f"`keep` must name modules of the model; there is none called {name!r}: {hint}")
 
 
-def _check_examples(model: nn.Module, task: Task) -> None:
-    """Check that the model runs on the example inputs and gives finite numbers, batch first."""
+def _check_examples(model: nn.Module, task: Task) -> torch.Size:
+    """Check that the model runs on the example inputs and gives finite numbers, batch first; return their shape."""
     examples = task.examples
     if not examples or not all(isinstance(example, Tensor) and example.dim() > 0 for example in examples):
         kinds = ", ".join(_kind(example) for example in examples) or "an empty tuple"
@@ -76,6 +86,17 @@ def _check_examples(model: nn.Module, task: Task) -> None:
         )
     if not output.isfinite().all():
         raise StudyError("The model's output on the example inputs must be finite; it holds NaN or infinity")
+    return output.shape
+
+
+def _check_like_the_model(name: str, network: nn.Module, shape: torch.Size, task: Task) -> None:
+    """Check that a teacher or a student gives outputs of the model's shape on the example inputs."""
+    network.eval()
+    with torch.no_grad():
+        output = _run(f"{name}(*example_inputs)", lambda: network(*task.examples))
+    if not isinstance(output, Tensor) or output.shape != shape:
+        shown = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else _kind(output)
+        raise StudyError(f"`{name}` must give what the model gives, a tensor of shape {tuple(shape)}; it gave {shown}")
 
 
 def _first_batch(name: str, loader: Loader) -> Batch:

@@ -80,6 +80,16 @@ def count(model: nn.Module, loader: Loader) -> float:
         ({"keep": ("5",)}, "none called '5'"),
         ({"keep": "4"}, r"Write keep=\['4'\]"),
         ({"model": nn.ModuleDict({"stem": net()}), "keep": ("stam",)}, "did you mean 'stem'"),
+        ({"teacher": len}, "`teacher` must be a torch.nn.Module, or None; it is a builtin_function"),
+        ({"student": 3}, "`student` must be a torch.nn.Module, or None; it is a int"),
+        (
+            {"teacher": Constant(torch.ones(1, 4))},
+            r"`teacher` must give .* of shape \(1, 3\); it gave of shape \(1, 4\)",
+        ),
+        ({"student": Constant([1])}, "`student` must give what the model gives.* it gave a list"),
+        ({"student": nn.Linear(3, 3)}, r"student\(\*example_inputs\)` must run; it raised RuntimeError"),
+        ({"student": Constant(torch.ones(1, 3))}, "loss.* must run"),
+        ({"student": nn.Sequential(net()), "keep": ("4",)}, "none called '4'"),
         ({"example_inputs": ()}, "it is an empty tuple"),
         ({"example_inputs": (3,)}, "it is a int"),
         ({"example_inputs": torch.ones(1, 2, 8, 8)}, r"model\(\*example_inputs\).* RuntimeError"),
@@ -115,3 +125,15 @@ def test_labels_are_not_needed_when_loss_metric_and_inputs_are_the_users() -> No
     """Batches may be anything that the task's own callables understand."""
     bare = [torch.ones(5, 1, 8, 8)]
     validate(task(train=bare, validation=bare, loss=mean_loss, metric=count))
+
+
+def test_a_teacher_and_a_student_may_be_other_networks() -> None:
+    """Both may have other layers than the model, `keep` names the student's, and neither is changed."""
+    sound = task(teacher=nn.Sequential(net()), student=nn.Sequential(nn.Identity(), net()), keep=("1.4",))
+    networks = (sound.teacher, sound.student)
+    before = [copy.deepcopy(network.state_dict()) for network in networks if network is not None]
+    validate(sound)
+    assert len(before) == 2
+    for network, state in zip(networks, before, strict=True):
+        torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
+        assert all(parameter.grad is None for parameter in network.parameters())
