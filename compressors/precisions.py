@@ -41,7 +41,7 @@ def half(file: bytes) -> bytes:
     Raises:
         InfeasibleError: a constant, or the range of a quantized tensor, is beyond FP16's largest number.
     """
-    proto = _at_opset(file, 19)  # the first whose Q/DQ pairs take FP16
+    proto = at_opset(file, 19)  # the first whose Q/DQ pairs take FP16
     graph = proto.graph
     _halve_scales(proto)
     single = {n.input[i] for n in graph.node for i in range(len(n.input)) if (n.op_type, i) in STAYS_SINGLE}
@@ -65,7 +65,7 @@ def float8(canonical: bytes) -> bytes:
 
     A scale becomes the tensor's largest value over 448. Weights are rounded a second time, from their integers.
     """
-    proto = _at_opset(canonical, 19)
+    proto = at_opset(canonical, 19)
     constants = {constant.name: constant for constant in proto.graph.initializer}
     pairs = [n for n in _quantizers(proto) if len(n.input) > 2]
     pairs = [n for n in pairs if n.input[2] in constants and constants[n.input[2]].data_type == TensorProto.INT8]
@@ -90,7 +90,7 @@ def int4_weights(file: bytes, block: int = 128) -> bytes:
     Each ``block`` of weights that are summed up for one output shares a scale. The block is halved until it divides
     their number; a layer that no block of at least 64 divides stays as it is.
     """
-    proto = _at_opset(file, 21)
+    proto = at_opset(file, 21)
     constants = {constant.name: constant for constant in proto.graph.initializer}
     made: dict[str, NodeProto] = {}
     for weight in _weights(proto):
@@ -119,15 +119,15 @@ def int4_weights(file: bytes, block: int = 128) -> bytes:
     return _checked(proto)
 
 
-def block_of(count: int, most: int) -> int:
-    """Return the largest block that divides a count, halved from ``most`` down to 64; 0 where none does.
+def block_of(count: int, most: int, least: int = LEAST_BLOCK) -> int:
+    """Return the largest block that divides a count, halved from ``most`` down to ``least``; 0 where none does.
 
     >>> block_of(768, 128), block_of(192, 128), block_of(96, 128)
     (128, 64, 0)
     """
-    while most >= LEAST_BLOCK and count % most:
+    while most >= least and count % most:
         most //= 2
-    return most if most >= LEAST_BLOCK else 0
+    return most if most >= least else 0
 
 
 def quantize_blocks(
@@ -308,7 +308,7 @@ def _prepend(proto: ModelProto, nodes: list[NodeProto]) -> None:
     proto.graph.node.extend(copies)
 
 
-def _at_opset(file: bytes, version: int) -> ModelProto:
+def at_opset(file: bytes, version: int) -> ModelProto:
     """Return a file as a graph of at least an operator set."""
     proto = onnx.load_from_string(file)
     if all(opset.version >= version for opset in proto.opset_import if opset.domain == ""):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -11,20 +11,40 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
+from .calibrate import MAX, Histogram, threshold
+
+Batches = Iterable[Sequence[NDArray[np.generic]]]
+
 
 def largest(
-    proto: onnx.ModelProto, names: Collection[str], calibration: Iterable[Sequence[NDArray[np.generic]]]
+    proto: onnx.ModelProto, names: Collection[str], calibration: Batches, method: str = MAX
 ) -> dict[str, float]:
-    """Return the largest magnitude that each named tensor takes.
+    """Return the largest magnitude to keep of each named tensor: of all that it takes, unless a method clips.
 
     Args:
         proto: the graph.
         names: of tensors that its nodes make or that are its inputs.
         calibration: batches of its inputs.
+        method: one of `calibrate.METHODS`.
 
     """
     if not names:
         return {}
+    if method == MAX:
+        found: dict[str, float] = defaultdict(float)
+        for name, value in _values(proto, names, calibration):
+            found[name] = max(found[name], float(np.abs(value).max()))
+        return dict(found)
+    histograms: dict[str, Histogram] = defaultdict(Histogram)
+    for name, value in _values(proto, names, calibration):
+        histograms[name].add(value)
+    return {name: threshold(histogram, method) for name, histogram in histograms.items()}
+
+
+def _values(
+    proto: onnx.ModelProto, names: Collection[str], calibration: Batches
+) -> Iterator[tuple[str, NDArray[np.floating]]]:
+    """Yield what the named tensors take, one batch after the other."""
     watched = onnx.ModelProto()
     watched.CopyFrom(proto)
     del watched.graph.output[:]
@@ -34,8 +54,5 @@ def largest(
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     inputs = [source.name for source in session.get_inputs()]
-    found: dict[str, float] = defaultdict(float)
     for batch in calibration:
-        for name, value in zip(sorted(names), session.run(None, dict(zip(inputs, batch, strict=True))), strict=True):
-            found[name] = max(found[name], float(np.abs(value).max()))
-    return dict(found)
+        yield from zip(sorted(names), session.run(None, dict(zip(inputs, batch, strict=True))), strict=True)

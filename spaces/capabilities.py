@@ -13,6 +13,10 @@ class Capabilities:
         runtime: the runtime's name.
         bits: the bit-widths of weights and activations that its kernels execute, mild to strong;
             32 is float32, 8 is INT8 for both weights and activations.
+        weight_bits: bits of weights alone, with activations in float, that it has kernels for (linear layers, in blocks
+            of 128 or less).
+        palettes: whether palettes of weights are offered. They change what is stored, not what is run, so they are only
+            where stored bytes count.
         channel_multiple: pruned layers keep a multiple of this many channels.
         reads: endings of the model files that it serves as they are, its own first.
         opset: the newest ONNX operator set that it is known to read; None where it reads no ONNX.
@@ -25,6 +29,8 @@ class Capabilities:
 
     runtime: str
     bits: tuple[int, ...] = (32, 8)
+    weight_bits: tuple[int, ...] = ()
+    palettes: bool = False
     channel_multiple: int = 8
     reads: tuple[str, ...] = (".onnx",)
     opset: int | None = 17

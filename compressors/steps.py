@@ -1,0 +1,48 @@
+"""Steps of quantizers that are trained with the network (LSQ: Esser et al., ICLR 2020)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+LEAST = 2.0**-10
+"""The least share of where it began that a step may become, so that it stays positive."""
+
+
+class LearnedStep(nn.Module):
+    """Positive steps that are trained, as a factor of where they began.
+
+    A factor is near 1 whatever a network's numbers are, and so are the learning rates that are relative to a
+    parameter's size.
+    """
+
+    first: Tensor
+
+    def __init__(self, first: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("first", first.detach().clone())
+        self.factor = nn.Parameter(torch.ones_like(first))
+
+    def forward(self) -> Tensor:
+        """Return the steps, in the shape that they began with."""
+        return self.first * self.factor.clamp_min(LEAST)
+
+
+def round_learned(x: Tensor, step: Tensor, top: int, count: int) -> Tensor:
+    """Return numbers on a grid −top…top of steps; the steps get gradients as well as the numbers.
+
+    With v = x / step, the gradient of the step is round(v) − v for numbers inside of the range and ±top beyond it
+    (equation 3 of the paper), scaled by 1 / √(count · top) (section 2.2).
+
+    Args:
+        x: the numbers.
+        step: broadcasts to them.
+        top: the largest integer.
+        count: how many numbers of one example, or how many weights, share a step.
+    """
+    scale = 1 / math.sqrt(max(count, 1) * top)
+    step = step.detach() + (step - step.detach()) * scale
+    scaled = (x / step).clamp(-top, top)
+    return (scaled + (scaled.round() - scaled).detach()) * step
