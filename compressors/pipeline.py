@@ -127,8 +127,11 @@ class Phase:
     penalty: Callable[[nn.Module], Tensor] | None = None
 
 
-def phases(candidate: Candidate) -> list[Phase]:
-    """Return the way to a candidate: small channels, pruning bit by bit, other shapes, numbers; each is trained."""
+def phases(candidate: Candidate, *, student: bool = False) -> list[Phase]:
+    """Return the way to a candidate: small channels, pruning bit by bit, other shapes, numbers; each is trained.
+
+    A student is trained in float before its numbers change, since it may never have been trained.
+    """
     shapes = tuple(t for t in SHAPES if candidate[t.axis])
     numbers = tuple(t for t in NUMBERS if candidate[t.axis])
     if not shapes and not numbers:
@@ -145,6 +148,8 @@ def phases(candidate: Candidate) -> list[Phase]:
         found += [Phase(techniques=(PRUNE,), candidate=step, share=share) for step in partial]
         last = Candidate({**candidate.axes, PRUNING_RATIO: schedule[-1][PRUNING_RATIO]})
         found.append(Phase(techniques=shapes, candidate=last, share=share))
+    if student and not shapes:
+        found.append(Phase(techniques=(), candidate=candidate, share=SHAPES_SHARE))
     if numbers:
         share = 1.0 - sum(phase.share for phase in found)
         found.append(Phase(techniques=numbers, candidate=candidate, share=share, folded=True))
@@ -176,18 +181,18 @@ def compress(
         InfeasibleError: the network cannot be built, trained or exported that way.
 
     """
-    model = copy.deepcopy(task.model).eval()
+    model, student = copy.deepcopy(task.base).eval(), task.student is not None
     try:
-        for phase in phases(candidate):
+        for phase in phases(candidate, student=student):
             for technique in phase.techniques:
                 model = technique.apply(model, phase.candidate, supplies)
-            if phase.techniques and not phase.folded:
+            if (phase.techniques or student) and not phase.folded:
                 estimate_batch_norm(model, supplies.calibration)
             if epochs:
                 with _held(model, candidate):
                     distill.distil(
                         model,
-                        task.model,
+                        task.model if task.teacher is None else task.teacher,
                         task,
                         settings=candidate[DISTILLATION],
                         rate=FOLDED_RATE if phase.folded else 1.0,

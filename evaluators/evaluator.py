@@ -17,6 +17,7 @@ class Request:
         folder: where its files go, below the run directory.
         candidate: what to build.
         epochs: passes over the training data.
+        unchanged: whether it is the task's model itself, also where a smaller student is compressed in its stead.
         seed: of everything random.
         target_ms: a candidate that is surely slower ends when it was timed; None never ends one.
         latencies: how fast it is on each runtime, where that is known; it is not timed again then.
@@ -29,6 +30,7 @@ class Request:
     folder: str
     candidate: Candidate
     epochs: float
+    unchanged: bool = False
     seed: int = 0
     target_ms: float | None = None
     latencies: tuple[Latency, ...] = ()

@@ -107,7 +107,9 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
             if rundir.fresh:  # what was begun with a network that will not do is in the way of the mended one
                 rundir.discard()
             raise
-        with closing(Store(rundir.path, options.storage, name, prepared.space, options.target_ms)) as store:
+        student = task.student is not None
+        store = Store(rundir.path, options.storage, name, prepared.space, options.target_ms, student=student)
+        with closing(store):
             return _Run(task, options, progress, rundir, prepared, store).search(started)
 
 
@@ -140,6 +142,7 @@ class _Run:
                     progress=self.progress,
                     interrupts=interrupts,
                     started=started,
+                    student=self._student,
                 ).run()
                 models = self._finish(workers, interrupts)
             except Interrupted as interrupted:
@@ -153,6 +156,10 @@ class _Run:
     def _epochs(self) -> float:
         return self.task.epochs if self.options.epochs is None else self.options.epochs
 
+    @property
+    def _student(self) -> bool:
+        return self.task.student is not None
+
     def _begin(self) -> None:
         options, prepared = self.options, self.prepared
         self.store.study.sampler = create(
@@ -163,7 +170,7 @@ class _Run:
             finished=len(self.store.finished()),
             predict=prepared.profile.predict_ms,
         )
-        self.store.begin(warm_start(prepared.space, prepared.profile, options.target_ms))
+        self.store.begin(warm_start(prepared.space, prepared.profile, options.target_ms, student=self._student))
 
     def _finalists(self) -> list[Model]:
         return finalists(self.store.models(), self.options.target_ms)
@@ -178,6 +185,7 @@ class _Run:
             epochs=self.task.final_epochs if final_epochs is None else final_epochs,
             progress=self.progress,
             interrupts=interrupts,
+            student=self._student,
         )
         return finals.run([*self._finalists(), *self._nearest()])
 

@@ -83,6 +83,7 @@ class Driver:
         progress: is told how it goes.
         interrupts: says when the user wants an end.
         started: when the run began, by `time.monotonic`.
+        student: whether a student is compressed, which has to be trained even where nothing compresses it.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Driver:
         progress: Progress,
         interrupts: Interrupts,
         started: float,
+        student: bool = False,
     ) -> None:
         self.store = store
         self.workers = workers
@@ -105,6 +107,7 @@ class Driver:
         self.progress = progress
         self.interrupts = interrupts
         self.started = started
+        self.student = student
         self._began = time.monotonic()
         self._running: dict[str, int] = {}
         self._models: list[Model] = store.models()
@@ -132,7 +135,7 @@ class Driver:
         """Give trials to free workers; return whether the budget allows more."""
         while self._budget_left() and self.workers.free():
             asked = self.store.ask()
-            known = self.store.outcome_of(asked.candidate)
+            known = self.store.outcome_of(asked.candidate, asked.role)
             if known is not None:
                 self.store.tell(asked.number, known)
                 self._finished += 1
@@ -148,10 +151,13 @@ class Driver:
         return in_time and self._finished + len(self._running) < self.options.trials
 
     def _request(self, asked: Asked) -> Request:
+        unchanged = asked.role == BASELINE
+        trained = compresses(asked.candidate) or (self.student and not unchanged)
         return Request(
             folder=f"trials/{trial_name(asked.number)}",
             candidate=asked.candidate,
-            epochs=self.epochs if compresses(asked.candidate) else 0.0,
+            epochs=self.epochs if trained else 0.0,
+            unchanged=unchanged,
             seed=self.options.seed,
             target_ms=None if asked.role else self.options.target_ms,
             timeout_s=self.options.trial_timeout_s,

@@ -59,6 +59,7 @@ class Finals:
         epochs: passes over the training data.
         progress: is told how it goes.
         interrupts: says when the user wants an end.
+        student: see `Driver`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Finals:
         epochs: float,
         progress: Progress,
         interrupts: Interrupts,
+        student: bool = False,
     ) -> None:
         self.rundir = rundir
         self.workers = workers
@@ -79,6 +81,7 @@ class Finals:
         self.epochs = epochs
         self.progress = progress
         self.interrupts = interrupts
+        self.student = student
 
     def run(self, models: Sequence[Model]) -> list[Model]:
         """Return the models with their final measurements; one that fails at the end is left out.
@@ -131,10 +134,13 @@ class Finals:
         return None
 
     def _request(self, model: Model, epochs: float) -> Request:
+        unchanged = model.role == BASELINE
+        trained = compresses(model.candidate) or (self.student and not unchanged)
         return Request(
             folder=model.path,
             candidate=model.candidate,
-            epochs=epochs if compresses(model.candidate) else 0.0,
+            epochs=epochs if trained else 0.0,
+            unchanged=unchanged,
             seed=self.options.seed,
             latencies=tuple(measured.latency for measured in model.measurement.everywhere),
             test=True,

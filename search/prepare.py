@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
+from torch import nn
 
 from ..compressors.graph import inspect
 from ..compressors.pipeline import compress, space_of, supplies_of
@@ -50,12 +51,15 @@ def prepare(
         RunDirectoryError: the network is not the one that the run directory was begun with.
     """
     notice = progress.notice
-    if not _same_weights(task, rundir.path / "baseline" / "original.safetensors"):
+    same = _same_weights(task.model, rundir.path / "baseline" / "original.safetensors")
+    if task.student is not None:
+        same &= _same_weights(task.student, rundir.path / "baseline" / "student.safetensors")
+    if not same:
         progress.milestone("the network's weights are not those this run was begun with; the run's own are used")
     runtime = runtimes[0]
     supplies = supplies_of(task, options.batch)
     notice("finding layers and groups")
-    network = inspect(task.model, task.examples, keep=task.keep)
+    network = inspect(task.base, task.examples, keep=task.keep)
     space = space_of(network, _together([runtime.capabilities for runtime in runtimes]))
     if not any(choice.neutral is not None for choice in space.choices):
         raise StudyError(
@@ -64,7 +68,7 @@ def prepare(
         )
     notice("exporting the baseline")
     try:
-        baseline = compress(task, Candidate(), supplies, epochs=0)
+        baseline = compress(replace(task, student=None), Candidate(), supplies, epochs=0)
         artefact = runtime.convert(source_of(baseline, supplies))
         with engine(runtime, artefact, threads=1) as built:
             parity(baseline.model, Served(built), supplies.calibration[:1], quantized=False)
@@ -73,7 +77,11 @@ def prepare(
             notice("calibrating the baseline's latency")
             calibration = _meter(runtime, artefact, supplies, options).calibrate()
             meter = _meter(runtime, artefact, supplies, options, calibration.median_ms)
-            found = profile(task, supplies, network, space, baseline, artefact, runtime, calibration, meter, notice)
+            base, served = baseline, artefact
+            if task.student is not None:
+                base = compress(task, Candidate(), supplies, epochs=0)
+                served = runtime.convert(source_of(base, supplies))
+            found = profile(task, supplies, network, space, base, served, runtime, calibration, meter, notice)
             _save(found, space, calibration, rundir)
     except InfeasibleError as error:
         raise StudyError(
@@ -107,9 +115,9 @@ def _meter(
     )
 
 
-def _same_weights(task: Task, path: Path) -> bool:
-    """Give the task's network the weights that the run was begun with; return whether it had them already."""
-    state = {name: tensor.contiguous().clone() for name, tensor in task.model.state_dict().items()}
+def _same_weights(model: nn.Module, path: Path) -> bool:
+    """Give a network the weights that the run was begun with; return whether it had them already."""
+    state = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
     if not path.exists():
         write_atomically(path, save(state))
         return True
@@ -119,7 +127,7 @@ def _same_weights(task: Task, path: Path) -> bool:
             f"a run directory goes on with the network it was begun with; the one in {str(path)!r} has other layers "
             "than this study's. Give another directory with --out DIR."
         )
-    task.model.load_state_dict(kept)
+    model.load_state_dict(kept)
     return all(torch.equal(kept[name], tensor) for name, tensor in state.items())
 
 

@@ -26,6 +26,7 @@ from ..studies.task import Task
 from .costs import CostModel, layer_costs
 
 PROBE_BATCHES = 2
+PROBE_TIMEOUT_S = 600.0
 
 Notice = Callable[[str], None]
 
@@ -104,7 +105,7 @@ def profile(
     supplies: Supplies,
     network: Network,
     space: Space,
-    baseline: Compressed,
+    base: Compressed,
     artefact: bytes,
     runtime: Runtime,
     calibration: Calibration,
@@ -118,7 +119,7 @@ def profile(
         supplies: see `supplies_of`.
         network: the parts of the network.
         space: what may vary.
-        baseline: the unchanged network, exported.
+        base: the network that is compressed, unchanged and exported: the baseline, or the task's student.
         artefact: the same in the runtime's own file.
         runtime: serves the models.
         calibration: the baseline's own time.
@@ -127,10 +128,13 @@ def profile(
 
     """
     notice("what the layers cost")
+    base_ms = calibration.median_ms
+    if task.student is not None:
+        base_ms = meter.measure(artefact, SEARCH, timeout_s=PROBE_TIMEOUT_S).median_ms
     kernels = runtime.kernels(artefact, [x.numpy() for x in supplies.examples])
     node_ms = {kernel.name: kernel.milliseconds for kernel in kernels if kernel.milliseconds is not None}
-    layers = qdq.layers_of(onnx.load_from_string(baseline.onnx), baseline.model)
-    costs = layer_costs(network, baseline.onnx, layers, node_ms, calibration.median_ms)
+    layers = qdq.layers_of(onnx.load_from_string(base.onnx), base.model)
+    costs = layer_costs(network, base.onnx, layers, node_ms, base_ms)
 
     def measured_ms(candidate: Candidate) -> float | None:
         try:
@@ -138,7 +142,8 @@ def profile(
         except Exception:  # a user's forward may fail in any way
             return None
         try:
-            return meter.measure(runtime.convert(source_of(built, supplies)), SEARCH, timeout_s=600).median_ms
+            served = runtime.convert(source_of(built, supplies))
+            return meter.measure(served, SEARCH, timeout_s=PROBE_TIMEOUT_S).median_ms
         except InfeasibleError:
             return None
 
@@ -149,7 +154,7 @@ def profile(
     floors = [ms for ms in map(measured_ms, dict.fromkeys(candidates)) if ms is not None]
     quantized_ms = measured_ms(space.at(lambda choice: int(choice.axis == BITS)))
     if quantized_ms is not None:
-        gain = (calibration.median_ms - quantized_ms) / max(calibration.median_ms - costs.other_ms, 1e-9)
+        gain = (base_ms - quantized_ms) / max(base_ms - costs.other_ms, 1e-9)
         costs = replace(costs, integer_factor=max(0.05, 1 - gain))
     return Profile(
         network=network,
@@ -157,7 +162,7 @@ def profile(
         baseline_low_ms=calibration.low_ms,
         baseline_high_ms=calibration.high_ms,
         costs=costs,
-        damage=damages(task.model, supplies, space, notice),
+        damage=damages(task.base, supplies, space, notice),
         floor_ms=min(floors, default=None),
     )
 

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,7 @@ class _Climb:
     def __init__(self, ladder: Ladder, request: Request) -> None:
         self.ladder = ladder
         self.request = request
+        self.task = replace(ladder.task, student=None) if request.unchanged else ladder.task
         self.folder = ladder.folder / request.folder
         self.deadline = time.monotonic() + request.timeout_s
         self.latencies = {latency.runtime: latency for latency in request.latencies}
@@ -150,7 +151,7 @@ class _Climb:
         ladder = self.ladder
         with self._on("train" if epochs else "build"):
             compressed = compress(
-                ladder.task,
+                self.task,
                 self.request.candidate,
                 ladder.supplies,
                 epochs=epochs,

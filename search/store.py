@@ -16,7 +16,7 @@ from ..spaces.space import Space
 from .front import Model, objectives
 from .samplers.mutation import distributions
 from .storage import close_storage, open_storage
-from .warmstart import BASELINE, Start
+from .warmstart import BASELINE, STUDENT, Start
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 """Of accuracy, latency in milliseconds, and size in bytes."""
@@ -44,13 +44,17 @@ class Store:
         name: the study's name in it.
         space: what may vary.
         target_ms: the latency constraint.
+        student: whether a student is compressed, so that the baseline is another network than the same candidate's.
 
     """
 
-    def __init__(self, folder: Path, url: str | None, name: str, space: Space, target_ms: float) -> None:
+    def __init__(
+        self, folder: Path, url: str | None, name: str, space: Space, target_ms: float, *, student: bool = False
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self.target_ms = target_ms
+        self.student = student
         self._storage = open_storage(folder, url)
         self.study = optuna.create_study(
             study_name=name, storage=self._storage, directions=list(DIRECTIONS), load_if_exists=True
@@ -65,7 +69,8 @@ class Store:
         if not self.study.user_attrs.get("begun"):
             for start in starts:
                 levels = self.space.levels(start.candidate)
-                self.study.enqueue_trial(levels, user_attrs={"role": start.role}, skip_if_exists=True)
+                twin = start.role == STUDENT  # of the baseline, whose levels it has
+                self.study.enqueue_trial(levels, user_attrs={"role": start.role}, skip_if_exists=not twin)
             self.study.set_user_attr("begun", True)
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.lost(trial.number, "the driver died")
@@ -132,13 +137,20 @@ class Store:
         self.study.enqueue_trial(levels, user_attrs=kept)  # first, so that a death between the two loses nothing
         self.study.tell(number, state=TrialState.FAIL)
 
-    def outcome_of(self, candidate: Candidate) -> Outcome | None:
-        """Return what is known of a candidate from an earlier trial."""
-        text = candidate.to_json()
+    def outcome_of(self, candidate: Candidate, role: str = "") -> Outcome | None:
+        """Return what is known of a candidate from an earlier trial of the same network."""
+        wanted = candidate.to_json(), self._apart(role)
         for trial in self.finished():
-            if trial.user_attrs["candidate"] == text and self._holds(found := outcome(trial)):
+            if self._identity(trial) == wanted and self._holds(found := outcome(trial)):
                 return found
         return None
+
+    def _identity(self, trial: FrozenTrial) -> tuple[str, bool]:
+        """Return what two trials of the same thing have in common."""
+        return str(trial.user_attrs["candidate"]), self._apart(str(trial.user_attrs.get("role", "")))
+
+    def _apart(self, role: str) -> bool:
+        return self.student and role == BASELINE
 
     def _holds(self, found: Outcome) -> bool:
         """Return whether an outcome is one for today's target too: not cut though it may meet that."""
@@ -154,9 +166,9 @@ class Store:
     def models(self) -> list[Model]:
         """Return every candidate that was measured to the end, once."""
         complete = (t for t in self.finished() if t.state == TrialState.COMPLETE)
-        first: dict[str, FrozenTrial] = {}
+        first: dict[tuple[str, bool], FrozenTrial] = {}
         for trial in complete:
-            first.setdefault(trial.user_attrs["candidate"], trial)
+            first.setdefault(self._identity(trial), trial)
         return [_model(trial) for trial in first.values()]
 
     def fastest_cut(self, count: int) -> list[Model]:

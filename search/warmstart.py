@@ -10,7 +10,9 @@ from ..spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from ..spaces.space import Choice, Space
 from .profile import Profile
 
-BASELINE = "baseline"
+BASELINE, STUDENT = "baseline", "student"
+"""Roles of the unchanged model, and of the unchanged student where one is compressed in the model's stead."""
+
 GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
 """Uniform pruning ratios of the grid, each with and without INT8."""
 
@@ -26,11 +28,20 @@ class Start:
     role: str = ""
 
 
-def warm_start(space: Space, profile: Profile, target_ms: float) -> list[Start]:
-    """Return the first candidates, without repetition, the obvious baselines first."""
+def warm_start(space: Space, profile: Profile, target_ms: float, *, student: bool = False) -> list[Start]:
+    """Return the first candidates, without repetition, the obvious baselines first.
+
+    Args:
+        space: what may vary.
+        profile: what is known of the network.
+        target_ms: the latency to reach.
+        student: whether a student is compressed, so that the unchanged candidate is another network than the baseline.
+    """
     pruning = uniform_pruning_that_meets(space, profile, target_ms)
+    unchanged = uniform(space, 0.0, quantized=False)
     starts = [
-        Start(uniform(space, 0.0, quantized=False), BASELINE),
+        Start(unchanged, BASELINE),
+        *([Start(unchanged, STUDENT)] if student else []),
         Start(uniform(space, 0.0, quantized=True), "uniform int8"),
         Start(uniform(space, pruning, quantized=False), f"uniform −{pruning:.0%}"),
         Start(uniform(space, pruning, quantized=True), f"uniform int8 −{pruning:.0%}"),
@@ -41,9 +52,9 @@ def warm_start(space: Space, profile: Profile, target_ms: float) -> list[Start]:
         for quantized in (True, False):
             begin = space.levels(uniform(space, 0.0, quantized=quantized))
             starts.append(Start(space.candidate(descend(space, profile, begin, share * target_ms))))
-    first: dict[Candidate, Start] = {}
+    first: dict[tuple[Candidate, bool], Start] = {}
     for start in starts:
-        first.setdefault(start.candidate, start)
+        first.setdefault((start.candidate, student and start.role == BASELINE), start)
     return list(first.values())
 
 
