@@ -1,11 +1,12 @@
-"""Distillation: a compressed network learns from the data and from the network that it came from."""
+"""Distillation: a compressed network learns from the data and from its teacher's outputs, features and attention."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..spaces.candidate import DISTILLATION, Value
 from ..spaces.space import Choice
 from ..studies.task import Batch, Task
 from .graph import evaluating
+from .hints import Hints
 
 
 def choices() -> tuple[Choice, ...]:
@@ -26,6 +28,8 @@ def choices() -> tuple[Choice, ...]:
         Choice(axis=DISTILLATION, target="temperature", levels=(4.0, 1.0, 2.0, 8.0)),
         Choice(axis=DISTILLATION, target="weight", levels=(0.7, 0.3, 0.5, 0.9)),
         Choice(axis=DISTILLATION, target="learning_rate", levels=(0.01, 0.003, 0.03)),
+        Choice(axis=DISTILLATION, target="features", levels=(0.0, 0.1, 1.0)),
+        Choice(axis=DISTILLATION, target="attention", levels=(0.0, 0.1, 1.0)),
     )
 
 
@@ -63,9 +67,12 @@ def distil(
 ) -> None:
     """Train a student in place for so many passes over the task's training data.
 
+    The loss is (1 − weight) · the task's + weight · `soft_label_loss` + features · `FeatureLoss` + attention · that of
+    `attention.py`.
+
     Args:
         student: the compressed network.
-        teacher: the original network.
+        teacher: usually the original network.
         task: gives the data, the loss, and a `fit` of its own where the user has one.
         settings: the candidate's distillation settings; absent ones take their defaults.
         epochs: passes over ``task.train``; a fraction is a part of one pass.
@@ -76,7 +83,8 @@ def distil(
         pause: is called before each batch, and may wait.
 
     Raises:
-        InfeasibleError: the loss is not a number any more, or the deadline has passed.
+        InfeasibleError: the loss is not a number any more, the deadline has passed, or there are no features or no
+            attention to learn from though they have a weight.
 
     """
     with torch.random.fork_rng(), evaluating(teacher), _before_each_batch(student, pause):
@@ -111,23 +119,24 @@ def _train(
     deadline: float,
 ) -> None:
     steps = max(1, round(epochs * _length(task)))
-    rate, weight, temperature = (settings[name] for name in ("learning_rate", "weight", "temperature"))
+    batches, hints = _endless(task), None
+    if settings["features"] or settings["attention"]:
+        first = next(batches)
+        batches = itertools.chain([first], batches)
+        hints = Hints(
+            student, teacher, task.inputs(first), features=settings["features"], attention=settings["attention"]
+        )
     trained = [p for p in student.parameters() if p.requires_grad]
-    rates = [rate * _scale(p) for p in trained]
+    trained += [] if hints is None else hints.parameters()
+    rates = [settings["learning_rate"] * _scale(p) for p in trained]
     optimizer = torch.optim.AdamW([{"params": [p], "lr": lr} for p, lr in zip(trained, rates, strict=True)])
     warmup = 0.21  # a fifth; exactly 0.2 makes the schedule divide by zero when there are four steps
     schedule = OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=warmup)
-    outputs: list[Tensor] = []
-    hook = student.register_forward_hook(lambda *call: outputs.append(call[2]))
-    try:
-        for step, batch in zip(range(steps), _endless(task), strict=False):
+    with _last_outputs(student) as outputs, nullcontext() if hints is None else hints.tapped():
+        for step, batch in zip(range(steps), batches, strict=False):
             if time.monotonic() > deadline:
                 raise InfeasibleError(f"its time was over at training step {step} of {steps}", rung="train")
-            outputs.clear()
-            loss = (1 - weight) * task.loss(student, batch)
-            with torch.no_grad():
-                targets = teacher(*task.inputs(batch))
-            loss = loss + weight * soft_label_loss(outputs[-1], targets, temperature)
+            loss = _loss(student, teacher, task, batch, settings, outputs, hints)
             if penalty is not None:
                 loss = loss + penalty(student)
             if not torch.isfinite(loss):
@@ -137,6 +146,40 @@ def _train(
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+
+
+def _loss(
+    student: nn.Module,
+    teacher: nn.Module,
+    task: Task,
+    batch: Batch,
+    settings: Mapping[str, float],
+    outputs: list[Tensor],
+    hints: Hints | None,
+) -> Tensor:
+    """Return the loss of one batch; the student's outputs are taken from ``outputs``, which its hook fills."""
+    weight = settings["weight"]
+    if hints is not None:
+        teacher = hints.teacher
+    with nullcontext() if hints is None else hints.watched(student):
+        loss = (1 - weight) * task.loss(student, batch)
+    with torch.no_grad(), nullcontext() if hints is None else hints.watched(teacher):
+        targets = teacher(*task.inputs(batch))
+    loss = loss + weight * soft_label_loss(outputs[-1], targets, settings["temperature"])
+    return loss if hints is None else loss + hints.loss()
+
+
+@contextmanager
+def _last_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Give a list that holds what a network gave when it ran last."""
+    outputs: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
+        outputs[:] = [output]
+
+    hook = model.register_forward_hook(keep)
+    try:
+        yield outputs
     finally:
         hook.remove()
 

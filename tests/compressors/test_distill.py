@@ -184,4 +184,4 @@ def test_no_hook_stays_on_the_student(task: Task) -> None:
 def test_settings_on_offer_begin_with_the_defaults() -> None:
     """What a candidate does not say is the first level of each choice."""
     assert {choice.target: choice.levels[0] for choice in choices()} == dict(DEFAULTS)
-    assert DEFAULTS.keys() == {"temperature", "weight", "learning_rate"}
+    assert DEFAULTS.keys() == {"temperature", "weight", "learning_rate", "features", "attention"}
