@@ -108,6 +108,15 @@ def test_four_times_the_work_is_slower() -> None:
     assert METER.measure(chain(32), SHORT).ratio > 1.5
 
 
+def test_fast_models_are_measured_by_several_processes() -> None:
+    """A model under a few milliseconds gets the processes that a plan allows, a slower one a single process."""
+    plan = replace(SHORT, processes=2)
+    fast = METER.measure(chain(2), plan)
+    slow = replace(METER, baseline_ms=1000.0).measure(chain(2), plan)
+    assert (fast.processes, slow.processes) == (2, 1)
+    assert len(fast.windows) >= 2 * SHORT.min_windows > len(slow.windows) - 1
+
+
 def test_calibration_has_its_spread() -> None:
     """The baseline alone gives milliseconds, between its fastest and its slowest window."""
     calibration = METER.calibrate(SHORT)
