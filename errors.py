@@ -4,7 +4,8 @@
     ├── UsageError              what the user asked for cannot be done; exit code 2
     │   ├── StudyError          a study that cannot be loaded, or a task that breaks its rules
     │   ├── RunDirectoryError   a run directory that cannot be used
-    │   └── MissingRuntimeError a runtime whose package is not installed
+    │   ├── MissingRuntimeError a runtime whose package is not installed
+    │   └── CompactFileError    a compact file that is none, is damaged, or is newer than this version
     └── InfeasibleError         one candidate that cannot be built, trained or measured
 
 A message gives the rule, the value that came and the way out.
@@ -33,6 +34,10 @@ class RunDirectoryError(UsageError):
 
 class MissingRuntimeError(UsageError):
     """The package behind a runtime is not installed."""
+
+
+class CompactFileError(UsageError):
+    """A compact file is none, is damaged, or was written by a newer version."""
 
 
 class InfeasibleError(AutocompressError):
