@@ -18,6 +18,7 @@ from ..errors import InfeasibleError
 from ..spaces.candidate import DISTILLATION, Value
 from ..spaces.space import Choice
 from ..studies.task import Batch, Task
+from .autocast import computing, format_for
 from .graph import evaluating
 from .hints import Hints
 
@@ -95,7 +96,9 @@ def distil(
         else:
             chosen = {name: float(value) for name, value in {**DEFAULTS, **settings}.items()}
             chosen["learning_rate"] *= rate
-            _train(student, teacher, task, chosen, epochs, penalty, deadline)
+            form = format_for(student, task.examples)
+            with computing(student, form), computing(teacher, form, weights=False):
+                _train(student, teacher, task, chosen, epochs, penalty, deadline)
         student.eval()
 
 
