@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
 
+from ..errors import InfeasibleError
 from ..spaces.layers import Group, Layer, Network
 
 LAYERS = (nn.Conv2d, nn.Linear)
@@ -51,7 +53,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
             groups.append(group)
     groups, broken = _those_that_run(model, examples, groups)
     return Network(
-        layers=tuple(_layer(name, costs[name], groups) for name in costs if name not in kept),
+        layers=tuple(_layer(name, costs[name], groups, model.get_submodule(name)) for name in costs if name not in kept),
         groups=tuple(group.data for group in groups),
         left_alone=(*left, *broken),
     )
@@ -204,7 +206,28 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _layer(name: str, cost: Cost, groups: list[_Traced]) -> Layer:
+def parts(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+    """Return a layer with its name, or, where it was factorised, the layers that take its place with theirs.
+
+    Raises:
+        InfeasibleError: the network has no such layer.
+
+    """
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        raise InfeasibleError(f"the network has no layer {name!r}", rung="build") from None
+    if isinstance(module, nn.Sequential):
+        return [(f"{name}.{child}", layer) for child, layer in module.named_children()]
+    return [(name, module)]
+
+
+def multiplies(module: nn.Module) -> bool:
+    """Whether a module does nothing but what a layer of its type does: it has no forward of its own."""
+    return type(module).forward in [layer.forward for layer in LAYERS]
+
+
+def _layer(name: str, cost: Cost, groups: list[_Traced], module: nn.Module) -> Layer:
     return Layer(
         name=name,
         kind=cost.kind,
@@ -212,4 +235,7 @@ def _layer(name: str, cost: Cost, groups: list[_Traced]) -> Layer:
         macs=cost.macs,
         in_groups=tuple(group.data.name for group in groups if name in group.readers),
         out_group=next((group.data.name for group in groups if name in group.data.members), None),
+        shape=tuple(cast(Tensor, module.weight).shape) if multiplies(module) else (),
+        groups=cast(int, getattr(module, "groups", 1)),
+        stride=math.prod(module.stride) if isinstance(module, nn.Conv2d) else 1,
     )

@@ -20,6 +20,7 @@ from ..spaces.space import Choice, Space
 from ..studies.task import Task
 from . import distill, prune, qdq
 from .export import to_onnx
+from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm
 from .graph import count
 from .quantize import Quantize, Quantized, strip
@@ -27,7 +28,7 @@ from .technique import Supplies, Technique
 
 PRUNE = prune.Prune()
 
-SHAPES: tuple[Technique, ...] = (PRUNE,)
+SHAPES: tuple[Technique, ...] = (PRUNE, Factorize())
 """Techniques that change shapes, in order; what they leave is trained with its batch norms in place."""
 
 NUMBERS: tuple[Technique, ...] = (Quantize(),)

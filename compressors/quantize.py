@@ -18,6 +18,7 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
 from .fold import fold_batch_norm
+from .graph import parts
 from .technique import Supplies, Technique
 
 FLOAT = 32
@@ -48,7 +49,8 @@ class Quantize(Technique):
             if name not in modules:
                 raise InfeasibleError(f"the network has no layer {name!r} to quantize", rung="build")
             if bits != FLOAT:
-                _replace(model, name, Quantized(modules[name], int(bits)))
+                for part, layer in parts(model, name):
+                    _replace(model, part, Quantized(layer, int(bits)))
         _calibrate(model, supplies)
         return model
 

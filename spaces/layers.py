@@ -16,6 +16,9 @@ class Layer:
         macs: multiply-accumulates of one example.
         in_groups: names of the groups whose channels it reads.
         out_group: name of the group its output channels belong to, or None where they must stay.
+        shape: of its weight, (out, in / groups, …); empty where it does more than multiply its inputs with it.
+        groups: of channels that do not mix.
+        stride: positions of its inputs for each position of its outputs.
 
     """
 
@@ -25,6 +28,9 @@ class Layer:
     macs: int
     in_groups: tuple[str, ...] = ()
     out_group: str | None = None
+    shape: tuple[int, ...] = ()
+    groups: int = 1
+    stride: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
