@@ -11,7 +11,7 @@ class Layer:
 
     Attributes:
         name: the module's qualified name.
-        kind: ``"conv"`` or ``"linear"``.
+        kind: ``"conv"``, ``"linear"`` or ``"recurrent"``.
         params: number of weights and biases.
         macs: multiply-accumulates of one example.
         in_groups: names of the groups whose channels it reads.
@@ -41,12 +41,14 @@ class Group:
         name: qualified name of the group's root layer.
         channels: number of output channels of the root layer.
         members: qualified names of all layers that lose channels with the root.
+        granularity: the root's channels go in so many at a time: those of an attention's head.
 
     """
 
     name: str
     channels: int
     members: tuple[str, ...]
+    granularity: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
