@@ -116,10 +116,10 @@ class Stored:
 
     @property
     def coding(self) -> str:
-        """``palette`` where elements are indices into a codebook, ``bytes`` where bytes are coded apart, or ``raw``."""
+        """``palette`` where elements are indices into a codebook, ``bytes`` where their bytes are, or ``raw``."""
         if all(part.coding == RAW for part in self.entry.parts):
             return RAW
-        return "palette" if len(self.entry.parts) == 1 else "bytes"
+        return "palette" if len(self.entry.parts) < self.entry.width else "bytes"
 
 
 def pack(onnx: bytes) -> bytes:

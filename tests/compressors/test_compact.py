@@ -102,7 +102,7 @@ def test_each_tensor_is_coded_in_its_own_way(model: bytes, packed: bytes) -> Non
     found = {it.entry.name: it for it in tensors(packed)}
     assert {name: it.coding for name, it in found.items()} == {
         "palette": "palette",
-        "integers": "palette",
+        "integers": "bytes",
         "floats": "bytes",
         "noise": "raw",
     }
