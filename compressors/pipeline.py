@@ -128,10 +128,19 @@ class Phase:
     penalty: Callable[[nn.Module], Tensor] | None = None
 
 
-def phases(candidate: Candidate, *, student: bool = False) -> list[Phase]:
+def phases(
+    candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...], *, student: bool = False
+) -> list[Phase]:
     """Return the way to a candidate: small channels, pruning bit by bit, other shapes, numbers; each is trained.
 
     A student is trained in float before its numbers change, since it may never have been trained.
+
+    Args:
+        candidate: what to reach.
+        model: the network before anything is done to it; it is not changed.
+        examples: its inputs, batch first.
+        student: whether it is a smaller network than the one that is to be replaced.
+
     """
     shapes = tuple(t for t in SHAPES if candidate[t.axis])
     numbers = tuple(t for t in NUMBERS if candidate[t.axis])
@@ -140,11 +149,12 @@ def phases(candidate: Candidate, *, student: bool = False) -> list[Phase]:
     found: list[Phase] = []
     if shapes:
         left = SHAPES_SHARE if numbers else 1.0
-        penalty = prune.penalty(candidate) if candidate[PRUNING_RATIO] else None
+        penalty = prune.penalty(candidate, model, examples) if candidate[PRUNING_RATIO] else None
         if penalty is not None:
             found.append(Phase(techniques=(), candidate=candidate, share=PENALTY_SHARE * left, penalty=penalty))
             left *= 1 - PENALTY_SHARE
-        *partial, _ = schedule = prune.schedule(candidate) if candidate[PRUNING_RATIO] else [candidate]
+        pruned = bool(candidate[PRUNING_RATIO])
+        *partial, _ = schedule = prune.schedule(candidate, model, examples) if pruned else [candidate]
         share = left / len(schedule)
         found += [Phase(techniques=(PRUNE,), candidate=step, share=share) for step in partial]
         last = Candidate({**candidate.axes, PRUNING_RATIO: schedule[-1][PRUNING_RATIO]})
@@ -184,7 +194,7 @@ def compress(
     """
     model, student = copy.deepcopy(task.base).eval(), task.student is not None
     try:
-        for phase in phases(candidate, student=student):
+        for phase in phases(candidate, model, supplies.examples, student=student):
             for technique in phase.techniques:
                 model = technique.apply(model, phase.candidate, supplies)
             if (phase.techniques or student) and not phase.folded:
