@@ -115,6 +115,70 @@ def test_each_tensor_is_coded_in_its_own_way(model: bytes, packed: bytes) -> Non
     assert stored_bytes(model) == len(packed) < len(zlib.compress(model, 9))
 
 
+def leb128(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number that begins at a byte, and the byte after it."""
+    number = shift = 0
+    while True:
+        number, shift, at = number | (data[at] & 127) << shift, shift + 7, at + 1
+        if data[at - 1] < 128:
+            return number, at
+
+
+def read_slowly(data: bytes, width: int) -> list[int]:
+    """Return the symbols of a Huffman stream, bit by bit, as docs/acz.md says."""
+    (number, at), counts = leb128(data, 0), []
+    lane, at = leb128(data, at)
+    for _ in range(16):
+        count, at = leb128(data, at)
+        counts.append(count)
+    book = [int.from_bytes(data[at + i * width : at + (i + 1) * width], "little") for i in range(sum(counts))]
+    at += len(book) * width
+    words: dict[tuple[int, int], int] = {}
+    code = 0
+    for length, count in enumerate(counts, 1):
+        code <<= 1
+        for _ in range(count):
+            words[length, code] = book[len(words)]
+            code += 1
+    lanes = -(-number // lane)
+    begin, symbols = at + 2 * lanes, []
+    for i in range(lanes):
+        taken = int.from_bytes(data[at + 2 * i : at + 2 * i + 2], "little")
+        bits, code, length, left = data[begin : begin + taken], 0, 0, min(lane, number - i * lane)
+        for place in range(8 * taken):
+            code, length = code << 1 | bits[place // 8] >> (7 - place % 8) & 1, length + 1
+            if left and (length, code) in words:
+                symbols.append(words[length, code])
+                code, length, left = 0, 0, left - 1
+        begin += taken
+    assert begin == len(data)
+    return symbols
+
+
+def test_a_reader_that_follows_the_document_reads_the_file(model: bytes, packed: bytes) -> None:
+    """One that has nothing in common with ours gets the same bytes out of it."""
+    size = int.from_bytes(packed[12:16], "little")
+    header = json.loads(zlib.decompress(packed[16 : 16 + size]))
+    at = 16 + size + header["structure"]
+    found = zlib.decompress(packed[16 + size : at])
+    for tensor in header["tensors"]:
+        width, columns = tensor["width"], []
+        one = width // len(tensor["parts"])
+        for part in tensor["parts"]:
+            stream = packed[at : at + part["bytes"]]
+            at += part["bytes"]
+            raw = [int.from_bytes(stream[i : i + one], "little") for i in range(0, len(stream), one)]
+            columns.append(raw if part["coding"] == "raw" else read_slowly(stream, one))
+        elements = columns[0]
+        if len(columns) > 1:
+            rotated = [sum(byte << 8 * i for i, byte in enumerate(element)) for element in zip(*columns, strict=True)]
+            elements = [element >> 1 | (element & 1) << (8 * width - 1) for element in rotated]
+        data = b"".join(element.to_bytes(width, "little") for element in elements)
+        found = found[: tensor["offset"]] + data + found[tensor["offset"] :]
+    assert at == len(packed) - 32
+    assert found == model
+
+
 def test_bit_patterns_survive() -> None:
     """Zeros of both signs and NaN with any payload are values of their own."""
     patterns = np.array([0, 0x80000000, 0x7FC00000, 0x7FC00001, 0xFFC00000, 0x7F800000], np.uint32)

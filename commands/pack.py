@@ -1,0 +1,169 @@
+"""The commands that make an ONNX file small for storing and sending, and bring the same file back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.console import Group as Lines
+from rich.text import Text
+
+from .group import OK, as_json, reported
+
+if TYPE_CHECKING:
+    from ..compressors.compact import Stored
+
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+
+
+def pack(
+    model: Annotated[Path, typer.Argument(help="An ONNX file with its weights inside.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help=r"The compact file. \[default: MODEL with .acz]")
+    ] = None,
+    force: Force = False,
+    whole: Annotated[bool, typer.Option("--json", help="Every tensor, for a program.")] = False,
+) -> None:
+    """Make an ONNX file small without loss: palettes, integers and floats are entropy-coded.
+
+    No runtime reads the file that is written; `autocompress unpack` gives the same ONNX file back, byte for byte.
+
+    Examples:
+        autocompress pack model.onnx
+
+        autocompress pack model.onnx -o sent/model.acz --force
+    """
+    with reported():
+        from ..compressors.compact import pack as packed_of
+        from ..compressors.compact import tensors
+
+        target = _target(model, out, ".acz", force=force)
+        onnx = _read(model)
+        packed = packed_of(onnx)
+        rows = list(tensors(packed))
+        _write(target, packed)
+        if whole:
+            typer.echo(as_json(as_data(rows, before=len(onnx), after=len(packed))))
+        else:
+            _show(of_tensors(rows, before=len(onnx), after=len(packed)), f"written: {target}")
+    raise typer.Exit(OK)
+
+
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A compact file, .acz.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=r"The ONNX file. \[default: FILE with .onnx]")] = None,
+    force: Force = False,
+) -> None:
+    """Bring back the ONNX file of which a compact file was made, the same to the byte.
+
+    Examples:
+        autocompress unpack model.acz
+
+        autocompress unpack model.acz -o served/model.onnx
+    """
+    with reported():
+        from ..compressors.compact import unpack as unpacked
+        from ..errors import CompactFileError
+
+        target = _target(file, out, ".onnx", force=force)
+        content = _read(file)
+        try:
+            onnx = unpacked(content)
+        except CompactFileError as error:
+            raise CompactFileError(f"{str(file)!r} cannot be unpacked: {error}") from error
+        _write(target, onnx)
+        _show(Text(f"{len(content):,} bytes became {len(onnx):,}"), f"written: {target}")
+    raise typer.Exit(OK)
+
+
+def of_tensors(rows: list[Stored], *, before: int, after: int) -> Any:
+    """Return what each tensor became as a table, in bytes and in bits for each of its elements, with the total."""
+    from .tables import table
+
+    made = table("tensor", "type", "coded as", "bytes", "packed", "values", "entropy", "bits")
+    for row in rows:
+        made.add_row(
+            row.entry.name or "(no name)",
+            row.entry.type,
+            row.coding,
+            f"{row.before:,}",
+            f"{row.after:,}",
+            f"{row.distinct:,}",
+            f"{row.entropy:.2f}",
+            f"{8 * row.after / row.entry.count:.2f}",
+        )
+    rest = [
+        total - sum(sizes) for total, sizes in ((before, [r.before for r in rows]), (after, [r.after for r in rows]))
+    ]
+    made.add_row("the rest", "", "deflate", *(f"{size:,}" for size in rest), "", "", "")
+    made.add_row("all", "", "", f"{before:,}", f"{after:,}", "", "", "")
+    legend = "values: different ones · entropy, bits: of one value, at least and as packed"
+    return Lines(made, Text(), Text(f"{after / before:.1%} of the size"), Text(legend))
+
+
+def as_data(rows: list[Stored], *, before: int, after: int) -> dict[str, object]:
+    """Return the same for JSON."""
+    tensors = [
+        {
+            "name": row.entry.name,
+            "type": row.entry.type,
+            "coding": row.coding,
+            "count": row.entry.count,
+            "before_bytes": row.before,
+            "after_bytes": row.after,
+            "distinct": row.distinct,
+            "entropy_bits": row.entropy,
+        }
+        for row in rows
+    ]
+    return {"before_bytes": before, "after_bytes": after, "tensors": tensors}
+
+
+def _show(table: Any, last: str) -> None:
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    console.print(table)
+    console.print(Text(last))
+
+
+def _target(source: Path, out: Path | None, ending: str, *, force: bool) -> Path:
+    """Return where to write.
+
+    Raises:
+        UsageError: it is the source, or it is there and may not be replaced.
+
+    """
+    from ..errors import UsageError
+
+    target = source.with_suffix(ending) if out is None else out
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"--out must be another file than the one that is read; got {str(target)!r}.")
+    if target.exists() and not force:
+        raise UsageError(f"--out must be a new file; {str(target)!r} is there. --force replaces it.")
+    return target
+
+
+def _read(path: Path) -> bytes:
+    from ..errors import UsageError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"What is read must be a file; {str(path)!r}: {error.strerror}.") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or none of it."""
+    from ..errors import UsageError
+
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        raise UsageError(f"--out must be a file that can be written; {str(path)!r}: {error.strerror}.") from error
+    finally:
+        part.unlink(missing_ok=True)
