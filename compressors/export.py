@@ -9,9 +9,11 @@ import warnings
 
 import onnx
 import torch
+from onnx import helper
 from torch import nn
 
 from ..errors import InfeasibleError
+from ..studies.keywords import Keywords
 from .graph import Inputs
 
 OPSET = 17
@@ -19,6 +21,8 @@ OPSET = 17
 
 def to_onnx(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
     """Return the network as an ONNX graph with a free batch dimension.
+
+    Inputs that have no first dimension in common, as a graph's nodes and its edges, keep their shapes.
 
     Args:
         model: a float network.
@@ -30,7 +34,7 @@ def to_onnx(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
     """
     model = copy.deepcopy(model).eval()
     for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()
+        parameter.requires_grad_(False).data = parameter.data.contiguous()  # some forwards go by what wants gradients
     reasons = []
     for export in (_scripted, _traced):  # the first takes tenths of a second, the second takes seconds
         try:
@@ -38,21 +42,31 @@ def to_onnx(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
                 warnings.simplefilter("ignore")
                 graph = export(model, examples)
             _constants_to_initializers(graph)
+            _all_inputs(graph, model, examples)
             onnx.checker.check_model(graph)
         except Exception as error:  # exporters fail in any way
             plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # messages come in colours
             reasons.append((plain.strip().splitlines() or [type(error).__name__])[0])
         else:
             return graph
-    raise InfeasibleError(f"the network does not export to ONNX: {' / '.join(reasons)}", rung="build")
+    raise InfeasibleError(
+        f"the network does not export to ONNX: {' / '.join(reasons)} (--runtime pytorch needs no ONNX)", rung="build"
+    )
 
 
-def _names(examples: Inputs) -> list[str]:
+def have_a_batch(examples: Inputs) -> bool:
+    """Whether the first dimension of all inputs is the same."""
+    return len({len(x) for x in examples}) == 1
+
+
+def _names(model: nn.Module, examples: Inputs) -> list[str]:
+    if isinstance(model, Keywords):
+        return list(model.names)
     return ["input"] if len(examples) == 1 else [f"input{i}" for i in range(len(examples))]
 
 
 def _scripted(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
-    names = _names(examples)
+    names = _names(model, examples)
     file = io.BytesIO()
     torch.onnx.export(
         model,
@@ -62,25 +76,35 @@ def _scripted(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
         opset_version=OPSET,
         input_names=names,
         output_names=["output"],
-        dynamic_axes={name: {0: "batch"} for name in (*names, "output")},
+        dynamic_axes={name: {0: "batch"} for name in (*names, "output")} if have_a_batch(examples) else None,
     )
     return onnx.load_from_string(file.getvalue())
 
 
 def _traced(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
-    two = tuple(torch.cat((x, x)) if len(x) == 1 else x for x in examples)  # a batch of one would be taken as fixed
+    free = have_a_batch(examples)
+    two = tuple(torch.cat((x, x)) if free and len(x) == 1 else x for x in examples)  # one would be taken as fixed
     program = torch.onnx.export(
         model,
         two,
         dynamo=True,
         opset_version=18,
         verbose=False,
-        input_names=_names(examples),
+        input_names=_names(model, examples),
         output_names=["output"],
-        dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in examples),
+        dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in examples) if free else None,
     )
     assert program is not None
     return program.model_proto
+
+
+def _all_inputs(proto: onnx.ModelProto, model: nn.Module, examples: Inputs) -> None:
+    """Give a graph the inputs too that it does not read, so that it is called as the network is."""
+    given = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.input}
+    del proto.graph.input[:]
+    for name, x in zip(_names(model, examples), examples, strict=True):
+        dtype = helper.np_dtype_to_tensor_dtype(x.numpy().dtype)
+        proto.graph.input.append(given.get(name) or helper.make_tensor_value_info(name, dtype, x.shape))
 
 
 def _constants_to_initializers(proto: onnx.ModelProto) -> None:

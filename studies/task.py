@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .keywords import KeywordInputs, KeywordMetric, Keywords
+
 Batch = Any
-"""Whatever the user's loader yields; by default ``(inputs, labels)``."""
+"""Whatever the user's loader yields; by default ``(inputs, labels)``, or a mapping that holds ``"labels"``."""
 
 Loader = Iterable[Batch]
 """Anything that can be iterated again and again: a DataLoader, a list of batches."""
@@ -19,7 +21,7 @@ Loader = Iterable[Batch]
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     """Return the mean cross-entropy of ``model(inputs)`` against integer labels, for batches ``(inputs, labels)``."""
-    inputs, labels = batch
+    inputs, labels = _halves(batch)
     return functional.cross_entropy(model(inputs), labels)
 
 
@@ -27,10 +29,16 @@ def top1(model: nn.Module, loader: Loader) -> float:
     """Return the share of examples whose largest output is their label, between 0 and 1."""
     right = total = 0
     with torch.no_grad():
-        for inputs, labels in loader:
+        for inputs, labels in map(_halves, loader):
             right += int((model(inputs).argmax(1) == labels).sum())
             total += len(labels)
     return right / total
+
+
+def _halves(batch: Batch) -> tuple[Any, Tensor]:
+    """Return a batch's inputs and labels."""
+    inputs, labels = (batch, batch["labels"]) if isinstance(batch, Mapping) else batch
+    return inputs, labels
 
 
 def first_item(batch: Batch) -> tuple[Tensor, ...]:
@@ -46,7 +54,9 @@ class Task:
     Args:
         model: the trained network; it is never changed.
         example_inputs: a tensor, or a tuple of tensors, as the network is served: latency is measured on
-            exactly this shape, batch first (usually a batch of one).
+            exactly this shape, batch first (usually a batch of one). A mapping for a network that takes keywords,
+            and may give more than a tensor: its logits count, or its first tensor; its names are those of the
+            exported inputs, and batches are ``(mapping, labels)`` or mappings that hold ``"labels"``.
         train: loader of batches to fine-tune on.
         validation: loader that the search looks at.
         test: loader that no trial sees; the front is scored on it once more at the end.
@@ -65,7 +75,7 @@ class Task:
     """
 
     model: nn.Module
-    example_inputs: Tensor | Sequence[Tensor]
+    example_inputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor]
     train: Loader
     validation: Loader
     test: Loader | None = None
@@ -80,10 +90,32 @@ class Task:
     epochs: float = 1.0
     final_epochs: float = 3.0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.example_inputs, Mapping):
+            return
+        names = tuple(self.example_inputs)
+        changed: dict[str, Any] = {}
+        for field in ("model", "teacher", "student"):
+            network = getattr(self, field)
+            if isinstance(network, nn.Module) and not isinstance(network, Keywords):
+                changed[field] = Keywords(network, names).train(network.training)
+        if not isinstance(self.metric, KeywordMetric):
+            changed["metric"] = KeywordMetric(self.metric, names)
+        if self.inputs is first_item:
+            changed["inputs"] = KeywordInputs(names)
+        if not isinstance(self.keep, str):
+            known = dict(changed.get("model", self.model).named_modules())
+            changed["keep"] = tuple(name if name in known else f"network.{name}" for name in self.keep)
+        for field, value in changed.items():
+            object.__setattr__(self, field, value)
+
     @property
     def examples(self) -> tuple[Tensor, ...]:
         """The example inputs as a tuple."""
-        return (self.example_inputs,) if isinstance(self.example_inputs, Tensor) else tuple(self.example_inputs)
+        given = self.example_inputs
+        if isinstance(given, Tensor):
+            return (given,)
+        return tuple(given.values()) if isinstance(given, Mapping) else tuple(given)
 
     @property
     def base(self) -> nn.Module:

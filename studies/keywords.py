@@ -1,0 +1,105 @@
+"""Networks that are called with keywords and answer with more than a tensor, as Hugging Face's are.
+
+Everything else sees ``model(*tensors) -> Tensor``; a user's loss and metric may still call the model with a mapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+Named = Mapping[str, Tensor]
+
+
+class Keywords(nn.Module):
+    """A network that takes keywords, called with tensors in a fixed order, or with a mapping.
+
+    Args:
+        network: is called as ``network(name=tensor, …)``.
+        names: of its inputs, in order; what else a mapping holds, as labels, is not handed on.
+
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.names = network, tuple(names)
+
+    def forward(self, *inputs: Tensor | Named, **named: Tensor) -> Tensor:
+        """Return the logits, or the first tensor that the network gives."""
+        return first_tensor(self.network(**dict(zip(self.names, ordered(self.names, inputs, named), strict=True))))
+
+
+class _Ordered(nn.Module):
+    """A model that takes tensors in order, called with a mapping too."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor | Named, **named: Tensor) -> Tensor:
+        outputs: Tensor = self.model(*ordered(self.names, inputs, named))
+        return outputs
+
+
+@dataclass(frozen=True)
+class KeywordMetric:
+    """A user's metric, whose model takes mappings whatever serves it."""
+
+    metric: Callable[[nn.Module, Any], float]
+    names: Sequence[str]
+
+    def __call__(self, model: nn.Module, loader: Any) -> float:
+        """Return the metric of a model that takes tensors in order."""
+        return self.metric(_Ordered(model, self.names).train(model.training), loader)
+
+
+@dataclass(frozen=True)
+class KeywordInputs:
+    """The inputs of batches that are ``(mapping, labels)``, or a mapping that may hold labels too."""
+
+    names: Sequence[str]
+
+    def __call__(self, batch: Any) -> tuple[Tensor, ...]:
+        """Return a batch's inputs in order."""
+        return ordered(self.names, (batch[0] if isinstance(batch, (tuple, list)) else batch,), {})
+
+
+def ordered(names: Sequence[str], inputs: Sequence[Tensor | Named], named: Named) -> tuple[Tensor, ...]:
+    """Return inputs in the order of their names, however they were given.
+
+    Raises:
+        TypeError: one is missing.
+
+    """
+    given: dict[str, Tensor] = dict(named)
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        given |= inputs[0]
+    else:
+        given |= {name: x for name, x in zip(names, inputs, strict=False) if isinstance(x, Tensor)}
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise TypeError(f"the inputs must be {', '.join(names)}; there is no {', '.join(missing)}")
+    return tuple(given[name] for name in names)
+
+
+def first_tensor(output: Any) -> Tensor:
+    """Return the logits of a network's output, or its first tensor.
+
+    Raises:
+        TypeError: it holds none.
+
+    """
+    if isinstance(output, Tensor):
+        return output
+    if is_dataclass(output) and not isinstance(output, Mapping):
+        output = {field.name: getattr(output, field.name) for field in fields(output)}
+    values = list(output.values()) if isinstance(output, Mapping) else list(output)
+    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
+        values.insert(0, output["logits"])
+    found = next((value for value in values if isinstance(value, Tensor)), None)
+    if found is None:
+        raise TypeError(f"the model must return a tensor, or something that holds one; it returned {output!r:.80}")
+    return found
