@@ -41,6 +41,7 @@ def unsigned_activations(canonical: bytes) -> bytes:
                 constants[node.input[1]].CopyFrom(numpy_helper.from_array(step, node.input[1]))
     _narrow_weights(proto)
     _integer_biases(proto)
+    _keep_activations_apart(proto)
     onnx.checker.check_model(proto)
     flavoured: bytes = proto.SerializeToString()
     return flavoured
@@ -138,6 +139,23 @@ def _insert(proto: ModelProto, added: Mapping[str, Sequence[NodeProto]]) -> None
         waiting += (new for name in node.output for new in reversed(added.get(name, ())))
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
+
+
+def _keep_activations_apart(proto: ModelProto) -> None:
+    """Write the ReLU after a layer with INT4 weights as a maximum.
+
+    ONNX Runtime would fuse both before it looks for INT4, and restore the weights in every run.
+    """
+    stored = {c.name for c in proto.graph.initializer if c.data_type == TensorProto.INT4}
+    restored = {n.output[0] for n in proto.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in stored}
+    made = {n.output[0] for n in proto.graph.node if n.op_type in {"Gemm", "MatMul"} and n.input[1] in restored}
+    made |= {n.output[0] for n in proto.graph.node if n.op_type == "Add" and made.intersection(n.input)}
+    after = [node for node in proto.graph.node if node.op_type == "Relu" and node.input[0] in made]
+    for node in after:
+        node.op_type = "Max"
+        node.input.append("autocompress_nothing")
+    if after:
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "autocompress_nothing"))
 
 
 def _narrow_weights(proto: ModelProto) -> None:

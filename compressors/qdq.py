@@ -7,6 +7,10 @@ A residual addition, a concatenation or a pooling of what quantized convolutions
 runtimes fuse a quantized convolution only when its neighbours take integers too. What linear layers made is merged in
 float: it fuses either way, and a transformer's residual stream in INT8 costs it its accuracy. A layer that stays in
 float reads the float tensor: some runtimes would otherwise quantize its weights without being asked.
+
+Linear layers with weights in INT4 read float tensors too. Their weights lie as (inputs, outputs), with one scale for
+each block of inputs: ONNX Runtime has a kernel for no other layout. Such a file has the first operator set that knows
+blocks; all others keep that of the float graph.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+import ml_dtypes
 import numpy as np
 import onnx
 import torch
@@ -22,9 +27,15 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 from torch import nn
 
+from . import recurrent
+from .calibrate import MAX, TOP
 from .graph import LAYERS, Inputs
-from .quantize import weight_scale
+from .precisions import at_opset
+from .quantize import LEAST, WEIGHTS_ALONE, Scales, weight_scale
 from .ranges import largest
+
+BLOCKS_OPSET = 21
+"""The first operator set whose ``DequantizeLinear`` takes INT4 and blocks."""
 
 PASSES_ON = {"Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"}
@@ -33,43 +44,59 @@ MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 
 
 def insert(
-    graph: onnx.ModelProto, model: nn.Module, scales: Mapping[str, float], calibration: Iterable[Inputs]
+    graph: onnx.ModelProto,
+    model: nn.Module,
+    scales: Mapping[str, Scales],
+    calibration: Iterable[Inputs],
+    *,
+    method: str = MAX,
 ) -> onnx.ModelProto:
-    """Return a copy of a float graph in which the given layers compute on integers.
+    """Return a copy of a float graph in which the given layers compute on integers, or have weights in INT4.
 
     Args:
         graph: the exported float network.
         model: the network it was exported from, without quantizers.
-        scales: for each layer to quantize, the scale of its input.
+        scales: for each layer to quantize, how its numbers are rounded.
         calibration: inputs from which the ranges of the tensors between layers are taken.
+        method: how they are taken; one of `calibrate.METHODS`.
+
+    Raises:
+        InfeasibleError: weights are in INT4, and the graph has no form in an operator set that knows blocks.
 
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph)
+    if any(scale.bits == WEIGHTS_ALONE for scale in scales.values()):
+        copy = at_opset(graph.SerializeToString(), BLOCKS_OPSET)
+    else:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(graph)
     if not scales:
         return copy
-    return _Inserter(copy, model, scales).insert(calibration)
+    return _Inserter(copy, model, scales).insert(calibration, method)
 
 
 class _Inserter:
-    def __init__(self, proto: onnx.ModelProto, model: nn.Module, scales: Mapping[str, float]) -> None:
+    def __init__(self, proto: onnx.ModelProto, model: nn.Module, scales: Mapping[str, Scales]) -> None:
         self.proto = proto
         self.constants = _constants(proto)
         layers = layers_of(proto, model)
-        self.quantized = [n for n in proto.graph.node if len(n.input) > 1 and layers.get(n.input[1]) in scales]
+        chosen = [n for n in proto.graph.node if len(n.input) > 1 and layers.get(n.input[1]) in scales]
+        self.weights = {node.input[1]: scales[layers[node.input[1]]] for node in chosen}
+        self.quantized = [node for node in chosen if self.weights[node.input[1]].bits != WEIGHTS_ALONE]
+        self.stored_alone = [node for node in chosen if self.weights[node.input[1]].bits == WEIGHTS_ALONE]
         self.scales: dict[str, float] = {}
         for node in self.quantized:
-            scale = scales[layers[node.input[1]]]
+            scale = self.weights[node.input[1]].input
+            assert scale is not None  # only layers with weights in INT4 read floats
             self.scales[node.input[0]] = max(self.scales.get(node.input[0], 0.0), scale)
 
-    def insert(self, calibration: Iterable[Inputs]) -> onnx.ModelProto:
+    def insert(self, calibration: Iterable[Inputs], method: str) -> onnx.ModelProto:
         between, integer = self._between()
         readers = self.quantized + between
         tensors = {t for node in readers for t in self._activations(node)}
         batches = ([x.numpy() for x in batch] for batch in calibration)
         given = set(self.scales)
-        for name, top in largest(self.proto, tensors - given, batches).items():
-            self.scales[name] = max(top, 1e-8) / 127
+        for name, top in largest(self.proto, tensors - given, batches, method).items():
+            self.scales[name] = max(top, LEAST) / TOP
         for node in reversed(self.proto.graph.node):  # moves integers, if they mean the same on both sides
             if node.op_type in MOVES and node.output[0] in self.scales and node.input[0] in integer - given:
                 self.scales[node.input[0]] = self.scales[node.output[0]]
@@ -77,7 +104,11 @@ class _Inserter:
         pairs = {name: self._pair(name, scale) for name, scale in self.scales.items()}
         weights = {node.input[1]: node for node in self.quantized}  # a layer that runs twice has one weight
         stored = [self._integer_weight(name, node) for name, node in weights.items()]
-        for node in self.quantized:
+        alone = {node.input[1]: node for node in self.stored_alone}
+        stored += [self._weight_in_blocks(name, node) for name, node in alone.items()]
+        for node in self.stored_alone:
+            _untranspose(node)
+        for node in (*self.quantized, *self.stored_alone):
             node.input[1] = f"{node.input[1]}_dequantized"
         for node in readers:
             for position, name in enumerate(node.input):
@@ -124,13 +155,24 @@ class _Inserter:
     def _integer_weight(self, name: str, node: NodeProto) -> NodeProto:
         weight = numpy_helper.to_array(self.constants[name])
         axis = 0 if node.op_type == "Conv" or _transposed(node) else weight.ndim - 1
-        integers, scale = quantize_weight(weight, axis)
+        integers, scale = quantize_weight(weight, axis, self.weights[name].weight)
         inputs = [
             self._constant(f"{name}_quantized", integers),
             self._constant(f"{name}_scale", scale),
             self._constant(f"{name}_zero", np.zeros(scale.shape, np.int8)),
         ]
         return helper.make_node("DequantizeLinear", inputs, [f"{name}_dequantized"], f"{name}_DQ", axis=axis)
+
+    def _weight_in_blocks(self, name: str, node: NodeProto) -> NodeProto:
+        weight, scale = numpy_helper.to_array(self.constants[name]), self.weights[name].weight
+        assert scale is not None  # there is no default for blocks
+        weight = weight.T if _transposed(node) else weight
+        scale = np.ascontiguousarray(scale.T)
+        block = weight.shape[0] // scale.shape[0]
+        integers = np.clip(np.rint(weight / np.repeat(scale, block, 0)), -7, 7).astype(ml_dtypes.int4)
+        inputs = [self._constant(f"{name}_quantized", integers), self._constant(f"{name}_scale", scale)]
+        made = [f"{name}_dequantized"]
+        return helper.make_node("DequantizeLinear", inputs, made, f"{name}_DQ", axis=0, block_size=block)
 
     def _rebuild(self, weights: list[NodeProto], pairs: Mapping[str, list[NodeProto]]) -> None:
         graph = self.proto.graph
@@ -152,9 +194,19 @@ class _Inserter:
         del graph.value_info[:]
 
 
-def quantize_weight(weight: NDArray[np.floating], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return a weight as integers in −127…127, and its scales along the axis of its output channels."""
-    scale = weight_scale(torch.tensor(np.moveaxis(weight, axis, 0))).numpy()
+def quantize_weight(
+    weight: NDArray[np.floating], axis: int, scale: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return a weight as integers in −127…127, and its scales along the axis of its output channels.
+
+    Args:
+        weight: with any number of axes.
+        axis: of its output channels.
+        scale: of each of them; None maps their largest values to 127.
+
+    """
+    if scale is None:
+        scale = weight_scale(torch.tensor(np.moveaxis(weight, axis, 0))).numpy()
     shape = [1] * weight.ndim
     shape[axis] = -1
     return np.clip(np.rint(weight / scale.reshape(shape)), -127, 127).astype(np.int8), scale
@@ -162,6 +214,12 @@ def quantize_weight(weight: NDArray[np.floating], axis: int) -> tuple[NDArray[np
 
 def _transposed(node: NodeProto) -> bool:
     return node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
+
+
+def _untranspose(node: NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.name == "transB":
+            attribute.i = 0
 
 
 def layers_of(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
@@ -186,7 +244,7 @@ def layers_of(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
         layer = named.get(name) or next((n for n in same if _inside(n, readers[name])), next(iter(same), None))
         if layer:
             found[name] = layer
-    return found
+    return found | recurrent.layers_of(proto, model)
 
 
 def _inside(layer: str, node: str) -> bool:

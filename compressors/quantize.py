@@ -1,42 +1,85 @@
 """Linear symmetric quantization of weights and activations, simulated so that training can adapt to it.
 
-Weights have one scale for each output channel, activations one scale for each layer's input. Rounding passes
-gradients straight through (Jacob et al., CVPR 2018). `qdq.py` writes the same scales into the ONNX file.
+In INT8 weights have one scale for each output channel, activations one scale for each layer's input. In INT4 a linear
+layer's weights have one scale for each block of those that are summed up for one output, and its input stays in
+float. Rounding passes gradients straight through (Jacob et al., CVPR 2018). `qdq.py` writes the same scales into the
+ONNX file.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import InfeasibleError
-from ..spaces.candidate import BITS, Candidate
+from ..spaces.candidate import BITS, QUANTIZATION, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
+from . import recurrent
+from .calibrate import MAX, METHODS, Histogram, threshold
 from .fold import fold_batch_norm
-from .graph import parts
+from .graph import Inputs, parts, run
+from .precisions import block_of
+from .steps import LearnedStep, round_learned
 from .technique import Supplies, Technique
 
 FLOAT = 32
 """Bits of a layer that stays in floating point."""
 
+WEIGHTS_ALONE = 4
+"""Bits of a layer whose input stays in floating point."""
+
+BLOCKS = (128, 16)
+"""The most and the fewest weights that share a scale in INT4; runtimes' kernels take powers of 2 in between."""
+
+LEAST = 1e-8
+"""The least magnitude that a range ends at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """How a layer's numbers are rounded; what its exported file holds.
+
+    Attributes:
+        input: the step of its input; None for an input in float.
+        weight: the steps of its weight, of shape (out,), or (out, blocks) in INT4; None maps the largest value of each
+            output channel to 127.
+        bits: of its weight.
+
+    """
+
+    input: float | None
+    weight: NDArray[np.float32] | None = None
+    bits: int = 8
+
 
 class Quantize(Technique):
-    """Gives each layer its bits, for weights and activations alike."""
+    """Gives each layer its bits: 8 for weights and activations alike, 4 for the weights of a linear layer alone."""
 
     axis = BITS
 
     def choices(self, network: Network, capabilities: Capabilities) -> tuple[Choice, ...]:
         """Offer each layer the bit-widths that the runtime has kernels for."""
-        if len(capabilities.bits) < 2:
-            return ()
+        levels = {"conv": capabilities.bits, "linear": (*capabilities.bits, *capabilities.weight_bits)}
+        levels["recurrent"] = tuple(bits for bits in capabilities.bits if bits in recurrent.BITS)
         return tuple(
-            Choice(axis=self.axis, target=layer.name, levels=capabilities.bits, neutral=FLOAT)
+            Choice(axis=self.axis, target=layer.name, levels=levels[layer.kind], neutral=FLOAT)
             for layer in network.layers
+            if len(levels[layer.kind]) > 1
+        )
+
+    def settings(self) -> tuple[Choice, ...]:
+        """Offer the ways to find ranges (see `calibrate.METHODS`), and whether training moves them."""
+        return (
+            Choice(axis=QUANTIZATION, target="calibration", levels=tuple(METHODS), needs=self.axis),
+            Choice(axis=QUANTIZATION, target="scales", levels=("fixed", "learned"), needs=self.axis),
         )
 
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
@@ -45,67 +88,138 @@ class Quantize(Technique):
         if not chosen:
             return model
         modules = dict(model.named_modules())
+        method = calibration_of(candidate)
         for name, bits in chosen.items():
             if name not in modules:
                 raise InfeasibleError(f"the network has no layer {name!r} to quantize", rung="build")
             if bits != FLOAT:
                 for part, layer in parts(model, name):
-                    _replace(model, part, Quantized(layer, int(bits)))
+                    _replace(model, part, _quantized(layer, int(bits), method))
         _calibrate(model, supplies)
+        if candidate[QUANTIZATION].get("scales") == "learned":
+            _share_ranges(model, supplies.examples)
+            for module in model.modules():
+                if isinstance(module, Quantized):
+                    module.learn_scales()
         return model
 
 
-class WeightQuantizer(nn.Module):
-    """Rounds a weight of shape (out, …) to ``bits``; the scales follow the weight as it trains."""
+def calibration_of(candidate: Candidate) -> str:
+    """Return the candidate's way to find ranges, one of `calibrate.METHODS`."""
+    return str(candidate[QUANTIZATION].get("calibration", MAX))
 
-    def __init__(self, bits: int) -> None:
+
+class WeightQuantizer(nn.Module):
+    """Rounds a weight of shape (out, …) to ``bits``; the scales follow the weight as it trains, until they are learned.
+
+    Args:
+        bits: of a weight.
+        block: how many weights of an output channel share a scale; None where all do.
+    """
+
+    def __init__(self, bits: int, block: int | None = None) -> None:
         super().__init__()
-        self.top = 2 ** (bits - 1) - 1
+        self.top: int = 2 ** (bits - 1) - 1
+        self.block = block
+        self.learned: LearnedStep | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight on its grid; gradients pass straight through."""
-        scale = weight_scale(weight, self.top)
+        rows = self._rows(weight)
+        if self.learned is not None:
+            return round_learned(rows, self.learned().unsqueeze(1), self.top, rows.shape[1]).reshape(weight.shape)
+        scale = weight_scale(rows, self.top)
         zero = torch.zeros_like(scale, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -self.top, self.top)
+        rounded = torch.fake_quantize_per_channel_affine(rows, scale, zero, 0, -self.top, self.top)
+        return rounded.reshape(weight.shape)
+
+    def learn(self, weight: Tensor) -> None:
+        """Train the scales from now on, beginning with those of a weight."""
+        self.learned = LearnedStep(weight_scale(self._rows(weight), self.top))
+
+    def scale(self, weight: Tensor) -> Tensor:
+        """Return the steps of a weight, of shape (out,) or (out, blocks)."""
+        steps = weight_scale(self._rows(weight), self.top) if self.learned is None else self.learned().detach()
+        return steps if self.block is None else steps.reshape(len(weight), -1)
+
+    def _rows(self, weight: Tensor) -> Tensor:
+        """Return a weight with one row for each scale."""
+        return weight.flatten(1) if self.block is None else weight.reshape(-1, self.block)
 
 
 def weight_scale(weight: Tensor, top: int = 127) -> Tensor:
     """Return one scale for each output channel of a weight of shape (out, …), so that its largest value maps to top."""
-    return weight.detach().abs().amax(tuple(range(1, weight.dim()))).clamp_min(1e-8) / top
+    return weight.detach().abs().amax(tuple(range(1, weight.dim()))).clamp_min(LEAST) / top
 
 
 class ActivationQuantizer(nn.Module):
-    """Rounds a layer's input to ``bits`` over the range that calibration saw; scale per tensor, zero point 0."""
+    """Rounds a layer's input to ``bits`` over the range that calibration found; scale per tensor, zero point 0.
+
+    Args:
+        bits: of the input.
+        method: finds the range; one of `calibrate.METHODS`.
+    """
 
     largest: Tensor
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, method: str = MAX) -> None:
         super().__init__()
-        self.top = 2 ** (bits - 1) - 1
+        self.top: int = 2 ** (bits - 1) - 1
         self.calibrating = True
+        self.method = method
+        self.seen: Histogram | None = None if method == MAX else Histogram()
         self.register_buffer("largest", torch.zeros(()))
+        self.learned: LearnedStep | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the input on its grid, or, while calibrating, as it is."""
         if self.calibrating:
-            self.largest.copy_(torch.maximum(self.largest, x.detach().abs().max()))
+            if self.seen is None:
+                self.largest.copy_(torch.maximum(self.largest, x.detach().abs().max()))
+            else:
+                self.seen.add(x.detach().cpu().numpy())
             return x
+        if self.learned is not None:
+            return round_learned(x, self.learned(), self.top, x[0].numel())
         return torch.fake_quantize_per_tensor_affine(x, self.scale, 0, -self.top, self.top)
+
+    def calibrated(self) -> None:
+        """Round from now on, over the range of what came."""
+        if self.seen is not None:
+            self.largest.fill_(threshold(self.seen, self.method, self.top))
+        self.calibrating, self.seen = False, None
+
+    def learn(self) -> None:
+        """Train the scale from now on."""
+        self.learned = LearnedStep(torch.tensor(self.scale))
 
     @property
     def scale(self) -> float:
         """The step between two levels."""
-        return max(self.largest.item(), 1e-8) / float(self.top)
+        if self.learned is not None:
+            return float(self.learned().item())
+        return max(float(self.largest.item()), LEAST) / self.top
 
 
 class Quantized(nn.Module):
-    """A layer whose input and weight are rounded before it computes."""
+    """A layer whose weight, and in INT8 its input, are rounded before it computes.
 
-    def __init__(self, layer: nn.Module, bits: int) -> None:
+    Args:
+        layer: a convolution or a linear layer.
+        bits: 8, or 4 for the weights of a linear layer in blocks.
+        method: finds the range of its input; one of `calibrate.METHODS`.
+
+    Raises:
+        InfeasibleError: 4 bits for what is no linear layer, or for one that no block of weights divides.
+    """
+
+    def __init__(self, layer: nn.Module, bits: int, method: str = MAX) -> None:
         super().__init__()
         self.layer = layer
-        self.round_input = ActivationQuantizer(bits)
-        self.round_weight = WeightQuantizer(bits)
+        self.bits = bits
+        alone = bits == WEIGHTS_ALONE
+        self.round_input = None if alone else ActivationQuantizer(bits, method)
+        self.round_weight = WeightQuantizer(bits, _block(layer) if alone else None)
         self.register_forward_pre_hook(_as_they_are)  # else PyTorch's encoder layers compute without their modules
 
     @property
@@ -118,11 +232,43 @@ class Quantized(nn.Module):
         """The layer's bias."""
         return self.layer.bias  # type: ignore[return-value]
 
+    @property
+    def scales(self) -> Scales:
+        """How it rounds."""
+        steps = self.round_weight.scale(self.weight).detach().cpu().numpy()
+        return Scales(None if self.round_input is None else self.round_input.scale, steps, self.bits)
+
+    def learn_scales(self) -> None:
+        """Train the scales from now on, beginning with those of calibration."""
+        self.round_weight.learn(self.weight)
+        if self.round_input is not None and self.round_input.learned is None:
+            self.round_input.learn()
+
     def forward(self, x: Tensor) -> Tensor:
         """Compute as the layer does, on rounded numbers."""
         weight = self.round_weight(self.layer.weight)
-        output: Tensor = functional_call(self.layer, {"weight": weight}, (self.round_input(x),))
+        x = x if self.round_input is None else self.round_input(x)
+        output: Tensor = functional_call(self.layer, {"weight": weight}, (x,))
         return output
+
+
+def _quantized(layer: nn.Module, bits: int, method: str) -> nn.Module:
+    if isinstance(layer, recurrent.RECURRENT):
+        return recurrent.QuantizedRecurrent(layer, bits)
+    return Quantized(layer, bits, method)
+
+
+def _block(layer: nn.Module) -> int:
+    """Return how many weights of a layer share a scale in INT4."""
+    if not isinstance(layer, nn.Linear):
+        raise InfeasibleError(f"4 bits are for linear layers; a {type(layer).__name__} takes 8", rung="build")
+    most, least = BLOCKS
+    block = block_of(layer.in_features, most, least)
+    if not block:
+        raise InfeasibleError(
+            f"4 bits need a multiple of {least} inputs; the linear layer has {layer.in_features}", rung="build"
+        )
+    return block
 
 
 def _as_they_are(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -141,15 +287,37 @@ def _calibrate(model: nn.Module, supplies: Supplies) -> None:
         for inputs in supplies.calibration:
             model(*inputs)
     for quantizer in quantizers:
-        quantizer.calibrating = False
+        quantizer.calibrated()
 
 
-def strip(model: nn.Module) -> tuple[nn.Module, dict[str, float]]:
-    """Return a float copy without quantizers, and the input scale of each layer that had one."""
+def _share_ranges(model: nn.Module, examples: Inputs) -> None:
+    """Give layers that read the same tensor one quantizer: in the exported file the tensor is rounded once."""
+    layers = [m for m in model.modules() if isinstance(m, Quantized) and m.round_input is not None]
+    read: dict[int, tuple[Tensor, Quantized]] = {}  # keeps the tensors, so that no identity is used twice
+
+    def enter(module: Quantized, inputs: Inputs) -> None:
+        _, first = read.setdefault(id(inputs[0]), (inputs[0], module))
+        ours, theirs = module.round_input, first.round_input
+        if ours is theirs or ours is None or theirs is None:
+            return
+        theirs.largest.copy_(torch.maximum(theirs.largest, ours.largest))
+        for layer in layers:
+            layer.round_input = theirs if layer.round_input is ours else layer.round_input
+
+    hooks = [layer.register_forward_pre_hook(enter) for layer in layers]
+    run(model, examples)
+    for hook in hooks:
+        hook.remove()
+
+
+def strip(model: nn.Module) -> tuple[nn.Module, dict[str, Scales]]:
+    """Return a float copy without quantizers, and the scales of each layer that had some."""
     model = copy.deepcopy(model)
-    scales: dict[str, float] = {}
+    scales: dict[str, Scales] = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, Quantized):
-            scales[name] = module.round_input.scale
+            scales[name] = module.scales
+            _replace(model, name, module.layer)
+        elif isinstance(module, recurrent.QuantizedRecurrent):
             _replace(model, name, module.layer)
     return model, scales

@@ -40,15 +40,16 @@ class Specimen:
 def specimen() -> Specimen:
     """Return the network; the same in every process."""
     from ..compressors.qdq import insert
+    from ..compressors.quantize import Scales
 
     module = network()
     inputs = torch.randn(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    scales: dict[str, float] = {}
+    scales: dict[str, Scales] = {}
     x = inputs
     with torch.no_grad():
         for name, layer in module.named_children():
             if name in QUANTIZED:
-                scales[name] = float(x.abs().max()) / 127
+                scales[name] = Scales(input=float(x.abs().max()) / 127)
             x = layer(x)
     graph = _onnx(module)
     return Specimen(

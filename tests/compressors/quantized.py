@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from autocompress.compressors import qdq
 from autocompress.compressors.export import to_onnx
-from autocompress.compressors.quantize import Quantize, strip
+from autocompress.compressors.quantize import Quantize, calibration_of, strip
 from autocompress.compressors.technique import Supplies
 from autocompress.spaces.candidate import Candidate
 
@@ -184,6 +185,13 @@ class Case:
 @cache
 def case(name: str, leave: int | None = None, seed: int = 0) -> Case:
     """Return a network with all layers in INT8 but the one at a position."""
+    model = network(name, seed)
+    names = [n for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    return quantized(model, {*names} if leave is None else {*names} - {names[leave % len(names)]})
+
+
+def network(name: str, seed: int = 0) -> nn.Module:
+    """Return a network with random weights."""
     torch.manual_seed(seed)
     model = NETWORKS[name]()
     for module in model.modules():
@@ -191,21 +199,59 @@ def case(name: str, leave: int | None = None, seed: int = 0) -> Case:
             nn.init.kaiming_normal_(module.weight)
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_var, 1.0, 4.0)
-    names = [n for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    return quantized(model, {*names} if leave is None else {*names} - {names[leave % len(names)]})
+    return model
 
 
 def quantized(model: nn.Module, layers: set[str]) -> Case:
     """Return a network for images of 8 × 8 with some layers in INT8."""
+    return rounded(model, dict.fromkeys(sorted(layers), 8))
+
+
+def rounded(
+    model: nn.Module, bits: Mapping[str, int], train: Callable[[nn.Module, Tensor], None] | None = None, **chosen: str
+) -> Case:
+    """Return a network for images of 8 × 8 with some layers in so many bits, by the settings given.
+
+    Args:
+        model: the network.
+        bits: of its layers.
+        train: changes the quantized network, given images, before it is exported.
+        chosen: settings of quantization.
+
+    """
     images = torch.randn(32, 3, 8, 8)
     names = {n for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     supplies = Supplies(examples=(images[:1],), calibration=[(images[:16],), (images[16:],)])
-    rounded = Quantize().apply(model.eval(), Candidate({"bits": dict.fromkeys(sorted(layers), 8)}), supplies)
-    plain, scales = strip(rounded)
+    candidate = Candidate({"bits": bits, "quantization": chosen})
+    simulated = Quantize().apply(model.eval(), candidate, supplies)
+    if train is not None:
+        train(simulated, images)
+    plain, scales = strip(simulated)
     float_file = to_onnx(plain, supplies.examples)
-    file = qdq.insert(float_file, plain, scales, supplies.calibration)
-    left = frozenset(names - layers)
-    return Case(model=rounded, float_file=float_file, file=file, images=images, float_layers=left)
+    file = qdq.insert(float_file, plain, scales, supplies.calibration, method=calibration_of(candidate))
+    left = frozenset(names - bits.keys())
+    return Case(model=simulated, float_file=float_file, file=file, images=images, float_layers=left)
+
+
+def mixed_bits(model: nn.Module, chosen: Sequence[int]) -> dict[str, int]:
+    """Return the bits of a network's layers: those chosen in turn, 8 where 4 cannot be, none where 32 are."""
+    layers = {n: module for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    found = {}
+    for (name, layer), bits in zip(layers.items(), itertools.cycle(chosen), strict=False):
+        four = isinstance(layer, nn.Linear) and layer.in_features % 16 == 0
+        found[name] = 8 if bits == 4 and not four else bits
+    return {name: bits for name, bits in found.items() if bits < 32}
+
+
+def a_few_steps(model: nn.Module, images: Tensor) -> None:
+    """Train a network a little, so that weights and scales are not what calibration made."""
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        optimizer.step()
+    model.eval()
 
 
 def served(file: bytes, images: Tensor, *, fused: bool = True) -> np.ndarray:

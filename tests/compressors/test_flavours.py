@@ -10,7 +10,22 @@ from onnx import TensorProto
 from autocompress.compressors.flavours import integer_outputs, unsigned_activations
 from autocompress.evaluators import runtimes
 
-from .quantized import FLAVOUR, NETWORKS, SHARED, Case, case, constants, served, share
+from .quantized import (
+    CHAIN,
+    FLAVOUR,
+    MERGED,
+    NETWORKS,
+    SHARED,
+    Case,
+    case,
+    constants,
+    in_torch,
+    mixed_bits,
+    network,
+    rounded,
+    served,
+    share,
+)
 
 
 @pytest.mark.parametrize("leave", [None, 0, 1])
@@ -103,6 +118,32 @@ def test_file_in_integers_alone_stays() -> None:
     """Where no layer in float reads what a convolution makes, nothing changes."""
     _, unsigned, file = mixed("chain", None)
     assert file == unsigned
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["chain", "mlp", "tokens", "residual"])
+def test_weights_in_four_bits_run_beside_integers(name: str, runtime: str) -> None:
+    """A runtime executes linear layers in INT4 and all others in INT8, and computes what PyTorch does.
+
+    OpenVINO may compute a layer with an odd number of outputs in float, from the same weights.
+    """
+    server = runtimes.load(runtime)
+    bits = mixed_bits(network(name), [4] * 5)
+    it = rounded(network(name), bits)
+    images = it.images.numpy()
+    source = runtimes.Source(
+        onnx=it.canonical, module=it.model, quantized=frozenset(), examples=[images], calibration=[[images]]
+    )
+    file = server.convert(source)
+    with server.build(file, threads=1) as engine:
+        (outputs,) = engine.infer([images])
+    assert share(outputs, in_torch(it)) < (MERGED if name == "residual" else 2 * CHAIN)
+    kernels = [kernel for kernel in server.kernels(file, [images]) if kernel.macs]
+    fours = [layer for layer, b in bits.items() if b == 4]
+    odd = [layer for layer in fours if len(network(name).get_submodule(layer).weight) % 2]
+    executed = sum(kernel.bits == 4 for kernel in kernels)
+    assert len(fours) - (len(odd) if runtime == "openvino" else 0) <= executed <= len(fours)
+    assert sum(kernel.bits == 8 for kernel in kernels) == sum(b == 8 for b in bits.values())
 
 
 def test_without_calibration_unknown_ranges_stay_in_float() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autocompress.compressors import qdq
+from autocompress.compressors.calibrate import METHODS
 from autocompress.compressors.flavours import unsigned_activations
 from autocompress.compressors.quantize import strip
 
@@ -24,10 +26,14 @@ from .quantized import (
     SHARED,
     TIGHT,
     Stream,
+    a_few_steps,
     case,
     constants,
     in_torch,
+    mixed_bits,
+    network,
     quantized,
+    rounded,
     served,
     share,
 )
@@ -41,6 +47,78 @@ def test_file_computes_what_pytorch_simulates(name: str) -> None:
     expected = in_torch(it)
     assert share(served(it.canonical, it.images, fused=name not in SHARED), expected) < tolerance
     assert share(served(it.float_file.SerializeToString(), it.images), expected) > 0
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.sampled_from(sorted(TIGHT)),
+    st.sampled_from(sorted(METHODS)),
+    st.booleans(),
+    st.lists(st.sampled_from([4, 8, 32]), min_size=5, max_size=5),
+    st.integers(0, 9),
+)
+def test_rounding_in_pytorch_is_the_files(name: str, method: str, learned: bool, chosen: list[int], seed: int) -> None:
+    """However ranges are found, trained or not, both round alike: only what lies halfway between levels may differ."""
+    bits = mixed_bits(network(name, seed), chosen)
+    if not bits:
+        return
+    scales = "learned" if learned else "fixed"
+    it = rounded(network(name, seed), bits, a_few_steps if learned else None, calibration=method, scales=scales)
+    onnx.checker.check_model(it.file, full_check=True)
+    expected = in_torch(it)
+    differences = np.abs(served(it.canonical, it.images, fused=False) - expected).max(1)
+    reach = float((expected.max(0) - expected.min(0)).max())
+    assert np.median(differences) < 1e-5 * reach
+    assert differences.max() < MERGED * reach
+
+
+@pytest.mark.parametrize("name", ["chain", "mlp", "tokens", "residual", "concat"])
+def test_weights_in_four_bits_are_stored_in_blocks(name: str) -> None:
+    """They lie as (inputs, outputs) in INT4 with a scale for each block of inputs, and read what is not rounded."""
+    model = network(name)
+    bits = {n: b for n, b in mixed_bits(model, [4] * 5).items() if b == 4}
+    it = rounded(model, bits)
+    stored, layers = constants(it.file), dict(strip(it.model)[0].named_modules())
+    assert [opset.version for opset in it.file.opset_import] == [21]
+    restored = [node for node in it.file.graph.node if node.op_type == "DequantizeLinear"]
+    assert len(restored) == len(bits)
+    for node in restored:
+        integers, scale = stored[node.input[0]], stored[node.input[1]]
+        given = {a.name: a.i for a in node.attribute}
+        assert integers.dtype == ml_dtypes.int4
+        assert given["axis"] == 0
+        assert scale.shape == (integers.shape[0] // given["block_size"], integers.shape[1])
+        weight = integers.astype(np.float32) * np.repeat(scale, given["block_size"], 0)
+        near = [n for n in bits if layers[n].weight.shape == weight.T.shape]
+        assert any(np.abs(layers[n].weight.detach().numpy().T - weight).max() <= 0.51 * scale.max() for n in near)
+    assert not [node for node in it.file.graph.node if node.op_type == "QuantizeLinear"]
+
+
+def test_learned_scales_are_those_in_the_file() -> None:
+    """What training made of the scales is what runs, not what the weights' largest values would give."""
+    it = rounded(network("mlp"), {"1": 8, "3": 8}, a_few_steps, scales="learned")
+    _, scales = strip(it.model)
+    stored = [value for value in constants(it.file).values() if value.dtype == np.float32]
+    for scale in scales.values():
+        assert scale.weight is not None
+        assert any(np.array_equal(scale.weight, value) for value in stored)
+        assert any(value.ndim == 0 and value == np.float32(scale.input) for value in stored)
+
+
+def test_ranges_between_layers_are_found_by_the_method_chosen() -> None:
+    """An addition's operand is clipped as layers' inputs are."""
+    bits = dict.fromkeys(("stem", "a", "b", "head"), 8)
+    files = [rounded(network("residual"), bits, calibration=method).file for method in ("max", "percentile_99.9")]
+    steps = [
+        {n.input[0]: float(constants(file)[n.input[1]]) for n in file.graph.node if n.op_type == "QuantizeLinear"}
+        for file in files
+    ]
+    assert steps[0].keys() == steps[1].keys()
+    assert all(steps[1][name] <= steps[0][name] for name in steps[0])
+    merged = {name for n in files[0].graph.node if n.op_type == "Add" for name in n.input}
+    between = [name for name in steps[0] if f"{name}_dequantized" in merged]
+    assert len(between) == 2
+    assert all(steps[1][name] < steps[0][name] for name in between)
 
 
 @settings(deadline=None, max_examples=20)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterable, Mapping
 
 import cloudpickle
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from autocompress.compressors.calibrate import METHODS, Histogram, threshold
 from autocompress.compressors.quantize import (
     ActivationQuantizer,
     Quantize,
     Quantized,
+    Scales,
     WeightQuantizer,
     strip,
     weight_scale,
@@ -34,9 +38,15 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
 
 
-def quantized() -> nn.Module:
-    """Return the network with both layers in INT8."""
-    return Quantize().apply(network(), Candidate({"bits": BOTH}), SUPPLIES)
+def quantized(**chosen: str) -> nn.Module:
+    """Return the network with both layers in INT8, by the settings given."""
+    torch.manual_seed(0)
+    return Quantize().apply(network(), Candidate({"bits": BOTH, "quantization": chosen}), SUPPLIES)
+
+
+def plain(scales: Mapping[str, Scales]) -> dict[str, tuple[float | None, object, int]]:
+    """Return scales as values that can be compared."""
+    return {n: (s.input, None if s.weight is None else s.weight.tolist(), s.bits) for n, s in scales.items()}
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -87,9 +97,9 @@ def test_calibration_sees_the_largest_magnitude_of_all_batches() -> None:
     """The scale of a layer's input maps the largest number seen to 127; after calibration it stays."""
     model = quantized()
     _, scales = strip(model)
-    assert scales["0"] == pytest.approx(float(IMAGES.abs().max()) / 127)
+    assert scales["0"].input == pytest.approx(float(IMAGES.abs().max()) / 127)
     model(100 * IMAGES)
-    assert strip(model)[1] == scales
+    assert plain(strip(model)[1]) == plain(scales)
 
 
 def test_training_moves_the_weights_under_the_quantizers() -> None:
@@ -104,29 +114,29 @@ def test_strip_restores_float_layers_under_their_names() -> None:
     folded = Quantize().apply(network(), Candidate({"bits": {}}), SUPPLIES)
     torch.manual_seed(0)
     model = Quantize().apply(network(), Candidate({"bits": BOTH}), SUPPLIES)
-    plain, scales = strip(model)
+    stripped, scales = strip(model)
     assert scales.keys() == BOTH.keys()
-    assert plain.state_dict().keys() == folded.state_dict().keys()
-    assert not any(isinstance(module, (Quantized, nn.BatchNorm2d)) for module in plain.modules())
+    assert stripped.state_dict().keys() == folded.state_dict().keys()
+    assert not any(isinstance(module, (Quantized, nn.BatchNorm2d)) for module in stripped.modules())
     assert sum(isinstance(module, Quantized) for module in model.modules()) == 2
 
 
 def test_strip_of_a_float_network_finds_no_scales() -> None:
     """A network that was never quantized comes back as it is."""
     model = network()
-    plain, scales = strip(model)
+    stripped, scales = strip(model)
     assert scales == {}
-    torch.testing.assert_close(plain(IMAGES), model(IMAGES), rtol=0, atol=0)
+    torch.testing.assert_close(stripped(IMAGES), model(IMAGES), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_output_stays_near_that_of_the_float_network(bits: int) -> None:
+@pytest.mark.parametrize(("bits", "layers"), [(4, {"4"}), (8, BOTH)])
+def test_output_stays_near_that_of_the_float_network(bits: int, layers: Iterable[str]) -> None:
     """More bits leave a smaller error, and eight bits a small one."""
     model = network()
     with torch.no_grad():
         expected = model(IMAGES)
         error = (
-            (Quantize().apply(model, Candidate({"bits": dict.fromkeys(BOTH, bits)}), SUPPLIES)(IMAGES) - expected)
+            (Quantize().apply(model, Candidate({"bits": dict.fromkeys(layers, bits)}), SUPPLIES)(IMAGES) - expected)
             .abs()
             .max()
         )
@@ -177,7 +187,7 @@ def test_quantized_network_can_be_copied(again: object) -> None:
     model = quantized()
     other = again(model)
     torch.testing.assert_close(other(IMAGES), model(IMAGES), rtol=0, atol=0)
-    assert strip(other)[1] == strip(model)[1]
+    assert plain(strip(other)[1]) == plain(strip(model)[1])
     for parameter in other.parameters():
         parameter.data.zero_()
     assert model(IMAGES).abs().max() > 0
@@ -198,6 +208,132 @@ def test_a_choice_for_each_layer() -> None:
     assert Quantize().choices(found, Capabilities(runtime="fake", bits=(32,))) == ()
 
 
+@pytest.mark.parametrize("bits", [(32, 8), (32,)])
+def test_linear_layers_may_have_weights_alone_in_four_bits(bits: tuple[int, ...]) -> None:
+    """Where a runtime has kernels for that, it is the strongest level of linear layers, and of no others."""
+    layers = tuple(Layer(name=kind, kind=kind, params=1, macs=1) for kind in ("conv", "linear"))
+    able = Capabilities(runtime="fake", bits=bits, weight_bits=(4,))
+    offers = Quantize().choices(Network(layers=layers, groups=()), able)
+    found = {choice.target: choice.levels for choice in offers}
+    assert found == ({"conv": bits} if len(bits) > 1 else {}) | {"linear": (*bits, 4)}
+
+
+def test_settings_begin_with_what_changes_nothing() -> None:
+    """By default ranges are those of the largest numbers, and fixed; a candidate in float has no such settings."""
+    settings = Quantize().settings()
+    assert [(choice.axis, choice.target, choice.levels[0]) for choice in settings] == [
+        ("quantization", "calibration", "max"),
+        ("quantization", "scales", "fixed"),
+    ]
+    assert {choice.needs for choice in settings} == {"bits"}
+    stated = quantized(calibration="max", scales="fixed")
+    assert torch.equal(stated(IMAGES), quantized()(IMAGES))
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_ranges_of_inputs_are_found_by_the_method_chosen(method: str) -> None:
+    """The scale of a layer's input is the threshold of all that came, over 127."""
+    seen = Histogram()
+    for batch in SUPPLIES.calibration:
+        seen.add(batch[0].numpy())
+    _, scales = strip(quantized(calibration=method))
+    assert scales["0"].input == pytest.approx(threshold(seen, method) / 127, rel=1e-6)
+
+
+@pytest.mark.parametrize(("inputs", "block"), [(384, 128), (192, 64), (96, 32), (48, 16)])
+def test_weights_in_four_bits_have_a_scale_for_each_block(inputs: int, block: int) -> None:
+    """A block takes at most 15 values, whole multiples of its step, and its input stays in float."""
+    layer = nn.Linear(inputs, 6)
+    it = Quantized(layer, 4)
+    scale = it.scales.weight
+    assert it.scales.input is None
+    assert scale is not None
+    assert scale.shape == (6, inputs // block)
+    levels = it.round_weight(layer.weight).reshape(6, -1, block) / torch.tensor(scale)[..., None]
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
+    assert torch.equal(levels.abs().amax(2).round(), torch.full((6, inputs // block), 7.0))
+    x = torch.randn(3, inputs)
+    torch.testing.assert_close(it(x), x @ it.round_weight(layer.weight).T + layer.bias)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [(nn.Conv2d(16, 16, 1), "4 bits are for linear layers"), (nn.Linear(24, 8), "multiple of 16 inputs")],
+)
+def test_other_layers_in_four_bits_are_infeasible(layer: nn.Module, reason: str) -> None:
+    """A layer that no kernel takes ends at the rung of building."""
+    with pytest.raises(InfeasibleError, match=reason) as caught:
+        Quantized(layer, 4)
+    assert caught.value.rung == "build"
+
+
+@pytest.mark.parametrize("again", [copied, pickled, cloudpickled])
+def test_network_with_learned_scales_can_be_copied(again: object) -> None:
+    """A copy has scales of its own."""
+    assert callable(again)
+    model = quantized(scales="learned")
+    before = plain(strip(model)[1])
+    other = again(model)
+    assert plain(strip(other)[1]) == before
+    for parameter in other.parameters():
+        parameter.data.mul_(2)
+    assert plain(strip(other)[1]) != before
+    assert plain(strip(model)[1]) == before
+
+
+def trained(**chosen: str) -> nn.Module:
+    """Return the network after a few steps of training."""
+    model = quantized(**chosen).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (model(IMAGES) - 1).square().mean().backward()
+        optimizer.step()
+    return model.eval()
+
+
+def test_learned_scales_move_and_fixed_ones_follow_the_weights() -> None:
+    """Training moves the scales of inputs and weights where they are learned, deterministically."""
+    start, fixed, learned = (strip(m)[1]["0"] for m in (quantized(), trained(), trained(scales="learned")))
+    assert start.weight is not None
+    assert learned.weight is not None
+    assert fixed.input == start.input
+    assert learned.input != start.input
+    assert (learned.weight != start.weight).all()
+    assert plain(strip(trained(scales="learned"))[1]) == plain(strip(trained(scales="learned"))[1])
+
+
+def test_learned_scales_begin_as_the_fixed_ones() -> None:
+    """Before any training both compute the same, but for the rounding of a quotient."""
+    fixed, learned = quantized(), quantized(scales="learned")
+    torch.testing.assert_close(learned(IMAGES), fixed(IMAGES), rtol=0, atol=0.02)
+    for ours, theirs in zip(strip(learned)[1].values(), strip(fixed)[1].values(), strict=True):
+        assert ours.input == pytest.approx(theirs.input)
+        assert np.array_equal(ours.weight, theirs.weight)  # type: ignore[arg-type]  # both have one
+
+
+def test_layers_that_read_one_tensor_learn_one_scale() -> None:
+    """In the exported file the tensor is rounded once, so that its readers cannot differ."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right, self.after = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.after(self.left(x) * self.right(x))
+            return y
+
+    x = torch.randn(16, 4)
+    supplies = Supplies(examples=(x[:1],), calibration=[(x,)])
+    bits = dict.fromkeys(("left", "right", "after"), 8)
+    model = Quantize().apply(Two(), Candidate({"bits": bits, "quantization": {"scales": "learned"}}), supplies)
+    ranges = [model.get_submodule(name).round_input for name in bits]
+    assert ranges[0] is ranges[1]
+    assert ranges[0] is not ranges[2]
+    assert sum("round_input" in name for name, _ in model.named_parameters()) == 2
+
+
 def test_layer_that_runs_twice_has_one_range() -> None:
     """A layer used in two places is quantized in both, over the range of both."""
 
@@ -215,7 +351,7 @@ def test_layer_that_runs_twice_has_one_range() -> None:
     assert inner > float(x.abs().max())
     supplies = Supplies(examples=(x[:1],), calibration=[(x,)])
     _, scales = strip(Quantize().apply(model, Candidate({"bits": {"layer": 8}}), supplies))
-    assert scales["layer"] == pytest.approx(inner / 127, rel=0.02)
+    assert scales["layer"].input == pytest.approx(inner / 127, rel=0.02)
 
 
 def test_layers_inside_of_pytorchs_encoder_layers_are_quantized() -> None:
@@ -228,4 +364,4 @@ def test_layers_inside_of_pytorchs_encoder_layers_are_quantized() -> None:
         difference = (rounded(tokens) - layer(tokens)).abs().max()
     assert 0 < difference < 0.1
     _, scales = strip(rounded)
-    assert all(1e-3 < scale < 0.1 for scale in scales.values())
+    assert all(scale.input is not None and 1e-3 < scale.input < 0.1 for scale in scales.values())
