@@ -25,6 +25,7 @@ class Supplies:
         calibration: inputs of a few batches of real data.
         batches: a few whole batches of training data, for gradients.
         loss: ``loss(model, batch)``, for the same.
+        onnx: whether the network must have an ONNX file.
 
     """
 
@@ -32,6 +33,7 @@ class Supplies:
     calibration: Sequence[tuple[Tensor, ...]]
     batches: Sequence[Batch] = ()
     loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy
+    onnx: bool = True
 
 
 class Technique(Protocol):
