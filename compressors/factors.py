@@ -121,7 +121,7 @@ def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Module:
 
 
 def _filled(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    layer.weight = nn.Parameter(weight.contiguous())
+    layer.weight = nn.Parameter(weight.clone(memory_format=torch.contiguous_format))
     if bias is not None:
         layer.bias = nn.Parameter(bias.detach().clone())
     return layer

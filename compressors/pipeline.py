@@ -24,11 +24,12 @@ from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm
 from .graph import count
 from .quantize import Quantize, Quantized, strip
+from .sparsify import Sparsify
 from .technique import Supplies, Technique
 
 PRUNE = prune.Prune()
 
-SHAPES: tuple[Technique, ...] = (PRUNE, Factorize())
+SHAPES: tuple[Technique, ...] = (PRUNE, Factorize(), Sparsify())
 """Techniques that change shapes, in order; what they leave is trained with its batch norms in place."""
 
 NUMBERS: tuple[Technique, ...] = (Quantize(),)

@@ -17,6 +17,8 @@ class Capabilities:
             of 128 or less).
         palettes: whether palettes of weights are offered. They change what is stored, not what is run, so they are only
             where stored bytes count.
+        sparsity: the zeros among weights that it gains from, mild to strong: the pattern ``"2:4"``, or shares of a
+            layer's weights, wherever they lie.
         channel_multiple: pruned layers keep a multiple of this many channels.
         reads: endings of the model files that it serves as they are, its own first.
         opset: the newest ONNX operator set that it is known to read; None where it reads no ONNX.
@@ -31,6 +33,7 @@ class Capabilities:
     bits: tuple[int, ...] = (32, 8)
     weight_bits: tuple[int, ...] = ()
     palettes: bool = False
+    sparsity: tuple[str | float, ...] = ()
     channel_multiple: int = 8
     reads: tuple[str, ...] = (".onnx",)
     opset: int | None = 17

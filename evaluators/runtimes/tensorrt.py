@@ -28,7 +28,13 @@ class TensorRt:
         self.name = f"tensorrt:{variant}" if variant else "tensorrt"
         self.precision = precision
         self.capabilities = Capabilities(
-            runtime=self.name, reads=(".onnx", ".plan"), opset=22, threads=False, isolated=True, device="gpu"
+            runtime=self.name,
+            sparsity=("2:4",),
+            reads=(".onnx", ".plan"),
+            opset=22,
+            threads=False,
+            isolated=True,
+            device="gpu",
         )
 
     def convert(self, source: Source) -> bytes:
