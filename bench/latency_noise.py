@@ -230,7 +230,8 @@ def again(folder: Path) -> None:
     calibration = json.loads((folder / "calibration.json").read_text())
     profile = Profile.from_dict(json.loads((folder / "profile.json").read_text())["profile"])
     runtime = runtimes.load(study["runtime"])
-    store = Store(folder, None, study["study"], space_of(profile.network, runtime.capabilities), 1.0)
+    space = profile.space(space_of(profile.network, runtime.capabilities))
+    store = Store(folder, None, study["study"], space, 1.0)
     models = [m for m in store.models() if (folder / m.path / m.measurement.file).exists()]
     with np.load(folder / "baseline" / "predictions.npz") as arrays:
         inputs = [arrays[name][:1] for name in arrays.files if name.startswith("input")]

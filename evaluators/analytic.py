@@ -127,7 +127,11 @@ class AnalyticEvaluator:
             "baseline_ms": BASELINE_MS,
             "baseline_low_ms": BASELINE_MS,
             "baseline_high_ms": BASELINE_MS,
-            "costs": {"layer_ms": self.layer_ms, "other_ms": OTHER_MS, "integer_factor": INTEGER_FACTOR},
+            "costs": {
+                "layer_ms": dict(self.layer_ms),
+                "other_ms": OTHER_MS,
+                "factors": {BITS: {name: {"8": INTEGER_FACTOR} for name in self.layer_ms}},
+            },
             "damage": {name: value * self._misjudgement[name] for name, value in damage.items()},
             "floor_ms": self._latency_ms(strongest),
         }

@@ -1,17 +1,38 @@
-"""Predicts latency from what layers cost in the baseline.
+"""Predicts latency from what layers cost in the baseline and from what was measured of each level.
 
 Predictions only order candidates; what is reported was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
+from onnx import NodeProto
 
-from ..spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from ..spaces.candidate import BITS, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
 from ..spaces.layers import Network
+
+LAYER_AXES = (BITS, RANK, SPARSITY)
+"""Axes whose targets are layers, and whose levels change what a layer costs."""
+
+LEAST_FACTOR = 0.05
+"""Layers are not believed to get faster than this, whatever a noisy total says."""
+
+LEAST_SHARE = 0.05
+"""Share of the time that layers must take together for the network's latency to tell of them."""
+
+RENAMED = re.compile(r"(_nchwc|_token_\d+)+$")
+"""What ONNX Runtime appends to the name of a node that it rewrites."""
+
+STORED = {"DequantizeLinear", "Transpose", "Cast", "Identity"}
+"""What may lie between a stored weight and the node that multiplies by it."""
+
+Factors = Mapping[str, Mapping[str, float]]
+"""By layer, and by level as text: the layer's time at that level over its time in the baseline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,23 +42,38 @@ class CostModel:
     Attributes:
         layer_ms: milliseconds of each layer in the baseline.
         other_ms: milliseconds of all the rest.
-        integer_factor: time of a layer in INT8 over its time in float, on this runtime and machine.
+        factors: by axis, what was measured of its levels; those of several axes are multiplied.
+        uniform_ms: by axis, and by level as text: milliseconds of the network with all its layers at that level.
 
     """
 
     layer_ms: Mapping[str, float]
     other_ms: float
-    integer_factor: float = 1.0
+    factors: Mapping[str, Factors] = field(default_factory=dict)
+    uniform_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def total_ms(self) -> float:
+        """Milliseconds of the unchanged network."""
+        return sum(self.layer_ms.values()) + self.other_ms
+
+    def factor(self, axis: str, layer: str, level: Value) -> float | None:
+        """Return a layer's time at a level over its time in the baseline; None where it is not known."""
+        return self.factors.get(axis, {}).get(layer, {}).get(str(level))
 
     def predict_ms(self, network: Network, candidate: Candidate) -> float:
         """Return the predicted latency in milliseconds of a candidate for a network."""
-        pruned, bits = candidate[PRUNING_RATIO], candidate[BITS]
+        pruned = candidate[PRUNING_RATIO]
+        chosen = [(factors, candidate[axis]) for axis, factors in self.factors.items() if candidate[axis]]
         total = self.other_ms
         for layer in network.layers:
-            share = self.integer_factor if layer.name in bits else 1.0
-            for group in {*layer.in_groups, layer.out_group}:
+            name, share = layer.name, 1.0
+            for factors, levels in chosen:
+                if name in levels:
+                    share *= factors.get(name, {}).get(str(levels[name]), 1.0)
+            for group in {*layer.in_groups, layer.out_group} if pruned else ():
                 share *= 1 - float(pruned.get(group or "", 0.0))
-            total += share * self.layer_ms.get(layer.name, 0.0)
+            total += share * self.layer_ms.get(name, 0.0)
         return total
 
 
@@ -55,20 +91,9 @@ def layer_costs(
         baseline_ms: the sum.
 
     """
-    graph = onnx.load_from_string(canonical).graph
-    maker = {name: node for node in graph.node for name in (node.name, *node.output)}
-    cost = dict.fromkeys((layer.name for layer in network.layers), 0.0)
-    for name, milliseconds in node_ms.items():
-        if name in cost:
-            cost[name] += milliseconds
-            continue
-        node = maker.get(name.removesuffix("_nchwc"))
-        while node is not None and not (len(node.input) > 1 and node.input[1] in layers):
-            node = next((maker[tensor] for tensor in node.input if tensor in maker), None)  # a bias may come first
-        if node is not None and layers[node.input[1]] in cost:
-            cost[layers[node.input[1]]] += milliseconds
+    cost = layer_times([layer.name for layer in network.layers], canonical, layers, node_ms)
     total = sum(node_ms.values())
-    if sum(cost.values()) < 0.5 * total or not total:
+    if cost is None:
         cost = {layer.name: float(layer.macs) for layer in network.layers}
         total = sum(cost.values()) / 0.9 or 1.0  # a tenth for all that is no layer
     scale = baseline_ms / total
@@ -76,3 +101,113 @@ def layer_costs(
         layer_ms={name: value * scale for name, value in cost.items()},
         other_ms=(total - sum(cost.values())) * scale,
     )
+
+
+def layer_times(
+    names: Collection[str], canonical: bytes, layers: Mapping[str, str], node_ms: Mapping[str, float]
+) -> dict[str, float] | None:
+    """Sum up what a profiler says of the nodes of each layer; None where that covers less than half of the time.
+
+    A node that multiplies by no weight counts for the layer whose output it works on.
+
+    Args:
+        names: the layers to find; what replaced one, such as ``conv1.0`` for ``conv1``, counts for it.
+        canonical: the profiled network's ONNX file.
+        layers: for each weight in the file, in float or as it is stored, the layer it belongs to.
+        node_ms: milliseconds by the name of a node, of the tensor that a fused node makes, or of a layer.
+
+    """
+    graph = onnx.load_from_string(canonical).graph
+    maker = {name: node for node in graph.node for name in (node.name, *node.output)}
+    spent = dict.fromkeys(names, 0.0)
+    for name, milliseconds in node_ms.items():
+        layer = _owner(name, spent)
+        node = maker.get(RENAMED.sub("", name))
+        while layer is None and node is not None:
+            layer = _owner(_layer_of(node, maker, layers), spent)
+            node = next((maker[tensor] for tensor in node.input if tensor in maker), None)  # a bias may come first
+        if layer is not None:
+            spent[layer] += milliseconds
+    total = sum(node_ms.values())
+    return spent if total and sum(spent.values()) >= 0.5 * total else None
+
+
+def _layer_of(node: NodeProto, maker: Mapping[str, NodeProto], layers: Mapping[str, str]) -> str:
+    """Return the layer whose weight a node multiplies by; empty where it does not."""
+    if len(node.input) < 2 or node.op_type in STORED:
+        return ""
+    weight = node.input[1]
+    while weight not in layers and weight in maker and maker[weight].op_type in STORED:
+        weight = maker[weight].input[0]
+    return layers.get(weight) or layers.get(weight.removesuffix("_quantized"), "")
+
+
+def _owner(part: str, names: Collection[str]) -> str | None:
+    """Return the layer that a module is, or is a part of."""
+    while part and part not in names:
+        part = part.rpartition(".")[0]
+    return part or None
+
+
+def level_factors(
+    costs: CostModel, chosen: Collection[str], spent: Mapping[str, float] | None, total_ms: float
+) -> dict[str, float]:
+    """Return for each layer at a level its time over its time in the baseline.
+
+    Where all layers are at that level, the model then predicts what was measured. Layers that take too little of the
+    whole for its latency to tell, and that no profiler knows, are left out.
+
+    Args:
+        costs: the baseline's.
+        chosen: the layers at that level; all others are as in the baseline.
+        spent: what a profiler says of all layers, in any unit; those that it does not know gain as much as the whole.
+        total_ms: milliseconds of the whole network with these layers at that level.
+
+    """
+    before = {name: costs.layer_ms[name] for name in chosen if costs.layer_ms.get(name)}
+    everything = sum(costs.layer_ms.values())
+    known = {name: ms for name, ms in (spent or {}).items() if ms and costs.layer_ms.get(name)}
+    factors = {}
+    if known:
+        share = sum(costs.layer_ms[name] for name in known) / everything
+        scale = share * (total_ms - costs.other_ms) / sum(known.values())
+        factors = {name: scale * known[name] / before[name] for name in before if name in known}
+    together = sum(before.values())
+    if together >= LEAST_SHARE * costs.total_ms:
+        even = 1 - (costs.total_ms - total_ms) / together
+        factors = {name: factors.get(name, even) for name in before}
+    return {name: max(LEAST_FACTOR, factor) for name, factor in factors.items()}
+
+
+def measured_levels(levels: Iterable[Value], most: int) -> tuple[Value, ...]:
+    """Return the levels of an axis to measure: all, or where there are more than ``most`` numbers, evenly many of them.
+
+    >>> measured_levels((0.5, 0.375, 0.25, 0.125), most=3), measured_levels((8, 4), most=3)
+    ((0.5, 0.25, 0.125), (8, 4))
+    """
+    distinct = tuple(dict.fromkeys(levels))
+    numbers = sorted((level for level in distinct if not isinstance(level, str)), key=float, reverse=True)
+    if len(numbers) <= most:
+        return distinct
+    places = np.linspace(0, len(numbers) - 1, most)
+    kept = [numbers[int(place + 0.5)] for place in places]
+    return (*kept, *(level for level in distinct if isinstance(level, str)))
+
+
+def interpolated(factors: Mapping[Value, float], levels: Iterable[Value]) -> dict[str, float]:
+    """Return factors by level as text: those measured, and between them straight lines.
+
+    A level beyond all that were measured is taken to cost what the nearest does.
+
+    >>> interpolated({0.5: 0.6, 0.25: 0.4}, (0.5, 0.375, 0.25))
+    {'0.5': 0.6, '0.375': 0.5, '0.25': 0.4}
+    """
+    numbers = sorted((float(level), factor) for level, factor in factors.items() if not isinstance(level, str))
+    places, heights = [place for place, _ in numbers], [height for _, height in numbers]
+    found = {}
+    for level in levels:
+        if level in factors:
+            found[str(level)] = factors[level]
+        elif numbers and not isinstance(level, str):
+            found[str(level)] = float(np.interp(float(level), places, heights))
+    return found

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import onnx
-import torch
-from torch import Tensor, nn
-
-from ..compressors import qdq
-from ..compressors.fold import estimate_batch_norm
-from ..compressors.pipeline import TECHNIQUES, Compressed, compress
-from ..compressors.technique import Supplies, Technique
-from ..errors import InfeasibleError
+from ..compressors.pipeline import Compressed
+from ..compressors.technique import Supplies
 from ..evaluators.latency import SEARCH, Calibration, Meter
 from ..evaluators.runtimes import Runtime
-from ..evaluators.served import source_of
-from ..spaces.candidate import BITS, Candidate
+from ..spaces.candidate import PRUNING_RATIO, Candidate
 from ..spaces.layers import Group, Layer, Network
 from ..spaces.space import Choice, Space
 from ..studies.task import Task
-from .costs import CostModel, layer_costs
+from .costs import LAYER_AXES, CostModel
+from .paying import Dropped, middle, not_paying, reduced, rescaled
+from .probes import PROBE_TIMEOUT_S, Notice, Prober, damages, measured_costs
 
-PROBE_BATCHES = 2
-PROBE_TIMEOUT_S = 600.0
-
-Notice = Callable[[str], None]
+NOISE = 0.02
+"""Share by which the same network's latency may differ when it is measured again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +32,12 @@ class Profile:
         baseline_low_ms: least of its windows' medians; the spread is a property of the machine.
         baseline_high_ms: largest of its windows' medians.
         costs: latency of each layer.
-        damage: for each choice, how far its middle level alone moves the outputs: the mean squared change over
-            the outputs' variance.
+        damage: for each choice that pays, how far its middle level alone moves the outputs: the mean squared change
+            over the outputs' variance.
         floor_ms: latency of the fastest candidate that the space can express; None where it cannot be built.
+        dropped: levels that are not offered, since they do not pay on the runtime.
+        global_pruning: for shares of all channels, as text, the pruning ratio of each group that a threshold over the
+            whole network gives.
 
     """
 
@@ -54,18 +48,26 @@ class Profile:
     costs: CostModel
     damage: Mapping[str, float]
     floor_ms: float | None
+    dropped: tuple[Dropped, ...] = ()
+    global_pruning: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def space(self, full: Space) -> Space:
+        """Return what is offered of everything that a network and a runtime would allow."""
+        return reduced(full, self.dropped)
 
     def predict_ms(self, candidate: Candidate) -> float:
         """Return the predicted latency of a candidate, in milliseconds."""
         return self.costs.predict_ms(self.network, candidate)
 
+    def damage_at(self, choice: Choice, level: int) -> float:
+        """Return the damage of one choice alone; it grows with the square of the level."""
+        if not level:  # an infinite damage of nothing is nothing
+            return 0.0
+        return self.damage.get(choice.name, 0.0) * (level / middle(choice)) ** 2
+
     def damage_of(self, space: Space, levels: Mapping[str, int]) -> float:
-        """Return the summed damage of a point's choices; a level's damage grows with its square."""
-        return sum(
-            self.damage[choice.name] * (levels[choice.name] / middle(choice)) ** 2
-            for choice in space.choices
-            if choice.name in self.damage and levels[choice.name]  # an infinite damage of nothing is nothing
-        )
+        """Return the summed damage of a point's choices."""
+        return sum(self.damage_at(choice, levels[choice.name]) for choice in space.choices)
 
     def reasons(self) -> tuple[str, ...]:
         """Say what holds the network back: the floor, the layers that cost most, and what cannot be compressed."""
@@ -88,16 +90,18 @@ class Profile:
         fields = dict(content)
         parts = fields.pop("network")
         network = Network(
-            layers=tuple(Layer(**{**row, "in_groups": tuple(row["in_groups"])}) for row in parts["layers"]),
-            groups=tuple(Group(**{**row, "members": tuple(row["members"])}) for row in parts["groups"]),
+            layers=tuple(Layer(**_tuples(row)) for row in parts["layers"]),
+            groups=tuple(Group(**_tuples(row)) for row in parts["groups"]),
             left_alone=tuple((name, why) for name, why in parts["left_alone"]),
         )
-        return cls(network=network, costs=CostModel(**fields.pop("costs")), **fields)
+        costs = CostModel(**fields.pop("costs"))
+        dropped = tuple(Dropped(**row) for row in fields.pop("dropped", ()))
+        return cls(network=network, costs=costs, dropped=dropped, **fields)
 
 
-def middle(choice: Choice) -> int:
-    """Return the level at which a choice is probed; at least 1."""
-    return max(1, (len(choice.levels) - 1) // 2)
+def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields as they were before JSON made lists of tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
 def profile(
@@ -111,8 +115,11 @@ def profile(
     calibration: Calibration,
     meter: Meter,
     notice: Notice,
+    *,
+    reduce: bool = True,
+    size_counts: bool = False,
 ) -> Profile:
-    """Measure the floor and uniform quantization, share the latency among layers, probe every choice once.
+    """Share the latency among layers, probe every choice and level once, drop what does not pay, measure the floor.
 
     Args:
         task: the network and its data.
@@ -125,73 +132,71 @@ def profile(
         calibration: the baseline's own time.
         meter: times candidates.
         notice: is told what is being done.
+        reduce: whether levels that do not pay are dropped.
+        size_counts: whether bits and zeros are kept for the bytes that they save.
 
     """
     notice("what the layers cost")
     base_ms = calibration.median_ms
     if task.student is not None:
         base_ms = meter.measure(artefact, SEARCH, timeout_s=PROBE_TIMEOUT_S).median_ms
-    kernels = runtime.kernels(artefact, [x.numpy() for x in supplies.examples])
-    node_ms = {kernel.name: kernel.milliseconds for kernel in kernels if kernel.milliseconds is not None}
-    layers = qdq.layers_of(onnx.load_from_string(base.onnx), base.model)
-    costs = layer_costs(network, base.onnx, layers, node_ms, base_ms)
-
-    def measured_ms(candidate: Candidate) -> float | None:
-        try:
-            built = compress(task, candidate, supplies, epochs=0)
-        except Exception:  # a user's forward may fail in any way
-            return None
-        try:
-            served = runtime.convert(source_of(built, supplies))
-            return meter.measure(served, SEARCH, timeout_s=PROBE_TIMEOUT_S).median_ms
-        except InfeasibleError:
-            return None
-
+    prober = Prober(task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter)
+    costs = prober.base_costs(artefact, base_ms)
+    macs = {layer.name: layer.macs for layer in network.layers}
+    damage = damages(task.base, supplies, space, notice, macs=macs)
+    usable = {name for name, change in damage.items() if change != float("inf")}
+    costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
+    dropped = confirmed(prober, space, costs, not_paying(space, costs, size_counts=size_counts)) if reduce else ()
+    left = reduced(space, dropped)
     notice("the fastest network that the space can express")
-    strongest = {choice.name: len(choice.levels) - 1 for choice in space.choices if choice.neutral is not None}
-    pruned_only = {name: level for name, level in strongest.items() if not name.startswith(f"{BITS}:")}
-    candidates = [space.candidate(levels) for levels in (strongest, pruned_only)]
-    floors = [ms for ms in map(measured_ms, dict.fromkeys(candidates)) if ms is not None]
-    quantized_ms = measured_ms(space.at(lambda choice: int(choice.axis == BITS)))
-    if quantized_ms is not None:
-        gain = (base_ms - quantized_ms) / max(base_ms - costs.other_ms, 1e-9)
-        costs = replace(costs, integer_factor=max(0.05, 1 - gain))
+    uniform_ms = [ms for by_level in costs.uniform_ms.values() for ms in by_level.values()]
+    built_ms = [ms for ms in map(prober.latency_ms, fastest(left, costs, usable)) if ms is not None]
     return Profile(
         network=network,
         baseline_ms=calibration.median_ms,
         baseline_low_ms=calibration.low_ms,
         baseline_high_ms=calibration.high_ms,
         costs=costs,
-        damage=damages(task.base, supplies, space, notice),
-        floor_ms=min(floors, default=None),
+        damage=rescaled(damage, space, left),
+        floor_ms=min(built_ms or uniform_ms, default=None),
+        dropped=dropped,
     )
 
 
-def damages(model: nn.Module, supplies: Supplies, space: Space, notice: Notice) -> dict[str, float]:
-    """Return for each compressing choice how far its middle level alone moves the outputs.
+def confirmed(prober: Prober, space: Space, costs: CostModel, dropped: Sequence[Dropped]) -> tuple[Dropped, ...]:
+    """Return what may be dropped without making the rest slower.
 
-    A choice that cannot be applied has infinite damage.
+    A layer in INT8 between others may cost more than it did and yet save its neighbours the conversion of what they
+    read and write. So the network is measured once more, with the level in all layers but those where it is dropped;
+    where that is slower than with it in all, nothing of that level is dropped.
     """
-    batches = supplies.calibration[:PROBE_BATCHES]
-    few = replace(supplies, calibration=batches)
-    model = copy.deepcopy(model).eval()
-    before = _outputs(model, batches)
-    techniques: dict[str, Technique] = {technique.axis: technique for technique in TECHNIQUES}
-    choices = [choice for choice in space.choices if choice.neutral is not None]
-    found = {}
-    for number, choice in enumerate(choices):
-        notice(f"what each choice damages ({number + 1} of {len(choices)})")
-        try:
-            alone = Candidate({choice.axis: {choice.target: choice.levels[middle(choice)]}})
-            changed = techniques[choice.axis].apply(model, alone, few)
-            estimate_batch_norm(changed, batches)
-            change = float((_outputs(changed, batches) - before).square().mean() / before.var().clamp_min(1e-12))
-        except Exception:  # a user's forward may fail in any way
-            change = float("inf")
-        found[choice.name] = change if change == change else float("inf")
-    return found
+    kept: list[Dropped] = []
+    for axis, level in dict.fromkeys((each.axis, each.level) for each in dropped):
+        same = [each for each in dropped if (each.axis, each.level) == (axis, level)]
+        gone = {each.target for each in same}
+        known = costs.factors.get(axis, {})
+        rest = [name for name, factors in known.items() if str(level) in factors and name not in gone]
+        before_ms = costs.uniform_ms.get(axis, {}).get(str(level))
+        if rest and before_ms is not None:
+            after_ms, _ = prober.uniform(axis, level, rest)
+            if after_ms is None or after_ms > (1 + NOISE) * before_ms:
+                continue
+        kept += same
+    return tuple(kept) if any(choice.neutral is not None for choice in reduced(space, kept).choices) else ()
 
 
-def _outputs(model: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([model(*inputs) for inputs in batches])
+def fastest(space: Space, costs: CostModel, usable: set[str]) -> list[Candidate]:
+    """Return candidates among which the fastest of a space should be: everything at once, and the axes in turn."""
+
+    def level(choice: Choice, axes: Sequence[str]) -> int:
+        if choice.axis not in axes or choice.name not in usable:
+            return 0
+        if choice.axis not in LAYER_AXES:
+            return len(choice.levels) - 1
+        factors = [costs.factor(choice.axis, choice.target, level) or 1.0 for level in choice.levels]
+        return factors.index(min(factors))
+
+    present = [axis for axis in (PRUNING_RATIO, *LAYER_AXES) if any(True for _ in space.on(axis))]
+    groups = [present, *([PRUNING_RATIO, axis] for axis in present)]
+    points = [{choice.name: level(choice, axes) for choice in space.choices} for axes in groups]
+    return list(dict.fromkeys(map(space.candidate, points)))

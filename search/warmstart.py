@@ -1,4 +1,4 @@
-"""The first trials: the baseline, what anyone would try, a uniform grid, greedy descents by damage per millisecond."""
+"""The first trials: the baseline, what anyone would try, greedy descents by damage per millisecond, and grids."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from ..spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
 from ..spaces.space import Choice, Space
 from .profile import Profile
 
 BASELINE, STUDENT = "baseline", "student"
 """Roles of the unchanged model, and of the unchanged student where one is compressed in the model's stead."""
 
-GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
-"""Uniform pruning ratios of the grid, each with and without INT8."""
+INTEGER = 8
+"""Bits of what is called uniform INT8."""
 
-DESCENTS = (0.95, 0.8, 0.6, 0.4)
-"""Shares of the target to which the greedy descents go."""
+GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
+"""Uniform pruning ratios of the grid, with INT8 where that is offered."""
+
+DESCENTS = (0.95, 0.7, 0.45)
+"""Shares of the target to which the greedy descents go, from float and from INT8."""
 
 
 @dataclass(frozen=True)
@@ -38,35 +41,58 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
         student: whether a student is compressed, so that the unchanged candidate is another network than the baseline.
     """
     pruning = uniform_pruning_that_meets(space, profile, target_ms)
-    unchanged = uniform(space, 0.0, quantized=False)
+    rank = uniform_rank_that_meets(space, profile, target_ms)
+    unchanged, integer = uniform(space, 0.0, quantized=False), uniform(space, 0.0, quantized=True)
+    int8 = "int8 " if integer != unchanged else ""
     starts = [
         Start(unchanged, BASELINE),
         *([Start(unchanged, STUDENT)] if student else []),
-        Start(uniform(space, 0.0, quantized=True), "uniform int8"),
+        Start(integer, "uniform int8"),
         Start(uniform(space, pruning, quantized=False), f"uniform −{pruning:.0%}"),
         Start(uniform(space, pruning, quantized=True), f"uniform int8 −{pruning:.0%}"),
     ]
-    starts += [Start(uniform(space, ratio, quantized=True)) for ratio in GRID]
-    starts += [Start(uniform(space, ratio, quantized=False)) for ratio in GRID]
+    if rank is not None:
+        starts.append(Start(uniform(space, 0.0, quantized=True, rank=rank), f"uniform {int8}rank {rank:.0%}"))
     for share in DESCENTS:
-        for quantized in (True, False):
-            begin = space.levels(uniform(space, 0.0, quantized=quantized))
-            starts.append(Start(space.candidate(descend(space, profile, begin, share * target_ms))))
+        for begin in (integer, unchanged):
+            levels = descend(space, profile, space.levels(begin), share * target_ms)
+            starts.append(Start(space.candidate(levels)))
+    starts += [Start(pruned(space, ratios, quantized=True)) for ratios in profile.global_pruning.values()]
+    starts += [Start(uniform(space, ratio, quantized=True)) for ratio in GRID]
     first: dict[tuple[Candidate, bool], Start] = {}
     for start in starts:
         first.setdefault((start.candidate, student and start.role == BASELINE), start)
     return list(first.values())
 
 
-def uniform(space: Space, ratio: float, *, quantized: bool) -> Candidate:
-    """Return the candidate that prunes every group by about the same ratio."""
+def uniform(space: Space, ratio: float, *, quantized: bool, rank: float = 1.0) -> Candidate:
+    """Return the candidate that prunes every group by about the same ratio, and factorises every layer likewise.
+
+    Args:
+        space: what may vary.
+        ratio: share of each group's channels that goes.
+        quantized: whether all layers that may be are in INT8.
+        rank: share of each layer's rank that stays.
+    """
+    ratios = {choice.target: ratio for choice in space.on(PRUNING_RATIO)}
+    return pruned(space, ratios, quantized=quantized, rank=rank)
+
+
+def pruned(space: Space, ratios: Mapping[str, float], *, quantized: bool, rank: float = 1.0) -> Candidate:
+    """Return the candidate that prunes each group by about its ratio, not at all where there is none; see `uniform`."""
 
     def pick(choice: Choice) -> int:
         if choice.axis == PRUNING_RATIO:
-            return min(range(len(choice.levels)), key=lambda i: abs(float(choice.levels[i]) - ratio))
-        return len(choice.levels) - 1 if choice.axis == BITS and quantized else 0
+            return _nearest(choice, ratios.get(choice.target, 0.0))
+        if choice.axis == RANK:
+            return _nearest(choice, rank)
+        return choice.levels.index(INTEGER) if choice.axis == BITS and quantized and INTEGER in choice.levels else 0
 
     return space.at(pick)
+
+
+def _nearest(choice: Choice, value: float) -> int:
+    return min(range(len(choice.levels)), key=lambda i: abs(float(choice.levels[i]) - value))
 
 
 def uniform_pruning_that_meets(space: Space, profile: Profile, target_ms: float) -> float:
@@ -77,33 +103,46 @@ def uniform_pruning_that_meets(space: Space, profile: Profile, target_ms: float)
     return GRID[-1]
 
 
+def uniform_rank_that_meets(space: Space, profile: Profile, target_ms: float) -> float | None:
+    """Return the largest share of all ranks, with INT8, that is predicted to meet the target; None without ranks."""
+    offered = {float(level) for choice in space.on(RANK) for level in choice.levels if level != choice.neutral}
+    shares = sorted(offered, reverse=True)
+    for share in shares:
+        if profile.predict_ms(uniform(space, 0.0, quantized=True, rank=share)) <= target_ms:
+            return share
+    return shares[-1] if shares else None
+
+
 def descend(space: Space, profile: Profile, start: Mapping[str, int], target_ms: float) -> dict[str, int]:
     """Strengthen one choice at a time, the one that saves most milliseconds for its damage, until a target is met.
 
     Scores only fall as other choices get stronger, so that a score which is the highest after it was computed anew
-    is the highest of all (Minoux, accelerated greedy, 1978).
+    is the highest of all (Minoux, accelerated greedy, 1978). Settings stay as they are.
     """
-    levels = dict(start)
+    levels, choices = dict(start), {choice.name: choice for choice in space.choices}
     scores = [(float("-inf"), choice.name) for choice in space.choices if choice.neutral is not None]
-    while scores and profile.predict_ms(space.candidate(levels)) > target_ms:
+    now_ms = profile.predict_ms(space.candidate(levels))
+    while scores and now_ms > target_ms:
         _, name = heapq.heappop(scores)
-        score = _score(space, profile, levels, name)
-        if score <= 0:
+        step = _step(space, profile, levels, choices[name], now_ms)
+        if step is None:
             continue
-        if scores and -score > scores[0][0]:
-            heapq.heappush(scores, (-score, name))
-            continue
-        levels[name] += 1
+        score, level, then_ms = step
         heapq.heappush(scores, (-score, name))
+        if scores[0] == (-score, name):
+            levels[name], now_ms = level, then_ms
     return levels
 
 
-def _score(space: Space, profile: Profile, levels: Mapping[str, int], name: str) -> float:
-    """Return the milliseconds that a choice's next level saves, by prediction, for its damage; 0 without one."""
-    if levels[name] + 1 >= space.sizes[name]:
-        return 0.0
-    then = {**levels, name: levels[name] + 1}
-    saved = profile.predict_ms(space.candidate(levels)) - profile.predict_ms(space.candidate(then))
-    alone = dict.fromkeys(levels, 0)  # what other choices damage, perhaps infinitely, does not count
-    before, after = (profile.damage_of(space, {**alone, name: point[name]}) for point in (levels, then))
-    return saved / (after - before + 1e-6)
+def _step(
+    space: Space, profile: Profile, levels: Mapping[str, int], choice: Choice, now_ms: float
+) -> tuple[float, int, float] | None:
+    """Return a choice's next level that saves time: the milliseconds it saves for its damage, itself, the latency."""
+    level = levels[choice.name]
+    for stronger in range(level + 1, len(choice.levels)):
+        then_ms = profile.predict_ms(space.candidate({**levels, choice.name: stronger}))
+        if then_ms < now_ms:
+            damage = profile.damage_at(choice, stronger) - profile.damage_at(choice, level)
+            score = (now_ms - then_ms) / (damage + 1e-6)
+            return (score, stronger, then_ms) if score > 0 else None
+    return None

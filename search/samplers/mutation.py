@@ -59,17 +59,17 @@ class MutationSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the levels of a child that no trial has had."""
+        """Return the levels of a child whose candidate no trial has had."""
         if "fixed_params" in trial.system_attrs:  # the trial was enqueued with a candidate of its own
             return {}
         rng = np.random.default_rng([self.seed, trial.number])
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and t.params]
-        seen = {self._key(t.params) for t in trials}
+        seen = {self._text(t) for t in trials}
         parents, weights = self._parents(study, trials)
         scale = self._scale(trials)
         child = self._child(rng, parents, weights, scale)
         for _ in range(50):
-            if self._key(child) not in seen:
+            if self.space.candidate(child).to_json() not in seen:
                 break
             child = self._child(rng, parents, weights, scale)
         return dict(child)
@@ -86,6 +86,11 @@ class MutationSampler(BaseSampler):
     def _key(self, levels: Mapping[str, Any]) -> tuple[int, ...]:
         return tuple(int(levels.get(name, 0)) for name in self.names)
 
+    def _text(self, trial: FrozenTrial) -> str:
+        """Return a trial's candidate; points that differ in a setting of an absent axis alone have the same."""
+        known = trial.user_attrs.get("candidate")
+        return self.space.candidate(trial.params).to_json() if known is None else str(known)
+
     def _parents(self, study: Study, trials: Sequence[FrozenTrial]) -> tuple[list[Levels], np.ndarray[Any, Any]]:
         """Return the feasible front and how often each should be a parent; without one, the trials nearest to it."""
         complete = [t for t in trials if t.state == TrialState.COMPLETE]
@@ -99,7 +104,8 @@ class MutationSampler(BaseSampler):
         if timed:
             nearest = sorted(timed, key=lambda t: float(t.user_attrs["latency_ms"]))[:4]
             return [t.params for t in nearest], np.ones(len(nearest))
-        return [{name: size // 2 for name, size in self.space.sizes.items()}], np.ones(1)
+        halfway = {c.name: len(c.levels) // 2 if c.neutral is not None else 0 for c in self.space.choices}
+        return [halfway], np.ones(1)
 
     def _scale(self, trials: Sequence[FrozenTrial]) -> float:
         timed = [t for t in trials if "latency_ms" in t.user_attrs][-RECENT:]
@@ -114,21 +120,31 @@ class MutationSampler(BaseSampler):
         if len(parents) > 1 and rng.random() < 0.35:
             other = np.array(self._key(parents[rng.choice(len(parents), p=odds)]))
             genes = np.where(rng.random(len(genes)) < 0.5, genes, other)
-        changes = min(1 + rng.poisson(self.rate - 1), len(genes))
-        for i in rng.choice(len(genes), changes, replace=False):
+        mattering = self._mattering(genes)
+        changes = min(1 + rng.poisson(self.rate - 1), len(mattering))
+        for i in rng.choice(mattering, changes, replace=False):
             genes[i] = np.clip(genes[i] + rng.choice([-2, -1, 1, 2]), 0, self.sizes[i] - 1)
-        return self._fast_enough(rng, dict(zip(self.names, genes.tolist(), strict=True)), scale)
+        return self._fast_enough(rng, self._levels(genes), scale)
+
+    def _levels(self, genes: np.ndarray[Any, Any]) -> Levels:
+        return dict(zip(self.names, genes.tolist(), strict=True))
+
+    def _mattering(self, genes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the places of the choices that a candidate states; a setting of an absent axis changes nothing."""
+        candidate = self.space.candidate(self._levels(genes))
+        return np.flatnonzero([not choice.needs or bool(candidate[choice.needs]) for choice in self.space.choices])
 
     def _fast_enough(self, rng: np.random.Generator, levels: Levels, scale: float) -> Levels:
         """Strengthen random choices until the predicted latency meets the target."""
+        now_ms = self.predict(self.space.candidate(levels)) * scale
         for name in rng.permutation([choice.name for choice in self.space.choices if choice.neutral is not None] * 3):
-            now_ms = self.predict(self.space.candidate(levels)) * scale
             if now_ms <= MARGIN * self.target_ms:
                 break
             if levels[name] + 1 < self.space.sizes[name]:
                 stronger = {**levels, str(name): levels[name] + 1}
-                if self.predict(self.space.candidate(stronger)) * scale < now_ms:
-                    levels = stronger
+                then_ms = self.predict(self.space.candidate(stronger)) * scale
+                if then_ms < now_ms:
+                    levels, now_ms = stronger, then_ms
         return levels
 
 

@@ -14,7 +14,7 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.search.costs import layer_costs
 from autocompress.search.profile import Profile
-from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.candidate import BITS, Candidate
 from autocompress.spaces.layers import Layer, Network
 
 PROBLEM = AnalyticEvaluator(4)
@@ -92,7 +92,7 @@ def test_predictions_are_sums_over_layers(levels: dict[str, int]) -> None:
 
 def test_the_unchanged_network_costs_the_baseline() -> None:
     """Whatever INT8 gains, a candidate that changes nothing is predicted to take the baseline's time."""
-    costs = replace(PROFILE.costs, integer_factor=0.1)
+    costs = replace(PROFILE.costs, factors={BITS: {"layer0": {"8": 0.1}}})
     assert costs.predict_ms(PROBLEM.network, Candidate()) == pytest.approx(PROFILE.baseline_ms)
 
 

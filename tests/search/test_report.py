@@ -123,7 +123,7 @@ def test_the_plot_is_a_picture(target_ms: float) -> None:
 
 def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Path) -> None:
     """The tables hold every model and every trial; folders of models that left the front are gone, others stay."""
-    store = search(PROBLEM, trials=30)
+    store = search(PROBLEM, trials=30, target_ms=3.0)
     rundir = RunDirectory(tmp_path / "report", {"study": "report"})
     front = front_for(4.0)
     kept = [m.path for m in (*front.models, *front.obvious)]
@@ -140,5 +140,5 @@ def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Pa
     assert trials["trial"].tolist() == list(range(30))
     cut = trials[trials["state"] == "pruned"]
     assert len(cut) > 0
-    assert cut["reason"].str.contains("is over the target of 4 ms").all()
+    assert cut["reason"].str.contains("is over the target of 3 ms").all()
     assert trials["role"].tolist()[:2] == ["baseline", "uniform int8"]

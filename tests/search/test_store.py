@@ -82,13 +82,13 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
 
 def test_outcomes_survive_reopening(url: str | None, opened: Open, small: AnalyticEvaluator) -> None:
     """Every storage gives back what was told, measurements and reasons alike, and goes on behind it."""
-    store = opened(small, url=url)
-    run(store, small, 12)
+    store = opened(small, url=url, target_ms=3.0)
+    run(store, small, 14)
     before = known(store)
     assert {type(result) for _, _, result in before} == {Measurement, Infeasible}
-    again = opened(small, url=url)
+    again = opened(small, url=url, target_ms=3.0)
     assert known(again) == before
-    assert again.ask().number == 12
+    assert again.ask().number == 14
 
 
 def test_what_runs_at_a_death_runs_again(url: str | None, opened: Open, small: AnalyticEvaluator) -> None:

@@ -1,0 +1,247 @@
+"""Tries things on a network before the first trial: what a level costs in every layer, what a choice damages."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..compressors import qdq
+from ..compressors.fold import estimate_batch_norm
+from ..compressors.pipeline import TECHNIQUES, Compressed, compress
+from ..compressors.technique import Supplies
+from ..errors import InfeasibleError
+from ..evaluators.exclusive import exclusive, off_the_floor
+from ..evaluators.latency import SEARCH, Meter, device_of
+from ..evaluators.runtimes import Runtime
+from ..evaluators.served import source_of
+from ..spaces.candidate import SPARSITY, Candidate, Value
+from ..spaces.layers import Network
+from ..spaces.space import Choice, Space
+from ..studies.task import Task
+from .costs import LAYER_AXES, CostModel, interpolated, layer_costs, layer_times, level_factors, measured_levels
+from .paying import middle
+
+PROFILES = 3
+"""Profiles of one model, of which the median counts: they are noisy for small layers."""
+
+MOST_LEVELS = 3
+"""Levels of one axis that are built and timed; those between are interpolated."""
+
+PROBE_BATCHES = 2
+PROBE_TIMEOUT_S = 600.0
+
+DAMAGES_BUDGET_S = 60.0
+"""Seconds after which no more choices are applied to see what they damage."""
+
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prober:
+    """Builds candidates without training, and times them.
+
+    Attributes:
+        task: the network and its data.
+        supplies: see `supplies_of`.
+        network: the parts of the network.
+        base: the network with nothing done to it, exported.
+        runtime: serves the models.
+        meter: times them.
+
+    """
+
+    task: Task
+    supplies: Supplies
+    network: Network
+    base: Compressed
+    runtime: Runtime
+    meter: Meter
+
+    def base_costs(self, artefact: bytes, base_ms: float) -> CostModel:
+        """Share the milliseconds of the unchanged network, in the runtime's own file, among its layers."""
+        return layer_costs(self.network, self.base.onnx, self._layers(self.base), self._node_ms(artefact), base_ms)
+
+    def latency_ms(self, candidate: Candidate) -> float | None:
+        """Return the latency of a candidate; None where it cannot be built or timed."""
+        return self._timed(candidate)[0]
+
+    def uniform(self, axis: str, level: Value, names: Collection[str]) -> tuple[float | None, dict[str, float] | None]:
+        """Time the network with some layers at one level.
+
+        Returns:
+            Its milliseconds, None where it cannot be built or timed; and those of its layers in the profiler's word,
+            None where it has none.
+
+        """
+        total_ms, built, artefact = self._timed(Candidate({axis: dict.fromkeys(names, level)}))
+        if built is None or total_ms is None:
+            return None, None
+        layers = [layer.name for layer in self.network.layers]
+        return total_ms, layer_times(layers, built.onnx, self._layers(built), self._node_ms(artefact))
+
+    def _timed(self, candidate: Candidate) -> tuple[float | None, Compressed | None, bytes]:
+        try:
+            built = compress(self.task, candidate, self.supplies, epochs=0)
+        except Exception:  # a user's forward may fail in any way
+            return None, None, b""
+        try:
+            artefact = self.runtime.convert(source_of(built, self.supplies))
+            return self.meter.measure(artefact, SEARCH, timeout_s=PROBE_TIMEOUT_S).median_ms, built, artefact
+        except InfeasibleError:
+            return None, None, b""
+
+    def _layers(self, built: Compressed) -> dict[str, str]:
+        """Return for each weight its layer; integers have the names of the weights they were made of."""
+        known = qdq.layers_of(onnx.load_from_string(self.base.onnx), self.base.plain)
+        return {**known, **qdq.layers_of(onnx.load_from_string(built.onnx), built.plain)}
+
+    def _node_ms(self, artefact: bytes) -> dict[str, float]:
+        """Return the milliseconds of a model's nodes: medians of several profiles; empty where there is no profiler."""
+        inputs = [x.numpy() for x in self.supplies.examples]
+        found: defaultdict[str, list[float]] = defaultdict(list)
+        for _ in range(PROFILES):
+            try:
+                with off_the_floor(), exclusive(device_of(self.runtime.name)):
+                    kernels = self.runtime.kernels(artefact, inputs)
+            except InfeasibleError:
+                return {}
+            once: defaultdict[str, float] = defaultdict(float)
+            for kernel in kernels:
+                if kernel.milliseconds is not None:
+                    once[kernel.name] += kernel.milliseconds
+            if not once:
+                return {}
+            for name, milliseconds in once.items():
+                found[name].append(milliseconds)
+        return {name: statistics.median(times) for name, times in found.items()}
+
+
+def measured_costs(
+    prober: Prober,
+    space: Space,
+    costs: CostModel,
+    usable: Collection[str],
+    notice: Notice,
+    *,
+    size_counts: bool = False,
+) -> CostModel:
+    """Return a baseline's costs with what the levels of layers cost: one build and measurement an axis and level.
+
+    Args:
+        prober: builds and times.
+        space: what may vary.
+        costs: the baseline's.
+        usable: names of the choices that can be applied.
+        notice: is told what is being done.
+        size_counts: whether zeros here and there are offered for the bytes that they save; they are taken to cost what
+            the layer does, since dense kernels multiply by them too.
+
+    """
+    factors: dict[str, dict[str, dict[str, float]]] = {}
+    uniform_ms: dict[str, dict[str, float]] = {}
+    for axis in LAYER_AXES:
+        choices = [choice for choice in space.on(axis) if choice.name in usable]
+        offered = [level for choice in choices for level in choice.levels if level != choice.neutral]
+        if axis == SPARSITY and size_counts:
+            offered = [level for level in offered if isinstance(level, str)]
+        found: defaultdict[str, dict[Value, float]] = defaultdict(dict)
+        for level in measured_levels(offered, MOST_LEVELS):
+            notice(f"what the layers cost at {axis}={level}")
+            names = [choice.target for choice in choices if level in choice.levels]
+            total_ms, spent = prober.uniform(axis, level, names)
+            if total_ms is not None:
+                uniform_ms.setdefault(axis, {})[str(level)] = total_ms
+                for name, factor in level_factors(costs, names, spent, total_ms).items():
+                    found[name][level] = factor
+        between = {c.target: [level for level in c.levels if level in offered] for c in choices if c.target in found}
+        if between:
+            factors[axis] = {name: interpolated(found[name], levels) for name, levels in between.items()}
+    return replace(costs, factors=factors, uniform_ms=uniform_ms)
+
+
+def damages(
+    model: nn.Module,
+    supplies: Supplies,
+    space: Space,
+    notice: Notice,
+    *,
+    macs: Mapping[str, int] | None = None,
+    budget_s: float = DAMAGES_BUDGET_S,
+) -> dict[str, float]:
+    """Return for each compressing choice how far its middle level alone moves the outputs.
+
+    A choice that cannot be applied has infinite damage. Those for which there is no time left, the last ones by their
+    multiply-accumulates, are taken to damage as much as the median of their axis.
+
+    Args:
+        model: the network; it is not changed.
+        supplies: its first batches are compared.
+        space: what may vary.
+        notice: is told what is being done.
+        macs: multiply-accumulates by target.
+        budget_s: seconds after which no choice is begun; one of each axis is tried in any case.
+
+    """
+    batches = supplies.calibration[:PROBE_BATCHES]
+    few = replace(supplies, calibration=batches)
+    model = copy.deepcopy(model).eval()
+    before = _outputs(model, batches)
+    end = time.monotonic() + budget_s
+    by_axis = _by_axis(space, macs or {})
+    rounds = [choice for row in itertools.zip_longest(*by_axis) for choice in row if choice is not None]
+    found: dict[str, float] = {}
+    for number, choice in enumerate(rounds):
+        if number >= len(by_axis) and time.monotonic() > end:
+            notice(f"what each choice damages: {number} of {len(rounds)} were tried, the others are like their medians")
+            break
+        notice(f"what each choice damages ({number + 1} of {len(rounds)})")
+        try:
+            change = _change(_alone(model, choice, few), batches, before)
+        except Exception:  # a user's forward may fail in any way
+            change = float("inf")
+        found[choice.name] = change if change == change else float("inf")
+    medians = {choices[0].axis: _median([found[c.name] for c in choices if c.name in found]) for choices in by_axis}
+    return {choice.name: found.get(choice.name, medians[choice.axis]) for choices in by_axis for choice in choices}
+
+
+def _by_axis(space: Space, macs: Mapping[str, int]) -> list[list[Choice]]:
+    """Return the compressing choices of each axis, those first that are about most multiply-accumulates."""
+    axes: defaultdict[str, list[Choice]] = defaultdict(list)
+    for choice in space.choices:
+        if choice.neutral is not None:
+            axes[choice.axis].append(choice)
+    return [sorted(choices, key=lambda choice: -macs.get(choice.target, 0)) for choices in axes.values()]
+
+
+def _alone(model: nn.Module, choice: Choice, supplies: Supplies) -> nn.Module:
+    """Return the network with one choice at its middle level."""
+    candidate = Candidate({choice.axis: {choice.target: choice.levels[middle(choice)]}})
+    for technique in TECHNIQUES:
+        if technique.axis == choice.axis:
+            model = technique.apply(model, candidate, supplies)
+    estimate_batch_norm(model, supplies.calibration)
+    return model
+
+
+def _change(model: nn.Module, batches: Sequence[tuple[Tensor, ...]], before: Tensor) -> float:
+    """Return the mean squared change of a network's outputs over their variance before."""
+    return float((_outputs(model, batches) - before).square().mean() / before.var().clamp_min(1e-12))
+
+
+def _median(values: Sequence[float]) -> float:
+    """Return the median of the finite ones; infinite where there are none."""
+    return statistics.median([v for v in values if v != float("inf")] or [float("inf")])
+
+
+def _outputs(model: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model(*inputs) for inputs in batches])
