@@ -316,6 +316,30 @@ def test_schedule_takes_whole_heads() -> None:
     assert pruned(*examples).shape == (1, 3, 2)
 
 
+@pytest.mark.parametrize("importance", [name for name in IMPORTANCES if name != "bn_scale"])
+def test_useless_head_goes_first(importance: str) -> None:
+    """Of attention the whole head goes whose channels are worth least together, however they are scored."""
+    model, examples = nn.Sequential(Attention(), nn.ReLU(), nn.Linear(8, 2)).eval(), (torch.ones(1, 3, 8),)
+    attention = model.get_submodule("0")
+    head = range(6, 12)
+    with torch.no_grad():
+        for row in (start + channel for start in (0, 24, 48) for channel in head):
+            attention.qkv.weight[row], attention.qkv.bias[row] = 0, 0
+        attention.proj.weight[:, head] = 0
+    data = [(torch.randn(8, 3, 8), torch.randint(0, 2, (8, 2))) for _ in range(2)]
+    given = Supplies(examples=examples, calibration=(), batches=data, loss=token_loss)
+    pruned = remove_channels(model, {"0.qkv": 54}, examples, importance=importance, supplies=given)
+    x = torch.randn(2, 3, 8)
+    assert pruned.get_submodule("0.proj").weight.shape == (8, 18)
+    torch.testing.assert_close(pruned(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def token_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean squared difference of the mean over a sequence from a target."""
+    inputs, targets = batch
+    return nn.functional.mse_loss(model(inputs).mean(1), targets.float())
+
+
 def small_task() -> Task:
     """Return a task with a small residual network and noise for data."""
     data = [(torch.randn(8, 1, 8, 8), torch.arange(8) % 10) for _ in range(2)]
