@@ -7,19 +7,17 @@ taken, so that the bound is met after the same work on every machine.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import torch_pruning.dependency.graph as library
-from torch_pruning.dependency import shape_infer
+from torch_pruning.dependency import MAX_RECURSION_DEPTH, index_mapping, shape_infer
 
 STEPS = 1_000_000
 """Steps that may be taken for one group; networks that can be pruned need at most a third."""
-
-LIST = 262_144
-"""Indices that one operation may hand to the next."""
 
 
 class TooLargeError(RuntimeError):
@@ -46,27 +44,41 @@ def bounded(steps: int | None = None) -> Iterator[None]:
     """
     budget, taken = STEPS if steps is None else steps, 0
     plain: Any = library.Group
+    spread = index_mapping._FlattenIndexMapping.__call__
+    groups: list[Any] = []
 
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            nonlocal taken
-            taken += 1
-            if taken > budget:
-                raise TooLargeError(budget)
-            return function(*arguments, **named)
+    def take(steps: int) -> None:
+        nonlocal taken
+        taken += steps
+        if taken > budget:
+            raise TooLargeError(budget, groups[0] if groups else None)
 
-        return call
+    def counted(function: Callable[..., int | None]) -> Callable[..., int | None]:
+        known: dict[Any, int | None] = {}  # the library's own looks again, along every way that leads to a node
+
+        def infer(graph: Any, node: Any, recursive_depth: list[int]) -> int | None:
+            if node in known:
+                return known[node]
+            take(1)
+            width = function(graph, node, recursive_depth)
+            if recursive_depth[0] <= MAX_RECURSION_DEPTH:
+                known[node] = width
+            return width
+
+        return infer
+
+    def counted_spread(mapping: Any, idxs: Sequence[Any]) -> Any:
+        take(len(idxs) * (1 if mapping.reverse else mapping._stride))
+        return spread(mapping, idxs)
 
     class Counted(plain):  # type: ignore[misc]  # the library has no types
         def __init__(self) -> None:
             super().__init__()
             self.known: set[tuple[Any, Any, tuple[Any, ...]]] = set()
+            groups.append(self)
 
         def add_dep(self, dep: Any, idxs: Sequence[Any]) -> None:
-            nonlocal taken
-            taken += len(idxs)
-            if taken > budget or len(idxs) > LIST:
-                raise TooLargeError(budget, self)
+            take(len(idxs))
             self.known.add((dep.target, dep.handler, tuple(idxs)))
             super().add_dep(dep, idxs)
 
@@ -75,5 +87,11 @@ def bounded(steps: int | None = None) -> Iterator[None]:
 
     recursive = ("infer_in_channels_recursively", "infer_out_channels_recursively")
     counting = {name: counted(getattr(shape_infer, name)) for name in recursive}
-    with patch.object(library, "Group", Counted), patch.multiple(shape_infer, **counting):
-        yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the library cannot follow shows when the pruned network is run
+        with (
+            patch.object(library, "Group", Counted),
+            patch.object(index_mapping._FlattenIndexMapping, "__call__", counted_spread),
+            patch.multiple(shape_infer, **counting),
+        ):
+            yield

@@ -148,7 +148,7 @@ def dependency_graph(model: nn.Module, examples: Inputs) -> Any:
         parameter.requires_grad_(True)
     model.eval()
     modules, found = dict(model.named_modules()), find_heads(model, list(count(model, examples)))
-    with recurrent.as_one_operation(model):
+    with recurrent.as_one_operation(model), bounded():
         graph = torch_pruning.DependencyGraph().build_dependency(
             model, example_inputs=list(examples), customized_pruners=recurrent.PRUNERS, verbose=False
         )

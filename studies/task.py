@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .keywords import KeywordInputs, KeywordMetric, Keywords
+from .multihead import unpacked
 
 Batch = Any
 """Whatever the user's loader yields; by default ``(inputs, labels)``, or a mapping that holds ``"labels"``."""
@@ -52,7 +53,8 @@ class Task:
     """A trained network and all that is needed to compress it.
 
     Args:
-        model: the trained network; it is never changed.
+        model: the trained network; it is never changed. What the task holds is a copy where its attention has to be
+            built of layers first; see `multihead`.
         example_inputs: a tensor, or a tuple of tensors, as the network is served: latency is measured on
             exactly this shape, batch first (usually a batch of one). A mapping for a network that takes keywords,
             and may give more than a tensor: its logits count, or its first tensor; its names are those of the
@@ -91,9 +93,15 @@ class Task:
     final_epochs: float = 3.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.example_inputs, Mapping):
-            return
-        names = tuple(self.example_inputs)
+        if isinstance(self.example_inputs, Mapping):
+            self._take_keywords(tuple(self.example_inputs))
+        for field in ("model", "student"):
+            network = getattr(self, field)
+            if isinstance(network, nn.Module):
+                object.__setattr__(self, field, unpacked(network, self.examples))
+
+    def _take_keywords(self, names: tuple[str, ...]) -> None:
+        """Let what takes keywords and mappings be called with tensors in order."""
         changed: dict[str, Any] = {}
         for field in ("model", "teacher", "student"):
             network = getattr(self, field)
