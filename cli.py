@@ -19,6 +19,7 @@ from . import __version__
 from .commands.doctor import doctor
 from .commands.group import DEFAULT, HELP, INTERRUPTED, MISSES, OK, Group, Unnamed, reported
 from .commands.measure import measure
+from .commands.pack import pack, unpack
 
 if TYPE_CHECKING:
     from .search.options import Options
@@ -152,6 +153,8 @@ def _progress() -> Iterator[Progress]:
 
 app.command(context_settings=HELP)(measure)
 app.command(context_settings=HELP)(doctor)
+app.command(context_settings=HELP)(pack)
+app.command(context_settings=HELP)(unpack)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from .export import to_onnx
 from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm
 from .graph import count
+from .palettize import Palettize
 from .quantize import Quantize, Quantized, strip
 from .sparsify import Sparsify
 from .technique import Supplies, Technique
@@ -32,7 +33,7 @@ PRUNE = prune.Prune()
 SHAPES: tuple[Technique, ...] = (PRUNE, Factorize(), Sparsify())
 """Techniques that change shapes, in order; what they leave is trained with its batch norms in place."""
 
-NUMBERS: tuple[Technique, ...] = (Quantize(),)
+NUMBERS: tuple[Technique, ...] = (Quantize(), Palettize())
 """Techniques that change how numbers are held, in order; batch norms are folded before them."""
 
 TECHNIQUES = (*SHAPES, *NUMBERS)

@@ -25,7 +25,7 @@ from autocompress.spaces.space import Space
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Batch, Task
 
-CAPABILITIES = Capabilities(runtime="fake", bits=(32, 8), channel_multiple=4, sparsity=(0.5, "2:4"))
+CAPABILITIES = Capabilities(runtime="fake", bits=(32, 8), channel_multiple=4, palettes=True, sparsity=(0.5, "2:4"))
 TECHNIQUES = {technique.axis: technique for technique in ALL}
 
 
