@@ -16,6 +16,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from .ranges import largest
 
 KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Squeeze"}
+PAIR = 127
+"""The largest sum of two weights that are multiplied by UINT8 and added in 16 bits: 255 × 128 fits, less a rounding."""
+
 KEEPS_SIGN |= {"Unsqueeze", "QuantizeLinear", "DequantizeLinear"}
 
 
@@ -24,8 +27,8 @@ def unsigned_activations(canonical: bytes) -> bytes:
 
     ONNX Runtime on a CPU fuses a layer, its ReLU and the quantization after it only when the zero point is the
     type's least value. Ranges stay, so that activations are clipped where training clipped them: non-negative ones
-    get 255 finer steps. Weights are narrowed to 7 bits: processors without VNNI add pairs of products in 16 bits,
-    and 255 × 127 × 2 would not fit.
+    get 255 finer steps. A channel's weights are made smaller where two neighbours are large: processors without VNNI
+    add pairs of products in 16 bits, and 255 × 127 × 2 would not fit.
     """
     proto = onnx.load_from_string(canonical)
     constants = {i.name: i for i in proto.graph.initializer}
@@ -159,7 +162,7 @@ def _keep_activations_apart(proto: ModelProto) -> None:
 
 
 def _narrow_weights(proto: ModelProto) -> None:
-    """Halve the integer weights of quantized layers, and double their scales."""
+    """Make integer weights smaller where pairs of products would overflow, and their scales larger."""
     constants = {i.name: i for i in proto.graph.initializer}
     dequantize = {n.output[0]: n for n in proto.graph.node if n.op_type == "DequantizeLinear"}
     narrowed = set()
@@ -171,9 +174,24 @@ def _narrow_weights(proto: ModelProto) -> None:
             continue
         narrowed.add(weight.input[0])
         integers, scale = (numpy_helper.to_array(constants[name]) for name in weight.input[:2])
-        halved = np.rint(integers / 2).astype(np.int8)
-        constants[weight.input[0]].CopyFrom(numpy_helper.from_array(halved, weight.input[0]))
-        constants[weight.input[1]].CopyFrom(numpy_helper.from_array(scale * np.float32(2), weight.input[1]))
+        axis = next((a.i for a in weight.attribute if a.name == "axis"), 1)
+        factors = _overflow(integers, axis)
+        shape = [-1 if i == axis % integers.ndim else 1 for i in range(integers.ndim)]
+        smaller = np.rint(integers / factors.reshape(shape)).astype(np.int8)
+        constants[weight.input[0]].CopyFrom(numpy_helper.from_array(smaller, weight.input[0]))
+        constants[weight.input[1]].CopyFrom(numpy_helper.from_array(scale * factors, weight.input[1]))
+
+
+def _overflow(integers: NDArray[np.int8], axis: int) -> NDArray[np.float32]:
+    """Return for each output channel how much smaller its weights must be, at least 1.
+
+    Products are added in pairs of neighbours, input channels innermost: 255 times two weights of one sign must fit.
+    """
+    rows = np.moveaxis(integers, axis, 0).astype(np.int32)
+    rows = (np.moveaxis(rows, 1, -1) if rows.ndim > 2 else rows).reshape(len(rows), -1)
+    pairs = [np.maximum(part[:, :-1], 0) + np.maximum(part[:, 1:], 0) for part in (rows, -rows) if rows.shape[1] > 1]
+    most = np.max([pair.max(1) for pair in pairs], axis=0) if pairs else np.zeros(len(rows))
+    return np.maximum(most / PAIR, 1).astype(np.float32)
 
 
 def _integer_biases(proto: ModelProto) -> None:

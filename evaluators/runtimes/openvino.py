@@ -89,7 +89,7 @@ class OpenVino:
         self.capabilities = Capabilities(runtime=self.name, opset=21, weight_bits=() if variant == "int4" else (4,))
 
     def convert(self, source: Source) -> bytes:
-        """Make activations unsigned and weights 7 bits wide.
+        """Make activations unsigned, and weights so small that pairs of products fit into 16 bits.
 
         OpenVINO fuses the canonical file as well, but on processors without VNNI its pairs of products do not fit
         into 16 bits then: a small network's outputs were off by a seventh of their range.

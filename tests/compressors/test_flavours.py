@@ -50,6 +50,24 @@ def test_unsigned_layout_has_only_uint8_activations(name: str, leave: int | None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_pairs_of_products_fit_into_sixteen_bits(name: str) -> None:
+    """Neighbouring input channels' weights of one sign, each times 255, add up to less than 2^15; small ones stay."""
+    it = case(name)
+    before, after = constants(it.file), constants(onnx.load_from_string(unsigned_activations(it.canonical)))
+    for node in it.file.graph.node:
+        if node.op_type != "DequantizeLinear" or before.get(node.input[0], np.array(0)).ndim < 2:
+            continue
+        axis = node.attribute[0].i
+        rows = np.moveaxis(after[node.input[0]].astype(int), axis, 0)
+        rows = (np.moveaxis(rows, 1, -1) if rows.ndim > 2 else rows).reshape(len(rows), -1)
+        for signed in (rows.clip(0), (-rows).clip(0)):
+            assert (255 * (signed[:, 1:] + signed[:, :-1])).max(initial=0) < 2**15
+        grown = after[node.input[1]] / before[node.input[1]]
+        assert (grown >= 1).all()
+        assert (grown <= 2).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_unsigned_layout_computes_the_same(name: str) -> None:
     """The rewrite keeps the ranges, so that the outputs stay: as the files are written, and in the fused kernels."""
     it = case(name)
