@@ -30,7 +30,7 @@ for images, labels in train:
     nn.functional.cross_entropy(model(images), labels).backward()
     optimizer.step()
 task = Task(
-    model.eval(), train[0][0][:1], train, batches(8, 1), test=batches(8, 2), student=student, epochs=1, final_epochs=2
+    model.eval(), train[0][0][:1], train, batches(8, 1), test=batches(8, 2), student=student, epochs=2, final_epochs=4
 )
 compress(task, "50ms", runtimes=("fake",), workers=0, trials=3, out="run")
 """
