@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import onnx
 import torch
 from torch import Tensor, nn
 
-from ..errors import InfeasibleError
+from ..errors import InfeasibleError, StudyError
 from ..spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.task import Task
-from . import distill, prune, qdq
-from .export import to_onnx
+from . import distill, prune, qdq, recurrent
+from .export import have_a_batch, to_onnx
 from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm
 from .graph import count
@@ -56,7 +57,7 @@ class Compressed:
 
     Attributes:
         model: runs in PyTorch, with quantization simulated.
-        onnx: the canonical ONNX file.
+        onnx: the canonical ONNX file; empty where there is none, and no runtime needs one.
         params: weights and biases.
         macs: multiply-accumulates of one example.
         plain: the same network in float, batch norms folded and without quantizers.
@@ -93,7 +94,14 @@ def supplies_of(task: Task, batch: int | None = None) -> Supplies:
     Args:
         task: gives both.
         batch: how many examples are served at a time; None takes the task's example inputs as they are.
+
+    Raises:
+        StudyError: a batch is asked for, and the inputs have no first dimension in common.
+
     """
+    if batch is not None and not have_a_batch(task.examples):
+        shapes = ", ".join(str(tuple(x.shape)) for x in task.examples)
+        raise StudyError(f"--batch needs inputs with one first dimension; this task's are {shapes}. Leave it out")
     source = task.train if task.calibration is None else task.calibration
     with torch.random.fork_rng():
         torch.manual_seed(0)  # a loader that shuffles gives the same batches in every process
@@ -234,19 +242,32 @@ def _held(model: nn.Module, candidate: Candidate) -> Iterator[None]:
         yield
 
 
+def _file(plain: nn.Module, supplies: Supplies) -> onnx.ModelProto:
+    """Return a float network as an ONNX graph, an empty one where it has none and needs none."""
+    try:
+        return to_onnx(plain, supplies.examples)
+    except InfeasibleError:
+        if supplies.onnx:
+            raise
+        return onnx.ModelProto()
+
+
 def _export(model: nn.Module, supplies: Supplies) -> Compressed:
     quantized = any(isinstance(module, Quantized) for module in model.modules())
     folded = model if quantized else fold_batch_norm(model, supplies.examples)
+    rounded = recurrent.quantized(folded)
     plain, scales = strip(folded)
     costs = count(plain, supplies.examples)
-    graph = qdq.insert(to_onnx(plain, supplies.examples), plain, scales, supplies.calibration)
+    graph = qdq.insert(_file(plain, supplies), plain, scales, supplies.calibration)
+    graph = recurrent.insert(graph, plain, rounded)
     macs = sum(cost.macs for cost in costs.values())
+    lstms = {name for name in rounded if isinstance(plain.get_submodule(name), nn.LSTM)}  # GRUs have no such kernel
     return Compressed(
         model=folded,
         onnx=graph.SerializeToString(),
         params=sum(p.numel() for p in plain.parameters()),
         macs=macs,
         plain=plain,
-        quantized=frozenset(scales),
-        low_precision=sum(costs[name].macs for name in scales) / macs if macs else 0.0,
+        quantized=rounded.union(scales),
+        low_precision=sum(costs[name].macs for name in lstms.union(scales)) / macs if macs else 0.0,
     )

@@ -57,7 +57,8 @@ def prepare(
     if not same:
         progress.milestone("the network's weights are not those this run was begun with; the run's own are used")
     runtime = runtimes[0]
-    supplies = supplies_of(task, options.batch)
+    needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
+    supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
     notice("finding layers and groups")
     network = inspect(task.base, task.examples, keep=task.keep)
     space = space_of(network, _together([runtime.capabilities for runtime in runtimes]))

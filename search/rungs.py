@@ -283,7 +283,8 @@ class _Climb:
                 predictions[_suffixed("output", it.runtime, self.ladder.runtimes)] = np.asarray(built.infer(inputs)[0])
             write_atomically(folder / self._file(it.runtime), it.artefact)
         first = models[0].compressed
-        write_atomically(folder / "canonical.onnx", first.onnx)
+        if first.onnx:
+            write_atomically(folder / "canonical.onnx", first.onnx)
         write_atomically(folder / "candidate.json", self.request.candidate.to_json().encode())
         write_atomically(folder / "model.safetensors", save(first.state()))
         np.savez_compressed(folder / "predictions.npz", **predictions)  # type: ignore[arg-type]

@@ -24,6 +24,9 @@ PROFILED_RUNS = 20
 WIDTHS = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8, "float16": 16, "bfloat16": 16}
 """Bits of the types that its profiler names; all others have 32."""
 
+RECURRENT = ("LSTM", "GRU", "DynamicQuantizeLSTM")
+"""Operations that run over the steps of sequences, which are their inputs' first dimension."""
+
 
 @dataclass(frozen=True)
 class Session:
@@ -49,10 +52,11 @@ class OnnxRuntime:
     def convert(self, source: Source) -> bytes:
         """Make activations unsigned, which is what the CPU kernels fuse; a GPU takes the canonical file."""
         from ...compressors.flavours import integer_outputs, unsigned_activations
+        from ...compressors.recurrent_onnx import dynamic
 
         if self.capabilities.device != "cpu":
             return source.onnx
-        return integer_outputs(unsigned_activations(source.onnx), source.calibration)
+        return dynamic(integer_outputs(unsigned_activations(source.onnx), source.calibration))
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[Engine]:
@@ -117,7 +121,7 @@ class OnnxRuntime:
 
 
 def _windows(optimised: Path) -> dict[str, int]:
-    """Return for each convolution in a file how many products make one number of its output."""
+    """Return for each convolution in a file the products of one number of its output, for each LSTM those of a step."""
     import onnx
 
     graph = onnx.load(optimised).graph
@@ -127,6 +131,8 @@ def _windows(optimised: Path) -> dict[str, int]:
         position = 3 if node.op_type == "QLinearConv" else 1
         if node.op_type.endswith("Conv") and len(node.input) > position and node.input[position] in shapes:
             found[node.name] = math.prod(shapes[node.input[position]][1:])
+        elif node.op_type in RECURRENT:
+            found[node.name] = sum(math.prod(shapes.get(name, ())) for name in node.input[1:3])
     return found
 
 
@@ -148,8 +154,8 @@ def _kernel(name: str, milliseconds: float, args: Mapping[str, Any], window: int
     if "MatMul" in kind or "Gemm" in kind:
         window = shape[-1] if shape else 0
     made = args["output_type_shape"][0].values() if args["output_type_shape"] else [[]]
-    macs = math.prod(next(iter(made))) * window
-    bits = 4 if "NBits" in kind else WIDTHS.get(dtype, 32)
+    macs = math.prod(shape[:2] if kind in RECURRENT else next(iter(made))) * window
+    bits = 4 if "NBits" in kind else 8 if kind == "DynamicQuantizeLSTM" else WIDTHS.get(dtype, 32)
     return Kernel(name=name, kind=kind, bits=bits, milliseconds=milliseconds, macs=macs)
 
 
