@@ -1,0 +1,203 @@
+"""What is found in each family of networks, and whether 30 % pruned and INT8 it is exact and fast in ONNX Runtime.
+
+    python bench/families.py --out families.json         all of them, about half an hour on two quiet cores
+    python bench/families.py --networks deit_tiny bert
+    python bench/families.py --quick                     a smoke test
+    AUTOCOMPRESS_DATA=data python bench/families.py --agreement    what INT8 changes of a trained network's answers
+
+Each network has a process of its own, so that its peak of memory is its own. Times are ratios to the unchanged network
+in ONNX Runtime, interleaved with it, one thread, one example. Nothing is fine-tuned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from environment import describe
+from families_networks import FAMILIES, QUICK_FAMILIES, mobilenet_with_images
+from runtimes import PLAN, QUICK
+
+from autocompress.compressors.graph import inspect
+from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.prune import ratios
+from autocompress.errors import InfeasibleError
+from autocompress.evaluators.latency import ProcessMeter
+from autocompress.evaluators.runtimes import load
+from autocompress.evaluators.served import Served, parity, source_of
+from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from autocompress.spaces.layers import Network
+
+SHARE = 0.3
+MULTIPLE = 8
+TIMEOUT_S = 1800.0
+
+
+@dataclass(kw_only=True)
+class Row:
+    """A network; where it ends with a reason, what would come after is None."""
+
+    network: str
+    groups: int = 0
+    layers: int = 0
+    left_alone: Sequence[tuple[str, str]] = ()
+    inspect_s: float | None = None
+    apply_s: float | None = None
+    macs: float | None = None
+    difference: float | None = None
+    top1: float | None = None
+    ratio: float | None = None
+    half_width: float | None = None
+    baseline_ms: float | None = None
+    peak_mb: float | None = None
+    reason: str = ""
+
+
+def candidate_of(network: Network) -> Candidate:
+    """Return the candidate that prunes every group by the level nearest to 30 %, and rounds all layers to INT8."""
+    shares = {
+        group.name: min(ratios(group, MULTIPLE), key=lambda ratio: abs(ratio - SHARE)) for group in network.groups
+    }
+    pruned = {name: share for name, share in shares.items() if share}
+    return Candidate({PRUNING_RATIO: pruned, BITS: {layer.name: 8 for layer in network.layers}})
+
+
+def row_of(name: str, *, quick: bool) -> Row:
+    """Inspect, compress, serve and time a network, in this process."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    row, task, plan = Row(network=name), FAMILIES[name](), QUICK if quick else PLAN
+    runtime = load("onnxruntime")
+    try:
+        supplies = supplies_of(task)
+        started = time.perf_counter()
+        network = inspect(task.model, task.examples)
+        row.inspect_s = time.perf_counter() - started
+        row.groups, row.layers, row.left_alone = len(network.groups), len(network.layers), network.left_alone
+        baseline = compress(task, Candidate(), supplies, epochs=0)
+        started = time.perf_counter()
+        small = compress(task, candidate_of(network), supplies, epochs=0)
+        row.apply_s, row.macs = time.perf_counter() - started, small.macs / baseline.macs
+        artefact = runtime.convert(source_of(small, supplies))
+        with runtime.build(artefact, threads=1) as engine:
+            found = parity(small.model, Served(engine), supplies.calibration[:2], quantized=True)
+        row.difference, row.top1 = found.difference, found.agreement
+        meter = ProcessMeter(
+            baseline=runtime.convert(source_of(baseline, supplies)),
+            runtime="onnxruntime",
+            inputs=[x.numpy() for x in supplies.examples],
+        )
+        row.baseline_ms = meter.calibrate(plan).median_ms
+        latency = replace(meter, baseline_ms=row.baseline_ms).measure(artefact, plan)
+        row.ratio, row.half_width = latency.ratio, latency.half_width
+    except InfeasibleError as error:
+        row.reason = str(error)
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    row.peak_mb = int(peak[1]) / 1e3 if peak else None
+    return row
+
+
+def in_its_own_process(name: str, *, quick: bool) -> Row:
+    """Return a network's row from a fresh process; one that crashes, hangs or eats all memory has a reason."""
+    with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
+        out = Path(folder) / "row.json"
+        command = [sys.executable, __file__, "--row", name, "--out", str(out), *(["--quick"] if quick else [])]
+        try:
+            done = subprocess.run(command, timeout=TIMEOUT_S, capture_output=True, text=True)
+        except subprocess.TimeoutExpired:
+            return Row(network=name, reason=f"not done within {TIMEOUT_S:g} s")
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+            return Row(network=name, reason=said[-1])
+        return Row(**json.loads(out.read_text()))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return rows as Markdown."""
+
+    def text(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    lines = [
+        "| network | groups | layers | left alone | inspect s | compress s | MACs | difference | top-1 | baseline ms "
+        "| ratio | ± | peak MB | |",
+        "|---|" + "--:|" * 12 + "---|",
+    ]
+    for row in rows:
+        reasons = list(dict.fromkeys(reason for _, reason in row.left_alone))[:2]
+        cells = (
+            row.network,
+            str(row.groups),
+            str(row.layers),
+            str(len(row.left_alone)),
+            text(row.inspect_s, ".1f"),
+            text(row.apply_s, ".1f"),
+            text(row.macs, ".0%"),
+            text(row.difference, ".2%"),
+            text(row.top1, ".0%"),
+            text(row.baseline_ms, ".2f"),
+            text(row.ratio, ".3f"),
+            text(row.half_width, ".3f"),
+            text(row.peak_mb, ".0f"),
+            "; ".join(filter(None, (row.reason, *reasons))).replace("|", "\\|"),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def agreement() -> str:
+    """Tell for how many images a trained MobileNetV2 gives the same class in INT8 as in float."""
+    torch.set_num_threads(1)
+    task = mobilenet_with_images(Path(os.environ["AUTOCOMPRESS_DATA"]) / "imagenet-1-per-class")
+    supplies = supplies_of(task)
+    layers = [layer.name for layer in inspect(task.model, task.examples).layers]
+    runtime = load("onnxruntime")
+    answers = {}
+    for name, bits in (("float", {}), ("INT8", dict.fromkeys(layers, 8))):
+        compressed = compress(task, Candidate({BITS: bits}), supplies, epochs=0)
+        with runtime.build(runtime.convert(source_of(compressed, supplies)), threads=1) as engine:
+            served = Served(engine)
+            answers[name] = torch.cat([served(images).argmax(1) for images, _ in task.validation])
+            print(f"{name}: top-1 {task.metric(served, task.validation):.1%}", flush=True)
+    same = (answers["float"] == answers["INT8"]).float().mean().item()
+    return f"INT8 agrees with float on {same:.1%} of {len(answers['float'])} images"
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--quick", action="store_true", help="two small networks, short windows: a smoke test")
+    parser.add_argument("--agreement", action="store_true", help="only a trained network, float against INT8")
+    parser.add_argument("--out", type=Path, help="a JSON file for everything")
+    parser.add_argument("--row", choices=FAMILIES, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.row:
+        asked.out.write_text(json.dumps(asdict(row_of(asked.row, quick=asked.quick))))
+        return
+    environment = describe(load("onnxruntime"))
+    print(f"{environment}\n", flush=True)
+    if asked.agreement:
+        print(agreement())
+        return
+    rows: list[Row] = []
+    for name in QUICK_FAMILIES if asked.quick else asked.networks:
+        rows.append(in_its_own_process(name, quick=asked.quick))
+        print(f"{name}: {rows[-1].reason or 'done'}", flush=True)
+        if asked.out is not None:  # after each network, so that little is lost
+            asked.out.write_text(json.dumps({"environment": environment, "rows": [asdict(row) for row in rows]}))
+    print(f"\n{table(rows)}")
+
+
+if __name__ == "__main__":
+    main()
