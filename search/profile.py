@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..compressors.pipeline import Compressed
+from ..compressors.prune import global_ratios
 from ..compressors.technique import Supplies
+from ..errors import InfeasibleError
 from ..evaluators.latency import SEARCH, Calibration, Meter
 from ..evaluators.runtimes import Runtime
 from ..spaces.candidate import PRUNING_RATIO, Candidate
@@ -17,6 +19,9 @@ from ..studies.task import Task
 from .costs import LAYER_AXES, CostModel
 from .paying import Dropped, middle, not_paying, reduced, rescaled
 from .probes import PROBE_TIMEOUT_S, Notice, Prober, damages, measured_costs
+
+SHARES = (0.3, 0.5, 0.7)
+"""Shares of all channels that go where one threshold decides for the whole network."""
 
 NOISE = 0.02
 """Share by which the same network's latency may differ when it is measured again."""
@@ -148,6 +153,8 @@ def profile(
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
     dropped = confirmed(prober, space, costs, not_paying(space, costs, size_counts=size_counts)) if reduce else ()
     left = reduced(space, dropped)
+    notice("which channels matter in the whole network")
+    global_pruning = thresholds(task, supplies, network, runtime.capabilities.channel_multiple)
     notice("the fastest network that the space can express")
     uniform_ms = [ms for by_level in costs.uniform_ms.values() for ms in by_level.values()]
     built_ms = [ms for ms in map(prober.latency_ms, fastest(left, costs, usable)) if ms is not None]
@@ -160,7 +167,22 @@ def profile(
         damage=rescaled(damage, space, left),
         floor_ms=min(built_ms or uniform_ms, default=None),
         dropped=dropped,
+        global_pruning=global_pruning,
     )
+
+
+def thresholds(task: Task, supplies: Supplies, network: Network, multiple: int) -> dict[str, dict[str, float]]:
+    """Return for some shares of all channels the pruning ratios for which one threshold decides in the whole network.
+
+    A share is left out where that cannot be told.
+    """
+    found = {}
+    for share in SHARES:
+        try:
+            found[str(share)] = global_ratios(task.base, network, supplies, share, multiple=multiple)
+        except (InfeasibleError, RuntimeError):  # what torch raises of a network that cannot be scored
+            continue
+    return found
 
 
 def confirmed(prober: Prober, space: Space, costs: CostModel, dropped: Sequence[Dropped]) -> tuple[Dropped, ...]:

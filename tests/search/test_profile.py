@@ -157,6 +157,9 @@ def test_a_layer_that_gets_slower_is_not_offered() -> None:
     assert (gone.before_ms, gone.after_ms) == pytest.approx((1.0, 2.0))
     assert set(space.sizes) - set(found.space(space).sizes) == {"bits:head"}
     assert set(found.damage) == set(found.space(space).sizes)
+    assert [set(ratios) <= {c.target for c in space.on(PRUNING_RATIO)} for ratios in found.global_pruning.values()] == [
+        True
+    ] * 3
     assert Profile.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from autocompress.search.profile import Profile
 from autocompress.search.samplers import create
 from autocompress.search.samplers.mutation import crowding
 from autocompress.search.store import Asked, Store
-from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.candidate import BITS, PRUNING_RATIO, QUANTIZATION, Candidate
+from autocompress.spaces.space import Choice, Space
 
 Open = Callable[..., Store]
 Evaluate = Callable[[Asked], Outcome]
@@ -139,6 +141,23 @@ def test_mutation_is_never_stuck(opened: Open) -> None:
     )
     assert len(candidates) == 30
     assert len(set(candidates)) <= 8
+
+
+def test_mutation_wastes_no_child_on_settings_of_absent_axes(tmp_path: Path) -> None:
+    """Children differ from each other as candidates, however many settings matter only beside an axis."""
+    settings = tuple(Choice(axis=QUANTIZATION, target=f"setting{i}", levels=(0, 1), needs=BITS) for i in range(30))
+    pruning = tuple(PROBLEM.space.on(PRUNING_RATIO))
+    (bits, *_) = PROBLEM.space.on(BITS)
+    space = Space((*pruning, bits, *settings))
+    store = Store(tmp_path, None, "settings", space, TARGET_MS)
+    predict = Profile.from_dict(PROBLEM.profile()).predict_ms
+    store.study.sampler = create("mutation", space=space, target_ms=TARGET_MS, seed=0, finished=0, predict=predict)
+    store.begin([])
+    candidates = play(store, 60)
+    store.close()
+    assert len(set(candidates)) == len(candidates)
+    assert any(not candidate[BITS] for candidate in candidates)
+    assert all(bool(candidate[BITS]) or not candidate[QUANTIZATION] for candidate in candidates)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.5])

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.search.profile import Profile, middle
+from autocompress.search.options import Options
+from autocompress.search.paying import middle
+from autocompress.search.profile import Profile
 from autocompress.search.warmstart import (
     DESCENTS,
     GRID,
     descend,
     uniform,
     uniform_pruning_that_meets,
+    uniform_rank_that_meets,
     warm_start,
 )
-from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from autocompress.spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
+from autocompress.spaces.space import Choice, Space
 
 PROBLEM = AnalyticEvaluator(6)
 SPACE = PROBLEM.space
 PROFILE = Profile.from_dict(PROBLEM.profile())
+RANKS = (1.0, 0.5, 0.25, 0.125)
 STRONGEST = {name: size - 1 for name, size in SPACE.sizes.items()}
 FLOOR_MS = PROFILE.predict_ms(SPACE.candidate(STRONGEST))
 UNCHANGED = SPACE.levels(Candidate())
@@ -39,6 +45,51 @@ def test_the_obvious_comes_first(target_ms: float) -> None:
     assert starts[0].candidate == Candidate()
     assert set(starts[1].candidate[BITS].values()) == {8}
     assert not starts[1].candidate[PRUNING_RATIO]
+
+
+RANKED = Space((*SPACE.choices, *(Choice(axis=RANK, target=f"layer{i}", levels=RANKS, neutral=1.0) for i in range(6))))
+FACTORS = {str(rank): 0.2 + 0.8 * rank for rank in RANKS[1:]}
+SLOWER = replace(
+    PROFILE,
+    costs=replace(
+        PROFILE.costs, factors={**PROFILE.costs.factors, RANK: dict.fromkeys(PROFILE.costs.layer_ms, FACTORS)}
+    ),
+    damage={**PROFILE.damage, **{f"rank:layer{i}": 0.01 for i in range(6)}},
+    global_pruning={"0.3": {"layer0": 0.75, "layer3": 0.5}, "0.5": {"layer1": 0.75}},
+)
+
+
+@targets
+def test_uniform_ranks_are_obvious_where_there_are_ranks(target_ms: float) -> None:
+    """All layers at the largest share of their rank that meets the target, in INT8, is an obvious baseline."""
+    rank = uniform_rank_that_meets(RANKED, SLOWER, target_ms)
+    (start,) = (s for s in warm_start(RANKED, SLOWER, target_ms) if "rank" in s.role)
+    assert rank is not None
+    assert start.role == f"uniform int8 rank {rank:.0%}"
+    assert set(start.candidate[RANK].values()) == {rank}
+    assert set(start.candidate[BITS].values()) == {8}
+    milder = [r for r in RANKS[1:] if r > rank]
+    assert all(SLOWER.predict_ms(uniform(RANKED, 0.0, quantized=True, rank=r)) > target_ms for r in milder)
+    assert uniform_rank_that_meets(SPACE, PROFILE, target_ms) is None
+
+
+def test_global_thresholds_are_among_the_first() -> None:
+    """The ratios of a threshold over the whole network come as candidates, in INT8, at the nearest that is offered."""
+    candidates = [start.candidate for start in warm_start(RANKED, SLOWER, 4.0)]
+    for ratios in SLOWER.global_pruning.values():
+        (found,) = (c for c in candidates if c[PRUNING_RATIO] == ratios)
+        assert set(found[BITS].values()) == {8}
+
+
+def test_the_warm_start_leaves_trials_for_the_search() -> None:
+    """With ranks and thresholds, the first candidates are no more than three quarters of a study's trials."""
+    assert len(warm_start(RANKED, SLOWER, 4.0)) <= 0.75 * Options(target_ms=4.0, out=Path("runs")).trials
+
+
+def test_int8_is_8_bits_where_fewer_are_offered() -> None:
+    """Uniform INT8 takes no layer's weights to four bits."""
+    space = Space(tuple(replace(c, levels=(32, 8, 4)) for c in SPACE.on(BITS)))
+    assert set(uniform(space, 0.0, quantized=True)[BITS].values()) == {8}
 
 
 @targets
