@@ -63,6 +63,9 @@ def compress(
     percentile: Annotated[
         float, typer.Option(help="Of the run times, which must meet the target: 50 is the median.")
     ] = 50.0,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Search k-means palettes too; sizes are of entropy-coded files (.acz).")
+    ] = False,
     data: Annotated[str | None, typer.Option(help="imagefolder:DIR, for torchvision: and timm: models.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the study's data is.")] = None,
     weights: Annotated[Path | None, typer.Option(help="State dict for torchvision: and timm: models.")] = None,
@@ -102,6 +105,7 @@ def compress(
             "threads": threads,
             "batch": batch,
             "percentile": percentile,
+            "compact": compact,
             "storage": storage,
             "epochs": epochs,
             "final_epochs": final_epochs,

@@ -85,7 +85,11 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
         "threads": str(options.threads),
         "batch": str(options.batch or "as in the task"),
         "percentile": f"{options.percentile:g}",
+        "sizes": "of compact files" if options.compact else "of served files",
     }
+    other = [server for server in servers if server.capabilities.reads[0] != ".onnx"]
+    if options.compact and other:
+        raise UsageError(f"--compact packs ONNX files; the files of {other[0].name} end in {other[0].capabilities.reads[0]}.")
     run_directory.check(options.out, identity)
     from .storage import close_storage, open_storage
     from .store import Store
@@ -198,7 +202,7 @@ class _Run:
 
     def _publish(self, models: list[Model]) -> ParetoFront:
         front = assemble(models, self.prepared, self.options.target_ms)
-        files.write(self.rundir, front, self.store)
+        files.write(self.rundir, front, self.store, self.prepared.profile.dropped)
         return front
 
 

@@ -25,15 +25,28 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.space import Space
 from ..studies.task import Task
 from .options import Options
+from .paying import summary
 from .profile import Profile, profile
 from .progress import Progress
 from .rundir import RunDirectory, write_atomically
 from .rungs import Ladder
 
 
+ZEROS = (0.5, 0.75, 0.9)
+"""Shares of a layer's weights that may be zero where compact files count: they cost next to nothing there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a search starts from."""
+    """What a search starts from.
+
+    Attributes:
+        space: what is offered: all that pays.
+        profile: what is known of the network.
+        ladder: evaluates candidates.
+        meter: times them.
+
+    """
 
     space: Space
     profile: Profile
@@ -61,7 +74,7 @@ def prepare(
     supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
     notice("finding layers and groups")
     network = inspect(task.base, task.examples, keep=task.keep)
-    space = space_of(network, _together([runtime.capabilities for runtime in runtimes]))
+    space = space_of(network, _together([runtime.capabilities for runtime in runtimes], compact=options.compact))
     if not any(choice.neutral is not None for choice in space.choices):
         raise StudyError(
             "a network must have a Conv2d or Linear layer that may be compressed; this one has none. "
@@ -82,7 +95,20 @@ def prepare(
             if task.student is not None:
                 base = compress(task, Candidate(), supplies, epochs=0)
                 served = runtime.convert(source_of(base, supplies))
-            found = profile(task, supplies, network, space, base, served, runtime, calibration, meter, notice)
+            found = profile(
+                task,
+                supplies,
+                network,
+                space,
+                base,
+                served,
+                runtime,
+                calibration,
+                meter,
+                notice,
+                reduce=len(runtimes) == 1,  # what does not pay on one may on another
+                size_counts=options.compact,
+            )
             _save(found, space, calibration, rundir)
     except InfeasibleError as error:
         raise StudyError(
@@ -90,15 +116,23 @@ def prepare(
             f"it cannot: {error.reason}"
         ) from error
     meter = _meter(runtime, artefact, supplies, options, found.baseline_ms)
-    ladder = Ladder(task, supplies, runtimes, meter, rundir.path)
-    return Prepared(space=space, profile=found, ladder=ladder, meter=meter)
+    ladder = Ladder(task, supplies, runtimes, meter, rundir.path, compact=options.compact)
+    if found.dropped:
+        progress.milestone(summary(found.dropped, runtime.name))
+    return Prepared(space=found.space(space), profile=found, ladder=ladder, meter=meter)
 
 
-def _together(tables: Sequence[Capabilities]) -> Capabilities:
-    """Return what at least one runtime can do; channels as all of them like them."""
+def _together(tables: Sequence[Capabilities], *, compact: bool) -> Capabilities:
+    """Return what at least one runtime can do, and what makes files compact; channels as all of them like them.
+
+    Weights alone in few bits are for all or none: a runtime that cannot hold them would be given another network.
+    """
     return replace(
         tables[0],
         bits=tuple(sorted({bits for table in tables for bits in table.bits}, reverse=True)),
+        weight_bits=tuple(b for b in tables[0].weight_bits if all(b in table.weight_bits for table in tables)),
+        sparsity=tuple(dict.fromkeys((*(s for table in tables for s in table.sparsity), *(ZEROS if compact else ())))),
+        palettes=compact,
         channel_multiple=math.lcm(*(table.channel_multiple for table in tables)),
     )
 

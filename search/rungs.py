@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..compressors.compact import pack, stored_bytes
 from ..errors import InfeasibleError
 from ..evaluators.evaluator import Request
 from ..evaluators.exclusive import pause, training
@@ -52,15 +53,26 @@ class Ladder:
         runtimes: serve the exported models; the meter's baseline is of the first.
         meter: times them.
         folder: the run directory; each request names its own folder below it.
+        compact: whether a model is kept as a compact file too, whose bytes are its size.
 
     """
 
-    def __init__(self, task: Task, supplies: Supplies, runtimes: Sequence[Runtime], meter: Meter, folder: Path) -> None:
+    def __init__(
+        self,
+        task: Task,
+        supplies: Supplies,
+        runtimes: Sequence[Runtime],
+        meter: Meter,
+        folder: Path,
+        *,
+        compact: bool = False,
+    ) -> None:
         self.task = task
         self.supplies = supplies
         self.runtimes = runtimes
         self.meter = meter
         self.folder = folder
+        self.compact = compact
 
     def evaluate(self, request: Request) -> Outcome:
         """Climb the ladder; whatever stops the candidate becomes its reason, never an exception."""
@@ -228,7 +240,7 @@ class _Climb:
         return Measurement(
             accuracy=scored.accuracy,
             latency=self.latencies[it.runtime.name],
-            size_bytes=len(it.artefact),
+            size_bytes=stored_bytes(it.artefact) if self.ladder.compact else len(it.artefact),
             params=compressed.params,
             macs=compressed.macs,
             test_accuracy=test_accuracy,
@@ -281,7 +293,10 @@ class _Climb:
             it = scored.served
             with engine(it.runtime, it.artefact, threads=1, patience_s=self._left) as built:
                 predictions[_suffixed("output", it.runtime, self.ladder.runtimes)] = np.asarray(built.infer(inputs)[0])
-            write_atomically(folder / self._file(it.runtime), it.artefact)
+            file = folder / self._file(it.runtime)
+            write_atomically(file, it.artefact)
+            if self.ladder.compact:
+                write_atomically(file.with_suffix(".acz"), pack(it.artefact))
         first = models[0].compressed
         if first.onnx:
             write_atomically(folder / "canonical.onnx", first.onnx)
