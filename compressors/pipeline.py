@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 import torch
@@ -25,7 +26,7 @@ from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm
 from .graph import count
 from .palettize import Palettize
-from .quantize import Quantize, Quantized, strip
+from .quantize import Quantize, Quantized, calibration_of, strip
 from .sparsify import Sparsify
 from .technique import Supplies, Technique
 
@@ -63,6 +64,8 @@ class Compressed:
         plain: the same network in float, batch norms folded and without quantizers.
         quantized: names of its layers that are meant to compute in INT8.
         low_precision: their share of the multiply-accumulates.
+        apply_s: seconds that the techniques took, without training.
+        export_s: seconds that the export took.
 
     """
 
@@ -73,6 +76,8 @@ class Compressed:
     plain: nn.Module
     quantized: frozenset[str] = frozenset()
     low_precision: float = 0.0
+    apply_s: float = 0.0
+    export_s: float = 0.0
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the network's float weights by name, batch norms folded."""
@@ -203,10 +208,13 @@ def compress(
 
     """
     model, student = copy.deepcopy(task.base).eval(), task.student is not None
+    apply_s = 0.0
     try:
         for phase in phases(candidate, model, supplies.examples, student=student):
             for technique in phase.techniques:
+                started = time.monotonic()
                 model = technique.apply(model, phase.candidate, supplies)
+                apply_s += time.monotonic() - started
             if (phase.techniques or student) and not phase.folded:
                 estimate_batch_norm(model, supplies.calibration)
             if epochs:
@@ -225,7 +233,9 @@ def compress(
                     )
                 if not phase.folded:
                     estimate_batch_norm(model, supplies.calibration)
-        return _export(model, supplies)
+        started = time.monotonic()
+        built = _export(model, candidate, supplies)
+        return replace(built, apply_s=apply_s, export_s=time.monotonic() - started)
     except (InfeasibleError, MemoryError):
         raise
     except RuntimeError as error:  # what torch raises when shapes do not fit
@@ -252,22 +262,25 @@ def _file(plain: nn.Module, supplies: Supplies) -> onnx.ModelProto:
         return onnx.ModelProto()
 
 
-def _export(model: nn.Module, supplies: Supplies) -> Compressed:
+def _export(model: nn.Module, candidate: Candidate, supplies: Supplies) -> Compressed:
     quantized = any(isinstance(module, Quantized) for module in model.modules())
     folded = model if quantized else fold_batch_norm(model, supplies.examples)
     rounded = recurrent.quantized(folded)
     plain, scales = strip(folded)
     costs = count(plain, supplies.examples)
-    graph = qdq.insert(_file(plain, supplies), plain, scales, supplies.calibration)
+    file, method = _file(plain, supplies), calibration_of(candidate)
+    graph = qdq.insert(file, plain, scales, supplies.calibration, method=method)
+    rounded_both = {name for name, scale in scales.items() if scale.input is not None}  # not in INT4
     graph = recurrent.insert(graph, plain, rounded)
     macs = sum(cost.macs for cost in costs.values())
     lstms = {name for name in rounded if isinstance(plain.get_submodule(name), nn.LSTM)}  # GRUs have no such kernel
+    integers = rounded_both | lstms
     return Compressed(
         model=folded,
         onnx=graph.SerializeToString(),
         params=sum(p.numel() for p in plain.parameters()),
         macs=macs,
         plain=plain,
-        quantized=rounded.union(scales),
-        low_precision=sum(costs[name].macs for name in lstms.union(scales)) / macs if macs else 0.0,
+        quantized=rounded.union(rounded_both),
+        low_precision=sum(costs[name].macs for name in integers) / macs if macs else 0.0,
     )

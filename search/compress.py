@@ -89,7 +89,8 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     }
     other = [server for server in servers if server.capabilities.reads[0] != ".onnx"]
     if options.compact and other:
-        raise UsageError(f"--compact packs ONNX files; the files of {other[0].name} end in {other[0].capabilities.reads[0]}.")
+        ending = other[0].capabilities.reads[0]
+        raise UsageError(f"--compact packs ONNX files; those of {other[0].name} end in {ending}.")
     run_directory.check(options.out, identity)
     from .storage import close_storage, open_storage
     from .store import Store

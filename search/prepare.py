@@ -31,7 +31,6 @@ from .progress import Progress
 from .rundir import RunDirectory, write_atomically
 from .rungs import Ladder
 
-
 ZEROS = (0.5, 0.75, 0.9)
 """Shares of a layer's weights that may be zero where compact files count: they cost next to nothing there."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,7 +49,9 @@ class OnnxRuntime:
     def __init__(self, variant: str = "", provider: str = "CPUExecutionProvider") -> None:
         self.name = f"onnxruntime:{variant}" if variant else "onnxruntime"
         self.provider = provider
-        self.capabilities = Capabilities(runtime=self.name, device="gpu" if variant else "cpu")
+        self.capabilities = Capabilities(
+            runtime=self.name, device="gpu" if variant else "cpu", weight_bits=() if variant else (4,)
+        )
 
     def convert(self, source: Source) -> bytes:
         """Make activations unsigned, which is what the CPU kernels fuse; a GPU takes the canonical file."""
@@ -137,15 +141,16 @@ def _windows(optimised: Path) -> dict[str, int]:
 
 
 def _kernels(events: Sequence[Mapping[str, Any]], windows: Mapping[str, int]) -> list[Kernel]:
-    """Sum the profiler's events up, one kernel a node."""
-    milliseconds: dict[str, float] = {}
+    """Take the profiler's events together, one kernel a node: medians, since some runs are interrupted."""
+    durations: defaultdict[str, list[float]] = defaultdict(list)
     last: dict[str, Mapping[str, Any]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             name = event["name"].removesuffix("_kernel_time")
-            milliseconds[name] = milliseconds.get(name, 0.0) + event["dur"] / 1e3 / PROFILED_RUNS
+            durations[name].append(event["dur"] / 1e3)
             last[name] = event["args"]
-    return [_kernel(name, spent, last[name], windows.get(name, 0)) for name, spent in milliseconds.items()]
+    spent = {name: statistics.median(times) * len(times) / PROFILED_RUNS for name, times in durations.items()}
+    return [_kernel(name, milliseconds, last[name], windows.get(name, 0)) for name, milliseconds in spent.items()]
 
 
 def _kernel(name: str, milliseconds: float, args: Mapping[str, Any], window: int) -> Kernel:
