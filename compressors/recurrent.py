@@ -191,6 +191,8 @@ def insert(graph: onnx.ModelProto, model: nn.Module, names: Collection[str]) -> 
         InfeasibleError: the file holds a layer in another form.
 
     """
+    if not names:
+        return graph
     owners = layers_of(graph, model)
     missing = sorted(set(names).difference(owners.values()))
     if missing:
