@@ -1,6 +1,6 @@
 """A network with an LSTM over sequences of words and a GCN over a graph, trained on data that are drawn here.
 
-    python -m bench.sequences_and_graphs
+    python bench/sequences_and_graphs.py
 
 prints how much faster ONNX Runtime runs LSTMs in INT8 than in float.
 """
