@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from ..errors import InfeasibleError
 from ..spaces.candidate import DISTILLATION, Value
 from ..spaces.space import Choice
 from ..studies.task import Batch, Task
-from .autocast import computing, format_for
+from .autocast import in_bfloat16, trains_in_bfloat16
 from .graph import evaluating
 from .hints import Hints
 
@@ -27,7 +27,7 @@ def choices() -> tuple[Choice, ...]:
     """Return the settings that a search may vary."""
     return (
         Choice(axis=DISTILLATION, target="temperature", levels=(4.0, 1.0, 2.0, 8.0)),
-        Choice(axis=DISTILLATION, target="weight", levels=(0.7, 0.3, 0.5, 0.9)),
+        Choice(axis=DISTILLATION, target="weight", levels=(0.7, 0.9, 0.5, 0.3, 0.0)),
         Choice(axis=DISTILLATION, target="learning_rate", levels=(0.01, 0.003, 0.03)),
         Choice(axis=DISTILLATION, target="features", levels=(0.0, 0.1, 1.0)),
         Choice(axis=DISTILLATION, target="attention", levels=(0.0, 0.1, 1.0)),
@@ -96,8 +96,10 @@ def distil(
         else:
             chosen = {name: float(value) for name, value in {**DEFAULTS, **settings}.items()}
             chosen["learning_rate"] *= rate
-            form = format_for(student, task.examples)
-            with computing(student, form), computing(teacher, form, weights=False):
+            with ExitStack() as stack:
+                if trains_in_bfloat16(student, task.examples):
+                    stack.enter_context(in_bfloat16(student))
+                    stack.enter_context(in_bfloat16(teacher))
                 _train(student, teacher, task, chosen, epochs, penalty, deadline)
         student.eval()
 
@@ -166,6 +168,8 @@ def _loss(
         teacher = hints.teacher
     with nullcontext() if hints is None else hints.watched(student):
         loss = (1 - weight) * task.loss(student, batch)
+    if hints is None and not weight:
+        return loss
     with torch.no_grad(), nullcontext() if hints is None else hints.watched(teacher):
         targets = teacher(*task.inputs(batch))
     loss = loss + weight * soft_label_loss(outputs[-1], targets, settings["temperature"])

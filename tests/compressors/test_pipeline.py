@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compressors.graph import count, inspect, parts
-from autocompress.compressors.pipeline import CALIBRATION_BATCHES, compress, space_of, supplies_of
+from autocompress.compressors.pipeline import CALIBRATION_BATCHES, Compressed, compress, space_of, supplies_of
 from autocompress.compressors.pipeline import TECHNIQUES as ALL
 from autocompress.compressors.quantize import Quantized
 from autocompress.compressors.technique import Technique
@@ -127,8 +127,9 @@ def test_space_has_every_technique_and_the_settings(task: Task) -> None:
 
 
 def test_pruned_and_quantized_network_trains_and_exports(task: Task) -> None:
-    """The strongest candidate is smaller, learns the task, and its file computes what PyTorch does."""
-    candidate = strongest(space(task))
+    """Pruning and INT8 at their strongest make it smaller, it learns the task, and its file computes what PyTorch does."""
+    both = {axis: targets for axis, targets in strongest(space(task)).axes.items() if axis in ("pruning_ratio", "bits")}
+    candidate = Candidate(both)
     result = compress(task, candidate, supplies_of(task), epochs=6)
     assert result.params < 0.5 * sum(p.numel() for p in task.model.parameters())
     assert result.macs < 0.5 * sum(cost.macs for cost in count(task.model, task.examples).values())
@@ -136,6 +137,17 @@ def test_pruned_and_quantized_network_trains_and_exports(task: Task) -> None:
     assert {name for name, module in result.model.named_modules() if isinstance(module, Quantized)} == rounded
     onnx.checker.check_model(onnx.load_from_string(result.onnx))
     assert task.metric(result.model, task.validation) > 0.85
+    assert_served_as_trained(result, task)
+
+
+def test_all_techniques_at_once_train_and_export(task: Task) -> None:
+    """The strongest candidate of all is built, trained and exported, and its file computes what PyTorch does."""
+    result = compress(task, strongest(space(task)), supplies_of(task), epochs=2)
+    assert_served_as_trained(result, task)
+
+
+def assert_served_as_trained(result: Compressed, task: Task) -> None:
+    """Check that ONNX Runtime computes what PyTorch does."""
     for images, _ in task.validation:
         with torch.no_grad():
             expected = result.model(images)
