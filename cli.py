@@ -63,6 +63,10 @@ def compress(
     percentile: Annotated[
         float, typer.Option(help="Of the run times, which must meet the target: 50 is the median.")
     ] = 50.0,
+    inherit: Annotated[
+        bool,
+        typer.Option("--inherit/--no-inherit", help="Let candidates go on from a trained neighbour."),
+    ] = True,
     compact: Annotated[
         bool, typer.Option("--compact", help="Search k-means palettes too; sizes are of entropy-coded files (.acz).")
     ] = False,
@@ -105,6 +109,7 @@ def compress(
             "threads": threads,
             "batch": batch,
             "percentile": percentile,
+            "inherit": inherit,
             "compact": compact,
             "storage": storage,
             "epochs": epochs,

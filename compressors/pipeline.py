@@ -21,6 +21,7 @@ from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.task import Task
 from . import distill, prune, qdq, recurrent
+from .ancestor import Ancestor
 from .export import have_a_batch, to_onnx
 from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm
@@ -66,6 +67,7 @@ class Compressed:
         low_precision: their share of the multiply-accumulates.
         apply_s: seconds that the techniques took, without training.
         export_s: seconds that the export took.
+        ancestor: what others may go on from; None where it was not trained, or has other layers than the original.
 
     """
 
@@ -78,6 +80,7 @@ class Compressed:
     low_precision: float = 0.0
     apply_s: float = 0.0
     export_s: float = 0.0
+    ancestor: Ancestor | None = None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the network's float weights by name, batch norms folded."""
@@ -189,6 +192,7 @@ def compress(
     *,
     epochs: float,
     seed: int = 0,
+    ancestor: Ancestor | None = None,
     deadline: float = math.inf,
     pause: Callable[[], None] | None = None,
 ) -> Compressed:
@@ -200,6 +204,7 @@ def compress(
         supplies: see `supplies_of`.
         epochs: passes over the training data, shared among the `phases`; 0 leaves the network untrained (one-shot).
         seed: of everything random.
+        ancestor: a trained network to go on from, nowhere pruned more than the candidate; None begins with the task's.
         deadline: a time of `time.monotonic` after which training gives up.
         pause: is called before each batch of training, and may wait.
 
@@ -207,39 +212,60 @@ def compress(
         InfeasibleError: the network cannot be built, trained or exported that way.
 
     """
-    model, student = copy.deepcopy(task.base).eval(), task.student is not None
-    apply_s = 0.0
+    training = _Training(task, candidate, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
     try:
-        for phase in phases(candidate, model, supplies.examples, student=student):
+        model, to_do = copy.deepcopy(task.base).eval(), candidate
+        if ancestor is not None:
+            model = ancestor.network(model, supplies)
+            to_do = prune.beyond(candidate, ancestor.candidate, task.base)
+        apply_s = 0.0
+        for phase in phases(to_do, model, supplies.examples, student=task.student is not None):
+            started = time.monotonic()
             for technique in phase.techniques:
-                started = time.monotonic()
                 model = technique.apply(model, phase.candidate, supplies)
-                apply_s += time.monotonic() - started
-            if (phase.techniques or student) and not phase.folded:
+            apply_s += time.monotonic() - started
+            if (phase.techniques or task.student) and not phase.folded:
                 estimate_batch_norm(model, supplies.calibration)
             if epochs:
-                with _held(model, candidate):
-                    distill.distil(
-                        model,
-                        task.model if task.teacher is None else task.teacher,
-                        task,
-                        settings=candidate[DISTILLATION],
-                        rate=FOLDED_RATE if phase.folded else 1.0,
-                        epochs=epochs * phase.share,
-                        seed=seed,
-                        penalty=phase.penalty,
-                        deadline=deadline,
-                        pause=pause,
-                    )
-                if not phase.folded:
-                    estimate_batch_norm(model, supplies.calibration)
+                training.run(model, phase)
+            if epochs and not phase.folded:
+                estimate_batch_norm(model, supplies.calibration)
+                ancestor = Ancestor.of(candidate, model)
         started = time.monotonic()
         built = _export(model, candidate, supplies)
-        return replace(built, apply_s=apply_s, export_s=time.monotonic() - started)
+        return replace(built, apply_s=apply_s, export_s=time.monotonic() - started, ancestor=ancestor)
     except (InfeasibleError, MemoryError):
         raise
     except RuntimeError as error:  # what torch raises when shapes do not fit
         raise InfeasibleError(f"the network cannot be built: {str(error).splitlines()[0]}", rung="build") from error
+
+
+@dataclass(frozen=True)
+class _Training:
+    """How a candidate is trained in all of its phases; see `compress`."""
+
+    task: Task
+    candidate: Candidate
+    epochs: float
+    seed: int
+    deadline: float
+    pause: Callable[[], None] | None
+
+    def run(self, model: nn.Module, phase: Phase) -> None:
+        """Train a network in place for a phase's share."""
+        with _held(model, self.candidate):
+            distill.distil(
+                model,
+                self.task.model if self.task.teacher is None else self.task.teacher,
+                self.task,
+                settings=self.candidate[DISTILLATION],
+                rate=FOLDED_RATE if phase.folded else 1.0,
+                epochs=self.epochs * phase.share,
+                seed=self.seed,
+                penalty=phase.penalty,
+                deadline=self.deadline,
+                pause=self.pause,
+            )
 
 
 @contextmanager

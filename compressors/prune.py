@@ -105,6 +105,23 @@ def schedule(candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...
     return found or [candidate]
 
 
+def beyond(candidate: Candidate, done: Candidate, model: nn.Module) -> Candidate:
+    """Return a candidate whose pruning is what remains after another's; all else is the candidate's.
+
+    Args:
+        candidate: what to reach.
+        done: what was pruned before; nowhere more than the candidate prunes.
+        model: the network before anything is pruned.
+
+    """
+    before, after = _widths(model, done), _widths(model, candidate)
+    kept = {name: before[name][1] if name in before else channels for name, (channels, _) in after.items()}
+    ratios: dict[str, Value] = {
+        name: 1 - width / kept[name] for name, (_, width) in after.items() if width < kept[name]
+    }
+    return Candidate({**candidate.axes, PRUNING_RATIO: ratios})
+
+
 def way(channels: int, width: int, steps: int, *, granularity: int = 1) -> list[int]:
     """Return the widths after each of some steps from so many channels to a width, evenly apart.
 

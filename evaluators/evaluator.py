@@ -21,6 +21,7 @@ class Request:
         seed: of everything random.
         target_ms: a candidate that is surely slower ends when it was timed; None never ends one.
         latencies: how fast it is on each runtime, where that is known; it is not timed again then.
+        ancestor: file, below the run directory, with the weights to go on from; empty begins with the original.
         test: whether to score the test data too.
         timeout_s: seconds after which it is given up.
         attempt: how many times it was begun before.
@@ -34,6 +35,7 @@ class Request:
     seed: int = 0
     target_ms: float | None = None
     latencies: tuple[Latency, ...] = ()
+    ancestor: str = ""
     test: bool = False
     timeout_s: float = 3600.0
     attempt: int = 0

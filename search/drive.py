@@ -14,6 +14,7 @@ from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Measurement
 from ..spaces.candidate import SETTINGS, Candidate
 from .front import Model, ParetoFront, front_hypervolume, select
+from .inheritance import SHAPES, ancestor_of
 from .options import Options
 from .progress import Progress, State
 from .rundir import RunDirectory
@@ -159,10 +160,18 @@ class Driver:
             epochs=self.epochs if trained else 0.0,
             unchanged=unchanged,
             seed=self.options.seed,
+            ancestor=self._ancestor(asked),
             target_ms=None if asked.role else self.options.target_ms,
             timeout_s=self.options.trial_timeout_s,
             attempt=asked.attempt,
         )
+
+    def _ancestor(self, asked: Asked) -> str:
+        """Return the file that a candidate goes on from; the obvious baselines go on from nobody."""
+        if asked.role or not self.options.inherit:
+            return ""
+        found = ancestor_of(asked.candidate, self._models)
+        return f"{found.path}/{SHAPES}" if found else ""
 
     def _end(self, request: Request, outcome: Measurement | Infeasible | Lost) -> None:
         number = self._running.pop(request.folder)

@@ -13,6 +13,7 @@ from ..evaluators.latency import CAREFUL, Meter, settled
 from ..evaluators.measurement import Latency, Measurement, Outcome, from_json, to_json, together
 from .drive import TICK_S, Interrupts, compresses
 from .front import Model, front_hypervolume, select
+from .inheritance import ANCESTOR
 from .options import Options
 from .progress import Progress
 from .rundir import RunDirectory, write_atomically
@@ -142,6 +143,7 @@ class Finals:
             epochs=epochs if trained else 0.0,
             unchanged=unchanged,
             seed=self.options.seed,
+            ancestor=f"trials/{model.id}/{ANCESTOR}",
             latencies=tuple(measured.latency for measured in model.measurement.everywhere),
             test=True,
             timeout_s=10 * self.options.trial_timeout_s,

@@ -64,6 +64,7 @@ class Options:
         threads: threads that a served model may use.
         batch: examples that are served at a time; None takes the task's.
         percentile: which of the run times must meet the target; 50 is the median.
+        inherit: whether a candidate goes on from the weights of a trained neighbour.
         compact: whether models are kept as compact files too, and their bytes are what counts as size.
         storage: URL of the database that holds the study; None keeps it in the run directory.
         epochs: passes over the training data in a trial; None takes the task's.
@@ -86,6 +87,7 @@ class Options:
     threads: int = 1
     batch: int | None = None
     percentile: float = 50.0
+    inherit: bool = True
     compact: bool = False
     storage: str | None = None
     epochs: float | None = None

@@ -25,9 +25,11 @@ from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, 
 from ..evaluators.outputs import Parity
 from ..evaluators.runtimes import Runtime, low_precision, plain
 from ..spaces.candidate import BITS
+from .inheritance import ANCESTOR, SHAPES
 from .rundir import write_atomically
 
 if TYPE_CHECKING:
+    from ..compressors.ancestor import Ancestor
     from ..compressors.pipeline import Compressed
     from ..compressors.technique import Supplies
     from ..studies.task import Loader, Task
@@ -122,6 +124,7 @@ class _Climb:
         self.latencies = {latency.runtime: latency for latency in request.latencies}
         self.rung = "build"
         self.seconds: dict[str, float] = {}
+        self.ancestor: Ancestor | None = None
 
     @property
     def fastest(self) -> Latency | None:
@@ -135,6 +138,7 @@ class _Climb:
 
     def run(self) -> Outcome:
         """Return a measurement on each runtime that can serve the candidate in time, the fastest first."""
+        self._inherit()
         compressed, served = self._build(epochs=0)
         served = self._in_time(served)
         with self._on("one-shot"):
@@ -152,6 +156,16 @@ class _Climb:
         self._keep(list(best.values()))
         return together(measurements)
 
+    def _inherit(self) -> None:
+        """Read the weights to go on from, and keep them beside the trial's own: theirs may be tidied away."""
+        from ..compressors.ancestor import Ancestor
+
+        if not self.request.ancestor:
+            return
+        self.ancestor = Ancestor.read(self.ladder.folder / self.request.ancestor)
+        if self.ancestor is not None and not self.request.test:
+            write_atomically(self.folder / ANCESTOR, self.ancestor.to_bytes())
+
     def _build(self, *, epochs: float) -> tuple[Compressed, list[_Served]]:
         """Build the candidate for each runtime, and check that it computes what PyTorch does.
 
@@ -168,6 +182,7 @@ class _Climb:
                 ladder.supplies,
                 epochs=epochs,
                 seed=self.request.seed,
+                ancestor=self.ancestor,
                 deadline=self.deadline,
                 pause=pause,
             )
@@ -302,6 +317,8 @@ class _Climb:
             write_atomically(folder / "canonical.onnx", first.onnx)
         write_atomically(folder / "candidate.json", self.request.candidate.to_json().encode())
         write_atomically(folder / "model.safetensors", save(first.state()))
+        if first.ancestor is not None and not self.request.test:
+            write_atomically(folder / SHAPES, first.ancestor.to_bytes())
         np.savez_compressed(folder / "predictions.npz", **predictions)  # type: ignore[arg-type]
         (folder / RUNG).unlink(missing_ok=True)
 

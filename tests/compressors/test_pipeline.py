@@ -127,7 +127,7 @@ def test_space_has_every_technique_and_the_settings(task: Task) -> None:
 
 
 def test_pruned_and_quantized_network_trains_and_exports(task: Task) -> None:
-    """Pruning and INT8 at their strongest make it smaller, it learns the task, and its file computes what PyTorch does."""
+    """Pruning and INT8 at their strongest make it smaller; it learns the task, and is served as it was trained."""
     both = {axis: targets for axis, targets in strongest(space(task)).axes.items() if axis in ("pruning_ratio", "bits")}
     candidate = Candidate(both)
     result = compress(task, candidate, supplies_of(task), epochs=6)

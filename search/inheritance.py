@@ -1,0 +1,45 @@
+"""Inheritance: a candidate goes on from the trained weights of a neighbour, of which it is a narrower version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..spaces.candidate import PRUNING_RATIO, RANK, SPARSITY, Candidate
+from .front import Model
+
+SHAPES = "shapes.safetensors"
+"""File in a trial's folder with its weights after its channels went and before its numbers changed."""
+
+ANCESTOR = "ancestor.safetensors"
+"""File in a trial's folder with the weights that it went on from."""
+
+NEAR = 0.5
+"""An ancestor has at least this share of the candidate's pruning; from farther off the original is the better start."""
+
+
+def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
+    """Return the trained model that a candidate may go on from: all channels of the candidate are among its channels.
+
+    Of several, the one that lacks least pruning, and of equals the most accurate. Models that have other layers
+    than the original (factors, zeros) are nobody's ancestors.
+
+    Args:
+        candidate: what is to be built.
+        models: what was measured before.
+
+    """
+    wanted = {name: float(ratio) for name, ratio in candidate[PRUNING_RATIO].items()}
+
+    def missing(model: Model) -> float:
+        return sum(wanted.values()) - sum(float(ratio) for ratio in model.candidate[PRUNING_RATIO].values())
+
+    fit = [m for m in models if _holds(m, wanted) and missing(m) <= (1 - NEAR) * sum(wanted.values())]
+    return min(fit, key=lambda m: (missing(m), -m.measurement.accuracy), default=None)
+
+
+def _holds(model: Model, wanted: dict[str, float]) -> bool:
+    """Return whether a model was trained and is nowhere pruned more than is wanted."""
+    has = model.candidate[PRUNING_RATIO]
+    if not has or not model.measurement.epochs or model.candidate[RANK] or model.candidate[SPARSITY]:
+        return False
+    return all(float(ratio) <= wanted.get(name, 0.0) for name, ratio in has.items())

@@ -1,0 +1,50 @@
+"""Which trained model a candidate goes on from."""
+
+from __future__ import annotations
+
+from autocompress.evaluators.measurement import Latency, Measurement, Window
+from autocompress.search.front import Model
+from autocompress.search.inheritance import ancestor_of
+from autocompress.spaces.candidate import Candidate
+
+LATENCY = Latency(windows=(Window(baseline_ns=(2,), candidate_ns=(1,)),) * 3, baseline_ms=1.0)
+
+
+def model(name: str, *, epochs: float = 1.0, accuracy: float = 0.9, **axes: dict[str, float]) -> Model:
+    """Return a measured model."""
+    measured = Measurement(accuracy=accuracy, latency=LATENCY, size_bytes=1, params=1, macs=1, epochs=epochs)
+    return Model(id=name, candidate=Candidate(axes), measurement=measured)
+
+
+def chosen(candidate: dict[str, dict[str, float]], *models: Model) -> str:
+    """Return the name of a candidate's ancestor; empty where it has none."""
+    found = ancestor_of(Candidate(candidate), models)
+    return found.id if found else ""
+
+
+def test_nearest_wider_model_is_the_ancestor() -> None:
+    """Of those that have all channels of the candidate the one that lacks least pruning is taken."""
+    wanted = {"pruning_ratio": {"a": 0.5, "b": 0.5}}
+    far, near = model("far", pruning_ratio={"a": 0.5}), model("near", pruning_ratio={"a": 0.5, "b": 0.25})
+    narrower = model("narrower", pruning_ratio={"a": 0.625, "b": 0.5})
+    other = model("other", pruning_ratio={"a": 0.5, "c": 0.25})
+    assert chosen(wanted, far, near, narrower, other) == "near"
+    assert chosen(wanted, far) == "far"
+    assert chosen(wanted, narrower, other) == ""
+
+
+def test_bits_do_not_matter_and_accuracy_decides_between_equals() -> None:
+    """Models with the same channels are equal, whatever their numbers."""
+    wanted = {"pruning_ratio": {"a": 0.5}, "bits": {"a": 8.0}}
+    worse, better = model("worse", pruning_ratio={"a": 0.5}), model("better", pruning_ratio={"a": 0.5}, accuracy=0.95)
+    assert chosen(wanted, worse, better) == "better"
+
+
+def test_far_untrained_and_factorised_models_are_no_ancestors() -> None:
+    """Neither a model with less than half of the pruning, nor one that was not trained or has other layers."""
+    wanted = {"pruning_ratio": {"a": 0.5, "b": 0.5}}
+    assert chosen(wanted, model("far", pruning_ratio={"a": 0.25})) == ""
+    assert chosen(wanted, model("raw", pruning_ratio={"a": 0.5, "b": 0.5}, epochs=0.0)) == ""
+    assert chosen(wanted, model("factors", pruning_ratio={"a": 0.5, "b": 0.5}, rank={"a": 0.5})) == ""
+    assert chosen(wanted, model("original")) == ""
+    assert chosen({"bits": {"a": 8.0}}, model("original")) == ""
