@@ -18,6 +18,7 @@ from pathlib import Path
 
 from environment import describe
 
+from autocompress.compressors.ancestor import Ancestor
 from autocompress.compressors.compact import stored_bytes
 from autocompress.compressors.graph import inspect
 from autocompress.compressors.pipeline import Compressed, compress, space_of, supplies_of
@@ -50,23 +51,25 @@ EVERYTHING = replace(RUNTIME.capabilities, sparsity=(0.5, 0.75, 0.9), palettes=T
 
 IMPORTANCES = ("magnitude", "l1", "taylor", "hessian", "bn_scale", "lamp", "median")
 
-KINDS = {
+KINDS: dict[str, dict[str, float]] = {
     "the task's loss alone": {"weight": 0.0},
-    "soft labels": {},
-    "soft labels and features": {"features": 1.0},
-    "soft labels and attention": {"attention": 1.0},
-    "all three": {"features": 1.0, "attention": 1.0},
+    "soft labels, weight 0.3": {"weight": 0.3},
+    "soft labels, weight 0.7": {"weight": 0.7},
+    "task and features": {"weight": 0.0, "features": 1.0},
+    "task and attention": {"weight": 0.0, "attention": 1.0},
+    "soft labels 0.3, features, attention": {"weight": 0.3, "features": 1.0, "attention": 1.0},
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """A candidate to try; ``seeds`` trainings, whose median counts."""
+    """A candidate to try; ``seeds`` trainings, whose median counts, perhaps from the weights of another candidate."""
 
     technique: str
     strength: str
     candidate: Candidate
     seeds: int = 1
+    ancestor: Candidate | None = None
 
 
 def main() -> None:
@@ -110,8 +113,12 @@ def rows(space: Space) -> Iterator[Row]:
         yield Row("pruning in steps, 75 %", f"{steps}", at(space, prune[0.75], {PRUNING: {"steps": steps}}))
     for penalty in ("l1", "group"):
         yield Row("pruning after a penalty, 75 %", penalty, at(space, prune[0.75], {PRUNING: {"penalty": penalty}}))
-    for name, settings in KINDS.items():
-        yield Row("distillation at 75 %", name, at(space, prune[0.75], {DISTILLATION: settings}), seeds=3)
+    for ratio in (0.5, 0.75):
+        for name, settings in KINDS.items():
+            kind = at(space, prune[ratio], {DISTILLATION: settings})
+            yield Row(f"distillation at {ratio:.0%}", name, kind, seeds=3 if ratio == 0.75 else 1)
+    half, narrow = at(space, prune[0.5]), at(space, prune[0.75])
+    yield Row("inheritance", "75 % from a trained 50 %", narrow, ancestor=half)
     for ratio in (0.25, 0.5, 0.75):
         both = prune[ratio] | {BITS: 8}
         yield Row("combined", f"pruning {ratio:.0%}, INT8", at(space, both))
@@ -161,11 +168,12 @@ class Bench:
     def line(self, row: Row) -> str:
         """Return a row's figures, or why it has none."""
         try:
-            built = compress(self.task, row.candidate, self.supplies, epochs=0)
+            ancestor = self.train(row.ancestor, 0).ancestor if row.ancestor else None
+            built = compress(self.task, row.candidate, self.supplies, epochs=0, ancestor=ancestor)
             artefact = self.converted(built)
             one_shot = self.score(artefact)
             latency = self.meter.measure(artefact, SEARCH)
-            trained = [self.converted(self.train(row.candidate, seed)) for seed in range(row.seeds)]
+            trained = [self.converted(self.train(row.candidate, seed, ancestor)) for seed in range(row.seeds)]
             accuracies = [self.score(file) for file in trained]
         except InfeasibleError as error:
             return f"  {error.reason}"
@@ -175,9 +183,9 @@ class Bench:
             f"{stored_bytes(trained[0]) / 1e6:9.2f}{built.apply_s:9.2f}{built.export_s:9.2f}"
         )
 
-    def train(self, candidate: Candidate, seed: int) -> Compressed:
+    def train(self, candidate: Candidate, seed: int, ancestor: Ancestor | None = None) -> Compressed:
         """Return a candidate after the training that all have."""
-        return compress(self.task, candidate, self.supplies, epochs=self.epochs, seed=seed)
+        return compress(self.task, candidate, self.supplies, epochs=self.epochs, seed=seed, ancestor=ancestor)
 
     def converted(self, built: Compressed) -> bytes:
         """Return the file that ONNX Runtime serves."""
