@@ -110,9 +110,11 @@ def test_tucker_finds_a_planted_core(out: int, inner: int, rank_out: int, rank_i
 @settings(deadline=None, max_examples=20)
 @given(st.integers(3, 11), st.integers(3, 11), st.integers(1, 3), st.integers(0, 9999), DTYPES)
 def test_cp_finds_planted_products(out: int, inner: int, rank: int, seed: int, dtype: torch.dtype) -> None:
-    """A kernel that is a sum of a few outer products is kept."""
-    factors = [random(n, rank, seed=seed + i, dtype=dtype) for i, n in enumerate((out, inner, 3, 3))]
-    planted = torch.einsum("or,ir,yr,xr->oiyx", *factors)
+    """A kernel that is a sum of a few orthogonal outer products is kept."""
+    factors = [
+        torch.linalg.qr(random(n, rank, seed=seed + i, dtype=dtype))[0] for i, n in enumerate((out, inner, 3, 3))
+    ]
+    planted = torch.einsum("r,or,ir,yr,xr->oiyx", torch.arange(1, rank + 1, dtype=dtype), *factors)
     found = cp(planted, rank, sweeps=200)
     assert [factor.shape for factor in found] == [(out, rank), (inner, rank), (3, rank), (3, rank)]
     assert error(found.kernel(), planted) < 1e-2
