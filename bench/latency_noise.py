@@ -109,6 +109,19 @@ class Reading:
         """How far a bare loop's milliseconds are off, relative to the truth."""
         return abs(self.bare_ms / self.model.truth.median_ms - 1)
 
+    def row(self, condition: str) -> dict[str, object]:
+        """Return the reading as data for JSON."""
+        return {
+            "condition": condition,
+            "model": self.model.name,
+            "truth": self.model.truth.ratio,
+            "truths": self.model.truth.ratios,
+            "ratios": self.latency.ratios,
+            "processes": self.latency.processes,
+            "median_ms": self.latency.median_ms,
+            "bare_ms": self.bare_ms,
+        }
+
     @property
     def covered(self) -> bool:
         """Whether the stated interval holds the truth."""
@@ -119,6 +132,7 @@ def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write every reading to this file too, as lines of JSON")
     parser.add_argument("--run", type=Path, help="a run directory whose study to measure again")
     parser.add_argument("--quick", action="store_true", help="two models, once each, short windows: a smoke test")
     asked = parser.parse_args()
@@ -144,6 +158,9 @@ def main() -> None:
             repeats = 1 if asked.quick else asked.repeats
             readings = [read(meter, model, plan) for _ in range(repeats) for model in models]
         report(condition, readings)
+        if asked.out is not None:
+            with asked.out.open("a") as file:
+                file.writelines(f"{json.dumps(reading.row(condition))}\n" for reading in readings)
 
 
 def networks() -> dict[str, tuple[float, bool]]:
