@@ -104,6 +104,7 @@ def rows(space: Space) -> Iterator[Row]:
             )
     yield Row("INT8", "every second layer", every_second(at(space, {BITS: 8})))
     yield Row("INT8", "all layers", at(space, {BITS: 8}))
+    yield Row("INT8", "all layers, ranges by mse", at(space, {BITS: 8}, {QUANTIZATION: {"calibration": "mse"}}))
     yield Row("INT8", "all layers, learned steps", at(space, {BITS: 8}, {QUANTIZATION: {"scales": "learned"}}))
     yield from (Row("palettes", f"{bits} bits", at(space, {PALETTE: bits})) for bits in (6, 4, 2))
     yield from (Row("zeros", f"{share:.0%}", at(space, {SPARSITY: share})) for share in (0.5, 0.75, 0.9))
