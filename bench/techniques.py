@@ -88,7 +88,7 @@ def main() -> None:
     print(f"{study}, {epochs:g} passes of training, every fourth batch of the test images\n", flush=True)
     print(f"{'':46}{'one-shot':>9}{'trained':>9}{'ratio':>15}{'MB':>8}{'.acz MB':>9}{'apply s':>9}{'export s':>9}")
     for number, row in enumerate(rows(space_of(inspect(task.model, task.examples), EVERYTHING))):
-        if asked.only in row.technique and not (asked.quick and number % 8):
+        if asked.only in row.technique and not (asked.quick and number % 12):
             print(f"{row.technique + ', ' + row.strength:46}{bench.line(row)}", flush=True)
 
 
