@@ -2,20 +2,24 @@
 
     python bench/sequences_and_graphs.py
 
-prints how much faster ONNX Runtime runs LSTMs in INT8 than in float.
+prints how long ONNX Runtime runs LSTMs in INT8, as a ratio to float.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
+import argparse
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
+from environment import describe
+from runtimes import QUICK
 from torch import Tensor, nn
 from torch.nn import functional
 
 from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.evaluators.latency import SEARCH, Plan, ProcessMeter
+from autocompress.evaluators.measurement import Latency
 from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.served import source_of
 from autocompress.spaces.candidate import Candidate
@@ -25,7 +29,6 @@ from autocompress.studies.training import Shuffled, batches
 
 WORDS, STEPS, TOPICS = 240, 32, 4
 FEATURES, COMMUNITIES, NODES, DEGREE = 16, 4, 2000, 8.0
-RUNS = 200
 
 
 class Reader(nn.Module):
@@ -116,8 +119,8 @@ def _fit(model: nn.Module, losses: Callable[[], object], epochs: int) -> None:
             optimizer.step()
 
 
-def integer_gain(hidden: int) -> tuple[float, float]:
-    """Return the CPU milliseconds of a network with an LSTM in float and in INT8: medians of runs in turn."""
+def integer_latency(hidden: int, plan: Plan) -> Latency:
+    """Return the latency in INT8 of a network with an LSTM, as a ratio to the interleaved float one."""
     torch.manual_seed(0)
     words = [torch.randint(0, WORDS, (8, STEPS)) for _ in range(4)]
     labelled = [(batch, torch.zeros(8, dtype=torch.long)) for batch in words]
@@ -125,21 +128,20 @@ def integer_gain(hidden: int) -> tuple[float, float]:
     supplies, runtime = supplies_of(task), load("onnxruntime")
     candidates = (Candidate(), Candidate({"bits": {"lstm": 8}}))
     files = [runtime.convert(source_of(compress(task, c, supplies, epochs=0), supplies)) for c in candidates]
-    times: tuple[list[float], list[float]] = ([], [])
-    inputs = [x.numpy() for x in supplies.examples]
-    with runtime.build(files[0], threads=1) as one, runtime.build(files[1], threads=1) as other:
-        for _ in range(RUNS):
-            for engine, spent in zip((one, other), times, strict=True):
-                engine.infer(inputs)
-                start = time.process_time_ns()
-                engine.infer(inputs)
-                spent.append((time.process_time_ns() - start) / 1e6)
-    return statistics.median(times[0]), statistics.median(times[1])
+    meter = ProcessMeter(baseline=files[0], runtime=runtime.name, inputs=[x.numpy() for x in supplies.examples])
+    return replace(meter, baseline_ms=meter.calibrate(plan).median_ms).measure(files[1], plan)
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one width, short windows: a smoke test")
+    asked = parser.parse_args()
+    print(f"{describe(load('onnxruntime'))}\n\nhidden   float ms   INT8 over float")
+    for hidden in (128,) if asked.quick else (128, 256, 512):
+        latency = integer_latency(hidden, QUICK if asked.quick else SEARCH)
+        print(f"{hidden:6}   {latency.baseline_ms:8.3f}   {latency.ratio:.3f} ±{latency.half_width:.3f}", flush=True)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print("hidden   float ms   INT8 ms   ratio")
-    for hidden in (128, 256, 512):
-        whole, rounded = integer_gain(hidden)
-        print(f"{hidden:6}   {whole:8.3f}   {rounded:7.3f}   {whole / rounded:5.2f}")
+    main()
