@@ -34,10 +34,10 @@ from autocompress.evaluators import runtimes
 from autocompress.evaluators.latency import CAREFUL, SEARCH, Plan, ProcessMeter
 from autocompress.evaluators.measurement import Latency
 from autocompress.evaluators.served import source_of
-from autocompress.search.finals import ROUND
+from autocompress.search.finals import ROUND, read_record
 from autocompress.search.profile import Profile
 from autocompress.search.store import Store
-from autocompress.search.warmstart import uniform
+from autocompress.search.warmstart import BASELINE, uniform
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
@@ -258,17 +258,27 @@ def again(folder: Path) -> None:
         inputs=inputs,
         baseline_ms=calibration["median_ms"],
     )
-    print(f"{'model':12}{'in its trial':>14}{'quiet':>10}{'error':>8}  inside")
-    errors, inside = [], []
+    print(f"{'model':12}{'in its trial':>14}{'at the end':>14}{'quiet':>14}{'error':>8}{'at the end':>12}  inside")
+    errors: list[float] = []
+    ends: list[float] = []
+    inside: list[bool] = []
     for model in models:
         then = model.measurement.latency
+        final = read_record(folder / ("" if model.role == BASELINE else "models") / model.id)
+        if final is None:  # neither obvious nor of the front
+            continue
+        end = final.latency
         now = meter.measure((folder / model.path / model.measurement.file).read_bytes(), CAREFUL)
         errors.append(abs(then.ratio / now.ratio - 1))
-        inside.append(abs(then.ratio - now.ratio) <= then.half_width + now.half_width)
+        ends.append(abs(end.ratio / now.ratio - 1))
+        inside.append(abs(end.ratio - now.ratio) <= end.half_width + now.half_width)
         print(
-            f"{model.id:12}{then.median_ms:11.2f} ms{now.median_ms:7.2f} ms{errors[-1]:8.1%}  {inside[-1]}", flush=True
+            f"{model.id:12}{then.median_ms:11.2f} ms{end.median_ms:11.2f} ms{now.median_ms:11.2f} ms"
+            f"{errors[-1]:8.1%}{ends[-1]:12.1%}  {inside[-1]}",
+            flush=True,
         )
-    print(f"median error {statistics.median(errors):.1%}, worst {max(errors):.1%}")
+    for name, found in (("in their trials", errors), ("at the end", ends)):
+        print(f"{name}: median error {statistics.median(found):.1%}, worst {max(found):.1%}")
     print(f"intervals meet: {sum(inside)} of {len(inside)}")
 
 
