@@ -134,7 +134,7 @@ def way(channels: int, width: int, steps: int, *, granularity: int = 1) -> list[
         granularity: channels go so many at a time.
 
     >>> way(64, 32, 2), way(64, 32, 4), way(12, 11, 2)
-    ([48, 32], [56, 48, 40, 32], [11, 11])
+    ([48, 32], [56, 48, 40, 32], [12, 11])
     """
     powers = (granularity * 2**i for i in reversed(range(12)))
     unit = next((u for u in powers if width % u == 0 and (channels - width) // u >= steps), granularity)
