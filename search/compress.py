@@ -85,8 +85,9 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
         "threads": str(options.threads),
         "batch": str(options.batch or "as in the task"),
         "percentile": f"{options.percentile:g}",
-        "sizes": "of compact files" if options.compact else "of served files",
     }
+    if options.compact:
+        identity["sizes"] = "of compact files"
     other = [server for server in servers if server.capabilities.reads[0] != ".onnx"]
     if options.compact and other:
         ending = other[0].capabilities.reads[0]

@@ -171,7 +171,7 @@ def test_a_search_over_a_graph_of_two_thousand_nodes(tmp_path: Path) -> None:
     data = communities(2000)
     torch.manual_seed(0)
     made = node_task(trained(GraphNet(width=64), data, steps=40), data, steps=8)
-    front = search(made, "1s", runtimes=("onnxruntime",), workers=0, trials=6, out=tmp_path, final_epochs=1)
+    front = search(made, "1s", runtimes=("onnxruntime",), workers=0, trials=3, out=tmp_path, final_epochs=1)
     assert isinstance(front, ParetoFront)
     assert front.meets_target
     assert front.baseline.measurement.accuracy > 0.8

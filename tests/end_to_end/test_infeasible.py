@@ -31,7 +31,7 @@ def fragile(
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Return the run directory of a study that breaks in many ways, and how its command ended."""
     folder = study_folder(tmp_path_factory.mktemp("user"))
-    line = ("fragile_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 8, "--workers", 2)
+    line = ("fragile_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 18, "--workers", 2)
     return folder / "run", command(folder, *line, "--runtime", "fake", "--trial-timeout", "20s")
 
 
@@ -49,7 +49,7 @@ def test_the_search_goes_on(fragile: tuple[Path, subprocess.CompletedProcess[str
     out, done = fragile
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert len(table) == 8
+    assert len(table) == 18
     complete = table[table.state == "complete"]
     assert set(complete.width) == {64}
     assert set(complete.reason) == {""}
