@@ -26,6 +26,7 @@ from ..spaces.space import Space
 from ..studies.task import Task
 from .options import Options
 from .paying import summary
+from .probes import PROBE_TIMEOUT_S
 from .profile import Profile, profile
 from .progress import Progress
 from .rundir import RunDirectory, write_atomically
@@ -107,6 +108,7 @@ def prepare(
                 notice,
                 reduce=len(runtimes) == 1,  # what does not pay on one may on another
                 size_counts=options.compact,
+                timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
             )
             _save(found, space, calibration, rundir)
     except InfeasibleError as error:

@@ -56,6 +56,7 @@ class Prober:
         base: the network with nothing done to it, exported.
         runtime: serves the models.
         meter: times them.
+        timeout_s: seconds after which the timing of one is given up.
 
     """
 
@@ -65,6 +66,7 @@ class Prober:
     base: Compressed
     runtime: Runtime
     meter: Meter
+    timeout_s: float = PROBE_TIMEOUT_S
 
     def base_costs(self, artefact: bytes, base_ms: float) -> CostModel:
         """Share the milliseconds of the unchanged network, in the runtime's own file, among its layers."""
@@ -95,7 +97,7 @@ class Prober:
             return None, None, b""
         try:
             artefact = self.runtime.convert(source_of(built, self.supplies))
-            return self.meter.measure(artefact, SEARCH, timeout_s=PROBE_TIMEOUT_S).median_ms, built, artefact
+            return self.meter.measure(artefact, SEARCH, timeout_s=self.timeout_s).median_ms, built, artefact
         except InfeasibleError:
             return None, None, b""
 

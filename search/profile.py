@@ -123,6 +123,7 @@ def profile(
     *,
     reduce: bool = True,
     size_counts: bool = False,
+    timeout_s: float = PROBE_TIMEOUT_S,
 ) -> Profile:
     """Share the latency among layers, probe every choice and level once, drop what does not pay, measure the floor.
 
@@ -139,13 +140,16 @@ def profile(
         notice: is told what is being done.
         reduce: whether levels that do not pay are dropped.
         size_counts: whether bits and zeros are kept for the bytes that they save.
+        timeout_s: seconds after which the timing of one candidate is given up.
 
     """
     notice("what the layers cost")
     base_ms = calibration.median_ms
     if task.student is not None:
         base_ms = meter.measure(artefact, SEARCH, timeout_s=PROBE_TIMEOUT_S).median_ms
-    prober = Prober(task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter)
+    prober = Prober(
+        task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter, timeout_s=timeout_s
+    )
     costs = prober.base_costs(artefact, base_ms)
     macs = {layer.name: layer.macs for layer in network.layers}
     damage = damages(task.base, supplies, space, notice, macs=macs)

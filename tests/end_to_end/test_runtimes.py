@@ -20,7 +20,7 @@ REASONS = ("SIGSEGV", "not run within", "out of memory", "not finite", "do not d
 
 def test_a_runtime_that_does_harm_costs_its_candidates_only(folder: Path, command: Command) -> None:
     """Whatever it does to INT8 networks is an infeasible trial with its reason; the float ones make the front."""
-    line = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 6, "--workers", 2)
+    line = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 6, "--workers", 1)
     done = command(folder, *line, "--runtime", f"{FAULTY}:mixed", "--trial-timeout", "15s", "--final-epochs", 0)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
