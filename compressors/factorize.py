@@ -89,7 +89,7 @@ class Factorize(Technique):
                 )
             for place, module in modules.items():
                 if module is layer:
-                    _replace(model, place, factors)
+                    model.set_submodule(place, factors)
         return model
 
 
@@ -204,8 +204,3 @@ def _cp_rank(layer: nn.Conv2d, cost: int) -> int:
     each = inner * down * across + spatial + out
     multiple = _multiple(min(out, inner))
     return max(1, cost // each // multiple) * multiple
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import lowrank
+from .graph import always_called
 
 LOOKED_AT = (
     "in_features",
@@ -39,7 +40,7 @@ class Factorized(nn.Sequential):
             if hasattr(layer, name):
                 setattr(self, name, getattr(layer, name))
         self.train(layer.training)
-        self.register_forward_pre_hook(_as_they_are)  # else PyTorch's encoder layers compute without their modules
+        always_called(self)
 
     @property
     def weight(self) -> Tensor:
@@ -58,10 +59,6 @@ class Factorized(nn.Sequential):
     def bias(self) -> Tensor | None:
         """The bias of the last, which is the layer's."""
         return cast("Tensor | None", self[-1].bias)
-
-
-def _as_they_are(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Change nothing before the factors compute."""
 
 
 def linear_factors(layer: nn.Module, rank: int) -> list[nn.Module]:

@@ -309,6 +309,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def always_called(module: nn.Module) -> None:
+    """Let PyTorch's encoder layers call a module in a layer's place; they compute without their modules otherwise."""
+    module.register_forward_pre_hook(_as_they_are)
+
+
+def _as_they_are(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Change nothing before a module computes."""
+
+
 def parts(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
     """Return a layer with its name, or, where it was factorised, the layers that take its place with theirs.
 

@@ -25,7 +25,7 @@ from ..spaces.space import Choice
 from . import recurrent
 from .calibrate import MAX, METHODS, Histogram, threshold
 from .fold import fold_batch_norm
-from .graph import Inputs, parts, run
+from .graph import Inputs, always_called, parts, run
 from .precisions import block_of
 from .steps import LearnedStep, round_learned
 from .technique import Supplies, Technique
@@ -94,7 +94,7 @@ class Quantize(Technique):
                 raise InfeasibleError(f"the network has no layer {name!r} to quantize", rung="build")
             if bits != FLOAT:
                 for part, layer in parts(model, name):
-                    _replace(model, part, _quantized(layer, int(bits), method))
+                    model.set_submodule(part, _quantized(layer, int(bits), method))
         _calibrate(model, supplies)
         if candidate[QUANTIZATION].get("scales") == "learned":
             _share_ranges(model, supplies.examples)
@@ -220,7 +220,7 @@ class Quantized(nn.Module):
         alone = bits == WEIGHTS_ALONE
         self.round_input = None if alone else ActivationQuantizer(bits, method)
         self.round_weight = WeightQuantizer(bits, _block(layer) if alone else None)
-        self.register_forward_pre_hook(_as_they_are)  # else PyTorch's encoder layers compute without their modules
+        always_called(self)
 
     @property
     def weight(self) -> Tensor:
@@ -271,15 +271,6 @@ def _block(layer: nn.Module) -> int:
     return block
 
 
-def _as_they_are(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Change nothing before a layer computes."""
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-
-
 def _calibrate(model: nn.Module, supplies: Supplies) -> None:
     quantizers = [m for m in model.modules() if isinstance(m, ActivationQuantizer)]
     model.eval()
@@ -317,7 +308,7 @@ def strip(model: nn.Module) -> tuple[nn.Module, dict[str, Scales]]:
     for name, module in list(model.named_modules()):
         if isinstance(module, Quantized):
             scales[name] = module.scales
-            _replace(model, name, module.layer)
+            model.set_submodule(name, module.layer)
         elif isinstance(module, recurrent.QuantizedRecurrent):
-            _replace(model, name, module.layer)
+            model.set_submodule(name, module.layer)
     return model, scales

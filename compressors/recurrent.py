@@ -114,8 +114,8 @@ class _OneStep(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> None:
-        """Raise, since nothing is trained while a network is traced."""
-        raise NotImplementedError
+        """Refuse."""
+        raise NotImplementedError("nothing is trained while a network is traced")
 
 
 @contextmanager

@@ -64,6 +64,9 @@ FAST_MS = 5.0
 SEARCH = Plan(min_windows=3, max_windows=6, gap_s=0.2, min_runs=20, min_window_s=0.25, tolerance=0.04, processes=3)
 """For every candidate of a search; differences under 5 % are ties."""
 
+PROBE = replace(SEARCH, processes=1)
+"""For what is tried before a search: what it teaches is made better by the trials."""
+
 CAREFUL = Plan(min_windows=9, max_windows=12, gap_s=1.0, min_runs=40, min_window_s=0.3, tolerance=0.02)
 """For the baseline and for what is reported."""
 

@@ -26,7 +26,7 @@ from ..spaces.space import Space
 from ..studies.task import Task
 from .options import Options
 from .paying import summary
-from .probes import PROBE_TIMEOUT_S
+from .probes import PROBE_TIMEOUT_S, Prober
 from .profile import Profile, profile
 from .progress import Progress
 from .rundir import RunDirectory, write_atomically
@@ -95,21 +95,17 @@ def prepare(
             if task.student is not None:
                 base = compress(task, Candidate(), supplies, epochs=0)
                 served = runtime.convert(source_of(base, supplies))
-            found = profile(
-                task,
-                supplies,
-                network,
-                space,
-                base,
-                served,
-                runtime,
-                calibration,
-                meter,
-                notice,
-                reduce=len(runtimes) == 1,  # what does not pay on one may on another
-                size_counts=options.compact,
+            prober = Prober(
+                task=task,
+                supplies=supplies,
+                network=network,
+                base=base,
+                runtime=runtime,
+                meter=meter,
                 timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
             )
+            one = len(runtimes) == 1  # what does not pay on one may on another
+            found = profile(prober, space, served, calibration, notice, reduce=one, size_counts=options.compact)
             _save(found, space, calibration, rundir)
     except InfeasibleError as error:
         raise StudyError(

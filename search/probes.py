@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import onnx
 import torch
@@ -20,7 +21,7 @@ from ..compressors.pipeline import TECHNIQUES, Compressed, compress
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from ..evaluators.exclusive import exclusive, off_the_floor
-from ..evaluators.latency import SEARCH, Meter, device_of
+from ..evaluators.latency import PROBE, Meter, device_of
 from ..evaluators.runtimes import Runtime
 from ..evaluators.served import source_of
 from ..spaces.candidate import SPARSITY, Candidate, Value
@@ -70,7 +71,7 @@ class Prober:
 
     def base_costs(self, artefact: bytes, base_ms: float) -> CostModel:
         """Share the milliseconds of the unchanged network, in the runtime's own file, among its layers."""
-        return layer_costs(self.network, self.base.onnx, self._layers(self.base), self._node_ms(artefact), base_ms)
+        return layer_costs(self.network, self.base.onnx, self._base_layers, self._node_ms(artefact), base_ms)
 
     def latency_ms(self, candidate: Candidate) -> float | None:
         """Return the latency of a candidate; None where it cannot be built or timed."""
@@ -97,14 +98,17 @@ class Prober:
             return None, None, b""
         try:
             artefact = self.runtime.convert(source_of(built, self.supplies))
-            return self.meter.measure(artefact, SEARCH, timeout_s=self.timeout_s).median_ms, built, artefact
+            return self.meter.measure(artefact, PROBE, timeout_s=self.timeout_s).median_ms, built, artefact
         except InfeasibleError:
             return None, None, b""
 
     def _layers(self, built: Compressed) -> dict[str, str]:
         """Return for each weight its layer; integers have the names of the weights they were made of."""
-        known = qdq.layers_of(onnx.load_from_string(self.base.onnx), self.base.plain)
-        return {**known, **qdq.layers_of(onnx.load_from_string(built.onnx), built.plain)}
+        return {**self._base_layers, **qdq.layers_of(onnx.load_from_string(built.onnx), built.plain)}
+
+    @cached_property
+    def _base_layers(self) -> dict[str, str]:
+        return qdq.layers_of(onnx.load_from_string(self.base.onnx), self.base.plain)
 
     def _node_ms(self, artefact: bytes) -> dict[str, float]:
         """Return the milliseconds of a model's nodes: medians of several profiles; empty where there is no profiler."""

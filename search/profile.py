@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..compressors.pipeline import Compressed
 from ..compressors.prune import global_ratios
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
-from ..evaluators.latency import SEARCH, Calibration, Meter
-from ..evaluators.runtimes import Runtime
+from ..evaluators.latency import PROBE, Calibration
 from ..spaces.candidate import PRUNING_RATIO, Candidate
 from ..spaces.layers import Group, Layer, Network
 from ..spaces.space import Choice, Space
@@ -110,55 +108,41 @@ def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def profile(
-    task: Task,
-    supplies: Supplies,
-    network: Network,
+    prober: Prober,
     space: Space,
-    base: Compressed,
     artefact: bytes,
-    runtime: Runtime,
     calibration: Calibration,
-    meter: Meter,
     notice: Notice,
     *,
     reduce: bool = True,
     size_counts: bool = False,
-    timeout_s: float = PROBE_TIMEOUT_S,
 ) -> Profile:
     """Share the latency among layers, probe every choice and level once, drop what does not pay, measure the floor.
 
     Args:
-        task: the network and its data.
-        supplies: see `supplies_of`.
-        network: the parts of the network.
+        prober: knows the network, and builds and times.
         space: what may vary.
-        base: the network that is compressed, unchanged and exported: the baseline, or the task's student.
-        artefact: the same in the runtime's own file.
-        runtime: serves the models.
+        artefact: the network with nothing done to it, in the runtime's own file.
         calibration: the baseline's own time.
-        meter: times candidates.
         notice: is told what is being done.
         reduce: whether levels that do not pay are dropped.
         size_counts: whether bits and zeros are kept for the bytes that they save.
-        timeout_s: seconds after which the timing of one candidate is given up.
 
     """
+    task, network = prober.task, prober.network
     notice("what the layers cost")
     base_ms = calibration.median_ms
     if task.student is not None:
-        base_ms = meter.measure(artefact, SEARCH, timeout_s=PROBE_TIMEOUT_S).median_ms
-    prober = Prober(
-        task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter, timeout_s=timeout_s
-    )
+        base_ms = prober.meter.measure(artefact, PROBE, timeout_s=PROBE_TIMEOUT_S).median_ms
     costs = prober.base_costs(artefact, base_ms)
     macs = {layer.name: layer.macs for layer in network.layers}
-    damage = damages(task.base, supplies, space, notice, macs=macs)
+    damage = damages(task.base, prober.supplies, space, notice, macs=macs)
     usable = {name for name, change in damage.items() if change != float("inf")}
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
     dropped = confirmed(prober, space, costs, not_paying(space, costs, size_counts=size_counts)) if reduce else ()
     left = reduced(space, dropped)
     notice("which channels matter in the whole network")
-    global_pruning = thresholds(task, supplies, network, runtime.capabilities.channel_multiple)
+    global_pruning = thresholds(task, prober.supplies, network, prober.runtime.capabilities.channel_multiple)
     notice("the fastest network that the space can express")
     uniform_ms = [ms for by_level in costs.uniform_ms.values() for ms in by_level.values()]
     built_ms = [ms for ms in map(prober.latency_ms, fastest(left, costs, usable)) if ms is not None]

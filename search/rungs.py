@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..compressors.compact import pack, stored_bytes
+from ..compressors.compact import pack
 from ..errors import InfeasibleError
 from ..evaluators.evaluator import Request
 from ..evaluators.exclusive import pause, training
@@ -100,6 +101,11 @@ class _Served:
     runtime: Runtime
     artefact: bytes
     parity: Parity
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The compact file."""
+        return pack(self.artefact)
 
 
 @dataclass(frozen=True)
@@ -255,7 +261,7 @@ class _Climb:
         return Measurement(
             accuracy=scored.accuracy,
             latency=self.latencies[it.runtime.name],
-            size_bytes=stored_bytes(it.artefact) if self.ladder.compact else len(it.artefact),
+            size_bytes=len(it.packed) if self.ladder.compact else len(it.artefact),
             params=compressed.params,
             macs=compressed.macs,
             test_accuracy=test_accuracy,
@@ -311,7 +317,7 @@ class _Climb:
             file = folder / self._file(it.runtime)
             write_atomically(file, it.artefact)
             if self.ladder.compact:
-                write_atomically(file.with_suffix(".acz"), pack(it.artefact))
+                write_atomically(file.with_suffix(".acz"), it.packed)
         first = models[0].compressed
         if first.onnx:
             write_atomically(folder / "canonical.onnx", first.onnx)

@@ -112,8 +112,7 @@ def with_plain_layers(model: nn.Module) -> nn.Module:
             if layer.in_channels < 1:
                 raise StudyError(f"a layer learns its inputs when it is first called; {name!r} was not. Call model")
             plain.setdefault(layer, _plain(layer))
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, plain[layer])
+            model.set_submodule(name, plain[layer])
     return model
 
 

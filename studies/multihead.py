@@ -133,10 +133,9 @@ def _self_attentions(model: nn.Module, examples: Sequence[Tensor]) -> list[str]:
 
 def _replace(model: nn.Module, names: Sequence[str]) -> None:
     for name in names:
-        parent, _, child = name.rpartition(".")
         attention = model.get_submodule(name)
         assert isinstance(attention, nn.MultiheadAttention)
-        setattr(model.get_submodule(parent), child, SelfAttention(attention))
+        model.set_submodule(name, SelfAttention(attention))
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False

@@ -17,17 +17,15 @@ from autocompress.spaces.candidate import Candidate
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
+from .samples import batches
+
 
 @pytest.fixture(scope="module")
 def task() -> Task:
     """Return a task that is learned in a few steps: which half of an image is bright."""
     torch.manual_seed(0)
-    labels = torch.randint(0, 2, (8, 16))
-    images = torch.randn(8, 16, 1, 8, 8)
-    images[..., :4] += 1.5 * labels[:, :, None, None, None]
-    images[..., 4:] += 1.5 * (1 - labels)[:, :, None, None, None]
-    data = list(zip(images, labels, strict=True))
-    return Task(ResidualNet((16, 32), (1, 1), classes=2).eval(), images[0][:1], data, data)
+    data = batches(8)
+    return Task(ResidualNet((16, 32), (1, 1), classes=2).eval(), data[0][0][:1], data, data)
 
 
 def at(ratio: float, **axes: dict[str, int]) -> Candidate:

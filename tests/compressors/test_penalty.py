@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autocompress.compressors.distill import distil
 from autocompress.compressors.penalty import PENALTIES, STRENGTH, sparsity_penalty
@@ -17,16 +17,9 @@ from autocompress.errors import InfeasibleError
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
+from .samples import batches
+
 IMAGES = (torch.ones(1, 1, 8, 8),)
-
-
-def batches(count: int) -> list[tuple[Tensor, Tensor]]:
-    """Return images whose class is the half in which they are bright."""
-    labels = torch.randint(0, 2, (count, 16), generator=torch.Generator().manual_seed(0))
-    images = torch.randn(count, 16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    images[..., :4] += 1.5 * labels[:, :, None, None, None]
-    images[..., 4:] += 1.5 * (1 - labels)[:, :, None, None, None]
-    return list(zip(images, labels, strict=True))
 
 
 @pytest.fixture(scope="module")

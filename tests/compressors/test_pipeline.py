@@ -25,17 +25,10 @@ from autocompress.spaces.space import Space
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Batch, Task
 
+from .samples import batches
+
 CAPABILITIES = Capabilities(runtime="fake", bits=(32, 8), channel_multiple=4, palettes=True, sparsity=(0.5, "2:4"))
 TECHNIQUES = {technique.axis: technique for technique in ALL}
-
-
-def batches(count: int) -> list[tuple[Tensor, Tensor]]:
-    """Return images whose class is the half in which they are bright."""
-    labels = torch.randint(0, 2, (count, 16), generator=torch.Generator().manual_seed(0))
-    images = torch.randn(count, 16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    images[..., :4] += 1.5 * labels[:, :, None, None, None]
-    images[..., 4:] += 1.5 * (1 - labels)[:, :, None, None, None]
-    return list(zip(images, labels, strict=True))
 
 
 @pytest.fixture

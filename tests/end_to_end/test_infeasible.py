@@ -12,6 +12,9 @@ import pytest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
+BROKEN = {16, 24, 32, 40, 48}
+"""Widths of the second convolution that do not come through; the others do."""
+
 UNEXPORTABLE = """
 import torch
 from my_study import Net, trained
@@ -51,7 +54,8 @@ def test_the_search_goes_on(fragile: tuple[Path, subprocess.CompletedProcess[str
     assert "Traceback" not in done.stderr
     assert len(table) == 18
     complete = table[table.state == "complete"]
-    assert set(complete.width) == {64}
+    assert not set(complete.width) & BROKEN
+    assert 64 in set(complete.width)
     assert set(complete.reason) == {""}
     front = pandas.read_csv(out / "pareto.csv")
     assert len(front) > 1

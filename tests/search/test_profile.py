@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import onnx
 import pytest
@@ -20,6 +20,7 @@ from autocompress.evaluators.runtimes import Arrays, Kernel, Runtime
 from autocompress.evaluators.runtimes.fake import FakeRuntime
 from autocompress.evaluators.runtimes.onnxruntime import OnnxRuntime
 from autocompress.evaluators.served import source_of
+from autocompress.search.probes import Prober
 from autocompress.search.profile import Profile, profile
 from autocompress.search.warmstart import pruned, uniform
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
@@ -30,14 +31,7 @@ from autocompress.studies.task import Task
 AXES = (PRUNING_RATIO, BITS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Run torch on one thread, from the same seed in every test."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Priced(FakeRuntime):
@@ -72,8 +66,8 @@ class Prices:
         self.runtime = runtime
 
     def calibrate(self, plan: Plan | None = None, *, timeout_s: float | None = None) -> Calibration:
-        """Refuse: the baseline's time is given."""
-        raise NotImplementedError
+        """Refuse."""
+        raise NotImplementedError("a profile is given its calibration")
 
     def measure(
         self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
@@ -133,9 +127,8 @@ def profiled(task: Task, runtime: Runtime, *, reduce: bool = True) -> tuple[Prof
     meter = Prices(runtime) if isinstance(runtime, Priced) else Stopwatch(artefact, inputs)
     base_ms = sum(runtime.prices(artefact).values()) if isinstance(runtime, Priced) else 1.0
     calibration = Calibration(median_ms=base_ms, low_ms=base_ms, high_ms=base_ms, windows=())
-    found = profile(
-        task, supplies, network, space, base, artefact, runtime, calibration, meter, lambda text: None, reduce=reduce
-    )
+    prober = Prober(task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter)
+    found = profile(prober, space, artefact, calibration, lambda text: None, reduce=reduce)
     return found, space, meter
 
 
