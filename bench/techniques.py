@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--only", default="", help="only rows whose technique contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="only rows whose technique contains one of these")
     parser.add_argument("--quick", action="store_true", help="the digits study, few rows: a smoke test")
     asked = parser.parse_args()
     print(describe(RUNTIME))
@@ -88,7 +88,7 @@ def main() -> None:
     print(f"{study}, {epochs:g} passes of training, every fourth batch of the test images\n", flush=True)
     print(f"{'':46}{'one-shot':>9}{'trained':>9}{'ratio':>15}{'MB':>8}{'.acz MB':>9}{'apply s':>9}{'export s':>9}")
     for number, row in enumerate(rows(space_of(inspect(task.model, task.examples), EVERYTHING))):
-        if asked.only in row.technique and not (asked.quick and number % 12):
+        if any(part in row.technique for part in asked.only) and not (asked.quick and number % 12):
             print(f"{row.technique + ', ' + row.strength:46}{bench.line(row)}", flush=True)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..errors import AutocompressError
+from ..errors import StudyError
 from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Measurement
 from ..spaces.candidate import SETTINGS, Candidate
@@ -184,7 +184,7 @@ class Driver:
     def _tell(self, number: int, outcome: Measurement | Infeasible) -> None:
         if isinstance(outcome, Infeasible) and self.store.role(number) == BASELINE:
             self.store.lost(number, outcome.reason, counts=False)  # to be tried anew by the next run
-            raise AutocompressError(f"the unchanged network cannot be evaluated: {outcome.reason}")
+            raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
         self._finished += 1
         if isinstance(outcome, Measurement):

@@ -338,7 +338,9 @@ class _Climb:
         (self.folder / RUNG).write_text(rung)
         started = time.monotonic()
         if started > self.deadline:
-            raise InfeasibleError(f"its time of {self.request.timeout_s:g} s was over", rung=rung)
+            raise InfeasibleError(
+                f"its time of {self.request.timeout_s:g} s was over (--trial-timeout gives more)", rung=rung
+            )
         yield
         self.seconds[rung] = round(self.seconds.get(rung, 0.0) + time.monotonic() - started, 3)
 

@@ -41,9 +41,15 @@ def _cells(model: Model, front: ParetoFront) -> list[str]:
 
 def _conclusion(front: ParetoFront, where: str) -> list[str]:
     best = front.recommended
+    base = front.baseline.measurement
     if best is None:
-        return ["No candidate could be measured to the end; trials.csv says why.", *front.reasons]
-    measured, base = best.measurement, front.baseline.measurement
+        so = "meets" if base.latency.meets(front.target_ms) else "misses"
+        return [
+            "No candidate could be measured to the end; trials.csv says why.",
+            f"The unchanged network {so} {front.target_ms:g} ms.",
+            *front.reasons,
+        ]
+    measured = best.measurement
     accuracy = f"{measured.accuracy - base.accuracy:+.2%} accuracy on the validation data"
     if measured.test_accuracy is not None and base.test_accuracy is not None:
         accuracy = f"{measured.test_accuracy - base.test_accuracy:+.2%} accuracy on the test data"

@@ -81,7 +81,6 @@ def _eat() -> None:
 
 HARMS: tuple[Callable[[], object], ...] = (
     _segfault,
-    _hang,
     _eat,
     lambda: "nan",
     lambda: "constant",
@@ -90,7 +89,7 @@ HARMS: tuple[Callable[[], object], ...] = (
 
 
 class Mixed(Faulty):
-    """Does to each candidate another kind of harm, by the length of its file."""
+    """Does to each candidate another kind of harm that takes no time, by the bytes of its file."""
 
     def __init__(self) -> None:
         super().__init__(lambda: None)
