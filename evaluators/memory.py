@@ -1,6 +1,8 @@
-"""How much memory a served model needs."""
+"""How much memory a served model needs, and whether it lives in the processor's cache."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from .runtimes import Arrays
 from .serve_once import serve_once
@@ -22,3 +24,24 @@ def peak_memory(
 
     """
     return serve_once(runtime, artefact, [inputs] * RUNS, threads=threads, timeout_s=timeout_s).peak_bytes
+
+
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def last_level_cache(caches: Path = CACHES) -> int | None:
+    """Return the bytes of the processor's largest cache; None where the system does not tell."""
+    kilobytes = [path.read_text().strip().removesuffix("K") for path in caches.glob("index*/size")]
+    return max((int(size) * 1024 for size in kilobytes if size.isdigit()), default=None)
+
+
+def crowds_cache(model_bytes: int, cache_bytes: int | None) -> bool:
+    """Tell whether a model's weights fit into a cache only while others leave it most of that.
+
+    Such a model is served from the cache in one minute and from memory in the next; ``bench/techniques.py`` measures
+    one of 14 MB a dozen times.
+
+    >>> crowds_cache(14_000_000, 32 << 20), crowds_cache(4_000_000, 32 << 20), crowds_cache(57_000_000, 32 << 20)
+    (True, False, False)
+    """
+    return cache_bytes is not None and cache_bytes // 4 <= model_bytes <= cache_bytes

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InfeasibleError
 from ..evaluators.evaluator import Request
-from ..evaluators.latency import CAREFUL, Meter, settled
+from ..evaluators.latency import CAREFUL, Meter, device_of, settled
 from ..evaluators.measurement import Latency, Measurement, Outcome, from_json, to_json, together
+from ..evaluators.memory import crowds_cache, last_level_cache
 from .drive import TICK_S, Interrupts, compresses
 from .front import Model, front_hypervolume, select
 from .inheritance import ANCESTOR
@@ -203,18 +204,22 @@ class _Careful:
     def complete(self, meter: Meter, folder: Path) -> Measurement:
         """Return the measurement with its careful latency and its memory."""
         assert self.latency is not None
-        warnings = self.measured.warnings
-        if self.latency.contended:
-            warnings = (*warnings, f"other programs ran while it was timed on {self.runtime}")
         memory_bytes = meter.memory(self._file(folder), runtime=self.runtime)
         return replace(
             self.measured,
             latency=self.latency,
             rung="final",
             memory_bytes=memory_bytes,
-            warnings=warnings,
+            warnings=(*self.measured.warnings, *self._doubts(self.latency)),
             elsewhere=(),
         )
+
+    def _doubts(self, latency: Latency) -> Iterator[str]:
+        """Yield why the latency may be another one elsewhere, or at another time."""
+        if latency.contended:
+            yield f"other programs ran while it was timed on {self.runtime}"
+        if device_of(self.runtime) == "cpu" and crowds_cache(self.measured.size_bytes, last_level_cache()):
+            yield "its weights fill much of the last cache: it may take twice as long where others use that too"
 
     def _file(self, folder: Path) -> bytes:
         return (folder / self.model.path / self.measured.file).read_bytes()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from ..compressors.graph import inspect
-from ..compressors.pipeline import compress, space_of, supplies_of
+from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError, RunDirectoryError, StudyError
 from ..evaluators.isolated import engine
@@ -63,13 +63,8 @@ def prepare(
         StudyError: the unchanged network cannot be exported, served or timed.
         RunDirectoryError: the network is not the one that the run directory was begun with.
     """
-    notice = progress.notice
-    same = _same_weights(task.model, rundir.path / "baseline" / "original.safetensors")
-    if task.student is not None:
-        same &= _same_weights(task.student, rundir.path / "baseline" / "student.safetensors")
-    if not same:
-        progress.milestone("the network's weights are not those this run was begun with; the run's own are used")
-    runtime = runtimes[0]
+    notice, runtime = progress.notice, runtimes[0]
+    _take_up(task, rundir, progress)
     needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
     supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
     notice("finding layers and groups")
@@ -91,10 +86,7 @@ def prepare(
             notice("calibrating the baseline's latency")
             calibration = _meter(runtime, artefact, supplies, options).calibrate()
             meter = _meter(runtime, artefact, supplies, options, calibration.median_ms)
-            base, served = baseline, artefact
-            if task.student is not None:
-                base = compress(task, Candidate(), supplies, epochs=0)
-                served = runtime.convert(source_of(base, supplies))
+            base, served = (baseline, artefact) if task.student is None else _student(task, supplies, runtime)
             prober = Prober(
                 task=task,
                 supplies=supplies,
@@ -117,6 +109,21 @@ def prepare(
     if found.dropped:
         progress.milestone(summary(found.dropped, runtime.name))
     return Prepared(space=found.space(space), profile=found, ladder=ladder, meter=meter)
+
+
+def _take_up(task: Task, rundir: RunDirectory, progress: Progress) -> None:
+    """Give the networks the weights that the run was begun with; tell where they had others."""
+    same = _same_weights(task.model, rundir.path / "baseline" / "original.safetensors")
+    if task.student is not None:
+        same &= _same_weights(task.student, rundir.path / "baseline" / "student.safetensors")
+    if not same:
+        progress.milestone("the network's weights are not those this run was begun with; the run's own are used")
+
+
+def _student(task: Task, supplies: Supplies, runtime: Runtime) -> tuple[Compressed, bytes]:
+    """Return the unchanged student, and the file that serves it."""
+    student = compress(task, Candidate(), supplies, epochs=0)
+    return student, runtime.convert(source_of(student, supplies))
 
 
 def _together(tables: Sequence[Capabilities], *, compact: bool) -> Capabilities:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autocompress.errors import InfeasibleError
-from autocompress.evaluators.memory import peak_memory
+from autocompress.evaluators.memory import last_level_cache, peak_memory
 from autocompress.evaluators.serve_once import peak_so_far, serve_once
 
 from .models import linear
@@ -68,3 +68,12 @@ def test_a_model_that_does_harm_is_infeasible(runtime: str, artefact: bytes, rea
     with pytest.raises(InfeasibleError, match=reason) as caught:
         peak_memory(runtime, artefact, [np.ones((1, 4), np.float32)], timeout_s=3)
     assert caught.value.rung == "build"
+
+
+def test_the_last_cache_is_the_largest(tmp_path: Path) -> None:
+    """The system lists every cache with its size; where it lists none, nothing is known."""
+    assert last_level_cache(tmp_path) is None
+    for number, size in enumerate(("32K", "32K", "512K", "32768K")):
+        (tmp_path / f"index{number}").mkdir()
+        (tmp_path / f"index{number}" / "size").write_text(f"{size}\n")
+    assert last_level_cache(tmp_path) == 32 << 20
