@@ -55,12 +55,12 @@ IMPORTANCES = ("magnitude", "l1", "taylor", "hessian", "bn_scale", "lamp", "medi
 
 KINDS: dict[str, dict[str, float]] = {
     "the task's loss alone": {"weight": 0.0},
-    "soft labels, weight 0.3": {"weight": 0.3},
-    "soft labels, weight 0.7": {"weight": 0.7},
-    "the same at temperature 1": {"weight": 0.7, "temperature": 1.0},
-    "task and features": {"weight": 0.0, "features": 1.0},
-    "task and attention": {"weight": 0.0, "attention": 1.0},
-    "weight 0.3, features, attention": {"weight": 0.3, "features": 1.0, "attention": 1.0},
+    "0.3 at temperature 4": {"weight": 0.3, "temperature": 4.0},
+    "0.7 at temperature 4": {"weight": 0.7, "temperature": 4.0},
+    "0.7 at temperature 1": {"weight": 0.7, "temperature": 1.0},
+    "features": {"weight": 0.0, "features": 1.0},
+    "attention": {"weight": 0.0, "attention": 1.0},
+    "0.3 at temperature 4, both": {"weight": 0.3, "temperature": 4.0, "features": 1.0, "attention": 1.0},
 }
 
 
@@ -107,7 +107,7 @@ def rows(space: Space) -> Iterator[Row]:
             )
     yield Row("INT8", "every second layer", every_second(at(space, {BITS: 8})))
     yield Row("INT8", "all layers", at(space, {BITS: 8}))
-    yield Row("INT8", "all layers, ranges by mse", at(space, {BITS: 8}, {QUANTIZATION: {"calibration": "mse"}}))
+    yield Row("INT8", "all layers, ranges by max", at(space, {BITS: 8}, {QUANTIZATION: {"calibration": "max"}}))
     yield Row("INT8", "all layers, learned steps", at(space, {BITS: 8}, {QUANTIZATION: {"scales": "learned"}}))
     yield from (Row("palettes", f"{bits} bits", at(space, {PALETTE: bits})) for bits in (6, 4, 2))
     yield from (Row("zeros", f"{share:.0%}", at(space, {SPARSITY: share})) for share in (0.5, 0.75, 0.9))

@@ -26,7 +26,7 @@ from .hints import Hints
 def choices() -> tuple[Choice, ...]:
     """Return the settings that a search may vary."""
     return (
-        Choice(axis=DISTILLATION, target="temperature", levels=(4.0, 1.0, 2.0, 8.0)),
+        Choice(axis=DISTILLATION, target="temperature", levels=(1.0, 2.0, 4.0, 8.0)),
         Choice(axis=DISTILLATION, target="weight", levels=(0.7, 0.9, 0.5, 0.3, 0.0)),
         Choice(axis=DISTILLATION, target="learning_rate", levels=(0.01, 0.003, 0.03)),
         Choice(axis=DISTILLATION, target="features", levels=(0.0, 0.1, 1.0)),

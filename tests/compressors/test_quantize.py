@@ -94,8 +94,8 @@ def test_gradient_passes_through_activations_within_the_range() -> None:
 
 
 def test_calibration_sees_the_largest_magnitude_of_all_batches() -> None:
-    """The scale of a layer's input maps the largest number seen to 127; after calibration it stays."""
-    model = quantized()
+    """By ``max`` the scale of a layer's input maps the largest number seen to 127; after calibration it stays."""
+    model = quantized(calibration="max")
     _, scales = strip(model)
     assert scales["0"].input == pytest.approx(float(IMAGES.abs().max()) / 127)
     model(100 * IMAGES)
@@ -219,14 +219,14 @@ def test_linear_layers_may_have_weights_alone_in_four_bits(bits: tuple[int, ...]
 
 
 def test_settings_begin_with_what_changes_nothing() -> None:
-    """By default ranges are those of the largest numbers, and fixed; a candidate in float has no such settings."""
+    """By default ranges have the least squared error, and are fixed; a candidate in float has no such settings."""
     settings = Quantize().settings()
     assert [(choice.axis, choice.target, choice.levels[0]) for choice in settings] == [
-        ("quantization", "calibration", "max"),
+        ("quantization", "calibration", "mse"),
         ("quantization", "scales", "fixed"),
     ]
     assert {choice.needs for choice in settings} == {"bits"}
-    stated = quantized(calibration="max", scales="fixed")
+    stated = quantized(calibration="mse", scales="fixed")
     assert torch.equal(stated(IMAGES), quantized()(IMAGES))
 
 
