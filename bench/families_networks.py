@@ -56,6 +56,15 @@ def _mobilenet() -> Task:
     return Task(model.eval(), batches[0][0][:1], train=batches, validation=batches)
 
 
+def _vision_transformer() -> Task:
+    """Return ViT-B/16 with a head that says something: torchvision's begins with zeros."""
+    import torchvision
+
+    model = torchvision.models.vit_b_16(weights=None)
+    nn.init.normal_(model.heads.head.weight, std=0.02)
+    return _images(model)
+
+
 def _timm(name: str) -> Task:
     import timm
 
@@ -110,7 +119,7 @@ FAMILIES: dict[str, Callable[[], Task]] = {
     "mobilenet_v3_small": partial(_torchvision, "mobilenet_v3_small"),
     "densenet121": partial(_torchvision, "densenet121"),
     "shufflenet_v2_x1_0": partial(_torchvision, "shufflenet_v2_x1_0"),
-    "vit_b_16": partial(_torchvision, "vit_b_16"),
+    "vit_b_16": _vision_transformer,
     "swin_t": partial(_torchvision, "swin_t"),
     "deit_tiny": partial(_timm, "deit_tiny_patch16_224"),
     "minilm_l6": _minilm,

@@ -50,12 +50,19 @@ def unsigned_activations(canonical: bytes) -> bytes:
     return flavoured
 
 
+WEIGHTED = {"Conv", "Gemm", "MatMul"}
+"""Operators whose weights ONNX Runtime may quantize unasked."""
+
+PASSED = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
+"""Operators over which ONNX Runtime moves a DequantizeLinear of one scale."""
+
+
 def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.generic]]]) -> bytes:
     """Return the file with all that quantized convolutions make in UINT8, also where a layer in float reads it.
 
     ONNX Runtime runs a convolution, or a linear layer and its ReLU, in integers only when nothing but integers leaves
-    it. They become numbers again with one scale a channel, all equal: it would quantize the weights of a layer that
-    reads numbers of a single scale.
+    it. For a layer in float they become numbers again with one scale a channel, all equal: it would quantize the
+    weights of a layer that reads numbers of a single scale. For others there is one scale, whose kernel is much faster.
 
     Args:
         unsigned: what `unsigned_activations` made.
@@ -85,10 +92,12 @@ def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.g
             added[name].append(quantizer)
         else:
             continue
-        channels = constants[makers[layer.input[1]].input[1]].dims[0]
-        inputs = [quantizer.output[0], f"{name}_steps", f"{name}_leasts"]
-        for constant, value in zip(inputs[1:], (step, zero), strict=True):
-            proto.graph.initializer.append(numpy_helper.from_array(np.full(channels, value), constant))
+        inputs = [quantizer.output[0], *quantizer.input[1:]]
+        if _weights_meet(proto, name):
+            inputs[1:] = f"{name}_steps", f"{name}_leasts"
+            channels = constants[makers[layer.input[1]].input[1]].dims[0]
+            for constant, value in zip(inputs[1:], (step, zero), strict=True):
+                proto.graph.initializer.append(numpy_helper.from_array(np.full(channels, value), constant))
         for node in proto.graph.node:
             if node.op_type != "QuantizeLinear":
                 node.input[:] = [f"{name}_again" if read == name else read for read in node.input]
@@ -96,6 +105,13 @@ def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.g
     _insert(proto, added)
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())
+
+
+def _weights_meet(proto: ModelProto, name: str) -> bool:
+    """Tell whether an operator with weights reads a tensor, or what only moves it."""
+    readers = [node for node in proto.graph.node if name in node.input]
+    moved = [node.output[0] for node in readers if node.op_type in PASSED]
+    return any(node.op_type in WEIGHTED for node in readers) or any(_weights_meet(proto, each) for each in moved)
 
 
 def _read_as_floats(proto: ModelProto, makers: Mapping[str, NodeProto]) -> dict[str, NodeProto]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto
+from torch import nn
 
 from autocompress.compressors.flavours import integer_outputs, unsigned_activations
 from autocompress.evaluators import runtimes
@@ -130,6 +132,22 @@ def test_float_layers_read_one_scale_a_channel(name: str, leave: int) -> None:
             scales = stored[dequantizers[node.input[0]].input[1]]
             assert scales.ndim == 1
             assert len(set(scales.tolist())) == 1
+
+
+def test_what_has_no_weights_reads_a_single_scale() -> None:
+    """An activation function in float needs no scale for each channel, and the layers about it stay what they are."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 5, 3), nn.Flatten(), nn.LazyLinear(5))
+    model(torch.zeros(1, 3, 8, 8))
+    it = rounded(model, {"0": 8})
+    unsigned = unsigned_activations(it.canonical)
+    file = integer_outputs(unsigned, [[it.images.numpy()]])
+    proto = onnx.load_from_string(file)
+    stored = constants(proto)
+    (again,) = (n for n in proto.graph.node if n.op_type == "DequantizeLinear" and n.output[0].endswith("_again"))
+    assert stored[again.input[1]].ndim == 0
+    kernels = runtimes.load("onnxruntime").kernels(file, [it.images[:1].numpy()])
+    assert sorted(kernel.bits for kernel in kernels if kernel.macs) == [8, 32, 32]
+    assert share(served(file, it.images), served(unsigned, it.images)) < FLAVOUR
 
 
 def test_file_in_integers_alone_stays() -> None:
