@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InfeasibleError
 from ..evaluators.evaluator import Request
-from ..evaluators.latency import CAREFUL, Meter, device_of, settled
+from ..evaluators.latency import CAREFUL, Meter, settled
 from ..evaluators.measurement import Latency, Measurement, Outcome, from_json, to_json, together
 from ..evaluators.memory import crowds_cache, last_level_cache
 from .drive import TICK_S, Interrupts, compresses
@@ -218,7 +218,7 @@ class _Careful:
         """Yield why the latency may be another one elsewhere, or at another time."""
         if latency.contended:
             yield f"other programs ran while it was timed on {self.runtime}"
-        if device_of(self.runtime) == "cpu" and crowds_cache(self.measured.size_bytes, last_level_cache()):
+        if latency.clock != "device" and crowds_cache(self.measured.size_bytes, last_level_cache()):
             yield "its weights fill much of the last cache: it may take twice as long where others use that too"
 
     def _file(self, folder: Path) -> bytes:
