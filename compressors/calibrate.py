@@ -128,16 +128,18 @@ def _divergence(counts: NDArray[np.int64], kept: int, levels: int) -> float:
     return float((p * np.log(p / q)).sum()) if (q > 0).all() else float("inf")
 
 
-MAX, MSE = "max", "mse"
+MAX = "max"
 
 METHODS: dict[str, Callable[[Histogram, int], float]] = {
-    MSE: mse,
+    "mse": mse,
     MAX: lambda histogram, top: histogram.largest,
     "percentile_99.99": lambda histogram, top: percentile(histogram, 0.9999),
     "percentile_99.9": lambda histogram, top: percentile(histogram, 0.999),
     "entropy": entropy,
 }
 """The ways to find a threshold, the default first (``bench/families.py --agreement`` compares them)."""
+
+DEFAULT = next(iter(METHODS))
 
 
 def threshold(histogram: Histogram, method: str, top: int = TOP) -> float:

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .ranges import largest
+from .ranges import MOVES, largest
 
 KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Squeeze"}
 PAIR = 127
@@ -52,9 +52,6 @@ def unsigned_activations(canonical: bytes) -> bytes:
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
 """Operators whose weights ONNX Runtime may quantize unasked."""
-
-PASSED = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
-"""Operators over which ONNX Runtime moves a DequantizeLinear of one scale."""
 
 
 def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.generic]]]) -> bytes:
@@ -108,9 +105,9 @@ def integer_outputs(unsigned: bytes, calibration: Iterable[Sequence[NDArray[np.g
 
 
 def _weights_meet(proto: ModelProto, name: str) -> bool:
-    """Tell whether an operator with weights reads a tensor, or what only moves it."""
+    """Tell whether an operator with weights reads a tensor, or what only moves it: ONNX Runtime moves scales too."""
     readers = [node for node in proto.graph.node if name in node.input]
-    moved = [node.output[0] for node in readers if node.op_type in PASSED]
+    moved = [node.output[0] for node in readers if node.op_type in MOVES]
     return any(node.op_type in WEIGHTED for node in readers) or any(_weights_meet(proto, each) for each in moved)
 
 

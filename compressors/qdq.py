@@ -32,7 +32,7 @@ from .calibrate import MAX, TOP
 from .graph import LAYERS, Inputs
 from .precisions import at_opset
 from .quantize import LEAST, WEIGHTS_ALONE, Scales, weight_scale
-from .ranges import largest
+from .ranges import MOVES, largest
 
 BLOCKS_OPSET = 21
 """The first operator set whose ``DequantizeLinear`` takes INT4 and blocks."""
@@ -40,7 +40,6 @@ BLOCKS_OPSET = 21
 PASSES_ON = {"Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"}
 MERGES = {"Add", "Concat"}
-MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 
 
 def insert(

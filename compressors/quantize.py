@@ -23,7 +23,7 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
 from . import recurrent
-from .calibrate import MAX, METHODS, MSE, Histogram, threshold
+from .calibrate import DEFAULT, MAX, METHODS, Histogram, threshold
 from .fold import fold_batch_norm
 from .graph import Inputs, always_called, parts, run
 from .precisions import block_of
@@ -106,7 +106,7 @@ class Quantize(Technique):
 
 def calibration_of(candidate: Candidate) -> str:
     """Return the candidate's way to find ranges, one of `calibrate.METHODS`."""
-    return str(candidate[QUANTIZATION].get("calibration", MSE))
+    return str(candidate[QUANTIZATION].get("calibration", DEFAULT))
 
 
 class WeightQuantizer(nn.Module):

@@ -15,6 +15,9 @@ from .calibrate import MAX, Histogram, threshold
 
 Batches = Iterable[Sequence[NDArray[np.generic]]]
 
+MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
+"""Operators that move numbers and change none; what rounds before them may as well round after."""
+
 
 def largest(
     proto: onnx.ModelProto, names: Collection[str], calibration: Batches, method: str = MAX
