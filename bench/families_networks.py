@@ -18,10 +18,10 @@ BATCHES, BATCH = 4, 4
 TOKENS = 64
 
 
-def _images(model: nn.Module, size: int = 224, channels: int = 3) -> Task:
-    """Return the task of a network on random images, its batch norms with statistics of them."""
+def _images(model: nn.Module, size: int = 224, channels: int = 3, *, trained: bool = False) -> Task:
+    """Return the task of a network on random images; batch norms that were not trained get their statistics."""
     batches = [(torch.randn(BATCH, channels, size, size), torch.zeros(BATCH, dtype=torch.long)) for _ in range(BATCHES)]
-    model.train()
+    model.train(not trained)
     with torch.no_grad():
         for inputs, _ in batches:
             model(inputs)
@@ -50,10 +50,7 @@ def _trained_mobilenet() -> nn.Module | None:
 def _mobilenet() -> Task:
     """Return MobileNetV2, with trained weights where they are installed."""
     model = _trained_mobilenet()
-    if model is None:
-        return _torchvision("mobilenet_v2")
-    batches = [(torch.randn(BATCH, 3, 224, 224), torch.zeros(BATCH, dtype=torch.long)) for _ in range(BATCHES)]
-    return Task(model.eval(), batches[0][0][:1], train=batches, validation=batches)
+    return _torchvision("mobilenet_v2") if model is None else _images(model, trained=True)
 
 
 def _vision_transformer() -> Task:
