@@ -258,6 +258,7 @@ def _ray(count: int) -> Iterator[None]:
     import ray
 
     ray.init(
+        address="local",  # a cluster that runs on this machine was not asked for
         num_cpus=count,
         resources={DEVICE: 1},
         include_dashboard=False,
