@@ -1,0 +1,356 @@
+"""Records what candidates of a study really cost and how accurate they get, as a table that searches can be run on.
+
+    OMP_NUM_THREADS=1 python bench/record.py --data-dir DIR --out bench/recorded/fashion_mnist.jsonl
+
+Each candidate climbs the product's own ladder, with no target that could cut it: it is built, timed, scored, and from
+there trained and scored twice, for a short and for a long time. The candidates are the warm start for several targets,
+and then a mixture: children of the front so far, random points made fast enough, and random points left as slow or as
+small as they are. The table grows by a line a candidate; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from environment import describe
+from recorded import Row, Training, header
+
+from autocompress.evaluators import runtimes
+from autocompress.evaluators.evaluator import Evaluator, Request
+from autocompress.evaluators.latency import CAREFUL, SEARCH, Calibration, Meter, Plan
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from autocompress.search.drive import compresses
+from autocompress.search.options import Options
+from autocompress.search.prepare import Prepared, prepare
+from autocompress.search.profile import Profile
+from autocompress.search.progress import Lines
+from autocompress.search.rundir import RunDirectory
+from autocompress.search.samplers.mutation import MutationSampler
+from autocompress.search.store import Asked, Store
+from autocompress.search.warmstart import warm_start
+from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.space import Space
+from autocompress.studies import loading
+from autocompress.studies.task import Task
+
+RUNTIME = "onnxruntime"
+
+EPOCHS = (0.25, 1.0)
+"""Passes over the training data: of the short training and of the long one."""
+
+TARGETS = (0.06, 0.09, 0.13)
+"""Targets of the warm starts, as shares of the baseline's latency."""
+
+AIMS = (0.04, 0.16)
+"""Between these shares of the baseline's latency children and random points are made fast enough for."""
+
+KINDS = {"child": 0.6, "random": 0.25, "astray": 0.15}
+"""Shares of the mixture; those astray are not made to meet anything."""
+
+PRESENT = 0.6
+"""Share of the axes that a random point does something on, before it is made fast enough."""
+
+
+@dataclass
+class Heard:
+    """A metric that keeps what it finds; a value that is known is given instead of being found once more.
+
+    Attributes:
+        metric: finds it.
+        known: what the next call gives, if it is known.
+        found: all values since they were last taken away.
+    """
+
+    metric: Any
+    known: float | None = None
+    found: list[float] = field(default_factory=list)
+
+    def __call__(self, model: Any, loader: Any) -> float:
+        """Return the metric."""
+        value = float(self.metric(model, loader)) if self.known is None else self.known
+        self.known = None
+        self.found.append(value)
+        return value
+
+
+@dataclass(frozen=True)
+class FewProcesses:
+    """A meter that measures fast models in so many processes instead of as many as the plan wants.
+
+    Attributes:
+        meter: measures.
+        processes: most processes a model.
+    """
+
+    meter: Meter
+    processes: int
+
+    def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
+        """Time the baseline alone."""
+        return self.meter.calibrate(plan, timeout_s=timeout_s)
+
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Time a file; see `Meter.measure`."""
+        return self.meter.measure(
+            artefact, replace(plan, processes=self.processes), runtime=runtime, timeout_s=timeout_s
+        )
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return the bytes of memory; see `Meter.memory`."""
+        return self.meter.memory(artefact, runtime=runtime)
+
+
+class Chooser:
+    """Says which candidate is recorded next; what was recorded is read from the table, so that it can go on.
+
+    Args:
+        folder: for the study that children are drawn from.
+        space: what may vary.
+        profile: predicts latencies.
+        targets_ms: of the warm starts.
+        seed: of everything random.
+    """
+
+    def __init__(self, folder: Path, space: Space, profile: Profile, targets_ms: Sequence[float], *, seed: int) -> None:
+        self.space = space
+        self.profile = profile
+        self.seed = seed
+        widest_ms = AIMS[1] * profile.baseline_ms
+        self.store = Store(folder, None, "record", space, widest_ms)
+        self.sampler = MutationSampler(space, predict=profile.predict_ms, target_ms=widest_ms, seed=seed)
+        self.store.study.sampler = self.sampler
+        origins: dict[Candidate, str] = {}
+        for target_ms in targets_ms:
+            for start in warm_start(space, profile, target_ms):
+                origins.setdefault(start.candidate, start.role or f"warm start for {target_ms:.3g} ms")
+        self.starts = list(origins.items())
+
+    def again(self, candidate: Candidate) -> Asked:
+        """Begin a candidate that was recorded before."""
+        self.store.study.enqueue_trial(self.space.levels(candidate))
+        return self.store.ask()
+
+    def next(self, recorded: Mapping[Candidate, Row]) -> tuple[Asked, str]:
+        """Begin a candidate that was not recorded yet; return how it was chosen too."""
+        number = len(recorded)
+        if number < len(self.starts):
+            candidate, origin = self.starts[number]
+            return self.again(candidate), origin
+        rng = np.random.default_rng([self.seed, number])
+        kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+        aim_ms = float(rng.uniform(*AIMS)) * self.profile.baseline_ms
+        self.sampler.target_ms = aim_ms
+        if kind == "child":
+            return self.store.ask(), f"{kind} for {aim_ms:.3g} ms"
+        levels = self._random(rng)
+        if kind == "random":
+            levels = self._fast_enough(rng, levels, aim_ms)
+        return self.again(self.space.candidate(levels)), f"{kind} for {aim_ms:.3g} ms" if kind == "random" else kind
+
+    def _random(self, rng: np.random.Generator) -> dict[str, int]:
+        """Return a point whose axes are as strong as chance wants; settings are drawn evenly."""
+        axes = sorted({choice.axis for choice in self.space.choices})
+        strength = {axis: rng.beta(0.8, 1.2) * (rng.random() < PRESENT) for axis in axes}
+        levels = {}
+        for choice in self.space.choices:
+            most = len(choice.levels) - 1
+            if choice.neutral is None:
+                levels[choice.name] = int(rng.integers(most + 1))
+            else:
+                levels[choice.name] = int(rng.binomial(most, strength[choice.axis]))
+        return levels
+
+    def _fast_enough(self, rng: np.random.Generator, levels: dict[str, int], aim_ms: float) -> dict[str, int]:
+        """Strengthen random choices until the predicted latency is what it should be."""
+        compressing = [choice.name for choice in self.space.choices if choice.neutral is not None]
+        now_ms = self.profile.predict_ms(self.space.candidate(levels))
+        for name in rng.permutation(compressing * 6):
+            if now_ms <= aim_ms:
+                break
+            if levels[name] + 1 < self.space.sizes[name]:
+                stronger = {**levels, str(name): levels[name] + 1}
+                then_ms = self.profile.predict_ms(self.space.candidate(stronger))
+                if then_ms < now_ms:
+                    levels, now_ms = stronger, then_ms
+        return levels
+
+
+class Recorder:
+    """Takes candidates up the ladder and notes what each rung gives.
+
+    Args:
+        ladder: evaluates requests; its task's metric is ``heard``.
+        heard: the metric.
+        epochs: passes over the training data of ``short`` and ``long``.
+        seed: of the training.
+    """
+
+    def __init__(self, ladder: Evaluator, heard: Heard, epochs: Mapping[str, float], *, seed: int) -> None:
+        self.ladder = ladder
+        self.heard = heard
+        self.epochs = epochs
+        self.seed = seed
+
+    def record(self, number: int, origin: str, candidate: Candidate) -> tuple[Row, Outcome]:
+        """Return a candidate's row, and what became of it after the longest training."""
+        lengths = self.epochs if compresses(candidate) else {}
+        row = Row(number=number, origin=origin, candidate=candidate, latency=None)
+        outcome: Outcome | None = None
+        for name, epochs in lengths.items() or [("", 0.0)]:
+            request = Request(
+                folder="recorded",
+                candidate=candidate,
+                epochs=epochs,
+                unchanged=not lengths,
+                seed=self.seed,
+                latencies=() if row.latency is None else (row.latency,),
+            )
+            outcome, took_s = self._evaluate(request, row.one_shot)
+            row = self._noted(row, name, outcome, took_s)
+            if isinstance(outcome, Infeasible) and not row.trained:
+                break
+        assert outcome is not None
+        return row, outcome
+
+    def _evaluate(self, request: Request, one_shot: float | None) -> tuple[Outcome, float]:
+        self.heard.known = one_shot
+        self.heard.found.clear()
+        started = time.monotonic()
+        outcome = self.ladder.evaluate(request)
+        self.heard.known = None
+        return outcome, time.monotonic() - started
+
+    def _noted(self, row: Row, name: str, outcome: Outcome, took_s: float) -> Row:
+        """Add to a row what an evaluation gave; its first scores are those without training."""
+        one_shot, *trained = self.heard.found or [None]
+        row = replace(row, latency=row.latency or outcome.latency, one_shot=one_shot)
+        if isinstance(outcome, Infeasible):
+            if one_shot is None:
+                seconds = {outcome.rung: round(took_s, 3)}
+                return replace(row, reason=outcome.reason, rung=outcome.rung, seconds=seconds)
+            training = Training(accuracy=None, seconds={"train": round(took_s, 3)}, reason=outcome.reason)
+            return replace(row, trained={**row.trained, name: training})
+        seconds = {rung: outcome.seconds[rung] for rung in ("build", "latency", "one-shot") if rung in outcome.seconds}
+        row = replace(
+            row,
+            size_bytes=outcome.size_bytes,
+            params=outcome.params,
+            macs=outcome.macs,
+            seconds=row.seconds if "latency" in row.seconds else seconds,
+        )
+        if not name:
+            return row
+        spent = {rung: outcome.seconds[rung] for rung in ("train", "accuracy")}
+        return replace(row, trained={**row.trained, name: Training(accuracy=trained[0], seconds=spent)})
+
+
+def prepared(study: str, data_dir: Path | None, folder: Path, seed: int) -> tuple[Prepared, Heard]:
+    """Profile a study as the product does; what an earlier call found in the folder is used again."""
+    task: Task = loading.load(study, data_dir=data_dir)
+    heard = Heard(task.metric)
+    runtime = runtimes.load(RUNTIME)
+    options = Options(target_ms=1.0, out=folder, seed=seed)
+    rundir = RunDirectory(folder, {"study": study, "runtime": RUNTIME})
+    progress = Lines(lambda text: print(text, flush=True))
+    with closing(rundir):
+        return prepare(replace(task, metric=heard), [runtime], rundir, options, progress), heard
+
+
+def begun(out: Path, ready: Prepared, asked: argparse.Namespace, epochs: Mapping[str, float]) -> dict[Candidate, Row]:
+    """Return the rows of a table, a new one with its header alone; a line that was not finished is dropped."""
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        first = header(
+            ready.space,
+            ready.profile,
+            epochs=epochs,
+            study=asked.study,
+            command=f"python bench/record.py {asked.study} --data-dir DIR --count {asked.count} --seed {asked.seed} "
+            f"--epochs {epochs['short']:g} {epochs['long']:g} --processes {asked.processes}",
+            seed=asked.seed,
+            targets_ms=[round(share * ready.profile.baseline_ms, 4) for share in TARGETS],
+            environment=describe(runtimes.load(RUNTIME)),
+            versions={n: version(n) for n in ("torch", "torch-pruning", "onnx", "onnxruntime", "optuna", "numpy")},
+            begun=time.strftime("%Y-%m-%d", time.gmtime()),
+        )
+        out.write_text(first + "\n")
+    whole = out.read_text().rpartition("\n")[0]
+    out.write_text(whole + "\n")
+    return {row.candidate: row for row in map(Row.from_json, whole.splitlines()[1:])}
+
+
+def main() -> None:
+    """Parse the command line, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="?", default="fashion_mnist")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("recorded.jsonl"))
+    parser.add_argument("--count", type=int, default=150, help="candidates that the table has in the end")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=float, nargs=2, default=EPOCHS, help="of the short and of the long training")
+    parser.add_argument("--processes", type=int, default=SEARCH.processes, help="that time a fast candidate")
+    parser.add_argument("--work", type=Path, help="where the profile is kept; by default beside the table")
+    parser.add_argument("--quick", action="store_true", help="a few candidates, hardly trained: a smoke test")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    os.nice(19 - os.nice(0))
+    epochs = dict(zip(("short", "long"), (0.01, 0.05) if asked.quick else asked.epochs, strict=True))
+    ready, heard = prepared(asked.study, asked.data_dir, asked.work or asked.out.with_suffix(".work"), asked.seed)
+    ready.ladder.meter = FewProcesses(ready.meter, asked.processes)
+    recorder = Recorder(ready.ladder, heard, epochs, seed=asked.seed)
+    recorded = begun(asked.out, ready, asked, epochs)
+    targets_ms = [share * ready.profile.baseline_ms for share in TARGETS]
+    with tempfile.TemporaryDirectory() as scratch:
+        chooser = Chooser(Path(scratch), ready.space, ready.profile, targets_ms, seed=asked.seed)
+        for row in recorded.values():
+            again = chooser.again(row.candidate)
+            chooser.store.tell(again.number, as_outcome(row))
+        while len(recorded) < (3 if asked.quick else asked.count):
+            trial, origin = chooser.next(recorded)
+            started = time.monotonic()
+            row, outcome = recorder.record(len(recorded), origin, trial.candidate)
+            chooser.store.tell(trial.number, outcome)
+            if trial.candidate in recorded:  # chance drew it twice
+                continue
+            recorded[trial.candidate] = row
+            with asked.out.open("a") as file:
+                file.write(row.to_json(ready.space) + "\n")
+            print(f"{in_words(row)}; {time.monotonic() - started:.0f} s", flush=True)
+
+
+def as_outcome(row: Row) -> Outcome:
+    """Return what a row says of the longest training."""
+    accuracy = row.accuracy("long")
+    failed = [training for training in row.trained.values() if training.accuracy is None]
+    if row.latency is None or accuracy is None or failed:
+        return Infeasible(reason=row.reason or failed[0].reason, rung=row.rung or "train", latency=row.latency)
+    return Measurement(
+        accuracy=accuracy, latency=row.latency, size_bytes=row.size_bytes, params=row.params, macs=row.macs
+    )
+
+
+def in_words(row: Row) -> str:
+    """Return a row as one line for the log."""
+    ms = "not timed" if row.latency is None else f"{row.latency.median_ms:.3f} ms"
+    accuracies = " → ".join(
+        "–" if value is None else f"{value:.2%}"
+        for value in (row.one_shot, *(training.accuracy for training in row.trained.values()))
+    )
+    return f"{row.number} ({row.origin}): {ms}, {row.size_bytes / 1e6:.2f} MB, {accuracies} {row.reason}"
+
+
+if __name__ == "__main__":
+    main()
