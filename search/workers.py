@@ -18,6 +18,7 @@ from ..evaluators.evaluator import Evaluator, Request
 from ..evaluators.exclusive import off_the_floor
 from ..evaluators.latency import Meter, Plan
 from ..evaluators.measurement import Infeasible, Latency, Outcome, from_json, to_json
+from .sharing import Packed, arrays, forget, mapped, packed, unpacked
 
 GRACE_S = 10.0
 """A trial that does not end by itself is ended this much after its time."""
@@ -31,6 +32,12 @@ class Lost:
 
 
 Result = tuple[Request, Outcome | Lost]
+
+Payload = tuple[Packed, list[memoryview]]
+"""Work for another process, and its large buffers."""
+
+CLOSE_S = 2.0
+"""How long the end of a run waits for nodes that delete what they hold."""
 
 
 class Workers(Protocol):
@@ -91,18 +98,19 @@ class RayWorkers:
     """Evaluates requests in Ray actors.
 
     Args:
-        payload: an evaluator, pickled by cloudpickle; its meter is replaced by the device's.
+        payload: an evaluator, packed, with its buffers; its meter is replaced by the device's.
         meter: measures, in the process that holds the device.
         count: how many actors.
     """
 
     interruptible = False  # Ray's native code takes an exception for a fault of its own
 
-    def __init__(self, payload: bytes, meter: Meter, count: int) -> None:
+    def __init__(self, payload: Payload, meter: Meter, count: int) -> None:
         import ray
 
         self._ray = ray
-        self._payload = ray.put(payload)
+        self._buffers = ray.put(arrays(payload[1]))
+        self._payload = ray.put(payload[0])
         self._meter = ray.put(meter)
         self._device = (
             ray.remote(_Device)
@@ -113,7 +121,8 @@ class RayWorkers:
         self._running: dict[Any, tuple[Request, Any, float]] = {}
 
     def _hire(self) -> Any:
-        return self._ray.remote(_Worker).options(num_cpus=1).remote(self._payload, self._device, [self._meter])
+        work = self._payload, [self._buffers], self._device, [self._meter]
+        return self._ray.remote(_Worker).options(num_cpus=1).remote(*work)
 
     def free(self) -> int:
         """Return the number of idle actors."""
@@ -159,6 +168,14 @@ class RayWorkers:
         self._running.clear()
         return requests
 
+    def close(self) -> None:
+        """Delete what the nodes hold for the workers."""
+        key = self._buffers.hex()
+        forget(key)
+        told = [worker.forget.remote(key) for worker in self._idle]
+        if told:
+            self._ray.wait(told, num_returns=len(told), timeout=CLOSE_S)
+
 
 DEVICE = "autocompress_device"
 """Ray's name for the one slot in which latency is measured."""
@@ -199,17 +216,20 @@ class _RemoteMeter:
 class _Worker:
     """A process that builds and trains, at the lowest priority so that it does not disturb what is measured."""
 
-    def __init__(self, payload: bytes, device: Any, meter: list[Any]) -> None:
-        import cloudpickle
+    def __init__(self, payload: Packed, buffers: list[Any], device: Any, meter: list[Any]) -> None:
+        import ray
         import torch
 
         os.nice(19)
         torch.set_num_threads(1)
-        self._evaluator = cloudpickle.loads(payload)
+        self._evaluator = unpacked(payload, mapped(buffers[0].hex(), payload.lengths, lambda: ray.get(buffers[0])))
         self._evaluator.meter = _RemoteMeter(device, meter[0])
 
     def evaluate(self, request: Request) -> str:
         return to_json(self._evaluator.evaluate(request))
+
+    def forget(self, key: str) -> None:
+        forget(key)
 
 
 @contextmanager
@@ -229,25 +249,26 @@ def workers_for(evaluator: Evaluator, meter: Meter, count: int) -> Iterator[Work
         return
     payload = pickled(evaluator)
     with _ray(count):
-        yield RayWorkers(payload, meter, count)
+        workers = RayWorkers(payload, meter, count)
+        try:
+            yield workers
+        finally:
+            workers.close()
 
 
-def pickled(work: object) -> bytes:
-    """Return a task, or an evaluator that holds one, as bytes for another process.
+def pickled(work: object) -> Payload:
+    """Return a task, or an evaluator that holds one, as bytes for another process, and its large buffers.
 
     Raises:
         UsageError: something in the user's task cannot be pickled.
     """
-    import cloudpickle
-
     try:
-        payload: bytes = cloudpickle.dumps(work)
+        return packed(work)
     except Exception as error:  # objects refuse to be pickled in any way
         raise UsageError(
             f"with --workers 1 or more a task must be picklable; this one is not: {error}. "
             "Give --workers 0 to run the trials in this process, or take out of the task what cannot be pickled."
         ) from error
-    return payload
 
 
 @contextmanager
