@@ -47,7 +47,7 @@ class _Storage:
     def __init__(self, tensor: Any) -> None:
         import torch
 
-        self.content = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
+        self.content: Any = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -68,7 +68,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         """Return how a large tensor is made again; everything else is left to cloudpickle."""
         if isinstance(obj, _Storage):
-            return _storage, (pickle.PickleBuffer(memoryview(obj.content)),)
+            return _storage, (pickle.PickleBuffer(obj.content),)
         if _shareable(obj):
             storage = self._storages.setdefault(obj.untyped_storage().data_ptr(), _Storage(obj))
             return _tensor, (storage, obj.dtype, obj.storage_offset(), tuple(obj.shape), obj.stride())

@@ -24,36 +24,34 @@ MEGABYTES = 200
 """In a tensor and as much in an array."""
 
 
+SIZE = MEGABYTES << 18
+"""Numbers in each."""
+
+KIND: Any = {torch.Tensor: torch.float64, np.ndarray: np.float64}
+
+
 def own_memory() -> int:
-    """Return the megabytes that only this process has."""
+    """Return the megabytes of this process that are not a file's."""
     rollup = Path("/proc/self/smaps_rollup").read_text()
-    return sum(map(int, re.findall(r"^Private_\w+: +(\d+) kB", rollup, re.MULTILINE))) // 1024
-
-
-class Before:
-    """Becomes, where it is unpickled, the memory that a process has then."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Measure when this is unpickled."""
-        return own_memory, ()
+    return int(re.findall(r"^Anonymous: +(\d+) kB", rollup, re.MULTILINE)[0]) // 1024
 
 
 class Holder:
-    """Holds much data, reads all of it, writes to a part on request, and tells how much memory became its own."""
+    """Holds much data, reads all of it, writes to a part on request, and tells how much memory it gives back."""
 
     def __init__(self) -> None:
         self.meter = None
-        self.before: Any = Before()  # pickled first
-        self.data = torch.ones(MEGABYTES << 18)
-        self.array = np.ones(MEGABYTES << 18, np.float32)
+        self.data = [torch.ones(SIZE), np.ones(SIZE, np.float32)]
 
     def evaluate(self, request: Request) -> Outcome:
-        """Return the sums of the data, and what memory grew by."""
+        """Return the sum of the data, and by how many megabytes memory shrinks when that is let go of."""
         if request.folder.startswith("write"):
-            self.data[:1000] = 3.0
-            self.array[:1000] = 3.0
-        total = self.data.sum(dtype=torch.float64).item() + self.array.sum(dtype=np.float64)
-        return Infeasible(reason=f"{total:.0f} {own_memory() - self.before}", rung="build")
+            for part in self.data:
+                part[:1000] = 3.0
+        total, before = sum(float(part.sum(dtype=KIND[type(part)])) for part in self.data), own_memory()
+        if request.folder.startswith("drop"):
+            self.data.clear()
+        return Infeasible(reason=f"{total:.0f} {before - own_memory()}", rung="build")
 
 
 @pytest.fixture
@@ -78,28 +76,26 @@ def workers(scratch: Path) -> Iterator[RayWorkers]:
 
 
 def told(workers: RayWorkers, *folders: str) -> dict[str, tuple[float, float]]:
-    """Return what two workers tell at a time: the data's sum, and by how many megabytes their own memory grew."""
+    """Return what two workers tell at a time: by how much the data's sum is off, and the memory it gave back."""
     for folder in folders:
         workers.submit(Request(folder=folder, candidate=Candidate(), epochs=0, timeout_s=60))
     found: dict[str, tuple[float, float]] = {}
     while len(found) < len(folders):
         for request, outcome in workers.wait(0.5):
             assert isinstance(outcome, Infeasible), outcome
-            total, grown = map(float, outcome.reason.split())
-            found[request.folder] = total, grown
+            total, freed = map(float, outcome.reason.split())
+            found[request.folder] = total - 2 * SIZE, freed
     return found
 
 
 def test_data_is_held_once_by_all_workers_of_a_node(workers: RayWorkers, scratch: Path) -> None:
     """Both read everything and own next to nothing of it; what one writes, the other does not see; nothing is left."""
-    size = MEGABYTES << 18
-    told(workers, "first", "second")  # both have touched all pages
-    for total, grown in told(workers, "third", "fourth").values():
-        assert total == 2 * size
-        assert grown < MEGABYTES / 4
+    assert [off for off, _ in told(workers, "read", "read too").values()] == [0, 0]
     folder = scratch / sharing.FOLDER
-    assert [path.stat().st_size for path in folder.iterdir()] == [8 * size]
+    assert [path.stat().st_size for path in folder.iterdir()] == [8 * SIZE]
     mixed = told(workers, "write", "read")
-    assert {name: total - 2 * size for name, (total, _) in mixed.items()} == {"write": 4000, "read": 0}
+    assert {name: off for name, (off, _) in mixed.items()} == {"write": 4000, "read": 0}
+    for _, freed in told(workers, "drop", "drop too").values():
+        assert freed < MEGABYTES / 4
     workers.close()
     assert not any(folder.iterdir())
