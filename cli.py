@@ -1,7 +1,8 @@
 """The command line: options in, an exit code out.
 
-Exit codes: 0 the front meets the target · 1 nothing meets it, the nearest is reported · 2 what was asked for cannot be
-done · 130 interrupted, the same command goes on. Of ``measure`` and ``doctor``, 1 means that no runtime works.
+Exit codes: 0 the front meets the target and every limit · 1 nothing does, the nearest is reported · 2 what was asked
+for cannot be done · 130 interrupted, the same command goes on. Of ``measure`` and ``doctor``, 1 means that no runtime
+works.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ def compress(
     study: Annotated[
         str, typer.Argument(help="digits, fashion_mnist, a Python file with task(), torchvision:NAME or timm:NAME.")
     ] = "digits",
+    min_accuracy: Annotated[
+        str | None, typer.Option(help="Least metric: 0.88, or with a sign to the unchanged network's: -0.5%.")
+    ] = None,
+    max_size: Annotated[str | None, typer.Option(help="Most bytes of the served file: 4MB, 900kB.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Most memory of a process that serves it: 60MB.")] = None,
+    max_energy: Annotated[
+        str | None, typer.Option(help="Most energy of one run, where the machine has a counter: 5mJ.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help=r"Run directory. \[default: runs/STUDY]")] = None,
     trials: Annotated[int, typer.Option(help="Trials that the study has when it is done.")] = 24,
     time_budget: Annotated[str | None, typer.Option(help="Begin no trial after this long: 10m, 2h.")] = None,
@@ -93,12 +102,17 @@ def compress(
         autocompress my_study.py --target-latency 800us --trials 100 --workers 4
 
         autocompress --target-latency 5ms --runtime onnxruntime --runtime openvino
+
+        autocompress --target-latency 5ms --min-accuracy -0.5% --max-size 4MB
     """
     with reported(STOPPED):
-        from .search.options import Options, parse_duration, parse_latency
+        from .search.options import Options, parse_duration, parse_limits
 
+        limits = parse_limits(
+            target_latency, min_accuracy=min_accuracy, max_size=max_size, max_memory=max_memory, max_energy=max_energy
+        )
         asked = {
-            "target_ms": parse_latency(target_latency),
+            **limits,
             "runtimes": tuple(runtime) if runtime else None,
             "trials": trials,
             "time_budget_s": None if time_budget is None else parse_duration(time_budget, "--time-budget"),

@@ -30,6 +30,7 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, to_json
 from autocompress.search.drive import Driver, Interrupts
 from autocompress.search.front import objectives
+from autocompress.search.limits import Limits
 from autocompress.search.options import Options
 from autocompress.search.profile import Profile
 from autocompress.search.progress import Silent
@@ -103,7 +104,7 @@ def finished_trials(problem: AnalyticEvaluator, count: int, seed: int = 0) -> It
 
 def fill(folder: Path, problem: AnalyticEvaluator, count: int) -> None:
     """Write a study with so many finished trials."""
-    store = Store(folder, None, "bench", problem.space, TARGET_MS)
+    store = Store(folder, None, "bench", problem.space, Limits(TARGET_MS))
     sync, os.fsync = os.fsync, lambda file: None  # not what is measured
     try:
         for trial in finished_trials(problem, count):
@@ -116,7 +117,7 @@ def measure(folder: Path, problem: AnalyticEvaluator, count: int, trials: int, *
     """Return milliseconds a trial for each part, on top of so many finished trials."""
     fill(folder, problem, count)
     rundir = RunDirectory(folder / "run", {"study": "bench"})
-    store = Store(folder, None, "bench", problem.space, TARGET_MS)
+    store = Store(folder, None, "bench", problem.space, Limits(TARGET_MS))
     predict = Profile.from_dict(problem.profile()).predict_ms
     store.study.sampler = create(
         "mutation", space=problem.space, target_ms=TARGET_MS, seed=0, finished=count, predict=predict

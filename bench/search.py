@@ -23,6 +23,7 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
 from autocompress.search.drive import Driver, Interrupts
 from autocompress.search.front import front_hypervolume
+from autocompress.search.limits import Limits
 from autocompress.search.options import SAMPLERS, Options
 from autocompress.search.profile import Profile
 from autocompress.search.progress import Silent
@@ -41,7 +42,7 @@ def volumes(problem: AnalyticEvaluator, sampler: str, seed: int, at: Sequence[in
     profile = Profile.from_dict(problem.profile())
     with tempfile.TemporaryDirectory() as folder:
         rundir = RunDirectory(Path(folder), {"study": "bench"})
-        store = Store(rundir.path, None, "bench", problem.space, TARGET_MS)
+        store = Store(rundir.path, None, "bench", problem.space, Limits(TARGET_MS))
         store.study.sampler = create(
             sampler, space=problem.space, target_ms=TARGET_MS, seed=seed, finished=0, predict=profile.predict_ms
         )

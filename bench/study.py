@@ -23,6 +23,7 @@ from autocompress.compressors.pipeline import space_of
 from autocompress.evaluators import runtimes
 from autocompress.search.compress import run
 from autocompress.search.front import Model, front_hypervolume, select
+from autocompress.search.limits import Limits
 from autocompress.search.options import Options, parse_latency
 from autocompress.search.profile import Profile
 from autocompress.search.progress import Lines, duration
@@ -64,7 +65,7 @@ def bench(study: str, data_dir: Path | None, options: Options) -> None:
     console.print(render(front, str(options.out)))
     profile = Profile.from_dict(json.loads((options.out / "profile.json").read_text())["profile"])
     space = profile.space(space_of(profile.network, runtimes.load(options.runtimes[0]).capabilities))
-    models = Store(options.out, None, study_name(study), space, options.target_ms).models()
+    models = Store(options.out, None, study_name(study), space, options.limits).models()
     grid = {uniform(space, ratio, quantized=quantized) for ratio in (0.0, *GRID) for quantized in (True, False)}
     compare(models, grid, options.target_ms, console)
 
@@ -74,7 +75,7 @@ def compare(models: list[Model], grid: set[Candidate], target_ms: float, console
     baseline = next(m for m in models if m.role == "baseline")
     even = [m for m in models if m.candidate in grid and m is not baseline]
     searched = [m for m in models if m.candidate not in grid]
-    front = [searched[i] for i in select([m.measurement for m in searched], target_ms)]
+    front = [searched[i] for i in select([m.measurement for m in searched], Limits(target_ms))]
     console.print(f"\n{len(even)} uniform candidates, against the front of the searched ones:")
     for model in sorted(even, key=lambda m: m.measurement.latency.median_ms):
         better = [other.id for other in front if dominates(other, model)]

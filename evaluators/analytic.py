@@ -21,6 +21,8 @@ BASELINE_MS = 10.0
 OTHER_MS = 1.0
 INTEGER_FACTOR = 0.5
 OTHER_BYTES = 1000
+ACTIVATIONS = 200_000
+PICOJOULES = 20.0
 
 MOST_POINTS = 100_000
 """Spaces with more points are not enumerated."""
@@ -35,6 +37,8 @@ class AnalyticEvaluator:
         latency  = OTHER_MS + Σ milliseconds · kept · (INTEGER_FACTOR where INT8)
         accuracy = ACCURACY − Σ damage of a group · ratio² − Σ damage of a layer where INT8
         size     = OTHER_BYTES + Σ params · kept · (1 where INT8, else 4)
+        memory   = OTHER_BYTES + size + Σ ACTIVATIONS · share of a group's channels that stays
+        energy   = Σ PICOJOULES · macs · kept · (INTEGER_FACTOR where INT8)
 
     Args:
         length: number of layers, and of groups.
@@ -78,29 +82,45 @@ class AnalyticEvaluator:
         self._misjudgement = {choice.name: rng.lognormvariate(0, misjudged) for choice in self.space.choices}
 
     def evaluate(self, request: Request) -> Outcome:
-        """Return what the formulas say; a candidate that is surely slower than the target ends there."""
+        """Return what the formulas say; a candidate that surely costs too much ends there."""
         candidate = request.candidate
         latency = next(iter(request.latencies), None) or self._latency(candidate)
         if request.target_ms is not None and latency.low_ms > request.target_ms:
             reason = f"{latency.median_ms:.2f} ms is over the target of {request.target_ms:g} ms"
-            return Infeasible(reason=reason, rung="latency", latency=latency)
+            return Infeasible(reason=reason, rung="latency", latency=latency, size_bytes=self._size_bytes(candidate))
         accuracy, kept = self._accuracy(candidate), self._kept(candidate)
         layers = self.network.layers
+        size_bytes = self._size_bytes(candidate)
+        costs = {
+            "size": size_bytes,
+            "memory": self._memory_bytes(candidate) if "memory" in request.also else None,
+            "energy": self._energy_mj(candidate) if "energy" in request.also else None,
+        }
+        measured: dict[str, Any] = {
+            "latency": latency,
+            "size_bytes": size_bytes,
+            "memory_bytes": costs["memory"],
+            "energy_mj": costs["energy"],
+        }
+        limits = {"size": request.max_size_bytes, "memory": request.max_memory_bytes, "energy": request.max_energy_mj}
+        for name, most in limits.items():
+            cost = costs[name]
+            if most is not None and (cost is None or cost > most):
+                return Infeasible(reason=f"its {name} is over the limit", rung=name, **measured)
         return Measurement(
             accuracy=accuracy,
-            latency=latency,
-            size_bytes=OTHER_BYTES
-            + sum(
-                round(layer.params * kept[layer.name]) * (1 if layer.name in candidate[BITS] else 4) for layer in layers
-            ),
+            **measured,
             params=sum(round(layer.params * kept[layer.name]) for layer in layers),
             macs=sum(round(layer.macs * kept[layer.name]) for layer in layers),
             test_accuracy=accuracy if request.test else None,
             rung="trained" if request.test else "short",
         )
 
-    def everything(self) -> Iterator[tuple[Candidate, Measurement]]:
+    def everything(self, also: tuple[str, ...] = ()) -> Iterator[tuple[Candidate, Measurement]]:
         """Yield every candidate of a small space with its measurement; the true front is among them.
+
+        Args:
+            also: what is measured besides; see `Request.also`.
 
         Raises:
             ValueError: the space has more than `MOST_POINTS` points.
@@ -110,7 +130,7 @@ class AnalyticEvaluator:
             raise ValueError(f"a space that is enumerated must have at most {MOST_POINTS} points, got {points}.")
         for levels in itertools.product(*map(range, self.space.sizes.values())):
             candidate = self.space.candidate(dict(zip(self.space.sizes, levels, strict=True)))
-            outcome = self.evaluate(Request(folder="", candidate=candidate, epochs=0))
+            outcome = self.evaluate(Request(folder="", candidate=candidate, epochs=0, also=also))
             assert isinstance(outcome, Measurement)
             yield candidate, outcome
 
@@ -147,6 +167,22 @@ class AnalyticEvaluator:
     def _accuracy(self, candidate: Candidate) -> float:
         pruned = sum(self.pruning_damage[name] * float(ratio) ** 2 for name, ratio in candidate[PRUNING_RATIO].items())
         return ACCURACY - pruned - sum(self.integer_damage[name] for name in candidate[BITS])
+
+    def _size_bytes(self, candidate: Candidate) -> int:
+        kept, integer = self._kept(candidate), candidate[BITS]
+        layers = self.network.layers
+        return OTHER_BYTES + sum(round(it.params * kept[it.name]) * (1 if it.name in integer else 4) for it in layers)
+
+    def _memory_bytes(self, candidate: Candidate) -> int:
+        pruned = candidate[PRUNING_RATIO]
+        stay = sum(1 - float(pruned.get(group.name, 0.0)) for group in self.network.groups)
+        return OTHER_BYTES + self._size_bytes(candidate) + round(ACTIVATIONS * stay)
+
+    def _energy_mj(self, candidate: Candidate) -> float:
+        kept, integer = self._kept(candidate), candidate[BITS]
+        layers = self.network.layers
+        work = (it.macs * kept[it.name] * (INTEGER_FACTOR if it.name in integer else 1.0) for it in layers)
+        return 1e-9 * PICOJOULES * sum(work)
 
     def _latency_ms(self, candidate: Candidate) -> float:
         layers = (

@@ -138,8 +138,12 @@ def sources() -> dict[str, str]:
     return found
 
 
-def counter_of(device: str) -> Counter:
+def counter_of(device: str, option: str = "--energy") -> Counter:
     """Return the counter of a device, ``cpu`` or ``gpu``.
+
+    Args:
+        device: where the joules are spent.
+        option: what the user asked for them with.
 
     Raises:
         UsageError: it has none.
@@ -154,8 +158,8 @@ def counter_of(device: str) -> Counter:
         else:
             lacks = f"no {'readable RAPL counter' if device == 'cpu' else 'NVML'} ({error})"
         raise UsageError(
-            f"--energy needs a counter of the joules of its {device.upper()}; this machine has {lacks}: "
-            "leave --energy out."
+            f"{option} needs a counter of the joules of its {device.upper()}; this machine has {lacks}: "
+            f"leave {option} out."
         ) from error
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..spaces.candidate import Candidate
-from .measurement import Latency, Outcome
+from .measurement import Latency, Measurement, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,11 @@ class Request:
         unchanged: whether it is the task's model itself, also where a smaller student is compressed in its stead.
         seed: of everything random.
         target_ms: a candidate that is surely slower ends when it was timed; None never ends one.
+        max_size_bytes: a larger one ends then too; this and the next two like the target.
+        max_memory_bytes: one that needs more ends before it is trained.
+        max_energy_mj: likewise.
+        also: what to measure besides, of ``memory`` and ``energy``.
+        known: what was measured of it before; what is missing is added to that, without training.
         latencies: how fast it is on each runtime, where that is known; it is not timed again then.
         ancestor: file, below the run directory, with the weights to go on from; empty begins with the original.
         test: whether to score the test data too.
@@ -34,6 +39,11 @@ class Request:
     unchanged: bool = False
     seed: int = 0
     target_ms: float | None = None
+    max_size_bytes: float | None = None
+    max_memory_bytes: float | None = None
+    max_energy_mj: float | None = None
+    also: tuple[str, ...] = ()
+    known: Measurement | None = None
     latencies: tuple[Latency, ...] = ()
     ancestor: str = ""
     test: bool = False

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from .exclusive import exclusive, off_the_floor
+from .exclusive import exclusive, off_the_floor, quiet
 from .measurement import MEDIAN, Latency, Window, half_width, quantile
 from .process import ask
 from .runtimes import Arrays, load
@@ -24,7 +24,7 @@ from .runtimes.fake import FakeRuntime
 
 FAKE = FakeRuntime()
 
-MEMORY_TIMEOUT_S = 600.0
+SERVING_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +142,14 @@ class Meter(Protocol):
         """Return the bytes of memory at the peak of a fresh process that serves a file; None where it cannot tell."""
         ...
 
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        """Return the millijoules of one run of a file, which needs a counter; None where nothing runs.
+
+        Raises:
+            InfeasibleError: see `measure`.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProcessMeter:
@@ -207,7 +215,19 @@ class ProcessMeter:
         from .memory import peak_memory
 
         name = runtime or self.runtime
-        return peak_memory(name, artefact, self.inputs, threads=self.threads, timeout_s=MEMORY_TIMEOUT_S)
+        with _alone([name]):
+            return peak_memory(name, artefact, self.inputs, threads=self.threads, timeout_s=SERVING_TIMEOUT_S)
+
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        """Return the millijoules of one run; see `Meter.energy`."""
+        from .serve_once import serve_once
+
+        name, batches = runtime or self.runtime, [self.inputs]
+        with _alone([name]), quiet():  # the counter is of the whole device
+            serving = serve_once(
+                name, artefact, batches, threads=self.threads, timeout_s=SERVING_TIMEOUT_S, energy=True
+            )
+        return None if serving.energy is None else 1e3 * serving.energy.joules
 
     def _run(self, models: Sequence[tuple[str, bytes]], plan: Plan, timeout_s: float | None) -> dict[str, Any]:
         """Return what `autocompress.evaluators.timing` makes of the models, each with its runtime's name."""
@@ -219,9 +239,7 @@ class ProcessMeter:
                 (directory / f"model{i}").write_bytes(model)
             np.savez(directory / "inputs.npz", *self.inputs)
             request = {"runtimes": names, "threads": self.threads, "plan": asdict(plan)}
-            with off_the_floor(), ExitStack() as held:
-                for device in sorted(set(map(device_of, names))):  # in one order, so that nobody waits in a ring
-                    held.enter_context(exclusive(device))
+            with _alone(names):
                 return ask(
                     "autocompress.evaluators.timing",
                     directory,
@@ -231,6 +249,15 @@ class ProcessMeter:
                     doing="timed",
                     rung="latency",
                 )
+
+
+@contextmanager
+def _alone(runtimes: Sequence[str]) -> Iterator[None]:
+    """Hold the devices of runtimes, and let this process train nothing meanwhile."""
+    with off_the_floor(), ExitStack() as held:
+        for device in sorted(set(map(device_of, runtimes))):  # in one order, so that nobody waits in a ring
+            held.enter_context(exclusive(device))
+        yield
 
 
 def device_of(runtime: str) -> str:
@@ -268,6 +295,10 @@ class FakeMeter:
 
     def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
         """Return nothing: nothing serves the file."""
+        return None
+
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        """Return nothing, likewise."""
         return None
 
     def _windows(self, artefact: bytes, plan: Plan) -> list[int]:

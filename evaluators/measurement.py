@@ -174,7 +174,8 @@ class Measurement:
         file: name of the file that its runtime serves.
         low_precision: share of the multiply-accumulates that run on fewer than 32 bits, as the built model tells;
             None where it was not asked or does not tell.
-        memory_bytes: peak memory of a fresh process that serves it; None before the end of a run.
+        memory_bytes: peak memory of a fresh process that serves it; None before the end of a run unless a limit asks.
+        energy_mj: millijoules of one run, by a counter of the machine; None unless a limit asks.
         warnings: why a number should not be trusted, or is worse than meant; a sentence each.
         elsewhere: the same candidate on the study's other runtimes, where it can be served.
     """
@@ -194,6 +195,7 @@ class Measurement:
     file: str = "model.onnx"
     low_precision: float | None = None
     memory_bytes: int | None = None
+    energy_mj: float | None = None
     warnings: tuple[str, ...] = ()
     elsewhere: tuple[Measurement, ...] = ()
 
@@ -217,11 +219,17 @@ class Infeasible:
         reason: one sentence.
         rung: where it ended.
         latency: how fast it was, where it came as far as being timed.
+        size_bytes: its size then; this and the others are the least on any runtime.
+        memory_bytes: its peak memory, where that was measured.
+        energy_mj: its energy, where that was measured.
     """
 
     reason: str
     rung: str
     latency: Latency | None = None
+    size_bytes: int | None = None
+    memory_bytes: int | None = None
+    energy_mj: float | None = None
 
 
 Outcome = Measurement | Infeasible

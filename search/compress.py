@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import AutocompressError, UsageError
 from ..evaluators import runtimes
+from ..evaluators.energy import counter_of
+from ..evaluators.serve_once import peak_so_far
 from . import rundir as run_directory
 from .drive import Driver, Interrupted, Interrupts
 from .finals import Finals, as_found, finalists
 from .front import Model, ParetoFront, everywhere, select
-from .options import Options, parse_latency
+from .limits import Limits
+from .options import Options, parse_limits
 from .progress import Progress, Silent
 from .report import files
 from .rundir import RunDirectory
@@ -39,7 +42,8 @@ def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", *
         study: a built-in study's name, the path of a Python file with ``task()``, ``torchvision:NAME``,
             ``timm:NAME``, or a `Task`.
         target_latency: a number with a unit, such as ``"5ms"``.
-        options: see `Options`; ``out`` defaults to ``runs/STUDY``.
+        options: see `Options`; ``out`` defaults to ``runs/STUDY``. Limits are in words, as on the command line:
+            ``min_accuracy="-0.5%"`` (or a number), ``max_size="4MB"``, ``max_memory="60MB"``, ``max_energy="5mJ"``.
 
     Raises:
         UsageError: something that was asked for cannot be done; nothing was written.
@@ -49,7 +53,8 @@ def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", *
     from ..studies.names import study_name
     from ..studies.task import Task
 
-    target_ms = parse_latency(target_latency)
+    beside = ("min_accuracy", "max_size", "max_memory", "max_energy")
+    limits = parse_limits(target_latency, **{name: options.pop(name, None) for name in beside})  # type: ignore[arg-type]
     if isinstance(study, Task):
         task = study
         name, load = "task", lambda: task
@@ -57,7 +62,7 @@ def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", *
         spec = str(study)
         name, load = study_name(spec), lambda: loading.load(spec)
     out = Path(options.get("out", Path("runs", name)))  # type: ignore[arg-type]
-    settings = {**options, "out": out, "target_ms": target_ms}
+    settings = {**options, **limits, "out": out}
     return run(name, load, Options(**settings))  # type: ignore[arg-type]
 
 
@@ -79,6 +84,7 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     servers = [runtimes.load(runtime) for runtime in options.runtimes]
     for server in servers:
         server.describe()  # tells at once where the runtime's package is missing
+        measurable(options.limits, server.capabilities.device)
     identity = {
         "study": name,
         "runtime": ", ".join(server.name for server in servers),
@@ -114,7 +120,7 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
                 rundir.discard()
             raise
         student = task.student is not None
-        store = Store(rundir.path, options.storage, name, prepared.space, options.target_ms, student=student)
+        store = Store(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
         with closing(store):
             return _Run(task, options, progress, rundir, prepared, store).search(started)
 
@@ -179,7 +185,7 @@ class _Run:
         self.store.begin(warm_start(prepared.space, prepared.profile, options.target_ms, student=self._student))
 
     def _finalists(self) -> list[Model]:
-        return finalists(self.store.models(), self.options.target_ms)
+        return finalists(self.store.models(), self.store.limits)
 
     def _finish(self, workers: Workers, interrupts: Interrupts) -> list[Model]:
         final_epochs = self.options.final_epochs
@@ -196,19 +202,31 @@ class _Run:
         return finals.run([*self._finalists(), *self._nearest()])
 
     def _nearest(self) -> list[Model]:
-        """Return, where no trial met the target, the fastest of those that were cut for it."""
-        target_ms = self.options.target_ms
-        if any(m.measurement.latency.meets(target_ms) for m in self.store.models()):
+        """Return, where no trial met the limits, the nearest of those that were cut for them."""
+        limits = self.store.limits
+        if any(limits.met(m.measurement) for m in self.store.models()):
             return []
-        return self.store.fastest_cut(NEAREST)
+        return self.store.nearest_cut(NEAREST)
 
     def _publish(self, models: list[Model]) -> ParetoFront:
-        front = assemble(models, self.prepared, self.options.target_ms)
+        front = assemble(models, self.prepared, self.store.limits)
         files.write(self.rundir, front, self.store, self.prepared.profile.dropped)
         return front
 
 
-def assemble(models: list[Model], prepared: Prepared, target_ms: float) -> ParetoFront:
+def measurable(limits: Limits, device: str) -> None:
+    """Check that a machine can tell what is limited.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if limits.max_energy_mj is not None:
+        counter_of(device, "--max-energy")
+    if limits.max_memory_bytes is not None and peak_so_far() is None:
+        raise UsageError("--max-memory needs a system that tells a process's peak memory (VmHWM); leave it out here.")
+
+
+def assemble(models: list[Model], prepared: Prepared, limits: Limits) -> ParetoFront:
     """Return the front of measured models, among which the baseline and the obvious baselines are.
 
     Raises:
@@ -217,7 +235,7 @@ def assemble(models: list[Model], prepared: Prepared, target_ms: float) -> Paret
     baseline = next((m for m in models if m.role == BASELINE), None)
     if baseline is None:
         raise AutocompressError("the baseline was not measured yet, so there is nothing to compare to")
-    front = _front(baseline, everywhere(m for m in models if m.role != BASELINE), prepared, target_ms)
+    front = _front(baseline, everywhere(m for m in models if m.role != BASELINE), prepared, limits)
     names = [measured.latency.runtime for measured in baseline.measurement.everywhere]
     if len(names) < 2:
         return front
@@ -226,18 +244,23 @@ def assemble(models: list[Model], prepared: Prepared, target_ms: float) -> Paret
     for name in names:
         here = [m for m in measured if m.measurement.latency.runtime == name]
         alone = next(m for m in here if m.role == BASELINE)
-        portfolio.append(_front(alone, [m for m in here if m.role != BASELINE], prepared, target_ms))
+        portfolio.append(_front(alone, [m for m in here if m.role != BASELINE], prepared, limits))
     return replace(front, portfolio=tuple(portfolio))
 
 
-def _front(baseline: Model, others: list[Model], prepared: Prepared, target_ms: float) -> ParetoFront:
+def _front(baseline: Model, others: list[Model], prepared: Prepared, limits: Limits) -> ParetoFront:
     """Return the front of models beside a baseline."""
-    chosen = [others[i] for i in select([m.measurement for m in others], target_ms)]
+    chosen = [others[i] for i in select([m.measurement for m in others], limits)]
     front = ParetoFront(
-        target_ms=target_ms,
+        limits=limits,
         baseline=baseline,
         models=tuple(chosen),
         obvious=tuple(m for m in others if m.role != "front"),
         floor_ms=prepared.profile.floor_ms,
     )
-    return front if front.meets_target else replace(front, reasons=prepared.profile.reasons())
+    nearest = front.recommended
+    if front.meets_target or nearest is None:
+        return front if nearest else replace(front, reasons=prepared.profile.reasons())
+    reasons = limits.reasons(nearest.measurement, [m.measurement for m in others])
+    slow = limits.excesses(nearest.measurement)["latency"] > 0
+    return replace(front, reasons=(*reasons, *(prepared.profile.reasons() if slow else ())))

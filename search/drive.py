@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import signal
 import time
@@ -15,6 +16,7 @@ from ..evaluators.measurement import Infeasible, Measurement
 from ..spaces.candidate import SETTINGS, Candidate
 from .front import Model, ParetoFront, front_hypervolume, select
 from .inheritance import SHAPES, ancestor_of
+from .limits import Limits, cut
 from .options import Options
 from .progress import Progress, State
 from .rundir import RunDirectory
@@ -154,6 +156,9 @@ class Driver:
     def _request(self, asked: Asked) -> Request:
         unchanged = asked.role == BASELINE
         trained = compresses(asked.candidate) or (self.student and not unchanged)
+        limits = self.store.limits
+        most = Limits(math.inf) if asked.role else limits
+        known = self.store.measured(asked.candidate, asked.role)
         return Request(
             folder=f"trials/{trial_name(asked.number)}",
             candidate=asked.candidate,
@@ -161,7 +166,13 @@ class Driver:
             unchanged=unchanged,
             seed=self.options.seed,
             ancestor=self._ancestor(asked),
-            target_ms=None if asked.role else self.options.target_ms,
+            target_ms=None if asked.role else limits.target_ms,
+            max_size_bytes=most.max_size_bytes,
+            max_memory_bytes=most.max_memory_bytes,
+            max_energy_mj=most.max_energy_mj,
+            also=limits.measured,
+            known=known,
+            latencies=() if known is None else tuple(each.latency for each in known.everywhere),
             timeout_s=self.options.trial_timeout_s,
             attempt=asked.attempt,
         )
@@ -188,8 +199,9 @@ class Driver:
         self.store.tell(number, outcome)
         self._finished += 1
         if isinstance(outcome, Measurement):
-            self._models.append(self.store.model(number))
-        elif outcome.rung != "latency":
+            again = self.store.again(number)
+            self._models = self.store.models() if again else [*self._models, self.store.model(number)]
+        elif not cut(outcome):
             self.progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
         self._tidy()
 
@@ -203,12 +215,12 @@ class Driver:
 
     def front(self) -> list[Model]:
         """Return the non-dominated models so far."""
-        return [self._models[i] for i in select([m.measurement for m in self._models], self.options.target_ms)]
+        return [self._models[i] for i in select([m.measurement for m in self._models], self.store.limits)]
 
     def _show(self) -> None:
         front = self.front()
-        target_ms = self.options.target_ms
-        meeting = [m for m in front if m.measurement.latency.meets(target_ms)]
+        limits = self.store.limits
+        meeting = [m for m in front if limits.met(m.measurement)]
         baseline = next((m for m in self._models if m.id == BASELINE), None)
         done = self._finished - self._before
         left = (time.monotonic() - self._began) / done * (self.options.trials - self._finished) if done else None
@@ -218,8 +230,8 @@ class Driver:
             finished=self._finished,
             total=self.options.trials,
             rungs=tuple(self._rung(folder) for folder in self._running),
-            best=_in_words(meeting),
-            hypervolume=front_hypervolume([m.measurement for m in meeting], baseline.measurement, target_ms)
+            best=_in_words(meeting, limits),
+            hypervolume=front_hypervolume([m.measurement for m in meeting], baseline.measurement, limits.target_ms)
             if baseline
             else 0.0,
             left_s=left,
@@ -238,8 +250,8 @@ def compresses(candidate: Candidate) -> bool:
     return any(axis not in SETTINGS for axis in candidate.axes)
 
 
-def _in_words(meeting: list[Model]) -> str:
+def _in_words(meeting: list[Model], limits: Limits) -> str:
     if not meeting:
-        return "none meets the target yet"
+        return f"none meets {limits if limits.several else 'the target'} yet"
     best = max(meeting, key=lambda m: m.measurement.accuracy).measurement
     return f"best {best.accuracy:.2%} at {best.latency.median_ms:.2f} ms"

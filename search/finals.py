@@ -15,6 +15,7 @@ from ..evaluators.memory import crowds_cache, last_level_cache
 from .drive import TICK_S, Interrupts, compresses
 from .front import Model, front_hypervolume, select
 from .inheritance import ANCESTOR
+from .limits import Limits
 from .options import Options
 from .progress import Progress
 from .rundir import RunDirectory, write_atomically
@@ -31,22 +32,25 @@ ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 """One turn of one model in the careful measurement."""
 
 
-def finalists(models: Sequence[Model], target_ms: float) -> list[Model]:
+def finalists(models: Sequence[Model], limits: Limits) -> list[Model]:
     """Return the models to take to the end: the baseline, the obvious baselines, and the best part of the front.
 
     The front's most accurate model comes first, then always the one that adds most hypervolume; of equals, the
-    more accurate. Without a baseline there is nothing to compare to, and nothing is returned.
+    more accurate. Where none meets the limits, the nearest come first. Without a baseline there is nothing to compare
+    to, and nothing is returned.
     """
     baseline = next((m.measurement for m in models if m.role == BASELINE), None)
     if baseline is None:
         return []
-    front = [models[i] for i in select([m.measurement for m in models], target_ms)]
+    front = [models[i] for i in select([m.measurement for m in models], limits)]
     rest = sorted((m for m in front if m.role == "front"), key=lambda m: -m.measurement.accuracy)
+    if not any(limits.met(m.measurement) for m in front):
+        rest.sort(key=lambda m: limits.distance(m.measurement))
     chosen = rest[:1]
     while len(chosen) < min(FINALISTS, len(rest)):
         taken = [m.measurement for m in chosen]
         left = [m for m in rest if m not in chosen]
-        chosen.append(max(left, key=lambda m: front_hypervolume([*taken, m.measurement], baseline, target_ms)))
+        chosen.append(max(left, key=lambda m: front_hypervolume([*taken, m.measurement], baseline, limits.target_ms)))
     return [m for m in models if m.role != "front"] + chosen
 
 
@@ -93,8 +97,10 @@ class Finals:
         """
         placed = [replace(m, path=_place(m)) for m in models]
         records = {m.id: record for m in placed if (record := read_record(self.rundir.path / m.path)) is not None}
-        done = {name: record for name, record in records.items() if record.rung == "final"}
-        trained = {name: record for name, record in records.items() if record.rung == "trained"}
+        lack = self.options.limits.lack
+        ended = {name: record for name, record in records.items() if record.rung in ("trained", "final")}
+        done = {name: record for name, record in ended.items() if record.rung == "final" and not lack(record)}
+        trained = {name: record for name, record in ended.items() if name not in done}
         trained |= self._train([m for m in placed if m.id not in done | trained])
         done |= self._measure([m for m in placed if m.id in trained], trained)
         return [replace(m, measurement=done[m.id]) for m in placed if m.id in done]
@@ -167,7 +173,8 @@ class Finals:
                         turn.add(self.meter, self.rundir.path)
                         if not turn.settled:
                             continue
-                        measured[model.id].append(turn.complete(self.meter, self.rundir.path))
+                        energy = self.options.max_energy_mj is not None
+                        measured[model.id].append(turn.complete(self.meter, self.rundir.path, energy=energy))
                 except InfeasibleError as error:
                     self.progress.milestone(f"model {model.id} failed on {turn.runtime} at the end: {error.reason}")
                 waiting.remove(turn)
@@ -201,15 +208,17 @@ class _Careful:
         latency = meter.measure(self._file(folder), ROUND, runtime=self.runtime)
         self.latency = latency if self.latency is None else latency.joined(self.latency)
 
-    def complete(self, meter: Meter, folder: Path) -> Measurement:
-        """Return the measurement with its careful latency and its memory."""
+    def complete(self, meter: Meter, folder: Path, *, energy: bool) -> Measurement:
+        """Return the measurement with its careful latency, its memory, and its energy where that is wanted."""
         assert self.latency is not None
         memory_bytes = meter.memory(self._file(folder), runtime=self.runtime)
+        energy_mj = meter.energy(self._file(folder), runtime=self.runtime) if energy else None
         return replace(
             self.measured,
             latency=self.latency,
             rung="final",
             memory_bytes=memory_bytes,
+            energy_mj=energy_mj,
             warnings=(*self.measured.warnings, *self._doubts(self.latency)),
             elsewhere=(),
         )

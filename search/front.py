@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..evaluators.measurement import Measurement
 from ..spaces.candidate import Candidate
+from .limits import Limits
 
 if TYPE_CHECKING:
     import pandas
@@ -90,17 +91,17 @@ class ParetoFront:
     """The outcome of a study.
 
     Attributes:
-        target_ms: the latency that was asked for.
+        limits: what was asked for: the latency, and what a model must meet beside it.
         baseline: the unchanged network.
-        models: non-dominated models that meet the target, fastest first; where none does, the nearest.
+        models: non-dominated models that meet the limits, fastest first; where none does, the nearest.
         obvious: what anyone would have tried first.
         floor_ms: latency of the fastest network that the space can express.
-        reasons: what holds the network back, where nothing meets the target.
+        reasons: what holds the network back, where nothing meets the limits.
         portfolio: where a study has several runtimes, the front on each of them alone.
 
     """
 
-    target_ms: float
+    limits: Limits
     baseline: Model
     models: tuple[Model, ...]
     obvious: tuple[Model, ...] = ()
@@ -109,19 +110,28 @@ class ParetoFront:
     portfolio: tuple[ParetoFront, ...] = ()
 
     @property
+    def target_ms(self) -> float:
+        """The latency that was asked for."""
+        return self.limits.target_ms
+
+    @property
     def meets_target(self) -> bool:
-        """Whether any model meets the target."""
-        return any(model.measurement.latency.meets(self.target_ms) for model in self.models)
+        """Whether any model meets the target, and every limit beside it."""
+        return any(self.meets(model) for model in self.models)
+
+    def meets(self, model: Model) -> bool:
+        """Return whether a model meets the target, and every limit beside it."""
+        return self.limits.met(model.measurement)
 
     @property
     def recommended(self) -> Model | None:
-        """The most accurate model that meets the target, the smallest of equals; else the nearest to it."""
+        """The most accurate model that meets the limits, the smallest of equals; else the nearest to them."""
         if not self.models:
             return None
-        meeting = [m for m in self.models if m.measurement.latency.meets(self.target_ms)]
+        meeting = [m for m in self.models if self.meets(m)]
         if meeting:
             return max(meeting, key=lambda m: (m.measurement.accuracy, -m.measurement.size_bytes))
-        return min(self.models, key=lambda m: m.measurement.latency.median_ms)
+        return min(self.models, key=lambda m: self.limits.distance(m.measurement))
 
     def tied(self, model: Model) -> tuple[str, ...]:
         """Return the ids of the front's other models whose latency interval overlaps this one's."""
@@ -132,15 +142,15 @@ class ParetoFront:
         """Return the baseline and the front as a table, one row a model."""
         import pandas
 
-        return pandas.DataFrame([_row(model, self.target_ms) for model in (self.baseline, *self.models)])
+        return pandas.DataFrame([_row(model, self.limits) for model in (self.baseline, *self.models)])
 
 
-def _row(model: Model, target_ms: float) -> dict[str, object]:
+def _row(model: Model, limits: Limits) -> dict[str, object]:
     measured = model.measurement
     return {
         "id": model.id,
         "runtime": measured.latency.runtime,
-        "meets_target": measured.latency.meets(target_ms),
+        "meets_target": limits.met(measured),
         "latency_ms": round(measured.latency.median_ms, 4),
         "latency_low_ms": round(measured.latency.low_ms, 4),
         "latency_high_ms": round(measured.latency.high_ms, 4),
@@ -151,6 +161,7 @@ def _row(model: Model, target_ms: float) -> dict[str, object]:
         "params": measured.params,
         "macs": measured.macs,
         "memory_bytes": measured.memory_bytes,
+        "energy_mj": measured.energy_mj,
         "low_precision": None if measured.low_precision is None else round(measured.low_precision, 4),
         "rung": measured.rung,
         "path": model.path,
@@ -173,17 +184,19 @@ def objectives(measurement: Measurement) -> tuple[float, float, float]:
     return measurement.accuracy, measurement.latency.median_ms, float(measurement.size_bytes)
 
 
-def select(measurements: Sequence[Measurement], target_ms: float) -> list[int]:
-    """Return the positions of the front: the non-dominated among those that meet the target, fastest first.
+def select(measurements: Sequence[Measurement], limits: Limits) -> list[int]:
+    """Return the positions of the front: the non-dominated among those that meet the limits, fastest first.
 
-    Where none meets it, the non-dominated among all.
+    Where none meets them, the non-dominated among all, and the one nearest to the limits.
     """
-    meeting = [i for i, m in enumerate(measurements) if m.latency.meets(target_ms)]
+    meeting = [i for i, m in enumerate(measurements) if limits.met(m)]
     chosen = meeting or list(range(len(measurements)))
     if not chosen:
         return []
     keep = non_dominated(minimised(measurements[i] for i in chosen))
-    front = [i for i, kept in zip(chosen, keep, strict=True) if kept]
+    front = {i for i, kept in zip(chosen, keep, strict=True) if kept}
+    if not meeting:
+        front.add(min(chosen, key=lambda i: limits.distance(measurements[i])))
     return sorted(front, key=lambda i: measurements[i].latency.median_ms)
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..errors import UsageError
+from .limits import Limits
 
 SAMPLERS = ("mutation", "tpe", "nsga2", "random")
 
-_TIME = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_LATENCY = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+_DURATION = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SIZE = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_ENERGY = {"uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3}
 
 
 def parse_latency(text: str) -> float:
@@ -20,7 +25,7 @@ def parse_latency(text: str) -> float:
     >>> parse_latency("5ms"), parse_latency("800us"), parse_latency("0.02s")
     (5.0, 0.8, 20.0)
     """
-    seconds = _seconds(text, ("us", "µs", "ms", "s"))
+    seconds = _quantity(text, _LATENCY)
     if seconds is None:
         raise UsageError(
             f"--target-latency must be a positive number with a unit (us, ms or s), such as 5ms; got {text!r}."
@@ -34,17 +39,87 @@ def parse_duration(text: str, option: str) -> float:
     >>> parse_duration("90s", "--time-budget"), parse_duration("1.5h", "--time-budget")
     (90.0, 5400.0)
     """
-    seconds = _seconds(text, ("s", "m", "min", "h"))
+    seconds = _quantity(text, _DURATION)
     if seconds is None:
         raise UsageError(f"{option} must be a positive number with a unit (s, m or h), such as 10m; got {text!r}.")
     return seconds
 
 
-def _seconds(text: str, units: tuple[str, ...]) -> float | None:
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zµ]+)\s*", text)
+def parse_size(text: str, option: str) -> float:
+    """Return a size in bytes.
+
+    >>> parse_size("4MB", "--max-size"), parse_size("512 KiB", "--max-size")
+    (4000000.0, 524288.0)
+    """
+    size = _quantity(text, _SIZE)
+    if size is None:
+        raise UsageError(
+            f"{option} must be a positive number with a unit (B, kB, MB, GB, KiB, MiB or GiB), such as 4MB; "
+            f"got {text!r}."
+        )
+    return size
+
+
+def parse_energy(text: str) -> float:
+    """Return an energy in millijoules.
+
+    >>> parse_energy("5mJ"), parse_energy("0.5J")
+    (5.0, 500.0)
+    """
+    energy = _quantity(text, _ENERGY)
+    if energy is None:
+        raise UsageError(
+            f"--max-energy must be a positive number with a unit (uJ, mJ or J), such as 5mJ; got {text!r}."
+        )
+    return energy
+
+
+def parse_accuracy(text: str) -> tuple[float, bool]:
+    """Return a least accuracy, and whether it is relative to the unchanged network's: with a sign it is.
+
+    >>> parse_accuracy("0.88"), parse_accuracy("88%"), parse_accuracy("-0.5%")
+    ((0.88, False), (0.88, False), (-0.005, True))
+    """
+    match = re.fullmatch(r"\s*([+-]?)(\d+\.?\d*|\.\d+)\s*(%?)\s*", text)
+    if match is None:
+        raise UsageError(
+            "--min-accuracy must be a number on the metric's scale, such as 0.88 or 88%, or, with a sign, the "
+            f"difference to the unchanged network, such as -0.005 or -0.5%; got {text!r}."
+        )
+    return round(float(match[1] + match[2]) / (100 if match[3] else 1), 12), bool(match[1])
+
+
+def parse_limits(
+    target_latency: str,
+    *,
+    min_accuracy: str | float | None = None,
+    max_size: str | None = None,
+    max_memory: str | None = None,
+    max_energy: str | None = None,
+) -> dict[str, float]:
+    """Return what a model must meet, as fields of `Options`.
+
+    >>> parse_limits("5ms", min_accuracy="-1%", max_size="4MB")
+    {'target_ms': 5.0, 'min_change': -0.01, 'max_size_bytes': 4000000.0}
+    """
+    found = {"target_ms": parse_latency(target_latency)}
+    if min_accuracy is not None:
+        accuracy, relative = parse_accuracy(str(min_accuracy))
+        found["min_change" if relative else "min_accuracy"] = accuracy
+    if max_size is not None:
+        found["max_size_bytes"] = parse_size(max_size, "--max-size")
+    if max_memory is not None:
+        found["max_memory_bytes"] = parse_size(max_memory, "--max-memory")
+    if max_energy is not None:
+        found["max_energy_mj"] = parse_energy(max_energy)
+    return found
+
+
+def _quantity(text: str, units: Mapping[str, float]) -> float | None:
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Zµ]+)\s*", text)
     if match is None or match[2] not in units or float(match[1]) <= 0:
         return None
-    return float(match[1]) * _TIME[match[2]]
+    return float(match[1]) * units[match[2]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +128,11 @@ class Options:
 
     Attributes:
         target_ms: the latency that a model must meet.
+        min_accuracy: the least metric on the validation data; this and the next four are `Limits` beside the target.
+        min_change: the least difference of the metric to the unchanged network's.
+        max_size_bytes: the most bytes of the file that is served.
+        max_memory_bytes: the most bytes of memory of a process that serves it.
+        max_energy_mj: the most millijoules of one run.
         out: the run directory.
         runtimes: what serves the models, and times them; milliseconds are told by the first one's baseline.
         trials: how many trials the study has when it is done.
@@ -92,6 +172,16 @@ class Options:
     storage: str | None = None
     epochs: float | None = None
     final_epochs: float | None = None
+    min_accuracy: float | None = None
+    min_change: float | None = None
+    max_size_bytes: float | None = None
+    max_memory_bytes: float | None = None
+    max_energy_mj: float | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What a model must meet."""
+        return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:

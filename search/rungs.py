@@ -1,4 +1,4 @@
-"""The ladder that a candidate climbs: build → latency → one-shot accuracy → short training.
+"""The ladder that a candidate climbs: build → latency (→ memory → energy) → one-shot accuracy → short training.
 
 Latency comes first because it needs no training: a candidate that is too slow ends after seconds.
 """
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from ..evaluators.runtimes import Runtime, low_precision, plain
 from ..spaces.candidate import BITS
 from .inheritance import ANCESTOR, SHAPES
 from .rundir import write_atomically
+from .spending import Spending
 
 if TYPE_CHECKING:
     from ..compressors.ancestor import Ancestor
@@ -84,14 +85,14 @@ class Ladder:
             with training():
                 return climb.run()
         except InfeasibleError as stop:
-            return Infeasible(reason=stop.reason, rung=stop.rung, latency=climb.fastest)
+            return climb.ended(stop.reason, stop.rung)
         except MemoryError:
-            return Infeasible(reason="it does not fit into memory", rung=climb.rung, latency=climb.fastest)
+            return climb.ended("it does not fit into memory", climb.rung)
         except Exception as error:  # a user's loss, metric or forward may fail in any way
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             climb.folder.mkdir(parents=True, exist_ok=True)
             (climb.folder / "error.txt").write_text(traceback.format_exc())
-            return Infeasible(reason=reason, rung=climb.rung, latency=climb.fastest)
+            return climb.ended(reason, climb.rung)
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class _Climb:
         self.latencies = {latency.runtime: latency for latency in request.latencies}
         self.rung = "build"
         self.seconds: dict[str, float] = {}
+        self.spending = Spending(request, ladder.meter, compact=ladder.compact)
         self.ancestor: Ancestor | None = None
 
     @property
@@ -146,7 +148,9 @@ class _Climb:
         """Return a measurement on each runtime that can serve the candidate in time, the fastest first."""
         self._inherit()
         compressed, served = self._build(epochs=0)
-        served = self._in_time(served)
+        served = self._within_limits(served)
+        if self.request.known is not None:
+            return self._completed(self.request.known, served)
         with self._on("one-shot"):
             best = {it.runtime.name: _Scored(compressed, it, self._score(it, "validation"), 0.0) for it in served}
         one_shot = {name: scored.accuracy for name, scored in best.items()}
@@ -213,6 +217,47 @@ class _Climb:
             found = parity(compressed.model, Served(built), batches, quantized=bool(self.request.candidate[BITS]))
         return _Served(runtime, artefact, found)
 
+    def _within_limits(self, served: list[_Served]) -> list[_Served]:
+        """Measure what a network costs on each runtime, and return it where that is not surely too much.
+
+        Raises:
+            InfeasibleError: it costs too much everywhere, or something cannot be measured anywhere.
+        """
+        if self.request.max_size_bytes is not None or not self.ladder.compact:  # packing takes a while
+            self.spending.weigh({it.runtime.name: self._size(it) for it in served})
+        served = self._in_time(served)
+        left = self.spending.within({it.runtime.name: it.artefact for it in served}, self._on)
+        return [it for it in served if it.runtime.name in left]
+
+    def _size(self, it: _Served) -> int:
+        return len(it.packed) if self.ladder.compact else len(it.artefact)
+
+    def _completed(self, known: Measurement, served: Sequence[_Served]) -> Measurement:
+        """Return what was known of the candidate with what was missing."""
+        names = {it.runtime.name for it in served}
+        each = [replace(m, elsewhere=()) for m in known.everywhere if m.latency.runtime in names]
+        return together([replace(m, **self._spent(m.latency.runtime)) for m in each])
+
+    def _spent(self, runtime: str) -> dict[str, Any]:
+        """Return the fields of a measurement that were measured for limits."""
+        memory_bytes = self.spending.of("memory", runtime)
+        return {
+            "memory_bytes": None if memory_bytes is None else int(memory_bytes),
+            "energy_mj": self.spending.of("energy", runtime),
+        }
+
+    def ended(self, reason: str, rung: str) -> Infeasible:
+        """Return why the candidate came no further, with what is known of it."""
+        size, memory = self.spending.least("size"), self.spending.least("memory")
+        return Infeasible(
+            reason=reason,
+            rung=rung,
+            latency=self.fastest,
+            size_bytes=None if size is None else int(size),
+            memory_bytes=None if memory is None else int(memory),
+            energy_mj=self.spending.least("energy"),
+        )
+
     def _in_time(self, served: list[_Served]) -> list[_Served]:
         """Time a network on each runtime where that is not known, and return it where it is not surely too slow.
 
@@ -261,7 +306,7 @@ class _Climb:
         return Measurement(
             accuracy=scored.accuracy,
             latency=self.latencies[it.runtime.name],
-            size_bytes=len(it.packed) if self.ladder.compact else len(it.artefact),
+            size_bytes=self._size(it),
             params=compressed.params,
             macs=compressed.macs,
             test_accuracy=test_accuracy,
@@ -273,6 +318,7 @@ class _Climb:
             seconds=self.seconds,
             file=self._file(it.runtime),
             low_precision=executed,
+            **self._spent(it.runtime.name),
             warnings=tuple(warnings),
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import optuna
@@ -14,6 +15,7 @@ from ..evaluators.measurement import Infeasible, Measurement, Outcome, from_json
 from ..spaces.candidate import Candidate
 from ..spaces.space import Space
 from .front import Model, objectives
+from .limits import Limits, cut
 from .samplers.mutation import distributions
 from .storage import close_storage, open_storage
 from .warmstart import BASELINE, STUDENT, Start
@@ -43,17 +45,17 @@ class Store:
         url: a database that Optuna knows.
         name: the study's name in it.
         space: what may vary.
-        target_ms: the latency constraint.
+        limits: what a model must meet.
         student: whether a student is compressed, so that the baseline is another network than the same candidate's.
 
     """
 
     def __init__(
-        self, folder: Path, url: str | None, name: str, space: Space, target_ms: float, *, student: bool = False
+        self, folder: Path, url: str | None, name: str, space: Space, limits: Limits, *, student: bool = False
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
-        self.target_ms = target_ms
+        self._limits = limits
         self.student = student
         self._storage = open_storage(folder, url)
         self.study = optuna.create_study(
@@ -61,10 +63,31 @@ class Store:
         )
         self._asked: dict[int, optuna.Trial] = {}
 
+    @property
+    def limits(self) -> Limits:
+        """What a model must meet today; a least change of accuracy is a least accuracy once the baseline's is known."""
+        if self._limits.min_change is not None:
+            baselines = (outcome(t) for t in self.finished() if t.user_attrs.get("role") == BASELINE)
+            accuracies = (found.accuracy for found in baselines if isinstance(found, Measurement))
+            self._limits = self._limits.against(next(accuracies, None))
+        return self._limits
+
+    def feasible(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial meets today's limits; the constraints that it keeps are those of its own day."""
+        return trial.state == TrialState.COMPLETE and max(self.excesses(trial).values()) <= 0
+
+    def excesses(self, trial: FrozenTrial) -> dict[str, float]:
+        """Return by how much a finished trial misses each of today's limits; see `Limits.excesses`."""
+        return self.limits.excesses(self._nearest(outcome(trial)))
+
+    def _nearest(self, found: Outcome) -> Outcome:
+        return self.limits.nearest(found) if isinstance(found, Measurement) else found
+
     def begin(self, starts: Sequence[Start]) -> None:
         """Enqueue the warm start of a new study; put trials back that have to be begun again.
 
-        Those are the ones that were running when their driver died, and those that were cut for a stricter target.
+        Those are the ones that were running when their driver died, those that were cut for stricter limits, and those
+        of which something was not measured that a limit is about.
         """
         if not self.study.user_attrs.get("begun"):
             for start in starts:
@@ -76,8 +99,9 @@ class Store:
             self.lost(trial.number, "the driver died")
         again = {trial.user_attrs.get("retry_of") for trial in self.study.get_trials(deepcopy=False)}
         for trial in self.finished():
-            if trial.number not in again and not self._holds(outcome(trial)):
-                self.study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+            if trial.number not in again and not self.limits.hold(outcome(trial)):
+                kept = {"role": trial.user_attrs.get("role", ""), "retry_of": trial.number}
+                self.study.enqueue_trial(trial.params, user_attrs=kept)
 
     def ask(self) -> Asked:
         """Return a new trial; one that has to be begun again comes before all others."""
@@ -106,10 +130,11 @@ class Store:
         latency = outcome.latency
         if latency is not None:
             trial.set_user_attr("latency_ms", latency.median_ms)
-        excess = 1.0 if latency is None else latency.high_ms / self.target_ms - 1
-        trial.set_constraint("latency", excess)
-        if isinstance(outcome, Measurement):
-            self.study.tell(trial, list(objectives(outcome)))
+        nearest = self._nearest(outcome)
+        for name, excess in self.limits.excesses(nearest).items():
+            trial.set_constraint(name, excess)
+        if isinstance(nearest, Measurement):
+            self.study.tell(trial, list(objectives(nearest)))
         else:
             self.study.tell(trial, state=TrialState.PRUNED)
 
@@ -139,11 +164,16 @@ class Store:
 
     def outcome_of(self, candidate: Candidate, role: str = "") -> Outcome | None:
         """Return what is known of a candidate from an earlier trial of the same network."""
+        return next((found for found in self._outcomes(candidate, role) if self.limits.hold(found)), None)
+
+    def measured(self, candidate: Candidate, role: str = "") -> Measurement | None:
+        """Return what was measured of a candidate before, though something may be missing that a limit is about."""
+        found = self._outcomes(candidate, role)
+        return next((each for each in found if isinstance(each, Measurement)), None)
+
+    def _outcomes(self, candidate: Candidate, role: str) -> Iterator[Outcome]:
         wanted = candidate.to_json(), self._apart(role)
-        for trial in self.finished():
-            if self._identity(trial) == wanted and self._holds(found := outcome(trial)):
-                return found
-        return None
+        return (outcome(trial) for trial in self.finished() if self._identity(trial) == wanted)
 
     def _identity(self, trial: FrozenTrial) -> tuple[str, bool]:
         """Return what two trials of the same thing have in common."""
@@ -152,30 +182,27 @@ class Store:
     def _apart(self, role: str) -> bool:
         return self.student and role == BASELINE
 
-    def _holds(self, found: Outcome) -> bool:
-        """Return whether an outcome is one for today's target too: not cut though it may meet that."""
-        if isinstance(found, Measurement) or found.rung != "latency" or found.latency is None:
-            return True
-        return found.latency.low_ms > self.target_ms
-
     def finished(self) -> list[FrozenTrial]:
         """Return the trials that have an outcome."""
         done = (TrialState.COMPLETE, TrialState.PRUNED)
         return [t for t in self.study.get_trials(deepcopy=False, states=done) if "outcome" in t.user_attrs]
 
     def models(self) -> list[Model]:
-        """Return every candidate that was measured to the end, once."""
-        complete = (t for t in self.finished() if t.state == TrialState.COMPLETE)
-        first: dict[tuple[str, bool], FrozenTrial] = {}
-        for trial in complete:
-            first.setdefault(self._identity(trial), trial)
-        return [_model(trial) for trial in first.values()]
+        """Return every candidate that was measured to the end, once, by what was measured last."""
+        found: dict[tuple[str, bool], Model] = {}
+        for trial in self.finished():
+            if trial.state == TrialState.COMPLETE:
+                model = self._judged(trial)
+                first = found.setdefault(self._identity(trial), model)
+                if not self.limits.lack(model.measurement):
+                    found[self._identity(trial)] = replace(first, measurement=model.measurement)
+        return list(found.values())
 
-    def fastest_cut(self, count: int) -> list[Model]:
-        """Return the fastest candidates that ended when they were timed, to be measured to the end after all."""
-        cut = [t for t in self.finished() if t.state == TrialState.PRUNED and "latency_ms" in t.user_attrs]
-        cut.sort(key=lambda t: float(t.user_attrs["latency_ms"]))
-        return [_unmeasured(trial) for trial in cut[:count]]
+    def nearest_cut(self, count: int) -> list[Model]:
+        """Return the candidates nearest to the limits of those that were cut, to be measured to the end after all."""
+        timed = (_unmeasured(t) for t in self.finished() if t.state == TrialState.PRUNED)
+        known = [model for model in timed if model is not None]
+        return sorted(known, key=lambda model: self.limits.distance(model.measurement))[:count]
 
     def role(self, number: int) -> str:
         """Return a trial's role in the report; empty for most."""
@@ -183,7 +210,15 @@ class Store:
 
     def model(self, number: int) -> Model:
         """Return one trial that was measured to the end."""
-        return _model(self._trial(number))
+        return self._judged(self._trial(number))
+
+    def again(self, number: int) -> bool:
+        """Return whether a trial takes the place of another."""
+        return "retry_of" in self._trial(number).user_attrs
+
+    def _judged(self, trial: FrozenTrial) -> Model:
+        model = _model(trial)
+        return replace(model, measurement=self.limits.nearest(model.measurement))
 
     def close(self) -> None:
         """Let go of the database."""
@@ -195,7 +230,12 @@ class Store:
 
 def outcome(trial: FrozenTrial) -> Outcome:
     """Return a finished trial's outcome."""
-    return from_json(trial.user_attrs["outcome"])
+    return _read(trial.user_attrs["outcome"])
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Outcome:
+    return from_json(text)
 
 
 def _model(trial: FrozenTrial) -> Model:
@@ -211,10 +251,21 @@ def _model(trial: FrozenTrial) -> Model:
     )
 
 
-def _unmeasured(trial: FrozenTrial) -> Model:
-    latency = outcome(trial).latency
-    assert latency is not None
-    unknown = Measurement(accuracy=float("-inf"), latency=latency, size_bytes=0, params=0, macs=0, rung="latency")
+def _unmeasured(trial: FrozenTrial) -> Model | None:
+    """Return a candidate that was cut for a limit, with what is known of it; None where it ended otherwise."""
+    found = outcome(trial)
+    if not isinstance(found, Infeasible) or found.latency is None or not cut(found):
+        return None
+    unknown = Measurement(
+        accuracy=float("-inf"),
+        latency=found.latency,
+        size_bytes=found.size_bytes or 0,
+        params=0,
+        macs=0,
+        rung=found.rung,
+        memory_bytes=found.memory_bytes,
+        energy_mj=found.energy_mj,
+    )
     candidate = Candidate.from_json(trial.user_attrs["candidate"])
     return Model(id=trial_name(trial.number), candidate=candidate, measurement=unknown)
 

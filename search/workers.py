@@ -189,6 +189,12 @@ class _Device:
     ) -> Latency:
         return meter.measure(artefact, plan, runtime=runtime, timeout_s=timeout_s)
 
+    def memory(self, meter: Meter, artefact: bytes, runtime: str | None) -> int | None:
+        return meter.memory(artefact, runtime=runtime)
+
+    def energy(self, meter: Meter, artefact: bytes, runtime: str | None) -> float | None:
+        return meter.energy(artefact, runtime=runtime)
+
 
 class _RemoteMeter:
     """The device's meter, seen from a worker."""
@@ -200,17 +206,29 @@ class _RemoteMeter:
     def measure(
         self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
     ) -> Latency:
-        import ray
-
-        asked = self._device.measure.remote(self._meter, artefact, plan, runtime, timeout_s)
-        try:
-            with off_the_floor():
-                latency: Latency = ray.get(asked)
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, InfeasibleError):
-                raise error.cause from None
-            raise
+        latency: Latency = _answer(self._device.measure.remote(self._meter, artefact, plan, runtime, timeout_s))
         return latency
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        memory_bytes: int | None = _answer(self._device.memory.remote(self._meter, artefact, runtime))
+        return memory_bytes
+
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        energy_mj: float | None = _answer(self._device.energy.remote(self._meter, artefact, runtime))
+        return energy_mj
+
+
+def _answer(asked: Any) -> Any:
+    """Wait for the device, training nothing meanwhile."""
+    import ray
+
+    try:
+        with off_the_floor():
+            return ray.get(asked)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InfeasibleError):
+            raise error.cause from None
+        raise
 
 
 class _Worker:

@@ -65,7 +65,9 @@ def _trials(store: Store) -> str:
                 "rung": result.rung if result else "",
                 "accuracy": values[0],
                 "latency_ms": attrs.get("latency_ms"),
-                "size_bytes": values[2],
+                "size_bytes": result.size_bytes if result else None,
+                "memory_bytes": result.memory_bytes if result else None,
+                "energy_mj": result.energy_mj if result else None,
                 "reason": getattr(result, "reason", ""),
                 "candidate": attrs.get("candidate", ""),
             }

@@ -27,8 +27,12 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes]) -> None:
     _points(axes, [front.baseline], color=RED, marker="D", label="unchanged network", bars=True)
     _points(axes, front.models, color=BLUE, marker="o", label="Pareto front", bars=True)
     axes.axvline(front.target_ms, color="black", linestyle="--", linewidth=1, label=f"target {front.target_ms:g} ms")
+    floor = front.limits.min_accuracy
+    if floor is not None:
+        axes.axhline(floor, color="black", linestyle=":", linewidth=1, label=f"least accuracy {floor:.2%}")
     shown = [m.measurement.accuracy for m in (front.baseline, *front.models, *front.obvious)]
     margin = max(0.005, 0.2 * (max(shown) - min(shown)))
+    shown += [] if floor is None else [floor]
     axes.set_ylim(min(shown) - margin, max(shown) + margin)
     axes.set_xlim(left=0)
     axes.set_xlabel("latency in ms (median, 95 % interval)")

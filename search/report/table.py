@@ -35,7 +35,7 @@ def _cells(model: Model, front: ParetoFront) -> list[str]:
         f"{measured.accuracy:.2%}",
         test,
         f"{measured.size_bytes / 1e6:.2f}",
-        "yes" if latency.meets(front.target_ms) else "no",
+        "yes" if front.meets(model) else "no",
     ]
 
 
@@ -43,10 +43,10 @@ def _conclusion(front: ParetoFront, where: str) -> list[str]:
     best = front.recommended
     base = front.baseline.measurement
     if best is None:
-        so = "meets" if base.latency.meets(front.target_ms) else "misses"
+        so = "meets" if front.meets(front.baseline) else "misses"
         return [
             "No candidate could be measured to the end; trials.csv says why.",
-            f"The unchanged network {so} {front.target_ms:g} ms.",
+            f"The unchanged network {so} {front.limits}.",
             *front.reasons,
         ]
     measured = best.measurement
@@ -55,12 +55,14 @@ def _conclusion(front: ParetoFront, where: str) -> list[str]:
         accuracy = f"{measured.test_accuracy - base.test_accuracy:+.2%} accuracy on the test data"
     gain = f"{1 / measured.latency.ratio:.2f}× faster, {base.size_bytes / measured.size_bytes:.1f}× smaller, {accuracy}"
     if front.meets_target:
-        lines = [f"→ {best.id} meets {front.target_ms:g} ms: {gain}."]
+        lines = [f"→ {best.id} meets {front.limits}: {gain}."]
         tied = [name for name in front.tied(best) if name != best.id]
         if tied:
             lines.append(f"  Its latency is tied with {', '.join(tied)}: their intervals overlap.")
     else:
-        lines = [f"Nothing meets {front.target_ms:g} ms. → {best.id} is the nearest: {gain}.", *front.reasons]
+        lines = [f"Nothing meets {front.limits}. → {best.id} is the nearest: {gain}.", *front.reasons]
+    if front.limits.several and front.meets_target:
+        lines.append(f"  Limits: {'; '.join(front.limits.verdicts(measured).values())}.")
     lines += [f"  Warning: {warning}." for warning in measured.warnings]
     lines += [_alone(each) for each in front.portfolio]
     return [*lines, f"  Files: {where}/{best.path}/{measured.file} · all models: {where}/pareto.csv"]
@@ -72,7 +74,7 @@ def _alone(front: ParetoFront) -> str:
     if best is None:
         return f"  On {runtime} alone: nothing could be measured."
     found = f"{best.id}, {best.measurement.accuracy:.2%} at {best.measurement.latency.median_ms:.2f} ms"
-    return f"  On {runtime} alone: {found}, {'meets' if front.meets_target else 'misses'} the target."
+    return f"  On {runtime} alone: {found}, {'meets' if front.meets_target else 'misses'} what was asked for."
 
 
 def show(front: ParetoFront, where: str, console: Console) -> None:

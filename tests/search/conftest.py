@@ -11,6 +11,7 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Evaluator
 from autocompress.search.drive import Driver, Interrupts
+from autocompress.search.limits import Limits
 from autocompress.search.options import Options
 from autocompress.search.profile import Profile
 from autocompress.search.progress import Silent
@@ -45,10 +46,11 @@ def opened(tmp_path: Path) -> Iterator[Search]:
         url: str | None = None,
         warm: bool = True,
         target_ms: float = TARGET_MS,
+        limits: Limits | None = None,
     ) -> Store:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        store = Store(folder, url, name, problem.space, target_ms)
+        store = Store(folder, url, name, problem.space, limits or Limits(target_ms))
         stores.append(store)
         profile = Profile.from_dict(problem.profile())
         store.study.sampler = create(

@@ -15,6 +15,7 @@ from autocompress.evaluators.measurement import Infeasible, Latency, Measurement
 from autocompress.search.drive import Interrupted, Interrupts
 from autocompress.search.finals import FINALISTS, Finals, as_found, finalists, read_record
 from autocompress.search.front import Model, select
+from autocompress.search.limits import Limits
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.rundir import RunDirectory
@@ -22,6 +23,7 @@ from autocompress.search.store import Store
 from autocompress.search.workers import InlineWorkers
 
 TARGET_MS = 4.0
+LIMITS = Limits(TARGET_MS)
 
 
 class Trainer:
@@ -62,6 +64,10 @@ class Clock:
         """Return the length of the file."""
         return len(artefact)
 
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        """Return a tenth of a millijoule for each byte."""
+        return 0.1 * len(artefact)
+
 
 @pytest.fixture
 def models(search: Callable[..., Store], small: AnalyticEvaluator) -> list[Model]:
@@ -99,9 +105,9 @@ def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock) -> Finals:
 
 def test_finalists_are_the_best_part_of_the_front(models: list[Model]) -> None:
     """The baselines come first, then at most so many of the front, its most accurate model among them."""
-    chosen = finalists(models, TARGET_MS)
+    chosen = finalists(models, LIMITS)
     front = [m for m in chosen if m.role == "front"]
-    whole = [models[i] for i in select([m.measurement for m in models], TARGET_MS)]
+    whole = [models[i] for i in select([m.measurement for m in models], LIMITS)]
     assert [m for m in chosen if m.role != "front"] == [m for m in models if m.role != "front"]
     assert 0 < len(front) <= FINALISTS
     assert {m.id for m in front} <= {m.id for m in whole}
@@ -110,14 +116,14 @@ def test_finalists_are_the_best_part_of_the_front(models: list[Model]) -> None:
 
 def test_nothing_is_taken_to_the_end_without_a_baseline(models: list[Model]) -> None:
     """What cannot be compared to anything is no finalist."""
-    assert finalists([m for m in models if m.role == "front"], TARGET_MS) == []
+    assert finalists([m for m in models if m.role == "front"], LIMITS) == []
 
 
 def test_each_finalist_is_trained_scored_and_measured(
     rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
 ) -> None:
     """Every finalist has a final record on disk, made of at least as many windows as the careful plan wants."""
-    chosen = finalists(models, TARGET_MS)
+    chosen = finalists(models, LIMITS)
     trainer = Trainer(rundir.path, small, unspoiled)
     done = finals(rundir, trainer, Clock(chosen)).run(chosen)
     assert [m.id for m in done] == [m.id for m in chosen]
@@ -141,7 +147,7 @@ def test_what_longer_training_spoils_is_trained_as_in_its_trial(
             return Infeasible(reason="the loss became nan", rung="train")
         return replace(outcome, accuracy=0.0)
 
-    chosen = finalists([replace(m, measurement=replace(m.measurement, epochs=1.0)) for m in models], TARGET_MS)
+    chosen = finalists([replace(m, measurement=replace(m.measurement, epochs=1.0)) for m in models], LIMITS)
     trainer = Trainer(rundir.path, small, spoil)
     done = finals(rundir, trainer, Clock(chosen)).run(chosen)
     assert {m.id: m.measurement.accuracy for m in done} == {m.id: m.measurement.accuracy for m in chosen}
@@ -152,7 +158,7 @@ def test_an_interrupted_end_goes_on_without_training_again(
     rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
 ) -> None:
     """What was trained before an interruption is only measured afterwards, and what was measured is left alone."""
-    chosen = finalists(models, TARGET_MS)
+    chosen = finalists(models, LIMITS)
     trainer, clock = Trainer(rundir.path, small, unspoiled), Clock(chosen)
     clock.interrupt_at = len(chosen) + 2
     with pytest.raises(Interrupted):
@@ -167,7 +173,7 @@ def test_an_interrupted_end_goes_on_without_training_again(
 
 def test_an_interrupted_search_leaves_models_as_found(rundir: RunDirectory, models: list[Model]) -> None:
     """Each model gets its folder with its trial's files and record, and says that it is not final."""
-    chosen = finalists(models, TARGET_MS)
+    chosen = finalists(models, LIMITS)
     for model in chosen:
         (rundir.path / model.path).mkdir(parents=True)
         (rundir.path / model.path / "model.onnx").write_bytes(b"model")

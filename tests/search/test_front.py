@@ -19,6 +19,7 @@ from autocompress.search.front import (
     non_dominated,
     select,
 )
+from autocompress.search.limits import Limits
 from autocompress.spaces.candidate import Candidate
 
 COLUMNS = {
@@ -56,7 +57,7 @@ def front_of(*measurements: Measurement, target_ms: float = 5.0) -> ParetoFront:
     baseline = Model(
         id="baseline", candidate=Candidate(), measurement=measured(ms=10.0), role="baseline", path="baseline"
     )
-    return ParetoFront(target_ms=target_ms, baseline=baseline, models=tuple(models))
+    return ParetoFront(limits=Limits(target_ms), baseline=baseline, models=tuple(models))
 
 
 @given(points(WITH_NAN, 1, 4))
@@ -119,19 +120,19 @@ def test_front_prefers_what_meets_the_target() -> None:
     """A better model that is too slow, or only perhaps fast enough, keeps none off the front."""
     slow, unsure = measured(accuracy=0.99, ms=6.0, size=1), measured(accuracy=0.98, ms=4.9, size=1, spread=0.1)
     fine, fast = measured(accuracy=0.9, ms=4.0), measured(accuracy=0.8, ms=2.0)
-    assert select([slow, fine, unsure, fast], 5.0) == [3, 1]
+    assert select([slow, fine, unsure, fast], Limits(5.0)) == [3, 1]
 
 
 def test_front_falls_back_to_the_nearest() -> None:
     """Where nothing meets the target, the front is what is non-dominated among all, fastest first."""
     rows = [measured(accuracy=0.9, ms=8.0), measured(accuracy=0.8, ms=6.0), measured(accuracy=0.7, ms=7.0)]
-    assert select(rows, 5.0) == [1, 0]
-    assert select([], 5.0) == []
+    assert select(rows, Limits(5.0)) == [1, 0]
+    assert select([], Limits(5.0)) == []
 
 
 def test_front_keeps_equals() -> None:
     """Two models with the same numbers are both shown."""
-    assert select([measured(), measured()], 5.0) == [0, 1]
+    assert select([measured(), measured()], Limits(5.0)) == [0, 1]
 
 
 def test_recommended_is_the_most_accurate_that_meets_the_target() -> None:

@@ -15,6 +15,7 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
 from autocompress.search.front import Model, ParetoFront, select
+from autocompress.search.limits import Limits
 from autocompress.search.profile import Profile
 from autocompress.search.report import files
 from autocompress.search.report.plot import draw
@@ -42,13 +43,13 @@ def model(name: str, candidate: Candidate, role: str = "front") -> Model:
 def front_for(target_ms: float) -> ParetoFront:
     """Return the front of all candidates of the problem, with two obvious baselines."""
     every = [model(f"{i:05d}", candidate) for i, (candidate, _) in enumerate(PROBLEM.everything())]
-    chosen = [every[i] for i in select([m.measurement for m in every], target_ms)][:8]
+    chosen = [every[i] for i in select([m.measurement for m in every], Limits(target_ms))][:8]
     obvious = [
         model("00001", uniform(PROBLEM.space, 0.0, quantized=True), "uniform int8"),
         model("00003", uniform(PROBLEM.space, 0.375, quantized=True), "uniform int8 −38%"),
     ]
     front = ParetoFront(
-        target_ms=target_ms,
+        limits=Limits(target_ms),
         baseline=model("baseline", Candidate(), "baseline"),
         models=tuple(chosen),
         obvious=tuple(obvious),

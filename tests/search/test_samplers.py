@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Outcome
+from autocompress.search.limits import Limits
 from autocompress.search.options import SAMPLERS
 from autocompress.search.profile import Profile
 from autocompress.search.samplers import create
@@ -149,7 +150,7 @@ def test_mutation_wastes_no_child_on_settings_of_absent_axes(tmp_path: Path) -> 
     pruning = tuple(PROBLEM.space.on(PRUNING_RATIO))
     (bits, *_) = PROBLEM.space.on(BITS)
     space = Space((*pruning, bits, *settings))
-    store = Store(tmp_path, None, "settings", space, TARGET_MS)
+    store = Store(tmp_path, None, "settings", space, Limits(TARGET_MS))
     predict = Profile.from_dict(PROBLEM.profile()).predict_ms
     store.study.sampler = create("mutation", space=space, target_ms=TARGET_MS, seed=0, finished=0, predict=predict)
     store.begin([])

@@ -14,6 +14,7 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.search.front import front_hypervolume, select
+from autocompress.search.limits import Limits
 from autocompress.search.options import SAMPLERS
 from autocompress.search.store import Store, outcome
 from autocompress.spaces.candidate import Candidate
@@ -75,9 +76,9 @@ def test_search_finds_the_true_front(search: Search, small: AnalyticEvaluator) -
     store = search(small, trials=128)
     everything = [measurement for _, measurement in small.everything()]
     assert volume(store, small) >= 0.95 * hypervolume_of(everything, small)
-    true = {everything[i].accuracy for i in select(everything, TARGET_MS)}
+    true = {everything[i].accuracy for i in select(everything, Limits(TARGET_MS))}
     models = [m.measurement for m in store.models()]
-    found = [models[i] for i in select(models, TARGET_MS)]
+    found = [models[i] for i in select(models, Limits(TARGET_MS))]
     assert sum(m.accuracy in true for m in found) >= 0.8 * len(found)
 
 

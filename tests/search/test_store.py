@@ -32,7 +32,7 @@ def run(store: Store, problem: AnalyticEvaluator, trials: int) -> None:
     """Ask for trials and tell what they cost."""
     for _ in range(trials):
         asked = store.ask()
-        store.tell(asked.number, evaluated(problem, asked, None if asked.role else store.target_ms))
+        store.tell(asked.number, evaluated(problem, asked, None if asked.role else store.limits.target_ms))
 
 
 def known(store: Store) -> list[tuple[int, str, Outcome]]:
@@ -154,7 +154,7 @@ def test_a_death_while_beginning_loses_no_start(opened: Open, small: AnalyticEva
     """A warm start that was enqueued only in part is completed, without repetition."""
     whole = opened(small, name="whole")
     (tmp_path / "part").mkdir()
-    part = Store(tmp_path / "part", None, "part", small.space, whole.target_ms)
+    part = Store(tmp_path / "part", None, "part", small.space, whole.limits)
     part.study.enqueue_trial(small.space.levels(Candidate()), user_attrs={"role": BASELINE})
     part = opened(small, name="part")
     for store in (whole, part):
@@ -203,7 +203,7 @@ def test_models_are_listed_once(opened: Open, small: AnalyticEvaluator) -> None:
     assert len(store.models()) == count
     cut = [result.latency for _, _, result in known(store) if isinstance(result, Infeasible)]
     fastest = sorted(latency.median_ms for latency in cut if latency)[:2]
-    assert [m.measurement.latency.median_ms for m in store.fastest_cut(2)] == fastest
+    assert [m.measurement.latency.median_ms for m in store.nearest_cut(2)] == fastest
 
 
 @pytest.mark.parametrize(

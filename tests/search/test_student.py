@@ -10,6 +10,7 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Outcome
 from autocompress.search.drive import Driver, Interrupts
+from autocompress.search.limits import Limits
 from autocompress.search.options import Options
 from autocompress.search.profile import Profile
 from autocompress.search.progress import Silent
@@ -39,7 +40,7 @@ class Asked:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Return a store whose warm start has a student."""
-    store = Store(tmp_path, None, "run", PROBLEM.space, TARGET_MS, student=True)
+    store = Store(tmp_path, None, "run", PROBLEM.space, Limits(TARGET_MS), student=True)
     store.begin(warm_start(PROBLEM.space, PROFILE, TARGET_MS, student=True))
     return store
 

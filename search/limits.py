@@ -1,0 +1,191 @@
+"""What a model must meet: the target latency, and what was asked for beside it.
+
+A candidate is cut as soon as it costs too much for sure; it meets the limits when it does so for sure. What was
+measured is kept and limits are not: a study that goes on with others judges its old trials by today's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass, replace
+
+from ..evaluators.measurement import Infeasible, Measurement, Outcome
+
+UNKNOWN = 1.0
+"""Excess of what was not measured."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The hard constraints of a study.
+
+    Attributes:
+        target_ms: the most milliseconds, which the upper end of the latency's interval must meet.
+        min_accuracy: the least value of the metric on the validation data.
+        min_change: the least difference of that to the unchanged network's; see `against`.
+        max_size_bytes: the most bytes of the file that is served.
+        max_memory_bytes: the most bytes of a fresh process that serves it.
+        max_energy_mj: the most millijoules of one run.
+
+    >>> str(Limits(5.0, max_size_bytes=4e6, min_accuracy=0.88))
+    '5 ms, 4 MB, 88.00% accuracy'
+    """
+
+    target_ms: float
+    _: KW_ONLY
+    min_accuracy: float | None = None
+    min_change: float | None = None
+    max_size_bytes: float | None = None
+    max_memory_bytes: float | None = None
+    max_energy_mj: float | None = None
+
+    def __str__(self) -> str:
+        kinds = {"memory": " of memory", "accuracy": " accuracy"}
+        words = [told(name, limit) + kinds.get(name, "") for name, limit in self._asked()]
+        if self.min_change is not None:
+            words.append(f"{self.min_change:+.2%} accuracy")
+        return ", ".join(words)
+
+    def _asked(self) -> Iterator[tuple[str, float]]:
+        """Yield each limit that was asked for and is known: its name, its value."""
+        asked = {
+            "latency": self.target_ms,
+            "size": self.max_size_bytes,
+            "memory": self.max_memory_bytes,
+            "energy": self.max_energy_mj,
+            "accuracy": self.min_accuracy,
+        }
+        for name, limit in asked.items():
+            if limit is not None:
+                yield name, limit
+
+    @property
+    def several(self) -> bool:
+        """Whether more than a latency was asked for."""
+        return self != Limits(self.target_ms)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What has to be measured of each candidate besides latency, size and accuracy."""
+        return tuple(name for name, _ in self._asked() if name in ("memory", "energy"))
+
+    def against(self, baseline: float | None) -> Limits:
+        """Return the limits with the least change as a least accuracy, where the unchanged network's is known."""
+        if self.min_change is None or baseline is None:
+            return self
+        return replace(self, min_accuracy=baseline + self.min_change, min_change=None)
+
+    def excesses(self, outcome: Outcome) -> dict[str, float]:
+        """Return by what share of itself each limit is missed; at most 0 is met, and what is unknown is not."""
+        found = {}
+        for name, limit in self._asked():
+            value = known(outcome, name)
+            missing = UNKNOWN if value is None else (value - limit) / (abs(limit) or 1.0)
+            found[name] = -missing if name == "accuracy" and value is not None else missing
+        return found
+
+    def largest(self, outcome: Outcome) -> float:
+        """Return the largest of the excesses."""
+        return max(self.excesses(outcome).values())
+
+    def met(self, measurement: Measurement) -> bool:
+        """Return whether a measurement meets every limit."""
+        return self.largest(measurement) <= 0
+
+    def cuts(self, outcome: Outcome) -> bool:
+        """Return whether some cost is over its limit for sure: a latency is when its interval's lower end is."""
+        surely = {} if outcome.latency is None else {"latency": outcome.latency.low_ms}
+        costs = ((surely.get(name, known(outcome, name)), most) for name, most in self._asked() if name != "accuracy")
+        return any(value is not None and value > most for value, most in costs)
+
+    def hold(self, outcome: Outcome) -> bool:
+        """Return whether an outcome is one for these limits too.
+
+        It is not where a candidate was cut that may meet them, or something was not measured that may decide.
+        """
+        if isinstance(outcome, Measurement):
+            return not any(self.lack(each) and not self._missed(each) for each in outcome.everywhere)
+        return not cut(outcome) or self.cuts(outcome)
+
+    def _missed(self, outcome: Outcome) -> bool:
+        """Return whether some limit is missed whatever the rest may be."""
+        return any(excess > 0 for name, excess in self.excesses(outcome).items() if known(outcome, name) is not None)
+
+    def lack(self, measurement: Measurement) -> bool:
+        """Return whether something was not measured that a limit is about."""
+        return any(known(each, name) is None for each in measurement.everywhere for name in self.measured)
+
+    def nearest(self, measurement: Measurement) -> Measurement:
+        """Return a measurement with that runtime first on which it is nearest; of those that meet all, the fastest."""
+        each = [replace(m, elsewhere=()) for m in measurement.everywhere]
+        first, *others = sorted(each, key=self.distance)
+        return replace(first, elsewhere=tuple(others))
+
+    def distance(self, measurement: Measurement) -> tuple[float, float]:
+        """Return what orders measurements by how near they are: the largest excess, then the latency."""
+        return max(0.0, self.largest(measurement)), measurement.latency.median_ms
+
+    def verdicts(self, measurement: Measurement) -> dict[str, str]:
+        """Say for each limit how a measurement does.
+
+        >>> from ..evaluators.measurement import Latency, Window
+        >>> latency = Latency(windows=(Window(baseline_ns=(1,), candidate_ns=(1,)),) * 2, baseline_ms=4.0)
+        >>> measured = Measurement(accuracy=0.9, latency=latency, size_bytes=5_000_000, params=1, macs=1)
+        >>> Limits(5.0, max_size_bytes=4e6).verdicts(measured)
+        {'latency': 'latency up to 4 ms (at most 5 ms)', 'size': 'size 5 MB, 25% over 4 MB'}
+        """
+        excesses, said = self.excesses(measurement), {}
+        for name, limit in self._asked():
+            value, least = known(measurement, name), name == "accuracy"
+            now = "unknown" if value is None else told(name, value)
+            so = f" ({'at least' if least else 'at most'} {told(name, limit)})"
+            if value is not None and excesses[name] > 0:
+                by = f"{100 * (limit - value):.3g} points under" if least else f"{100 * excesses[name]:.3g}% over"
+                so = f", {by} {told(name, limit)}"
+            said[name] = f"{name} {'up to ' * (name == 'latency')}{now}{so}"
+        return said
+
+    def reasons(self, measurement: Measurement, others: Iterable[Measurement]) -> tuple[str, ...]:
+        """Say which limits a measurement misses, by how much, and how near any of the others comes to each."""
+        excesses, lines = self.excesses(measurement), []
+        others = list(others)
+        for name, verdict in self.verdicts(measurement).items():
+            if excesses[name] > 0:
+                values = [value for other in others if (value := known(other, name)) is not None]
+                best = max(values, default=None) if name == "accuracy" else min(values, default=None)
+                so = "" if best is None else f"; the best of all that were measured: {told(name, best)}"
+                lines.append(f"  It misses: {verdict}{so}.")
+        return tuple(lines)
+
+
+def known(outcome: Outcome, name: str) -> float | None:
+    """Return a cost or the accuracy of an outcome; None where it was not measured."""
+    if name == "latency":
+        return None if outcome.latency is None else outcome.latency.high_ms
+    if name == "accuracy":
+        return outcome.accuracy if isinstance(outcome, Measurement) else None
+    fields = {"size": outcome.size_bytes, "memory": outcome.memory_bytes, "energy": outcome.energy_mj}
+    return fields.get(name)
+
+
+def cut(outcome: Infeasible) -> bool:
+    """Return whether a candidate ended since it cost too much, and not since something failed."""
+    return known(outcome, outcome.rung) is not None
+
+
+def told(name: str, value: float) -> str:
+    """Return a cost or an accuracy in words.
+
+    >>> told("size", 4_200_000), told("size", 900), told("energy", 5.0), told("accuracy", 0.88)
+    ('4.2 MB', '0.9 kB', '5 mJ', '88.00%')
+    """
+    if name == "accuracy":
+        return f"{value:.2%}"
+    if name in ("size", "memory"):
+        return f"{value / 1e6:.5g} MB" if value >= 1e5 else f"{value / 1e3:.5g} kB"
+    return f"{value:.4g} {'ms' if name == 'latency' else 'mJ'}"
+
+
+def too_much(name: str, value: float, limit: float) -> str:
+    """Return the reason of a candidate that is cut."""
+    return f"its {name} of {told(name, value)} is over the limit of {told(name, limit)}"

@@ -1,0 +1,220 @@
+"""What a model must meet: excesses, what is cut, what holds for other limits than those of its day."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window, from_json, to_json
+from autocompress.search.limits import Limits, cut, known, too_much
+
+LATENCY = Latency(windows=(Window(baseline_ns=(10**9,), candidate_ns=(4 * 10**8,)),) * 3, baseline_ms=10.0)
+UNSURE = Latency(
+    windows=tuple(Window(baseline_ns=(10**9,), candidate_ns=(c * 10**7,)) for c in (38, 40, 42)), baseline_ms=10.0
+)
+ALL = Limits(5.0, min_accuracy=0.88, max_size_bytes=4e6, max_memory_bytes=6e7, max_energy_mj=5.0)
+FINE = Measurement(
+    accuracy=0.9, latency=LATENCY, size_bytes=3_000_000, params=1, macs=1, memory_bytes=50_000_000, energy_mj=4.0
+)
+
+values = st.floats(1e-3, 1e9)
+maybe = st.none() | values
+
+
+@st.composite
+def measurements(draw: st.DrawFn) -> Measurement:
+    """Draw a measurement of which some numbers may be missing."""
+    latency = Latency(
+        windows=tuple(
+            Window(baseline_ns=(10**6,), candidate_ns=(ns,))
+            for ns in draw(st.lists(st.integers(10**3, 10**9), min_size=2, max_size=4))
+        ),
+        baseline_ms=1.0,
+    )
+    memory = draw(st.none() | st.integers(1, 10**9))
+    return Measurement(
+        accuracy=draw(st.floats(-1e3, 1e3)),
+        latency=latency,
+        size_bytes=draw(st.integers(0, 10**9)),
+        params=1,
+        macs=1,
+        memory_bytes=memory,
+        energy_mj=draw(maybe),
+    )
+
+
+@st.composite
+def limits(draw: st.DrawFn) -> Limits:
+    """Draw limits of which some are not asked for."""
+    return Limits(
+        draw(values),
+        min_accuracy=draw(st.none() | st.floats(-1e3, 1e3)),
+        max_size_bytes=draw(maybe),
+        max_memory_bytes=draw(maybe),
+        max_energy_mj=draw(maybe),
+    )
+
+
+@given(limits(), measurements())
+def test_what_is_met_is_its_definition(asked: Limits, measured: Measurement) -> None:
+    """A measurement meets the limits where no excess is above 0, and that is where every number is within its own."""
+    costs = [
+        (measured.latency.high_ms, asked.target_ms),
+        (measured.size_bytes, asked.max_size_bytes),
+        (measured.memory_bytes, asked.max_memory_bytes),
+        (measured.energy_mj, asked.max_energy_mj),
+    ]
+    within = all(most is None or (value is not None and value <= most) for value, most in costs)
+    within &= asked.min_accuracy is None or measured.accuracy >= asked.min_accuracy
+    assert asked.met(measured) == all(excess <= 0 for excess in asked.excesses(measured).values()) == within
+
+
+@given(limits(), measurements(), st.sampled_from([f.name for f in fields(Limits)]), st.floats(1, 100))
+def test_a_looser_limit_loses_nothing(asked: Limits, measured: Measurement, name: str, factor: float) -> None:
+    """What meets limits meets them when one is loosened, or taken away."""
+    before = getattr(asked, name)
+    if before is None:
+        return
+    looser = before - factor if name == "min_accuracy" else before * factor
+    for milder in (replace(asked, **{name: looser}), replace(asked, **{name: 1e300 if name == "target_ms" else None})):
+        assert milder.met(measured) or not asked.met(measured)
+
+
+@given(limits(), measurements())
+def test_what_is_cut_meets_nothing(asked: Limits, measured: Measurement) -> None:
+    """A candidate is cut for sure only where it does not meet the limits."""
+    assert not (asked.cuts(measured) and asked.met(measured))
+
+
+@pytest.mark.parametrize(
+    ("name", "worse", "excess"),
+    [
+        ("latency", {"latency": replace(LATENCY, baseline_ms=15.0)}, 0.2),
+        ("accuracy", {"accuracy": 0.44}, 0.5),
+        ("size", {"size_bytes": 5_000_000}, 0.25),
+        ("memory", {"memory_bytes": 66_000_000}, 0.1),
+        ("memory", {"memory_bytes": None}, 1.0),
+        ("energy", {"energy_mj": 7.5}, 0.5),
+    ],
+)
+def test_each_limit_is_a_share_of_itself(name: str, worse: dict[str, float], excess: float) -> None:
+    """Each limit alone decides; by how much it is missed is told relative to it, and what is unknown is missed."""
+    assert ALL.met(FINE)
+    measured = replace(FINE, **worse)  # type: ignore[arg-type]
+    assert not ALL.met(measured)
+    assert {key for key, value in ALL.excesses(measured).items() if value > 0} == {name}
+    assert ALL.largest(measured) == pytest.approx(excess)
+    (reason,) = ALL.reasons(measured, [FINE, measured])
+    assert f"It misses: {name} " in reason
+
+
+def test_only_what_was_asked_for_counts() -> None:
+    """Without limits beside the target only the latency decides, and nothing else has to be measured."""
+    alone = Limits(5.0)
+    assert set(alone.excesses(FINE)) == {"latency"}
+    assert (alone.several, alone.measured) == (False, ())
+    assert (ALL.several, ALL.measured) == (True, ("memory", "energy"))
+
+
+def test_a_latency_is_cut_by_its_lower_end_and_met_by_its_upper() -> None:
+    """Between the two a candidate is neither: it goes on, and is not reported as one that meets the target."""
+    unsure = replace(FINE, latency=UNSURE)
+    assert not Limits(UNSURE.median_ms).cuts(unsure)
+    assert not Limits(UNSURE.median_ms).met(unsure)
+    assert Limits(UNSURE.low_ms * 0.99).cuts(unsure)
+    assert Limits(UNSURE.high_ms).met(unsure)
+
+
+def test_a_change_is_to_the_unchanged_network() -> None:
+    """A difference becomes a least accuracy once the baseline's is known, and limits nothing before."""
+    asked = Limits(5.0, min_change=-0.02)
+    assert "accuracy" not in asked.excesses(FINE)
+    assert asked.several
+    assert asked.against(None) == asked
+    assert asked.against(0.9) == Limits(5.0, min_accuracy=pytest.approx(0.88))
+    assert Limits(5.0, min_accuracy=0.5).against(0.9) == Limits(5.0, min_accuracy=0.5)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "loose", "strict"),
+    [
+        (Infeasible(reason="", rung="latency", latency=LATENCY), Limits(4.1), Limits(3.9)),
+        (
+            Infeasible(reason="", rung="size", latency=LATENCY, size_bytes=10),
+            Limits(5.0, max_size_bytes=10),
+            Limits(5.0, max_size_bytes=9),
+        ),
+        (
+            Infeasible(reason="", rung="memory", latency=LATENCY, size_bytes=10, memory_bytes=99),
+            Limits(5.0),
+            Limits(5.0, max_size_bytes=9, max_memory_bytes=100),
+        ),
+        (
+            Infeasible(reason="", rung="energy", latency=LATENCY, energy_mj=2.0),
+            Limits(5.0, max_energy_mj=2.5),
+            Limits(5.0, max_energy_mj=1.5),
+        ),
+    ],
+)
+def test_a_cut_holds_while_some_limit_would_cut_again(outcome: Infeasible, loose: Limits, strict: Limits) -> None:
+    """What was cut is tried again only where nothing that is known of it is over a limit of today."""
+    assert cut(outcome)
+    assert not loose.hold(outcome)
+    assert strict.hold(outcome)
+    assert from_json(to_json(outcome)) == outcome
+
+
+def test_what_failed_is_never_put_back() -> None:
+    """A reason that is no cost holds for any limits, also where it ended on the rung of one."""
+    for failed in (
+        Infeasible(reason="the loss became nan", rung="train", latency=LATENCY),
+        Infeasible(reason="it crashed", rung="latency"),
+        Infeasible(reason="its runtime does not tell", rung="memory", latency=LATENCY),
+    ):
+        assert not cut(failed)
+        assert Limits(1e9).hold(failed)
+
+
+def test_what_lacks_a_number_does_not_hold_where_that_may_decide() -> None:
+    """A measurement without its memory is measured again for a limit of that, unless it misses another limit anyway."""
+    old = replace(FINE, memory_bytes=None)
+    asked = Limits(5.0, max_memory_bytes=6e7)
+    assert Limits(5.0).hold(old)
+    assert not asked.hold(old)
+    assert asked.lack(old)
+    assert asked.hold(FINE)
+    assert replace(asked, max_size_bytes=10).hold(old)
+
+
+def test_of_several_runtimes_the_nearest_counts() -> None:
+    """The fastest of those that meet all limits comes first, though another is faster."""
+    fast = replace(FINE, latency=replace(LATENCY, baseline_ms=1.0, runtime="fast"), memory_bytes=10**9)
+    slow = replace(FINE, latency=replace(LATENCY, baseline_ms=12.0, runtime="slow"))
+    both = replace(fast, elsewhere=(replace(FINE, memory_bytes=None), slow))
+    nearest = ALL.nearest(both)
+    assert [m.latency.runtime for m in nearest.everywhere] == ["slow", "onnxruntime", "fast"]
+    assert Limits(5.0).nearest(both).latency.runtime == "fast"
+    assert ALL.nearest(FINE) == FINE
+
+
+def test_everything_is_said_in_its_unit() -> None:
+    """Limits, verdicts and reasons name value and limit."""
+    assert str(ALL) == "5 ms, 4 MB, 60 MB of memory, 5 mJ, 88.00% accuracy"
+    assert str(Limits(5.0, min_change=-0.005)) == "5 ms, -0.50% accuracy"
+    assert too_much("size", 4_480_000, 4e6) == "its size of 4.48 MB is over the limit of 4 MB"
+    worse = replace(FINE, accuracy=0.836, energy_mj=6.0, memory_bytes=None)
+    assert list(ALL.verdicts(worse).values()) == [
+        "latency up to 4 ms (at most 5 ms)",
+        "size 3 MB (at most 4 MB)",
+        "memory unknown (at most 60 MB)",
+        "energy 6 mJ, 20% over 5 mJ",
+        "accuracy 83.60%, 4.4 points under 88.00%",
+    ]
+    assert ALL.reasons(worse, [FINE, worse])[1:] == (
+        "  It misses: energy 6 mJ, 20% over 5 mJ; the best of all that were measured: 4 mJ.",
+        "  It misses: accuracy 83.60%, 4.4 points under 88.00%; the best of all that were measured: 90.00%.",
+    )
+    assert known(worse, "memory") is None
