@@ -24,6 +24,7 @@ from recorded import TABLE, RecordedProblem
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
 from autocompress.search.front import front_hypervolume, non_dominated, select
+from autocompress.search.limits import Limits
 from autocompress.spaces.candidate import Candidate
 
 LEAST = 8
@@ -205,7 +206,7 @@ def final_front(problem: RecordedProblem, target_ms: float) -> set[Candidate]:
             Measurement,
         )
     ]
-    return {found[i][0] for i in select([measured for _, measured in found], target_ms)}
+    return {found[i][0] for i in select([measured for _, measured in found], Limits(target_ms))}
 
 
 def compare(problem: RecordedProblem, target_ms: float, orders: Sequence[Sequence[Candidate]]) -> None:

@@ -35,6 +35,7 @@ from autocompress.evaluators.latency import CAREFUL, SEARCH, Plan, ProcessMeter
 from autocompress.evaluators.measurement import Latency
 from autocompress.evaluators.served import source_of
 from autocompress.search.finals import ROUND, read_record
+from autocompress.search.limits import Limits
 from autocompress.search.profile import Profile
 from autocompress.search.store import Store
 from autocompress.search.warmstart import BASELINE, uniform
@@ -248,7 +249,7 @@ def again(folder: Path) -> None:
     profile = Profile.from_dict(json.loads((folder / "profile.json").read_text())["profile"])
     runtime = runtimes.load(study["runtime"])
     space = profile.space(space_of(profile.network, runtime.capabilities))
-    store = Store(folder, None, study["study"], space, 1.0)
+    store = Store(folder, None, study["study"], space, Limits(1.0))
     models = [m for m in store.models() if (folder / m.path / m.measurement.file).exists()]
     with np.load(folder / "baseline" / "predictions.npz") as arrays:
         inputs = [arrays[name][:1] for name in arrays.files if name.startswith("input")]

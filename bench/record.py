@@ -31,6 +31,7 @@ from autocompress.evaluators.evaluator import Evaluator, Request
 from autocompress.evaluators.latency import CAREFUL, SEARCH, Calibration, Meter, Plan
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 from autocompress.search.drive import compresses
+from autocompress.search.limits import Limits
 from autocompress.search.options import Options
 from autocompress.search.prepare import Prepared, prepare
 from autocompress.search.profile import Profile
@@ -129,7 +130,7 @@ class Chooser:
         self.profile = profile
         self.seed = seed
         widest_ms = AIMS[1] * profile.baseline_ms
-        self.store = Store(folder, None, "record", space, widest_ms)
+        self.store = Store(folder, None, "record", space, Limits(widest_ms))
         self.sampler = MutationSampler(space, predict=profile.predict_ms, target_ms=widest_ms, seed=seed)
         self.store.study.sampler = self.sampler
         origins: dict[Candidate, str] = {}

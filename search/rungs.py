@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -236,27 +236,11 @@ class _Climb:
         """Return what was known of the candidate with what was missing."""
         names = {it.runtime.name for it in served}
         each = [replace(m, elsewhere=()) for m in known.everywhere if m.latency.runtime in names]
-        return together([replace(m, **self._spent(m.latency.runtime)) for m in each])
-
-    def _spent(self, runtime: str) -> dict[str, Any]:
-        """Return the fields of a measurement that were measured for limits."""
-        memory_bytes = self.spending.of("memory", runtime)
-        return {
-            "memory_bytes": None if memory_bytes is None else int(memory_bytes),
-            "energy_mj": self.spending.of("energy", runtime),
-        }
+        return together([self.spending.added(m) for m in each])
 
     def ended(self, reason: str, rung: str) -> Infeasible:
         """Return why the candidate came no further, with what is known of it."""
-        size, memory = self.spending.least("size"), self.spending.least("memory")
-        return Infeasible(
-            reason=reason,
-            rung=rung,
-            latency=self.fastest,
-            size_bytes=None if size is None else int(size),
-            memory_bytes=None if memory is None else int(memory),
-            energy_mj=self.spending.least("energy"),
-        )
+        return self.spending.least(Infeasible(reason=reason, rung=rung, latency=self.fastest))
 
     def _in_time(self, served: list[_Served]) -> list[_Served]:
         """Time a network on each runtime where that is not known, and return it where it is not surely too slow.
@@ -303,7 +287,7 @@ class _Climb:
                     f"on {it.runtime.name} it has another class than in PyTorch for {1 - it.parity.agreement:.0%} "
                     "of the examples compared"
                 )
-        return Measurement(
+        measurement = Measurement(
             accuracy=scored.accuracy,
             latency=self.latencies[it.runtime.name],
             size_bytes=self._size(it),
@@ -318,9 +302,9 @@ class _Climb:
             seconds=self.seconds,
             file=self._file(it.runtime),
             low_precision=executed,
-            **self._spent(it.runtime.name),
             warnings=tuple(warnings),
         )
+        return self.spending.added(measurement)
 
     def _executed(self, scored: _Scored, warnings: list[str]) -> float | None:
         """Return the share of compute that the built model does in low precision; warn where more was meant."""

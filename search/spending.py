@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from ..errors import InfeasibleError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import Meter
+from ..evaluators.measurement import Infeasible, Measurement
 from .limits import too_much
 
 SLACK = 1.05
@@ -38,13 +40,25 @@ class Spending:
         """Take the bytes of the file on each runtime."""
         self._found["size"].update(sizes)
 
-    def of(self, name: str, runtime: str) -> float | None:
-        """Return a cost on a runtime; None where it was not measured."""
-        return self._found[name].get(runtime)
+    def added(self, measurement: Measurement) -> Measurement:
+        """Return a measurement with the memory and energy on its runtime."""
+        runtime = measurement.latency.runtime
+        memory, energy = (self._found[name].get(runtime) for name in ("memory", "energy"))
+        return replace(
+            measurement,
+            memory_bytes=measurement.memory_bytes if memory is None else int(memory),
+            energy_mj=measurement.energy_mj if energy is None else energy,
+        )
 
-    def least(self, name: str) -> float | None:
-        """Return the least of a cost on any runtime."""
-        return min(self._found[name].values(), default=None)
+    def least(self, outcome: Infeasible) -> Infeasible:
+        """Return an outcome with the least of each cost on any runtime."""
+        size, memory, energy = (min(found.values(), default=None) for found in self._found.values())
+        return replace(
+            outcome,
+            size_bytes=None if size is None else int(size),
+            memory_bytes=None if memory is None else int(memory),
+            energy_mj=energy,
+        )
 
     def within(
         self, artefacts: Mapping[str, bytes], on: Callable[[str], AbstractContextManager[None]]

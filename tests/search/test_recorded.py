@@ -14,6 +14,7 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement
+from autocompress.search.limits import Limits
 from autocompress.search.options import SAMPLERS
 from autocompress.search.profile import Profile
 from autocompress.search.samplers import create
@@ -168,7 +169,7 @@ def test_a_search_takes_each_recorded_candidate_once(
     """Whatever a sampler proposes becomes a recorded candidate that no trial had, until none is left."""
     problem = bench["recorded"].RecordedProblem(table)
     profile = Profile.from_dict(problem.profile())
-    store = Store(tmp_path, None, "recorded", problem.space, TARGET_MS)
+    store = Store(tmp_path, None, "recorded", problem.space, Limits(TARGET_MS))
     inner = create(sampler, space=problem.space, target_ms=TARGET_MS, seed=1, finished=0, predict=profile.predict_ms)
     store.study.sampler = bench["recorded"].Pooled(inner, problem)
     starts = problem.starts(warm_start(problem.space, profile, TARGET_MS)[:5])
