@@ -2,11 +2,12 @@
 
     python bench/ladder.py [--table FILE] [--orders 20] [--quick]
 
-The same recorded candidates come in random orders. In *full evaluation* each of them is built, timed, scored and
-trained to the end. The *ladder* leaves out what is surely slower than the target once it is timed; with a rule, also
-what the rule does not believe in once it is scored without training, or after a short training, or either. A short
-training is paid for on top of the long one. All seconds and accuracies are the recorded ones, and since every
-candidate was trained to the end when the table was made, it is known what was cut wrongly.
+The same recorded candidates come in several orders, the target's warm start before the others. In *full evaluation*
+each of them is built, timed, scored and trained to the end. The *ladder* leaves out what is surely slower than the
+target once it is timed; with a rule, also what the rule does not believe in once it is scored without training, or
+after a short training, or either. A short training is paid for on top of the long one. All seconds and accuracies are
+the recorded ones, and since every candidate was trained to the end when the table was made, it is known what was cut
+wrongly.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
 from autocompress.search.front import front_hypervolume, non_dominated, select
 from autocompress.search.limits import Limits
+from autocompress.search.profile import Profile
+from autocompress.search.warmstart import warm_start
 from autocompress.spaces.candidate import Candidate
 
 LEAST = 8
@@ -209,6 +212,15 @@ def final_front(problem: RecordedProblem, target_ms: float) -> set[Candidate]:
     return {found[i][0] for i in select([measured for _, measured in found], Limits(target_ms))}
 
 
+def orders_of(problem: RecordedProblem, target_ms: float, count: int) -> list[list[Candidate]]:
+    """Return the recorded candidates in several orders: the target's warm start first, as in a search, then chance."""
+    profile = Profile.from_dict(problem.profile())
+    first = [start.candidate for start in problem.starts(warm_start(problem.space, profile, target_ms))]
+    rest = [candidate for candidate in problem.pool if candidate not in first]
+    permutations = (np.random.default_rng(seed).permutation(len(rest)) for seed in range(count))
+    return [[*first, *(rest[i] for i in places)] for places in permutations]
+
+
 def compare(problem: RecordedProblem, target_ms: float, orders: Sequence[Sequence[Candidate]]) -> None:
     """Print one target's table."""
     front = final_front(problem, target_ms)
@@ -264,13 +276,9 @@ def main() -> None:
     asked = parser.parse_args()
     problem = RecordedProblem(asked.table)
     describe_table(problem)
-    orders = []
-    for seed in range(2 if asked.quick else asked.orders):
-        places = np.random.default_rng(seed).permutation(len(problem.pool))
-        orders.append([problem.pool[i] for i in places])
     targets = problem.header["targets_ms"]
     for target_ms in targets[:1] if asked.quick else targets:
-        compare(problem, target_ms, orders)
+        compare(problem, target_ms, orders_of(problem, target_ms, 2 if asked.quick else asked.orders))
 
 
 if __name__ == "__main__":

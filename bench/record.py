@@ -144,9 +144,9 @@ class Chooser:
         self.store.study.enqueue_trial(self.space.levels(candidate))
         return self.store.ask()
 
-    def next(self, recorded: Mapping[Candidate, Row]) -> tuple[Asked, str]:
-        """Begin a candidate that was not recorded yet; return how it was chosen too."""
-        number = len(recorded)
+    def next(self) -> tuple[Asked, str]:
+        """Begin the next candidate; return how it was chosen too."""
+        number = len(self.store.study.get_trials(deepcopy=False))
         if number < len(self.starts):
             candidate, origin = self.starts[number]
             return self.again(candidate), origin
@@ -236,7 +236,8 @@ class Recorder:
 
     def _noted(self, row: Row, name: str, outcome: Outcome, took_s: float) -> Row:
         """Add to a row what an evaluation gave; its first scores are those without training."""
-        one_shot, *trained = self.heard.found or [None]
+        found: list[float | None] = [*self.heard.found, None, None]
+        one_shot, trained = found[:2]
         row = replace(row, latency=row.latency or outcome.latency, one_shot=one_shot)
         if isinstance(outcome, Infeasible):
             if one_shot is None:
@@ -255,7 +256,7 @@ class Recorder:
         if not name:
             return row
         spent = {rung: outcome.seconds[rung] for rung in ("train", "accuracy")}
-        return replace(row, trained={**row.trained, name: Training(accuracy=trained[0], seconds=spent)})
+        return replace(row, trained={**row.trained, name: Training(accuracy=trained, seconds=spent)})
 
 
 def prepared(study: str, data_dir: Path | None, folder: Path, seed: int) -> tuple[Prepared, Heard]:
@@ -320,12 +321,13 @@ def main() -> None:
             again = chooser.again(row.candidate)
             chooser.store.tell(again.number, as_outcome(row))
         while len(recorded) < (3 if asked.quick else asked.count):
-            trial, origin = chooser.next(recorded)
+            trial, origin = chooser.next()
+            if trial.candidate in recorded:  # chance drew it twice
+                chooser.store.tell(trial.number, as_outcome(recorded[trial.candidate]))
+                continue
             started = time.monotonic()
             row, outcome = recorder.record(len(recorded), origin, trial.candidate)
             chooser.store.tell(trial.number, outcome)
-            if trial.candidate in recorded:  # chance drew it twice
-                continue
             recorded[trial.candidate] = row
             with asked.out.open("a") as file:
                 file.write(row.to_json(ready.space) + "\n")
