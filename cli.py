@@ -85,6 +85,16 @@ def compress(
     epochs: Annotated[float | None, typer.Option(help="Passes over the training data in a trial.")] = None,
     final_epochs: Annotated[float | None, typer.Option(help="Passes for each model of the front.")] = None,
     trial_timeout: Annotated[str, typer.Option(help="Give a trial up after this long.")] = "30m",
+    trial_memory: Annotated[
+        str | None, typer.Option(help="Give a trial up that needs more of its node's memory: 8GB.")
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help=r"Where workers keep files, for nodes without a common disk: s3://bucket/path. \[default: the run]",
+        ),
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help=r"Database URL for the study. \[default: a file in the run]")
     ] = None,
@@ -106,7 +116,7 @@ def compress(
         autocompress --target-latency 5ms --min-accuracy -0.5% --max-size 4MB
     """
     with reported(STOPPED):
-        from .search.options import Options, parse_duration, parse_limits
+        from .search.options import Options, parse_duration, parse_limits, parse_size
 
         limits = parse_limits(
             target_latency, min_accuracy=min_accuracy, max_size=max_size, max_memory=max_memory, max_energy=max_energy
@@ -117,6 +127,8 @@ def compress(
             "trials": trials,
             "time_budget_s": None if time_budget is None else parse_duration(time_budget, "--time-budget"),
             "trial_timeout_s": parse_duration(trial_timeout, "--trial-timeout"),
+            "trial_memory_bytes": None if trial_memory is None else parse_size(trial_memory, "--trial-memory"),
+            "artifacts": artifacts,
             "workers": workers,
             "sampler": sampler,
             "seed": seed,

@@ -6,10 +6,12 @@
     │   ├── RunDirectoryError   a run directory that cannot be used
     │   ├── MissingRuntimeError a runtime whose package is not installed
     │   └── CompactFileError    a compact file that is none, is damaged, or is newer than this version
+    ├── LostError               one evaluation that came to nothing for no fault of its candidate
     └── InfeasibleError         one candidate that cannot be built, trained or measured
 
 A message gives the rule, the value that came and the way out.
-An `InfeasibleError` never leaves a study: it becomes an infeasible trial with its reason.
+An `InfeasibleError` never leaves a study: it becomes an infeasible trial with its reason. After a `LostError` the
+trial is begun again, a few times.
 Anything else that is raised is a defect of ours.
 """
 
@@ -38,6 +40,10 @@ class MissingRuntimeError(UsageError):
 
 class CompactFileError(UsageError):
     """A compact file is none, is damaged, or was written by a newer version."""
+
+
+class LostError(AutocompressError):
+    """An evaluation came to nothing for no fault of its candidate: where its files are kept cannot be reached."""
 
 
 class InfeasibleError(AutocompressError):

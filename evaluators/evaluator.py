@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..spaces.candidate import Candidate
 from .measurement import Latency, Measurement, Outcome
@@ -57,3 +58,22 @@ class Evaluator(Protocol):
     def evaluate(self, request: Request) -> Outcome:
         """Return what was measured, or why nothing could be; raise only for defects of the evaluator."""
         ...
+
+
+class Wrapping:
+    """Part of an evaluator that adds something to another one, whose meter is its own."""
+
+    _evaluator: Any
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+    @property
+    def meter(self) -> Any:
+        """What times the candidates."""
+        return self._evaluator.meter
+
+    @meter.setter
+    def meter(self, meter: Any) -> None:
+        self._evaluator = copy.copy(self._evaluator)  # the other one may be somebody else's too
+        self._evaluator.meter = meter

@@ -13,10 +13,12 @@ from ..errors import AutocompressError, UsageError
 from ..evaluators import runtimes
 from ..evaluators.energy import counter_of
 from ..evaluators.serve_once import peak_so_far
+from . import remote
 from . import rundir as run_directory
 from .drive import Driver, Interrupted, Interrupts
 from .finals import Finals, as_found, finalists
 from .front import Model, ParetoFront, everywhere, select
+from .guard import Limited
 from .limits import Limits
 from .options import Options, parse_limits
 from .progress import Progress, Silent
@@ -27,6 +29,7 @@ from .warmstart import BASELINE, warm_start
 from .workers import Workers, pickled, workers_for
 
 if TYPE_CHECKING:
+    from ..evaluators.evaluator import Evaluator
     from ..studies.task import Task
     from .prepare import Prepared
     from .store import Store
@@ -104,6 +107,11 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
 
     if options.storage is not None:
         close_storage(open_storage(options.out, options.storage))  # tells at once where it cannot be reached
+    if options.artifacts is not None:
+        place = remote.check(options.artifacts, options.workers)
+        options = replace(options, artifacts=place)
+        identity["artifacts"] = remote.plain_url(place)
+        run_directory.check(options.out, identity)
     task = load()  # may show a training's progress bar of its own
 
     from ..studies.validate import validate
@@ -141,7 +149,7 @@ class _Run:
         interrupts = Interrupts()
         self._begin()
         with (
-            workers_for(self.prepared.ladder, self.prepared.meter, self.options.workers) as workers,
+            workers_for(self._evaluator(), self.prepared.meter, self.options.workers) as workers,
             interrupts.handled(),  # second, since Ray sets handlers of its own when it starts
         ):
             try:
@@ -160,9 +168,19 @@ class _Run:
             except Interrupted as interrupted:
                 found = self._finalists()
                 if found:
-                    interrupted.front = self._publish(as_found(self.rundir, found))
+                    interrupted.front = self._publish(as_found(self.rundir, found, self.progress))
                 raise
         return self._publish(models)
+
+    def _evaluator(self) -> Evaluator:
+        """Return what workers use, and say where they keep what comes of it."""
+        evaluator: Evaluator = self.prepared.ladder
+        if self.options.artifacts is not None:
+            self.rundir.artifacts = remote.Remote(f"{self.options.artifacts}/{self.store.place}")
+            evaluator = remote.Shipped(self.prepared.ladder, self.rundir.artifacts)
+        if self.options.trial_memory_bytes is not None:
+            evaluator = Limited(evaluator, self.options.trial_memory_bytes)
+        return evaluator
 
     @property
     def _epochs(self) -> float:

@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..errors import StudyError
+from ..errors import LostError, StudyError
 from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Measurement
 from ..spaces.candidate import SETTINGS, Candidate
+from .artifacts import Local
 from .front import Model, ParetoFront, front_hypervolume, select
 from .inheritance import SHAPES, ancestor_of
 from .limits import Limits, cut
 from .options import Options
 from .progress import Progress, State
+from .remote import brought
 from .rundir import RunDirectory
 from .rungs import RUNG
 from .store import Asked, Store, trial_name
@@ -113,6 +115,7 @@ class Driver:
         self.student = student
         self._began = time.monotonic()
         self._running: dict[str, int] = {}
+        self._elsewhere: set[str] = set()
         self._models: list[Model] = store.models()
         self._finished = self._before = len(store.finished())
 
@@ -186,9 +189,13 @@ class Driver:
 
     def _end(self, request: Request, outcome: Measurement | Infeasible | Lost) -> None:
         number = self._running.pop(request.folder)
+        if not isinstance(outcome, Lost):
+            outcome = brought(self.rundir.artifacts, self.rundir.path, request, outcome)
+        self._elsewhere.add(request.folder)
         if isinstance(outcome, Lost):
             self.progress.milestone(f"trial {number}: {outcome.why}; it is tried again")
             self.store.lost(number, outcome.why)
+            self._finished = len(self.store.finished())  # one more, where that happened too often
         else:
             self._tell(number, outcome)
 
@@ -212,6 +219,17 @@ class Driver:
         for folder in self.rundir.trials.iterdir() if self.rundir.trials.exists() else ():
             if f"trials/{folder.name}" not in kept and not (folder / "error.txt").exists():
                 shutil.rmtree(folder, ignore_errors=True)
+        self._elsewhere = kept | self._left({*self._elsewhere} - kept)
+
+    def _left(self, gone: set[str]) -> set[str]:
+        """Delete folders where workers keep them; return those that are left, for the next time."""
+        left = set()
+        for folder in gone:
+            try:
+                self.rundir.artifacts.delete(folder)
+            except LostError:
+                left.add(folder)
+        return left
 
     def front(self) -> list[Model]:
         """Return the non-dominated models so far."""
@@ -242,7 +260,7 @@ class Driver:
         try:
             return (self.rundir.path / folder / RUNG).read_text()
         except OSError:
-            return "start"
+            return "start" if isinstance(self.rundir.artifacts, Local) else "running"
 
 
 def compresses(candidate: Candidate) -> bool:

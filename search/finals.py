@@ -7,17 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import InfeasibleError
+from ..errors import InfeasibleError, LostError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
 from ..evaluators.measurement import Latency, Measurement, Outcome, from_json, to_json, together
 from ..evaluators.memory import crowds_cache, last_level_cache
+from .artifacts import Artifacts
 from .drive import TICK_S, Interrupts, compresses
 from .front import Model, front_hypervolume, select
 from .inheritance import ANCESTOR
 from .limits import Limits
 from .options import Options
 from .progress import Progress
+from .remote import brought
 from .rundir import RunDirectory, write_atomically
 from .store import ATTEMPTS
 from .warmstart import BASELINE
@@ -119,7 +121,8 @@ class Finals:
             with self.interrupts.safe(inside=self.workers.interruptible):
                 results = self.workers.wait(TICK_S)
             running -= len(results)
-            for request, outcome in results:
+            for request, ended in results:
+                outcome = ended if isinstance(ended, Lost) else brought(*self._here, request, ended)
                 again = self._again(request, outcome, by_folder[request.folder])
                 if again is not None:
                     waiting.append(again)
@@ -127,6 +130,10 @@ class Finals:
                     trained[by_folder[request.folder].id] = outcome
                     self._write(by_folder[request.folder], outcome)
         return trained
+
+    @property
+    def _here(self) -> tuple[Artifacts, Path]:
+        return self.rundir.artifacts, self.rundir.path
 
     def _again(self, request: Request, outcome: Outcome | Lost, model: Model) -> Request | None:
         """Return what to try next with a model: once more after a death, as in its trial where longer was worse."""
@@ -243,12 +250,17 @@ def read_record(folder: Path) -> Measurement | None:
     return outcome if isinstance(outcome, Measurement) else None
 
 
-def as_found(rundir: RunDirectory, models: Sequence[Model]) -> list[Model]:
+def as_found(rundir: RunDirectory, models: Sequence[Model], progress: Progress) -> list[Model]:
     """Return models as their trials left them, their files copied to where the final ones would be."""
     found = []
     for model in models:
         place = rundir.path / _place(model)
         record = read_record(place)
+        try:
+            if record is None:
+                rundir.artifacts.get(rundir.path, model.path)
+        except LostError as error:
+            progress.milestone(f"model {model.id} is not in the run directory: {error}")
         if record is None and (rundir.path / model.path).is_dir():
             shutil.copytree(rundir.path / model.path, place, dirs_exist_ok=True)
             write_atomically(place / RECORD, to_json(model.measurement).encode())

@@ -138,6 +138,7 @@ class Options:
         trials: how many trials the study has when it is done.
         time_budget_s: seconds after which no trial is begun; None for no limit.
         trial_timeout_s: seconds after which one trial is given up.
+        trial_memory_bytes: a trial that needs more of its worker's node is ended; None for no limit.
         workers: how many trials run at a time; 0 runs them in this process.
         sampler: where candidates come from after the warm start.
         seed: of everything random.
@@ -147,6 +148,7 @@ class Options:
         inherit: whether a candidate goes on from the weights of a trained neighbour.
         compact: whether models are kept as compact files too, and their bytes are what counts as size.
         storage: URL of the database that holds the study; None keeps it in the run directory.
+        artifacts: URL where workers keep files of trials; None keeps them in the run directory, which all must reach.
         epochs: passes over the training data in a trial; None takes the task's.
         final_epochs: passes for each model of the front; None takes the task's.
 
@@ -177,6 +179,8 @@ class Options:
     max_size_bytes: float | None = None
     max_memory_bytes: float | None = None
     max_energy_mj: float | None = None
+    trial_memory_bytes: float | None = None
+    artifacts: str | None = None
 
     @property
     def limits(self) -> Limits:
@@ -194,6 +198,11 @@ class Options:
             raise UsageError(f"--runtime must name one runtime or several different ones; got {list(self.runtimes)}.")
         if self.batch is not None and self.batch < 1:
             raise UsageError(f"--batch must be 1 or more; got {self.batch}.")
+        if self.trial_memory_bytes is not None and self.workers == 0:
+            raise UsageError(
+                "--trial-memory ends a trial's process, so that must be one of its own; with --workers 0 it is not. "
+                "Give --workers 1 or more."
+            )
         if not 1 <= self.percentile <= 99:
             raise UsageError(f"--percentile must be between 1 and 99; got {self.percentile:g}.")
         for name in ("epochs", "final_epochs"):

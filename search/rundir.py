@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import RunDirectoryError
+from .artifacts import Artifacts, Local
 
 FORMAT = 1
 """Version of the layout; another one is refused."""
@@ -83,6 +84,8 @@ def _compare(path: Path, manifest: Mapping[str, object], identity: Mapping[str, 
 class RunDirectory:
     """A run directory that this process holds until `close`, or until it dies; ``fresh`` when it was not one before.
 
+    Its ``artifacts`` are where workers keep the files of trials, which is the directory itself unless that is changed.
+
     Raises:
         RunDirectoryError: see `check`; or another process holds it.
 
@@ -92,6 +95,7 @@ class RunDirectory:
         check(path, identity)
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.artifacts: Artifacts = Local()
         self.fresh = not (path / "study.json").exists()
         self._lock = (path / ".lock").open("a")
         try:

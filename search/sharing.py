@@ -13,9 +13,11 @@ import io
 import mmap
 import os
 import pickle
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ SHARED_BYTES = 1 << 16
 
 ALIGNMENT = 64
 """Bytes; vector instructions like their data so."""
+
+FRESH_S = 60.0
+"""What is younger is left alone: its process may be about to lock it."""
 
 FOLDER = f"autocompress-{os.getuid()}"
 """In a node's folder for temporary files: what is shared there."""
@@ -144,8 +149,7 @@ def mapped(key: str, lengths: Sequence[int], fetch: Callable[[], Sequence[Any]])
 
 def _map(key: str, size: int, fetch: Callable[[], Sequence[Any]]) -> mmap.mmap:
     """Map a file, which is written first where that was not done to its end; it is locked while it is mapped."""
-    folder = Path(tempfile.gettempdir(), FOLDER)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _folder()
     _sweep(folder, key)
     with (folder / key).open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -161,13 +165,41 @@ def _map(key: str, size: int, fetch: Callable[[], Sequence[Any]]) -> mmap.mmap:
         return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # holds the file, and so the lock
 
 
-def _sweep(folder: Path, key: str) -> None:
+def _sweep(folder: Path, key: str = "") -> None:
     """Delete what nobody uses any more: its processes died before they could."""
     for path in folder.iterdir():
-        if path.name != key:
-            with suppress(OSError), path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+        with suppress(OSError):
+            if path.name == key or time.time() - path.stat().st_mtime < FRESH_S:
+                continue
+            with _locked(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file or folder for as long as the context lasts; `OSError` where another process does."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Have a folder on this node; one that a killed process left is deleted by those that come later."""
+    parent = _folder()
+    _sweep(parent)
+    place = tempfile.TemporaryDirectory(prefix="trial-", dir=parent, ignore_cleanup_errors=True)
+    with place as folder, _locked(Path(folder)):
+        yield Path(folder)
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.gettempdir(), FOLDER)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def forget(key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -94,6 +95,7 @@ class Store:
                 levels = self.space.levels(start.candidate)
                 twin = start.role == STUDENT  # of the baseline, whose levels it has
                 self.study.enqueue_trial(levels, user_attrs={"role": start.role}, skip_if_exists=not twin)
+            self.study.set_user_attr("place", uuid.uuid4().hex[:12])
             self.study.set_user_attr("begun", True)
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.lost(trial.number, "the driver died")
@@ -203,6 +205,11 @@ class Store:
         timed = (_unmeasured(t) for t in self.finished() if t.state == TrialState.PRUNED)
         known = [model for model in timed if model is not None]
         return sorted(known, key=lambda model: self.limits.distance(model.measurement))[:count]
+
+    @property
+    def place(self) -> str:
+        """The study's folder among others, also of its name, where workers keep files."""
+        return f"{self.study.study_name}/{self.study.user_attrs.get('place', '')}".rstrip("/")
 
     def role(self, number: int) -> str:
         """Return a trial's role in the report; empty for most."""

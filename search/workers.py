@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import InfeasibleError, UsageError
+from ..errors import InfeasibleError, LostError, UsageError
 from ..evaluators.evaluator import Evaluator, Request
 from ..evaluators.exclusive import off_the_floor
 from ..evaluators.latency import Meter, Plan
@@ -84,9 +84,15 @@ class InlineWorkers:
         """Evaluate what is queued, however long that takes."""
         results: list[Result] = []
         while self._queue:
-            results.append((self._queue[0], self._evaluator.evaluate(self._queue[0])))
+            results.append((self._queue[0], self._evaluated(self._queue[0])))
             self._queue.pop(0)
         return results
+
+    def _evaluated(self, request: Request) -> Outcome | Lost:
+        try:
+            return self._evaluator.evaluate(request)
+        except LostError as error:
+            return Lost(str(error))
 
     def abandon(self) -> list[Request]:
         """Return what is queued; a request that was interrupted is still there."""
@@ -143,11 +149,16 @@ class RayWorkers:
         request, worker, _ = self._running.pop(future)
         try:
             outcome = from_json(self._ray.get(future))
-        except self._ray.exceptions.RayTaskError:
+        except self._ray.exceptions.RayTaskError as error:
+            self._idle.append(worker)
+            if isinstance(error.cause, LostError):
+                return request, Lost(str(error.cause))
             raise  # a defect of ours, which must be seen
         except self._ray.exceptions.RayError as error:
+            from .guard import died
+
             self._idle.append(self._hire())
-            return request, Lost(f"its worker died ({type(error).__name__})")
+            return request, died(request, error)
         self._idle.append(worker)
         return request, outcome
 

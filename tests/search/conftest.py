@@ -10,6 +10,7 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Evaluator
+from autocompress.search.artifacts import Artifacts
 from autocompress.search.drive import Driver, Interrupts
 from autocompress.search.limits import Limits
 from autocompress.search.options import Options
@@ -82,12 +83,14 @@ def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
         time_budget_s: float | None = None,
         name: str = "run",
         target_ms: float = TARGET_MS,
+        artifacts: Artifacts | None = None,
         **how: object,
     ) -> Store:
         while held:
             held.pop().close()
         rundir = RunDirectory(tmp_path / name, {"study": name})
         held.append(rundir)
+        rundir.artifacts = artifacts or rundir.artifacts
         store = opened(problem, name=name, target_ms=target_ms, **how)
         Driver(
             store,

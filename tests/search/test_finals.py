@@ -177,7 +177,7 @@ def test_an_interrupted_search_leaves_models_as_found(rundir: RunDirectory, mode
     for model in chosen:
         (rundir.path / model.path).mkdir(parents=True)
         (rundir.path / model.path / "model.onnx").write_bytes(b"model")
-    for model in as_found(rundir, chosen):
+    for model in as_found(rundir, chosen, Silent()):
         assert (rundir.path / model.path / "model.onnx").read_bytes() == b"model"
         assert read_record(rundir.path / model.path) == model.measurement
         assert model.measurement.rung == "short"

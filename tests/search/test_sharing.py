@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 from collections.abc import Iterator
@@ -146,6 +147,7 @@ def test_what_nobody_uses_is_deleted(folder: Path) -> None:
     """What a killed run left goes when the next one comes; what is mapped stays."""
     folder.mkdir()
     (folder / "left").write_bytes(b"12345")
+    os.utime(folder / "left", (0, 0))
     used = mapped("used", [5], lambda: [b"12345"])
     other = mapped("other", [5], lambda: [b"12345"])
     assert sorted(path.name for path in folder.iterdir()) == ["other", "used"]
