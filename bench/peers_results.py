@@ -1,0 +1,133 @@
+"""The rows of a comparison with other tools: kept in a file, and summed up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from peers_tools import TOOLS
+
+from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome, from_json, to_json
+from autocompress.search.front import front_hypervolume
+
+UNCHANGED, OURS = "unchanged", "autocompress"
+
+TOLERATED = 0.005
+"""Test accuracy that a model may lose in the comparison of speed-ups."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point: who made it, what it is, how many seconds it took, what was measured or why nothing could be."""
+
+    who: str
+    what: str
+    seconds: float
+    outcome: Outcome
+
+    def __str__(self) -> str:
+        start = f"{self.who:13} {self.what:40}"
+        measured = self.outcome
+        if isinstance(measured, Infeasible):
+            return f"{start} {measured.reason}"
+        latency = measured.latency
+        return (
+            f"{start}{measured.accuracy:8.2%}{measured.test_accuracy or 0:8.2%}"
+            f"{f'{latency.ratio:.3f} ±{latency.half_width:.3f}':>15}{latency.median_ms:8.2f}"
+            f"{measured.size_bytes / 1e6:8.2f}{self.seconds:8.1f}"
+        )
+
+
+HEADER = f"{'':54}{'valid.':>8}{'test':>8}{'ratio':>15}{'ms':>8}{'MB':>8}{'s':>8}"
+
+
+@dataclass
+class Results:
+    """All rows, and the seconds that each tool took in all."""
+
+    study: str
+    epochs: float
+    environments: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        """Keep a row, and print it."""
+        self.rows.append(row)
+        print(row, flush=True)
+
+    def of(self, *names: str) -> list[Measurement]:
+        """Return what was measured of some tools' models, in milliseconds of one and the same baseline."""
+        found = [row.outcome for row in self.rows if row.who in names and isinstance(row.outcome, Measurement)]
+        unchanged = next(row.outcome for row in self.rows if row.who == UNCHANGED)
+        assert isinstance(unchanged, Measurement)
+        baseline_ms = unchanged.latency.baseline_ms
+        return [replace(m, latency=replace(m.latency, baseline_ms=baseline_ms)) for m in found]
+
+    def write(self, path: Path | None) -> None:
+        """Write everything as JSON, so that little is lost."""
+        if path is not None:
+            rows = [{**vars(row), "outcome": to_json(row.outcome)} for row in self.rows]
+            path.write_text(json.dumps({**vars(self), "rows": rows}))
+
+    def read(self, path: Path) -> None:
+        """Add what an earlier run wrote.
+
+        Raises:
+            SystemExit: it is of another study, or of another training.
+        """
+        found = json.loads(path.read_text())
+        for name in ("study", "epochs"):
+            if found[name] != getattr(self, name):
+                raise SystemExit(
+                    f"--with needs a file of the same {name}, {getattr(self, name)}; {path} has {found[name]}"
+                )
+        known = {row.who for row in self.rows}
+        rows = [Row(**{**row, "outcome": from_json(row["outcome"])}) for row in found["rows"]]
+        self.rows += [row for row in rows if row.who not in known]
+        self.seconds = {**found["seconds"], **self.seconds}
+        self.environments += found["environments"]
+
+
+def summary(results: Results, target_ms: float) -> str:
+    """Return for each tool, for all together and for ours the hypervolume and the best speed-up."""
+    (baseline,) = results.of(UNCHANGED)
+    tools = [name for name in TOOLS if results.of(name)]
+    column = f"speed-up at −{100 * TOLERATED:g} points"
+    lines = [f"{'':20}{'models':>8}{'hypervolume':>13}{'on test':>9}{column:>24}{'s':>8}"]
+    groups = {name: (name,) for name in tools}
+    groups |= {"all of these": tuple(tools)} if tools else {}
+    groups |= {OURS: (OURS,)} if results.of(OURS) else {}
+    volumes = {}
+    for label, names in groups.items():
+        models = results.of(*names)
+        volumes[label] = [volume(models, baseline, target_ms, test=test) for test in (False, True)]
+        fast = [1 / m.latency.ratio for m in models if on_test(m).accuracy >= on_test(baseline).accuracy - TOLERATED]
+        speed = f"{max(fast):.2f}×" if fast else "none"
+        seconds = sum(results.seconds.get(name, 0.0) for name in names)
+        lines.append(
+            f"{label:20}{len(models):8}{volumes[label][0]:13.4f}{volumes[label][1]:9.4f}{speed:>24}{seconds:8.0f}"
+        )
+    if tools and OURS in groups:
+        shares = [
+            f"{ours / theirs:.3f}" if theirs else "–"
+            for ours, theirs in zip(volumes[OURS], volumes["all of these"], strict=True)
+        ]
+        lines.append(f"ours / all of these: {shares[0]}, on test {shares[1]}")
+    return "\n".join(lines)
+
+
+def on_test(measured: Measurement) -> Measurement:
+    """Return a measurement whose accuracy is that on the test images."""
+    assert measured.test_accuracy is not None
+    return replace(measured, accuracy=measured.test_accuracy)
+
+
+def volume(models: Sequence[Measurement], baseline: Measurement, target_ms: float, *, test: bool) -> float:
+    """Return the hypervolume of the models that meet the target, by their accuracy on validation or test images."""
+    meeting = [m for m in models if m.latency.meets(target_ms)]
+    if test:
+        return front_hypervolume(map(on_test, meeting), on_test(baseline), target_ms)
+    return front_hypervolume(meeting, baseline, target_ms)
