@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ..errors import LostError, StudyError
+from ..errors import LostError, StudyError, UsageError
 from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Measurement
 from ..spaces.candidate import SETTINGS, Candidate
@@ -23,7 +23,7 @@ from .progress import Progress, State
 from .remote import brought
 from .rundir import RunDirectory
 from .rungs import RUNG
-from .store import Asked, Store, trial_name
+from .store import ATTEMPTS, Asked, Store, trial_name
 from .warmstart import BASELINE
 from .workers import Lost, Workers
 
@@ -116,6 +116,7 @@ class Driver:
         self._began = time.monotonic()
         self._running: dict[str, int] = {}
         self._elsewhere: set[str] = set()
+        self._unlucky = 0
         self._models: list[Model] = store.models()
         self._finished = self._before = len(store.finished())
 
@@ -194,10 +195,25 @@ class Driver:
         self._elsewhere.add(request.folder)
         if isinstance(outcome, Lost):
             self.progress.milestone(f"trial {number}: {outcome.why}; it is tried again")
-            self.store.lost(number, outcome.why)
+            self.store.lost(number, outcome.why, counts=outcome.counts)
+            self._give_up(outcome)
             self._finished = len(self.store.finished())  # one more, where that happened too often
         else:
+            self._unlucky = 0
             self._tell(number, outcome)
+
+    def _give_up(self, lost: Lost) -> None:
+        """End a run whose trials are lost again and again, and none of them to blame: nothing comes of going on.
+
+        Raises:
+            UsageError: so it is.
+        """
+        self._unlucky += not lost.counts
+        if self._unlucky > ATTEMPTS * max(1, self.options.workers):
+            raise UsageError(
+                f"trials must have somewhere to keep their files; {self._unlucky} in a row were lost, the last one as "
+                f"{lost.why}. Nothing that was finished is lost: the same command goes on."
+            )
 
     def _tell(self, number: int, outcome: Measurement | Infeasible) -> None:
         if isinstance(outcome, Infeasible) and self.store.role(number) == BASELINE:

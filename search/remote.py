@@ -37,7 +37,7 @@ MANIFEST = "manifest.json"
 ERROR = "error.txt"
 """File in the folder of a trial that failed in the user's code."""
 
-WAITS_S = (1.0, 4.0)
+WAITS_S = (1.0, 4.0, 15.0)
 """Between the tries to reach a store that does not answer."""
 
 
@@ -252,5 +252,5 @@ def brought(artifacts: Artifacts, root: Path, request: Request, outcome: Outcome
         if found:
             artifacts.delete(request.folder)
     except LostError as error:
-        return Lost(str(error)) if measured else outcome
-    return outcome if found or not measured else Lost("its files are gone")
+        return Lost(str(error), counts=False) if measured else outcome
+    return outcome if found or not measured else Lost("its files are gone", counts=False)

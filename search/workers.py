@@ -26,9 +26,10 @@ GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class Lost:
-    """A trial whose worker is gone."""
+    """A trial whose worker is gone, or whose files are; ``counts`` tells whether the trial may be to blame."""
 
     why: str
+    counts: bool = True
 
 
 Result = tuple[Request, Outcome | Lost]
@@ -92,7 +93,7 @@ class InlineWorkers:
         try:
             return self._evaluator.evaluate(request)
         except LostError as error:
-            return Lost(str(error))
+            return Lost(str(error), counts=False)
 
     def abandon(self) -> list[Request]:
         """Return what is queued; a request that was interrupted is still there."""
@@ -152,7 +153,7 @@ class RayWorkers:
         except self._ray.exceptions.RayTaskError as error:
             self._idle.append(worker)
             if isinstance(error.cause, LostError):
-                return request, Lost(str(error.cause))
+                return request, Lost(str(error.cause), counts=False)
             raise  # a defect of ours, which must be seen
         except self._ray.exceptions.RayError as error:
             from .guard import died

@@ -9,28 +9,38 @@ from pathlib import Path
 
 import pandas
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna import load_study
+from optuna.trial import TrialState
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-Trials = Callable[[Path], list[FrozenTrial]]
 
 LINE = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fake", "--trials", "7")
 
 
-def test_a_study_whose_files_are_in_a_store(folder: Path, command: Command, trials: Trials) -> None:
-    """The front is complete in the run directory, and the store has its trials only."""
-    out, store = folder / "run", folder / "store"
-    done = command(folder, *LINE, "--artifacts", f"file://{store}", "--workers", 2)
-    assert done.returncode == 0, done.stderr
-    front = pandas.read_csv(out / "pareto.csv")
-    for path in front.path:
+def check_front(out: Path) -> list[str]:
+    """Check that every model of a front has its files; return the names of those that trials have found."""
+    paths = pandas.read_csv(out / "pareto.csv").path
+    for path in paths:
         assert {"model.onnx", "model.safetensors", "candidate.json"} <= {file.name for file in (out / path).iterdir()}
     assert not (out / "trials").exists()
+    return [path.removeprefix("models/") for path in paths if path.startswith("models/")]
+
+
+def test_a_study_whose_files_are_in_a_store(folder: Path, command: Command) -> None:
+    """The front is complete in the run directory, the store has its trials only, and another driver can finish it."""
+    store, database = folder / "store", f"sqlite:///{folder}/study.db"
+    line = (*LINE, "--artifacts", f"file://{store}", "--storage", database)
+    done = command(folder, *line, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    found = check_front(folder / "run")
     kept = {path.parent.name: json.loads(path.read_text()) for path in store.rglob("manifest.json")}
-    finished = [t for t in trials(out) if t.state == TrialState.COMPLETE]
-    assert kept.keys() <= {f"{t.number:05d}" for t in finished}
-    assert {path.removeprefix("models/") for path in front.path if path.startswith("models/")} <= kept.keys()
+    trials = load_study(study_name="my_study", storage=database).trials
+    assert set(found) <= kept.keys() <= {f"{t.number:05d}" for t in trials if t.state == TrialState.COMPLETE}
     assert any("ancestor.safetensors" in manifest["files"] for manifest in kept.values())
+    other = command(folder, *line, "--out", "other", "--workers", 0)
+    assert other.returncode == 0, other.stderr
+    assert sorted(check_front(folder / "other")) == sorted(found)
+    assert len(load_study(study_name="my_study", storage=database).trials) == len(trials)
 
 
 @pytest.mark.parametrize(
