@@ -182,7 +182,7 @@ def told(name: str, value: float) -> str:
     if name == "accuracy":
         return f"{value:.2%}"
     if name in ("size", "memory"):
-        return f"{value / 1e6:.5g} MB" if value >= 1e5 else f"{value / 1e3:.5g} kB"
+        return f"{value / 1e6:.5g} MB" if value >= 1e6 else f"{value / 1e3:.5g} kB"
     return f"{value:.4g} {'ms' if name == 'latency' else 'mJ'}"
 
 

@@ -28,10 +28,11 @@ class Spending:
 
     def __init__(self, request: Request, meter: Meter, *, compact: bool = False) -> None:
         self._most = {
-            "size": _times(request.max_size_bytes, SLACK if compact else 1.0),
+            "size": request.max_size_bytes,
             "memory": request.max_memory_bytes,
             "energy": request.max_energy_mj,
         }
+        self._slack = {"size": SLACK if compact else 1.0}
         self._measures: dict[str, Callable[..., float | None]] = {"memory": meter.memory, "energy": meter.energy}
         self._measures = {name: measure for name, measure in self._measures.items() if name in request.also}
         self._found: dict[str, dict[str, float]] = {name: {} for name in self._most}
@@ -98,14 +99,12 @@ class Spending:
         most, found = self._most[name], self._found[name]
         if most is None:
             return runtimes
-        left = tuple(runtime for runtime in runtimes if found.get(runtime, math.inf) <= most)
+        left = tuple(
+            runtime for runtime in runtimes if found.get(runtime, math.inf) <= most * self._slack.get(name, 1.0)
+        )
         if left:
             return left
         least = min((found[runtime] for runtime in runtimes if runtime in found), default=None)
         if least is None:
             raise failed or InfeasibleError(f"this runtime does not tell its {name}, which is limited", rung=name)
         raise InfeasibleError(too_much(name, least, most), rung=name)
-
-
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor

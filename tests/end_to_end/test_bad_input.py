@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from autocompress.evaluators.energy import sources
 from autocompress.search.rundir import RunDirectory
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -74,6 +75,17 @@ CASES = {
     "target below zero": (target("--target-latency", "-1ms"), "--target-latency", "positive", "'-1ms'", "5ms"),
     "target of letters": (target("--target-latency", "abc"), "--target-latency", "number", "'abc'", "5ms"),
     "no target": (target(), "Missing option", "--target-latency", "-h"),
+    "size without a unit": ((*HERE, "--max-size", "4"), "--max-size must be", "MB", "'4'", "such as 4MB"),
+    "memory in bits": ((*HERE, "--max-memory", "60Mb"), "--max-memory must be", "'60Mb'", "such as 4MB"),
+    "energy in megajoules": ((*HERE, "--max-energy", "5MJ"), "--max-energy must be", "mJ", "'5MJ'", "5mJ"),
+    "accuracy of letters": ((*HERE, "--min-accuracy", "good"), "--min-accuracy must be", "'good'", "-0.5%"),
+    **(
+        {}
+        if sources()
+        else {
+            "energy uncounted": ((*HERE, "--max-energy", "5mJ"), "--max-energy needs a counter", "leave --max-energy")
+        }
+    ),
     "unknown runtime": ((*HERE, "--runtime", "tpu"), "--runtime must be one of: onnxruntime", "'tpu'"),
     "unknown sampler": ((*HERE, "--sampler", "cmaes"), "--sampler must be one of: mutation", "'cmaes'"),
     "no trials": ((*HERE, "--trials", 0), "--trials must be 1 or more", "got 0"),

@@ -88,9 +88,9 @@ def unspoiled(request: Request, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock) -> Finals:
+def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock, **limits: float) -> Finals:
     """Return the end of a run with ten passes over the training data."""
-    options = Options(target_ms=TARGET_MS, out=rundir.path, workers=0)
+    options = Options(target_ms=TARGET_MS, out=rundir.path, workers=0, **limits)  # type: ignore[arg-type]
     interrupts = Interrupts()
     return Finals(
         rundir,
@@ -168,6 +168,23 @@ def test_an_interrupted_end_goes_on_without_training_again(
     turns = clock.turns
     assert finals(rundir, trainer, clock).run(chosen)
     assert len(trainer.requests) == len(chosen)
+    assert clock.turns == turns
+
+
+def test_energy_is_added_to_what_was_finished_without(
+    rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
+) -> None:
+    """A limit on energy has each finished model measured once more, not trained; without one nobody counts joules."""
+    chosen = finalists(models, LIMITS)
+    trainer, clock = Trainer(rundir.path, small, unspoiled), Clock(chosen)
+    before = finals(rundir, trainer, clock).run(chosen)
+    assert {m.measurement.energy_mj for m in before} == {None}
+    after = finals(rundir, trainer, clock, max_energy_mj=3.0).run(chosen)
+    assert len(trainer.requests) == len(chosen)
+    files = {m.id: (rundir.path / m.path / "model.onnx").read_bytes() for m in after}
+    assert {m.id: m.measurement.energy_mj for m in after} == {name: 0.1 * len(file) for name, file in files.items()}
+    turns = clock.turns
+    assert finals(rundir, trainer, clock, max_energy_mj=3.0).run(chosen) == after
     assert clock.turns == turns
 
 

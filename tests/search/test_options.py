@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import UsageError
-from autocompress.search.options import SAMPLERS, Options, parse_duration, parse_latency
+from autocompress.search.limits import Limits
+from autocompress.search.options import (
+    SAMPLERS,
+    Options,
+    parse_accuracy,
+    parse_duration,
+    parse_energy,
+    parse_latency,
+    parse_limits,
+    parse_size,
+)
 
 BAD = ["", "5", "ms", "-1ms", "0ms", "0.0s", "abc", "5 parsecs", "5ms5", "1e3ms", "5 m s", "nan ms", "infms", "5,5ms"]
 
@@ -45,6 +55,74 @@ def test_bad_durations_are_refused(text: str) -> None:
         parse_duration(text, "--trial-timeout")
     for part in ("--trial-timeout", "positive number with a unit", "10m", repr(text)):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        *(("4MB", 4e6), (" 4 MB ", 4e6), ("900kB", 9e5), ("900KB", 9e5), ("64KiB", 65536.0)),
+        *(("1.5MiB", 1.5 * 2**20), ("1GB", 1e9), ("2GiB", 2.0**31), ("12B", 12.0), (".5MB", 5e5)),
+    ],
+)
+def test_sizes_are_read_in_their_unit(text: str, size: float) -> None:
+    """Multiples of a thousand and of 1024 all become bytes."""
+    assert parse_size(text, "--max-size") == size
+
+
+@pytest.mark.parametrize("text", [*BAD, "4", "4M", "4Mb", "4mb", "0MB", "-4MB", "5mJ"])
+def test_bad_sizes_are_refused(text: str) -> None:
+    """The message names the option that was given, the rule, an example, and what came; bits are no bytes."""
+    with pytest.raises(UsageError) as caught:
+        parse_size(text, "--max-memory")
+    for part in ("--max-memory", "positive number with a unit", "4MB", repr(text)):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "energy"), [("5mJ", 5.0), ("0.25 J", 250.0), ("800uJ", 0.8), ("800µJ", 0.8)])
+def test_energies_are_read_in_their_unit(text: str, energy: float) -> None:
+    """Microjoules, millijoules and joules all become millijoules."""
+    assert parse_energy(text) == pytest.approx(energy)
+
+
+@pytest.mark.parametrize("text", [*BAD, "5MJ", "5mj", "5", "0J", "-1mJ", "5W"])
+def test_bad_energies_are_refused(text: str) -> None:
+    """The message names the option, the rule, an example, and what came; megajoules are no millijoules."""
+    with pytest.raises(UsageError) as caught:
+        parse_energy(text)
+    for part in ("--max-energy", "positive number with a unit", "5mJ", repr(text)):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "accuracy"),
+    [
+        *(("0.88", (0.88, False)), ("88%", (0.88, False)), ("1", (1.0, False)), ("27.5", (27.5, False))),
+        *(("0", (0.0, False)), ("-0.5%", (-0.005, True)), ("-0.005", (-0.005, True)), (" -2 % ", (-0.02, True))),
+        *(("+1%", (0.01, True)), ("+0", (0.0, True)), ("-0%", (0.0, True))),
+    ],
+)
+def test_an_accuracy_with_a_sign_is_a_difference(text: str, accuracy: tuple[float, bool]) -> None:
+    """A plain number is on the metric's scale; one with a sign is to the unchanged network's."""
+    assert parse_accuracy(text) == accuracy
+
+
+@pytest.mark.parametrize("text", ["", "abc", "nan", "inf", "1e-3", "0.88.1", "--1", "-", "%", "0,88", "88 percent"])
+def test_bad_accuracies_are_refused(text: str) -> None:
+    """The message names the option, both forms, and what came."""
+    with pytest.raises(UsageError) as caught:
+        parse_accuracy(text)
+    for part in ("--min-accuracy", "0.88", "unchanged network", "-0.5%", repr(text)):
+        assert part in str(caught.value)
+
+
+def test_limits_are_fields_of_the_options() -> None:
+    """What was asked for reaches the limits of a run, and nothing else does; a number is taken as its text."""
+    asked = parse_limits("5ms", min_accuracy=-0.01, max_size="4MB", max_memory="60MB", max_energy="5mJ")
+    assert Options(out=Path("out"), **asked).limits == Limits(  # type: ignore[arg-type]
+        5.0, min_change=-0.01, max_size_bytes=4e6, max_memory_bytes=6e7, max_energy_mj=5.0
+    )
+    assert Options(out=Path("out"), **parse_limits("5ms", min_accuracy=0.9)).limits == Limits(5.0, min_accuracy=0.9)  # type: ignore[arg-type]
+    assert Options(out=Path("out"), **parse_limits("5ms")).limits == Limits(5.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,12 @@ class Refusing:
         raise InfeasibleError(f"the runtime refuses {artefact!r} at niceness {os.nice(0)}", rung="latency")
 
     def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return a byte for each of the file's, and thousands for the priority of the process."""
+        return 1000 * os.nice(0) + len(artefact)
+
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
         """Refuse."""
-        raise NotImplementedError("workers do not ask for memory")
+        raise InfeasibleError(f"{runtime} counts no joules at niceness {os.nice(0)}", rung="energy")
 
 
 class Scripted:
@@ -61,6 +65,12 @@ class Scripted:
                 time.sleep(3600)
             case "defect":
                 raise ZeroDivisionError("a defect")
+            case "costs":
+                memory_bytes = self.meter.memory(b"four")
+                try:
+                    self.meter.energy(b"four", runtime="sundial")
+                except InfeasibleError as error:
+                    return Infeasible(reason=error.reason, rung=error.rung, memory_bytes=memory_bytes)
             case "refused" | "niceness" as script:
                 try:
                     self.meter.measure(b"bytes", SEARCH)
@@ -169,6 +179,16 @@ def test_a_refusal_keeps_its_reason_and_rung(workers: Workers) -> None:
     workers.submit(request_for("trials/refused"))
     [(_, outcome)] = results(workers, 1)
     assert outcome == Infeasible(reason=f"the runtime refuses b'bytes' at niceness {os.nice(0)}", rung="latency")
+
+
+def test_memory_and_energy_are_measured_where_latency_is(workers: Workers) -> None:
+    """The meter of the device answers, at its priority, and what it refuses keeps its reason."""
+    workers.submit(request_for("trials/costs"))
+    [(_, outcome)] = results(workers, 1)
+    niceness = os.nice(0)
+    assert outcome == Infeasible(
+        reason=f"sundial counts no joules at niceness {niceness}", rung="energy", memory_bytes=1000 * niceness + 4
+    )
 
 
 def test_a_defect_is_seen(workers: Workers) -> None:
