@@ -99,9 +99,8 @@ class Spending:
         most, found = self._most[name], self._found[name]
         if most is None:
             return runtimes
-        left = tuple(
-            runtime for runtime in runtimes if found.get(runtime, math.inf) <= most * self._slack.get(name, 1.0)
-        )
+        enough = most * self._slack.get(name, 1.0)
+        left = tuple(runtime for runtime in runtimes if found.get(runtime, math.inf) <= enough)
         if left:
             return left
         least = min((found[runtime] for runtime in runtimes if runtime in found), default=None)

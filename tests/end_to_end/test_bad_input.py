@@ -63,6 +63,8 @@ def target(*latency: str) -> tuple[object, ...]:
     return ("my_study.py", *latency, "--out", "run")
 
 
+UNCOUNTED = ((*HERE, "--max-energy", "5mJ"), "--max-energy needs a counter", "leave --max-energy out")
+
 CASES = {
     "unknown study": (study("my_studdy"), "A study is digits", "'my_studdy' is none of them", "ends with .py"),
     "close to a study": (study("digit"), "'digit' is none of them", "Did you mean 'digits'?"),
@@ -79,13 +81,7 @@ CASES = {
     "memory in bits": ((*HERE, "--max-memory", "60Mb"), "--max-memory must be", "'60Mb'", "such as 4MB"),
     "energy in megajoules": ((*HERE, "--max-energy", "5MJ"), "--max-energy must be", "mJ", "'5MJ'", "5mJ"),
     "accuracy of letters": ((*HERE, "--min-accuracy", "good"), "--min-accuracy must be", "'good'", "-0.5%"),
-    **(
-        {}
-        if sources()
-        else {
-            "energy uncounted": ((*HERE, "--max-energy", "5mJ"), "--max-energy needs a counter", "leave --max-energy")
-        }
-    ),
+    **({} if sources() else {"energy uncounted": UNCOUNTED}),
     "unknown runtime": ((*HERE, "--runtime", "tpu"), "--runtime must be one of: onnxruntime", "'tpu'"),
     "unknown sampler": ((*HERE, "--sampler", "cmaes"), "--sampler must be one of: mutation", "'cmaes'"),
     "no trials": ((*HERE, "--trials", 0), "--trials must be 1 or more", "got 0"),

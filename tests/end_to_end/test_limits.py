@@ -77,7 +77,7 @@ def test_memory_is_added_to_a_finished_study(finished: Finished, command: Comman
     before = table(folder, "trials.csv")
     line = [str(part) for part in finished[1]]
     line[line.index("--trials") + 1] = str(len(before) + 2)
-    line[line.index("--workers") + 1] = "1"
+    line[line.index("--workers") + 1] = "0"
     done = command(folder, *line, "--max-memory", "4GB")
     assert done.returncode == 0, done.stderr
     added = table(folder, "trials.csv").iloc[len(before) :]
