@@ -94,6 +94,51 @@ def test_the_recommended_model_is_marked() -> None:
     assert f"runs/digits/{best.path}/model.onnx" in " ".join(conclusion.split())
 
 
+SEVERAL = Limits(4.0, min_accuracy=0.6, max_size_bytes=2e8, max_memory_bytes=3e8, max_energy_mj=20.0)
+
+
+def test_several_limits_are_named_with_what_the_best_model_needs() -> None:
+    """The conclusion names every limit, and a line tells the best model's value of each, all within 80 columns."""
+    front = limited(front_for(4.0), SEVERAL)
+    text = shown(front)
+    said = " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    best = front.recommended
+    assert best is not None
+    assert f"→ {best.id} meets {SEVERAL}: " in said
+    assert f"Limits: {'; '.join(SEVERAL.verdicts(best.measurement).values())}." in said
+    for limit in ("at most 4 ms", "at most 200 MB", "at most 300 MB", "at most 20 mJ", "at least 60.00%"):
+        assert limit in said
+    rows = [line for line in text.split("\n\n")[0].splitlines()[1:] if line[2:7].isdigit()]
+    assert [row.split()[-1] == "yes" for row in rows] == [SEVERAL.met(m.measurement) for m in front.models]
+
+
+def test_what_misses_one_of_several_limits_misses() -> None:
+    """Where nothing meets all, the nearest is the one whose largest excess is least, and its reasons are given."""
+    strict = replace(SEVERAL, max_size_bytes=1e6)
+    front = limited(front_for(4.0), strict)
+    best = front.recommended
+    assert best is not None
+    assert not front.meets_target
+    assert strict.largest(best.measurement) == min(strict.largest(m.measurement) for m in front.models)
+    front = replace(front, reasons=strict.reasons(best.measurement, [m.measurement for m in front.models]))
+    said = " ".join(shown(front).split())
+    assert f"Nothing meets {strict}. → {best.id} is the nearest" in said
+    assert "It misses: size " in said
+    assert " over 1 MB; the best of all that were measured: " in said
+
+
+def limited(front: ParetoFront, limits: Limits) -> ParetoFront:
+    """Return a front of which memory and energy are known, under limits."""
+    models = tuple(
+        replace(
+            m, measurement=replace(m.measurement, memory_bytes=m.measurement.size_bytes + 50_000_000, energy_mj=12.5)
+        )
+        for m in front.models
+    )
+    return replace(front, limits=limits, models=models)
+
+
 def test_where_nothing_meets_the_target_the_reasons_are_given() -> None:
     """The nearest model, the floor and the dearest layers are named."""
     front = front_for(0.5)
