@@ -113,9 +113,10 @@ def died(request: Request, error: Exception) -> Infeasible | Lost:
     from ray.experimental import internal_kv
 
     note = None
-    with suppress(Exception):  # the cluster may be gone, too
-        note = internal_kv._internal_kv_get(_key(request))
-        internal_kv._internal_kv_del(_key(request))
+    if ray.is_initialized():  # else the next line would begin a cluster
+        with suppress(Exception):  # this one may be gone, too
+            note = internal_kv._internal_kv_get(_key(request))
+            internal_kv._internal_kv_del(_key(request))
     if note:
         return Infeasible(reason=note.decode(), rung="memory")
     if isinstance(error, ray.exceptions.OutOfMemoryError):

@@ -18,8 +18,8 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
-from autocompress.search.guard import Limited, watched
-from autocompress.search.workers import RayWorkers, Result, workers_for
+from autocompress.search.guard import Limited, died, watched
+from autocompress.search.workers import Lost, RayWorkers, Result, workers_for
 from autocompress.spaces.candidate import Candidate
 
 MEGABYTE = 1 << 20
@@ -120,3 +120,13 @@ def test_a_worker_over_the_limit_ends_with_its_processes(workers: RayWorkers, tm
     for pid in map(int, (tmp_path / "pids").read_text().split()):
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     assert isinstance(ended(workers, "trials/00001")[1], Measurement)
+
+
+def test_what_ray_ended_for_want_of_memory_is_told_from_other_deaths() -> None:
+    """It is tried again, with the reason and the option that spares the node."""
+    from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+    request = Request(folder="trials/00001", candidate=Candidate(), epochs=0)
+    why = "its node ran out of memory, and Ray ended it (--trial-memory limits each trial)"
+    assert died(request, OutOfMemoryError("killed")) == Lost(why)
+    assert died(request, ActorDiedError()) == Lost("its worker died (ActorDiedError)")
