@@ -4,6 +4,7 @@
     ├── UsageError              what the user asked for cannot be done; exit code 2
     │   ├── StudyError          a study that cannot be loaded, or a task that breaks its rules
     │   ├── RunDirectoryError   a run directory that cannot be used
+    │   ├── StorageError        a database that cannot be used, or was away for too long
     │   ├── MissingRuntimeError a runtime whose package is not installed
     │   └── CompactFileError    a compact file that is none, is damaged, or is newer than this version
     ├── LostError               one evaluation that came to nothing for no fault of its candidate
@@ -32,6 +33,10 @@ class StudyError(UsageError):
 
 class RunDirectoryError(UsageError):
     """A run directory cannot be written, is in use, or belongs to another study."""
+
+
+class StorageError(UsageError):
+    """The database that holds a study cannot be used, or has not answered for too long."""
 
 
 class MissingRuntimeError(UsageError):

@@ -1,9 +1,10 @@
 """What the search itself costs: the driver's time for one trial, when so many are finished.
 
-    python bench/overhead.py [--quick]
+    python bench/overhead.py [--quick] [--storage postgresql://user@host/empty]
 
 The problem has 20 groups and 20 layers, evaluated by formula, so all the time that is left is ours: to ask for a
-candidate, to tell its outcome, to keep the front and its hypervolume. The journal is on disk.
+candidate, to tell its outcome, to keep the front and its hypervolume. The sampler's share of asking is told apart.
+The journal is on disk. Then how long a study takes to go on: from opening it to the first trial.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,7 +29,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Measurement, to_json
+from autocompress.evaluators.measurement import Measurement, Outcome, Window, to_json
+from autocompress.evaluators.readings import packed, thinned
 from autocompress.search.drive import Driver, Interrupts
 from autocompress.search.front import objectives
 from autocompress.search.limits import Limits
@@ -44,7 +47,10 @@ TARGET_MS = 4.0
 TRIAL_S = 10.0
 """What a trial of a small network takes at least, to compare with."""
 
-PARTS = ("ask", "tell", "front", "other")
+PARTS = ("sampler", "ask", "tell", "front", "other")
+
+WINDOWS, RUNS = 12, 150
+"""Windows of a trial's latency and runs in each: what a network of a millisecond has."""
 
 
 class Clock:
@@ -84,7 +90,7 @@ def finished_trials(problem: AnalyticEvaluator, count: int, seed: int = 0) -> It
         }
         candidate = problem.space.candidate(levels)
         target_ms = TARGET_MS if number else None
-        outcome = problem.evaluate(Request(folder="", candidate=candidate, epochs=0, target_ms=target_ms))
+        outcome = timed(problem.evaluate(Request(folder="", candidate=candidate, epochs=0, target_ms=target_ms)), rng)
         assert outcome.latency is not None
         measured = isinstance(outcome, Measurement)
         yield create_trial(
@@ -94,23 +100,73 @@ def finished_trials(problem: AnalyticEvaluator, count: int, seed: int = 0) -> It
             distributions=distributions(problem.space),
             user_attrs={
                 "candidate": candidate.to_json(),
-                "outcome": to_json(outcome),
+                "readings": packed(outcome),
                 "latency_ms": outcome.latency.median_ms,
+                "outcome": to_json(thinned(outcome)),
                 **({} if number else {"role": "baseline"}),
             },
             constraints={"latency": outcome.latency.high_ms / TARGET_MS - 1},
         )
 
 
-def fill(folder: Path, problem: AnalyticEvaluator, count: int) -> None:
-    """Write a study with so many finished trials."""
-    store = Store(folder, None, "bench", problem.space, Limits(TARGET_MS))
+def timed(outcome: Outcome, rng: random.Random) -> Outcome:
+    """Return an outcome with as many clock readings as a real one."""
+    latency = outcome.latency
+    assert latency is not None
+    window = latency.windows[1]
+    windows = tuple(
+        Window(
+            baseline_ns=tuple(round(window.baseline_ns[0] / 100 * rng.gauss(1, 0.03)) for _ in range(RUNS)),
+            candidate_ns=tuple(round(window.candidate_ns[0] / 100 * rng.gauss(1, 0.03)) for _ in range(RUNS)),
+        )
+        for _ in range(WINDOWS)
+    )
+    return replace(outcome, latency=replace(latency, windows=windows, processes=3))
+
+
+def fill(folder: Path, problem: AnalyticEvaluator, count: int, url: str | None = None) -> None:
+    """Write a study with so many finished trials; its journal has the lines that asking and telling leave."""
+    store = Store(folder, url, "bench", problem.space, Limits(TARGET_MS))
+    storage, study_id = store.study._storage, store.study._study_id
     sync, os.fsync = os.fsync, lambda file: None  # not what is measured
     try:
         for trial in finished_trials(problem, count):
-            store.study.add_trial(trial)
+            if url is not None:
+                store.study.add_trial(trial)
+                continue
+            trial_id = storage.create_new_trial(study_id)
+            for name, kind in trial.distributions.items():
+                storage.set_trial_param(trial_id, name, kind.to_internal_repr(trial.params[name]), kind)
+            for name, value in trial.user_attrs.items():
+                storage.set_trial_user_attr(trial_id, name, value)
+            for name, value in trial.system_attrs.items():
+                storage.set_trial_system_attr(trial_id, name, value)
+            storage.set_trial_state_values(trial_id, trial.state, trial.values)
+        store.study.set_user_attr("begun", True)
     finally:
         os.fsync = sync
+        store.close()
+
+
+def sampled(store: Store, problem: AnalyticEvaluator, count: int) -> None:
+    """Give a study its sampler."""
+    predict = Profile.from_dict(problem.profile()).predict_ms
+    store.study.sampler = create(
+        "mutation", space=problem.space, target_ms=TARGET_MS, seed=0, finished=count, predict=predict
+    )
+
+
+def resume(folder: Path, problem: AnalyticEvaluator, url: str | None) -> tuple[float, float]:
+    """Return the seconds, and those of this process's CPU, from opening a study to its next trial."""
+    began, cpu_s = time.perf_counter(), time.process_time()
+    store = Store(folder, url, "bench", problem.space, Limits(TARGET_MS))
+    sampled(store, problem, store.count())
+    store.begin([])
+    store.ask()
+    store.found.front()
+    spent = time.perf_counter() - began, time.process_time() - cpu_s
+    store.close()
+    return spent
 
 
 def measure(folder: Path, problem: AnalyticEvaluator, count: int, trials: int, *, profile: bool) -> dict[str, float]:
@@ -118,10 +174,7 @@ def measure(folder: Path, problem: AnalyticEvaluator, count: int, trials: int, *
     fill(folder, problem, count)
     rundir = RunDirectory(folder / "run", {"study": "bench"})
     store = Store(folder, None, "bench", problem.space, Limits(TARGET_MS))
-    predict = Profile.from_dict(problem.profile()).predict_ms
-    store.study.sampler = create(
-        "mutation", space=problem.space, target_ms=TARGET_MS, seed=0, finished=count, predict=predict
-    )
+    sampled(store, problem, count)
     driver = Driver(
         store,
         InlineWorkers(problem),
@@ -132,7 +185,9 @@ def measure(folder: Path, problem: AnalyticEvaluator, count: int, trials: int, *
         interrupts=Interrupts(),
         started=time.monotonic(),
     )
+    store.found.front()  # what going on with a study costs is told apart
     clock = Clock()
+    clock.watch(store.study.sampler, "sample_relative", "sampler")
     clock.watch(store, "ask", "ask")
     clock.watch(store, "tell", "tell")
     clock.watch(driver, "_tidy", "front")
@@ -151,7 +206,9 @@ def measure(folder: Path, problem: AnalyticEvaluator, count: int, trials: int, *
         profiler.disable()
         pstats.Stats(profiler).sort_stats("cumulative").print_stats(30)
     rundir.close()
-    clock.spent["other"] = total - sum(clock.spent[part] for part in ("ask", "tell", "front"))
+    store.close()
+    clock.spent["ask"] -= clock.spent["sampler"]
+    clock.spent["other"] = total - sum(clock.spent[part] for part in ("sampler", "ask", "tell", "front"))
     return {part: seconds / trials * 1e3 for part, seconds in {**clock.spent, "total": total}.items()}
 
 
@@ -170,6 +227,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="10 and 100 finished trials only")
     parser.add_argument("--trials", type=int, default=20, help="trials to time at each point")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
+    parser.add_argument("--storage", help="an empty database, in which the study is resumed too")
     asked = parser.parse_args()
     problem = AnalyticEvaluator(20)
     versions = ", ".join(f"{name} {version(name)}" for name in ("autocompress", "optuna", "numpy"))
@@ -178,12 +236,21 @@ def main() -> None:
     print(f"{len(problem.space.choices)} choices, mutation, journal on disk; milliseconds a trial\n")
     names = " ".join(f"{name:>8}" for name in ("finished", *PARTS, "total", "storage"))
     print(f"{names}   of {TRIAL_S:g} s")
-    for count in (10, 100) if asked.quick else (10, 100, 1_000, 5_000):
+    counts = (10, 100) if asked.quick else (10, 100, 1_000, 5_000)
+    resumed = []
+    for count in counts:
         with tempfile.TemporaryDirectory() as folder:
             spent = measure(Path(folder), problem, count, asked.trials, profile=asked.profile)
+            resumed.append(("journal", count, *resume(Path(folder), problem, None)))
         row = " ".join(f"{spent[part]:>8.1f}" for part in (*PARTS, "total", "storage"))
         print(f"{count:>8} {row}   {spent['total'] / 1e3 / TRIAL_S:.2%}", flush=True)
-    print("\n`storage`, the writing of the journal, is part of ask and tell.")
+    print("\n`storage`, the writing of the journal, is part of ask and tell.\n")
+    if asked.storage:
+        with tempfile.TemporaryDirectory() as folder:
+            fill(Path(folder), problem, counts[-1], asked.storage)
+            resumed.append(("database", counts[-1], *resume(Path(folder), problem, asked.storage)))
+    for storage, count, seconds, cpu_s in resumed:
+        print(f"a study of {count:>5} trials in a {storage:>8} goes on after {seconds:5.2f} s ({cpu_s:5.2f} s of CPU)")
 
 
 if __name__ == "__main__":

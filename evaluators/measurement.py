@@ -39,7 +39,7 @@ def quantile(values: Sequence[float], percentile: float) -> float:
     >>> quantile([1, 2, 3, 4], 50), quantile([1, 2, 3, 4], 100)
     (2.5, 4.0)
     """
-    return float(np.percentile(values, percentile))
+    return float(values[0] if len(values) == 1 else np.percentile(values, percentile))
 
 
 def half_width(values: Sequence[float]) -> float:
@@ -63,11 +63,13 @@ class Window:
         candidate_ns: clock readings of single candidate runs, in nanoseconds.
         contention: with one thread wall time over CPU time; with several, the cores that all processes wanted over
             the cores there are, at least 1. Above `CONTENDED` the machine was contended.
+        timed: runs of the candidate that were timed, where their percentile alone is kept here; see `readings`.
     """
 
-    baseline_ns: tuple[int, ...]
-    candidate_ns: tuple[int, ...]
+    baseline_ns: tuple[float, ...]
+    candidate_ns: tuple[float, ...]
     contention: float = 1.0
+    timed: int = 0
 
     def ratio(self, percentile: float = MEDIAN) -> float:
         """Return a percentile of the candidate's times over the same of the baseline's."""
@@ -134,7 +136,7 @@ class Latency:
     @property
     def runs(self) -> int:
         """Number of timed runs of the candidate."""
-        return sum(len(window.candidate_ns) for window in self.windows)
+        return sum(window.timed or len(window.candidate_ns) for window in self.windows)
 
     @property
     def contended(self) -> bool:
@@ -277,6 +279,7 @@ def _latency(fields: dict[str, Any]) -> Latency:
                 baseline_ns=tuple(w["baseline_ns"]),
                 candidate_ns=tuple(w["candidate_ns"]),
                 contention=w["contention"],
+                timed=w.get("timed", 0),
             )
             for w in windows
         ),

@@ -19,6 +19,7 @@ from .drive import Driver, Interrupted, Interrupts
 from .finals import Finals, as_found, finalists
 from .front import Model, ParetoFront, everywhere, select
 from .guard import Limited
+from .joining import together
 from .limits import Limits
 from .options import Options, parse_limits
 from .progress import Progress, Silent
@@ -122,7 +123,8 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
         pickled(task)  # tells before anything is measured
     with closing(RunDirectory(options.out, identity)) as rundir:
         try:
-            prepared = prepare(task, servers, rundir, options, progress)
+            with together(options.storage, task, rundir, identity, progress.notice):
+                prepared = prepare(task, servers, rundir, options, progress)
         except UsageError:
             if rundir.fresh:  # what was begun with a network that will not do is in the way of the mended one
                 rundir.discard()
@@ -203,7 +205,7 @@ class _Run:
         self.store.begin(warm_start(prepared.space, prepared.profile, options.target_ms, student=self._student))
 
     def _finalists(self) -> list[Model]:
-        return finalists(self.store.models(), self.store.limits)
+        return [self.store.found.whole(model) for model in finalists(self.store.models(), self.store.limits)]
 
     def _finish(self, workers: Workers, interrupts: Interrupts) -> list[Model]:
         final_epochs = self.options.final_epochs

@@ -15,19 +15,23 @@ from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Measurement
 from ..spaces.candidate import SETTINGS, Candidate
 from .artifacts import Local
-from .front import Model, ParetoFront, front_hypervolume, select
+from .front import Model, ParetoFront, front_hypervolume
 from .inheritance import SHAPES, ancestor_of
+from .ledger import trial_name
 from .limits import Limits, cut
 from .options import Options
 from .progress import Progress, State
 from .remote import brought
 from .rundir import RunDirectory
 from .rungs import RUNG
-from .store import ATTEMPTS, Asked, Store, trial_name
+from .store import ATTEMPTS, Asked, Store
 from .warmstart import BASELINE
-from .workers import Lost, Workers
+from .workers import Lost, Result, Workers
 
 TICK_S = 0.5
+
+LOOK_S = 15.0
+"""How often a driver looks for trials of drivers that died."""
 
 
 class Interrupted(BaseException):
@@ -113,12 +117,14 @@ class Driver:
         self.interrupts = interrupts
         self.started = started
         self.student = student
+        store.notice = progress.notice
         self._began = time.monotonic()
         self._running: dict[str, int] = {}
-        self._elsewhere: set[str] = set()
         self._unlucky = 0
-        self._models: list[Model] = store.models()
-        self._finished = self._before = len(store.finished())
+        self._kept = {f"trials/{folder.name}" for folder in rundir.trials.glob("*")}
+        self._before = store.count()
+        self._checked = self._began
+        self._shown: tuple[list[Model], float] = ([], 0.0)
 
     def run(self) -> None:
         """Evaluate trials until the budget is spent.
@@ -127,16 +133,32 @@ class Driver:
             Interrupted: the user wants an end; what was running is put back.
         """
         try:
-            while self._begin() or self._running:
+            self._tidy()
+            while self._begin() or self._running or self._awaits_others():
                 self._show()
-                with self.interrupts.safe(inside=self.workers.interruptible):
-                    results = self.workers.wait(TICK_S)
+                with self.interrupts.safe(inside=self.workers.interruptible or not self._running):
+                    results = self.workers.wait(TICK_S) if self._running else self._idle()
                 for request, outcome in results:
                     self._end(request, outcome)
+                self._look_after_others()
         except Interrupted:
             for request in self.workers.abandon():
                 self.store.lost(self._running.pop(request.folder), "it was interrupted", counts=False)
             raise
+
+    def _idle(self) -> list[Result]:
+        time.sleep(TICK_S)
+        return []
+
+    def _awaits_others(self) -> bool:
+        """Return whether what other drivers are at belongs to this study's end, and may fall to this one."""
+        return self._in_time() and self.store.count() < self.options.trials and self.store.elsewhere() > 0
+
+    def _look_after_others(self) -> None:
+        """Now and then, put the trials of drivers back that died."""
+        if time.monotonic() - self._checked > LOOK_S:
+            self._checked = time.monotonic()
+            self.store.recover()
 
     def _begin(self) -> bool:
         """Give trials to free workers; return whether the budget allows more."""
@@ -145,17 +167,19 @@ class Driver:
             known = self.store.outcome_of(asked.candidate, asked.role)
             if known is not None:
                 self.store.tell(asked.number, known)
-                self._finished += 1
                 continue
             request = self._request(asked)
             self._running[request.folder] = asked.number
             self.workers.submit(request)
         return self._budget_left()
 
-    def _budget_left(self) -> bool:
+    def _in_time(self) -> bool:
         budget = self.options.time_budget_s
-        in_time = budget is None or time.monotonic() - self.started < budget
-        return in_time and self._finished + len(self._running) < self.options.trials
+        return budget is None or time.monotonic() - self.started < budget
+
+    def _budget_left(self) -> bool:
+        at_work = len(self._running) + self.store.elsewhere()
+        return self._in_time() and self.store.count() + at_work < self.options.trials
 
     def _request(self, asked: Asked) -> Request:
         unchanged = asked.role == BASELINE
@@ -185,19 +209,18 @@ class Driver:
         """Return the file that a candidate goes on from; the obvious baselines go on from nobody."""
         if asked.role or not self.options.inherit:
             return ""
-        found = ancestor_of(asked.candidate, self._models)
+        found = ancestor_of(asked.candidate, self._with_files())
         return f"{found.path}/{SHAPES}" if found else ""
 
     def _end(self, request: Request, outcome: Measurement | Infeasible | Lost) -> None:
         number = self._running.pop(request.folder)
         if not isinstance(outcome, Lost):
             outcome = brought(self.rundir.artifacts, self.rundir.path, request, outcome)
-        self._elsewhere.add(request.folder)
+        self._kept.add(request.folder)
         if isinstance(outcome, Lost):
             self.progress.milestone(f"trial {number}: {outcome.why}; it is tried again")
             self.store.lost(number, outcome.why, counts=outcome.counts)
             self._give_up(outcome)
-            self._finished = len(self.store.finished())  # one more, where that happened too often
         else:
             self._unlucky = 0
             self._tell(number, outcome)
@@ -220,22 +243,9 @@ class Driver:
             self.store.lost(number, outcome.reason, counts=False)  # to be tried anew by the next run
             raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
-        self._finished += 1
-        if isinstance(outcome, Measurement):
-            again = self.store.again(number)
-            self._models = self.store.models() if again else [*self._models, self.store.model(number)]
-        elif not cut(outcome):
+        if isinstance(outcome, Infeasible) and not cut(outcome):
             self.progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
         self._tidy()
-
-    def _tidy(self) -> None:
-        """Delete the files of trials that are neither running nor on the front, nor tell of an error."""
-        kept = {model.path for model in self._models if model.role != "front"}
-        kept |= {model.path for model in self.front()} | self._running.keys()
-        for folder in self.rundir.trials.iterdir() if self.rundir.trials.exists() else ():
-            if f"trials/{folder.name}" not in kept and not (folder / "error.txt").exists():
-                shutil.rmtree(folder, ignore_errors=True)
-        self._elsewhere = kept | self._left({*self._elsewhere} - kept)
 
     def _left(self, gone: set[str]) -> set[str]:
         """Delete folders where workers keep them; return those that are left, for the next time."""
@@ -247,30 +257,44 @@ class Driver:
                 left.add(folder)
         return left
 
-    def front(self) -> list[Model]:
-        """Return the non-dominated models so far."""
-        return [self._models[i] for i in select([m.measurement for m in self._models], self.store.limits)]
+    def _with_files(self) -> list[Model]:
+        """Return the models whose files are kept: those of the front, and those with a role in the report."""
+        return [*self.store.found.obvious(), *(model for model in self.store.found.front() if model.role == "front")]
+
+    def _tidy(self) -> None:
+        """Delete the files of trials that have ended or left the front, unless they tell of an error."""
+        kept = {model.path for model in self._with_files()} | self._running.keys()
+        gone = self._kept - kept
+        for path in gone:
+            if not (self.rundir.path / path / "error.txt").exists():
+                shutil.rmtree(self.rundir.path / path, ignore_errors=True)
+        self._kept = kept | self._left(gone)
 
     def _show(self) -> None:
-        front = self.front()
-        limits = self.store.limits
+        front, limits = self.store.found.front(), self.store.limits
         meeting = [m for m in front if limits.met(m.measurement)]
-        baseline = next((m for m in self._models if m.id == BASELINE), None)
-        done = self._finished - self._before
-        left = (time.monotonic() - self._began) / done * (self.options.trials - self._finished) if done else None
+        if self._shown[0] is not front:
+            self._shown = front, self._hypervolume(meeting)
+        finished = self.store.count()
+        done = finished - self._before
+        left = (time.monotonic() - self._began) / done * (self.options.trials - finished) if done else None
         if left is not None and self.options.time_budget_s is not None:
             left = min(left, self.options.time_budget_s - (time.monotonic() - self.started))
         state = State(
-            finished=self._finished,
+            finished=finished,
             total=self.options.trials,
             rungs=tuple(self._rung(folder) for folder in self._running),
             best=_in_words(meeting, limits),
-            hypervolume=front_hypervolume([m.measurement for m in meeting], baseline.measurement, limits.target_ms)
-            if baseline
-            else 0.0,
+            hypervolume=self._shown[1],
             left_s=left,
         )
         self.progress.notice(str(state))
+
+    def _hypervolume(self, meeting: list[Model]) -> float:
+        baseline = next((m for m in self.store.found.obvious() if m.id == BASELINE), None)
+        if baseline is None:
+            return 0.0
+        return front_hypervolume([m.measurement for m in meeting], baseline.measurement, self.options.target_ms)
 
     def _rung(self, folder: str) -> str:
         try:

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from optuna.study import StudyDirection
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from ..errors import StorageError
 from ..evaluators.measurement import Infeasible, Measurement, Outcome, from_json, to_json
+from ..evaluators.readings import packed, thinned
 from ..spaces.candidate import Candidate
 from ..spaces.space import Space
+from .drivers import Drivers
 from .front import Model, objectives
-from .limits import Limits, cut
+from .ledger import Ledger, Models, judged, trial_name, unmeasured
+from .ledger import outcome as outcome
+from .limits import Limits
+from .rundir import write_atomically
 from .samplers.mutation import distributions
-from .storage import close_storage, open_storage
+from .storage import close_storage, open_storage, open_study
 from .warmstart import BASELINE, STUDENT, Start
-
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
-"""Of accuracy, latency in milliseconds, and size in bytes."""
 
 ATTEMPTS = 3
 """How often a trial is begun whose worker dies, before it is infeasible."""
+
+
+MOMENT_S = 0.2
+"""How often a database is asked what others have finished."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +66,14 @@ class Store:
         self.space = space
         self._limits = limits
         self.student = student
+        self._folder = folder
         self._storage = open_storage(folder, url)
-        self.study = optuna.create_study(
-            study_name=name, storage=self._storage, directions=list(DIRECTIONS), load_if_exists=True
-        )
+        self.study = open_study(self._storage, name)
         self._asked: dict[int, optuna.Trial] = {}
+        self._told = 0
+        self._drivers = Drivers(self.study, self._storage, folder)
+        self._ledger = Ledger(self.study, self._identity, self._version)
+        self.found = Models(self._ledger, lambda: self.limits)
 
     @property
     def limits(self) -> Limits:
@@ -84,30 +95,59 @@ class Store:
     def _nearest(self, found: Outcome) -> Outcome:
         return self.limits.nearest(found) if isinstance(found, Measurement) else found
 
+    @property
+    def notice(self) -> Callable[[str], object]:
+        """Is told while the database is away."""
+        return self._drivers.notice
+
+    @notice.setter
+    def notice(self, notice: Callable[[str], object]) -> None:
+        self._drivers.notice = notice
+
     def begin(self, starts: Sequence[Start]) -> None:
         """Enqueue the warm start of a new study; put trials back that have to be begun again.
 
         Those are the ones that were running when their driver died, those that were cut for stricter limits, and those
         of which something was not measured that a limit is about.
         """
-        if not self.study.user_attrs.get("begun"):
-            for start in starts:
-                levels = self.space.levels(start.candidate)
-                twin = start.role == STUDENT  # of the baseline, whose levels it has
-                self.study.enqueue_trial(levels, user_attrs={"role": start.role}, skip_if_exists=not twin)
-            self.study.set_user_attr("place", uuid.uuid4().hex[:12])
-            self.study.set_user_attr("begun", True)
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            self.lost(trial.number, "the driver died")
-        again = {trial.user_attrs.get("retry_of") for trial in self.study.get_trials(deepcopy=False)}
-        for trial in self.finished():
-            if trial.number not in again and not self.limits.hold(outcome(trial)):
-                kept = {"role": trial.user_attrs.get("role", ""), "retry_of": trial.number}
-                self.study.enqueue_trial(trial.params, user_attrs=kept)
+        with self._drivers.alone():
+            if not self.study.user_attrs.get("begun"):
+                for start in starts:
+                    levels = self.space.levels(start.candidate)
+                    twin = start.role == STUDENT  # of the baseline, whose levels it has
+                    self.study.enqueue_trial(levels, user_attrs={"role": start.role}, skip_if_exists=not twin)
+                self.study.set_user_attr("place", uuid.uuid4().hex[:12])
+                self.study.set_user_attr("begun", True)
+            self._tell_kept()
+            self._recover()
+            again = self._begun_again()
+            for trial in self.finished():
+                if trial.number not in again and not self.limits.hold(outcome(trial)):
+                    kept = {"role": trial.user_attrs.get("role", ""), "retry_of": trial.number}
+                    self.study.enqueue_trial(trial.params, user_attrs=kept)
+
+    def recover(self) -> None:
+        """Put trials back whose driver died; to be called now and then, where drivers share a study."""
+        if self._drivers.several and self._drivers.orphans(self._asked.keys()):
+            with self._drivers.alone():
+                self._recover()
+
+    def _recover(self) -> None:
+        for trial in self._drivers.orphans(self._asked.keys()):
+            if "outcome" in trial.user_attrs:  # its driver died while it told of it
+                self._asked[trial.number] = optuna.Trial(self.study, trial._trial_id)
+                self.tell(trial.number, outcome(trial))
+            else:
+                self.lost(trial.number, "the driver died")
+
+    def _begun_again(self) -> set[int]:
+        """Return the numbers of trials whose place another has taken."""
+        return {t.user_attrs["retry_of"] for t in self.study.get_trials(deepcopy=False) if "retry_of" in t.user_attrs}
 
     def ask(self) -> Asked:
         """Return a new trial; one that has to be begun again comes before all others."""
         trial = self._again() or self.study.ask(distributions(self.space))
+        self._drivers.take(trial)
         candidate = self.space.candidate(trial.params)
         trial.set_user_attr("candidate", candidate.to_json())
         self._asked[trial.number] = trial
@@ -117,28 +157,76 @@ class Store:
     def _again(self) -> optuna.Trial | None:
         """Begin the first trial that takes the place of another; Optuna would begin the oldest that waits."""
         for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if "retry_of" in waiting.user_attrs:
-                self._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
+            if "retry_of" in waiting.user_attrs and self._claim(waiting):
                 trial = optuna.Trial(self.study, waiting._trial_id)
                 for name, size in self.space.sizes.items():
                     trial.suggest_int(name, 0, size - 1)
                 return trial
         return None
 
+    def _claim(self, waiting: FrozenTrial) -> bool:
+        """Begin a trial that waits; return whether no other driver was faster."""
+        with suppress(UpdateFinishedTrialError):
+            return self._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
+        return False
+
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Finish a trial."""
-        trial = self._asked.pop(number)
-        trial.set_user_attr("outcome", to_json(outcome))
+        """Finish a trial. An outcome that cannot be told is kept for the next run, in a file of the run directory.
+
+        Raises:
+            StorageError: the database is away.
+            OSError: the journal cannot be written.
+        """
+        try:
+            self._tell(self._asked[number], outcome)
+        except (StorageError, OSError):
+            with suppress(OSError):
+                write_atomically(self._kept(number), to_json(outcome).encode())
+            raise
+        except UpdateFinishedTrialError:  # given up by another driver, to whom this one seemed dead
+            self._tell_instead(number, outcome)
+        self._told += 1
+        self._drivers.leave(self._asked.pop(number))
+
+    def _tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        """Write an outcome, and then that the trial has ended; between the two it can be told once more."""
         latency = outcome.latency
         if latency is not None:
+            trial.set_user_attr("readings", packed(outcome))
             trial.set_user_attr("latency_ms", latency.median_ms)
         nearest = self._nearest(outcome)
         for name, excess in self.limits.excesses(nearest).items():
-            trial.set_constraint(name, excess)
+            if name not in trial.constraints:
+                trial.set_constraint(name, excess)
+        trial.set_user_attr("outcome", to_json(thinned(outcome)))
         if isinstance(nearest, Measurement):
             self.study.tell(trial, list(objectives(nearest)))
         else:
             self.study.tell(trial, state=TrialState.PRUNED)
+
+    def _tell_instead(self, number: int, outcome: Outcome) -> None:
+        """Tell an outcome of the trial that has taken the place of another, unless somebody has begun it."""
+        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if waiting.user_attrs.get("retry_of") == number and self._claim(waiting):
+                trial = optuna.Trial(self.study, waiting._trial_id)
+                for name, size in self.space.sizes.items():
+                    trial.suggest_int(name, 0, size - 1)
+                trial.set_user_attr("candidate", self.space.candidate(trial.params).to_json())
+                self._tell(trial, outcome)
+
+    def _kept(self, number: int) -> Path:
+        return self._folder / "untold" / f"{trial_name(number)}.json"
+
+    def _tell_kept(self) -> None:
+        """Tell what an earlier run of this directory could not."""
+        for path in sorted((self._folder / "untold").glob("*.json")):
+            found, trial = from_json(path.read_text()), self._trial(int(path.stem))
+            if trial.state == TrialState.RUNNING:
+                self._asked[trial.number] = optuna.Trial(self.study, trial._trial_id)
+                self.tell(trial.number, found)
+            else:
+                self._tell_instead(trial.number, found)
+            path.unlink()
 
     def lost(self, number: int, why: str, *, counts: bool = True) -> None:
         """Give up a trial whose worker is gone, and enqueue it again unless that happened too often.
@@ -148,8 +236,12 @@ class Store:
             why: what happened to it.
             counts: whether the trial may be to blame.
         """
-        self._asked.pop(number, None)
+        mine = self._asked.pop(number, None)
+        if mine is not None:
+            self._drivers.leave(mine)
         trial = self._trial(number)
+        if trial.state.is_finished():  # by another driver
+            return
         begun = "candidate" in trial.user_attrs  # else its driver died while it was asked for
         attempt = int(trial.user_attrs.get("attempt", 0)) + (counts and begun)
         levels = trial.params if begun else trial.system_attrs.get("fixed_params")
@@ -160,9 +252,11 @@ class Store:
             self._asked[number] = optuna.Trial(self.study, trial._trial_id)
             self.tell(number, Infeasible(reason=f"it was begun {attempt} times, and each time {why}", rung="build"))
             return
-        kept = {"role": trial.user_attrs.get("role", ""), "attempt": attempt, "retry_of": number}
-        self.study.enqueue_trial(levels, user_attrs=kept)  # first, so that a death between the two loses nothing
-        self.study.tell(number, state=TrialState.FAIL)
+        if number not in self._begun_again():
+            kept = {"role": trial.user_attrs.get("role", ""), "attempt": attempt, "retry_of": number}
+            self.study.enqueue_trial(levels, user_attrs=kept)  # first: a death between the two loses nothing
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
 
     def outcome_of(self, candidate: Candidate, role: str = "") -> Outcome | None:
         """Return what is known of a candidate from an earlier trial of the same network."""
@@ -174,35 +268,43 @@ class Store:
         return next((each for each in found if isinstance(each, Measurement)), None)
 
     def _outcomes(self, candidate: Candidate, role: str) -> Iterator[Outcome]:
-        wanted = candidate.to_json(), self._apart(role)
-        return (outcome(trial) for trial in self.finished() if self._identity(trial) == wanted)
+        return map(outcome, self._ledger.same((candidate.to_json(), self._apart(role))))
 
     def _identity(self, trial: FrozenTrial) -> tuple[str, bool]:
         """Return what two trials of the same thing have in common."""
         return str(trial.user_attrs["candidate"]), self._apart(str(trial.user_attrs.get("role", "")))
+
+    def _version(self) -> Hashable:
+        """Return what is another one when a trial may have been finished: here at once, elsewhere within a moment."""
+        if not self._drivers.several:
+            return (self._folder / "study.journal").stat().st_size
+        return self._told, int(time.monotonic() / MOMENT_S)
 
     def _apart(self, role: str) -> bool:
         return self.student and role == BASELINE
 
     def finished(self) -> list[FrozenTrial]:
         """Return the trials that have an outcome."""
-        done = (TrialState.COMPLETE, TrialState.PRUNED)
-        return [t for t in self.study.get_trials(deepcopy=False, states=done) if "outcome" in t.user_attrs]
+        return self._ledger.trials()
+
+    def count(self) -> int:
+        """Return the number of trials that have an outcome."""
+        return len(self._ledger.update())
+
+    def elsewhere(self) -> int:
+        """Return the number of trials that other drivers are at."""
+        if not self._drivers.several:
+            return 0
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return sum(trial.number not in self._asked for trial in running)
 
     def models(self) -> list[Model]:
         """Return every candidate that was measured to the end, once, by what was measured last."""
-        found: dict[tuple[str, bool], Model] = {}
-        for trial in self.finished():
-            if trial.state == TrialState.COMPLETE:
-                model = self._judged(trial)
-                first = found.setdefault(self._identity(trial), model)
-                if not self.limits.lack(model.measurement):
-                    found[self._identity(trial)] = replace(first, measurement=model.measurement)
-        return list(found.values())
+        return self.found.all()
 
     def nearest_cut(self, count: int) -> list[Model]:
         """Return the candidates nearest to the limits of those that were cut, to be measured to the end after all."""
-        timed = (_unmeasured(t) for t in self.finished() if t.state == TrialState.PRUNED)
+        timed = (unmeasured(t) for t in self.finished() if t.state == TrialState.PRUNED)
         known = [model for model in timed if model is not None]
         return sorted(known, key=lambda model: self.limits.distance(model.measurement))[:count]
 
@@ -217,66 +319,13 @@ class Store:
 
     def model(self, number: int) -> Model:
         """Return one trial that was measured to the end."""
-        return self._judged(self._trial(number))
-
-    def again(self, number: int) -> bool:
-        """Return whether a trial takes the place of another."""
-        return "retry_of" in self._trial(number).user_attrs
-
-    def _judged(self, trial: FrozenTrial) -> Model:
-        model = _model(trial)
-        return replace(model, measurement=self.limits.nearest(model.measurement))
+        return judged(self._trial(number), self.limits)
 
     def close(self) -> None:
         """Let go of the database."""
+        self._drivers.close()
         close_storage(self._storage)
 
     def _trial(self, number: int) -> FrozenTrial:
-        return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
-
-
-def outcome(trial: FrozenTrial) -> Outcome:
-    """Return a finished trial's outcome."""
-    return _read(trial.user_attrs["outcome"])
-
-
-@lru_cache(maxsize=4096)
-def _read(text: str) -> Outcome:
-    return from_json(text)
-
-
-def _model(trial: FrozenTrial) -> Model:
-    measurement = outcome(trial)
-    assert isinstance(measurement, Measurement)
-    role = trial.user_attrs.get("role") or "front"
-    return Model(
-        id=BASELINE if role == BASELINE else trial_name(trial.number),
-        candidate=Candidate.from_json(trial.user_attrs["candidate"]),
-        measurement=measurement,
-        role=role,
-        path=f"trials/{trial_name(trial.number)}",
-    )
-
-
-def _unmeasured(trial: FrozenTrial) -> Model | None:
-    """Return a candidate that was cut for a limit, with what is known of it; None where it ended otherwise."""
-    found = outcome(trial)
-    if not isinstance(found, Infeasible) or found.latency is None or not cut(found):
-        return None
-    unknown = Measurement(
-        accuracy=float("-inf"),
-        latency=found.latency,
-        size_bytes=found.size_bytes or 0,
-        params=0,
-        macs=0,
-        rung=found.rung,
-        memory_bytes=found.memory_bytes,
-        energy_mj=found.energy_mj,
-    )
-    candidate = Candidate.from_json(trial.user_attrs["candidate"])
-    return Model(id=trial_name(trial.number), candidate=candidate, measurement=unknown)
-
-
-def trial_name(number: int) -> str:
-    """Return a trial's id, which is also the name of its folder."""
-    return f"{number:05d}"
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        return self.study._storage.get_trial(trial_id)

@@ -1,8 +1,14 @@
-"""The order of the tests."""
+"""The order of the tests, and what tests of several folders need."""
 
 from __future__ import annotations
 
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,3 +34,81 @@ def one_thread() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+class Server:
+    """A PostgreSQL server in a folder of its own, which tests may stop and start."""
+
+    def __init__(self, folder: Path, user: str | None) -> None:
+        self._folder = folder
+        self._user = user
+        self._count = 0
+
+    def _call(self, *command: str) -> None:
+        subprocess.run(
+            command,
+            user=self._user,
+            cwd=self._folder,
+            env={**os.environ, "HOME": str(self._folder)},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def database(self) -> str:
+        """Return the URL of a new, empty database."""
+        self._count += 1
+        self._call("createdb", "-h", str(self._folder), "-U", "tester", f"study{self._count}")
+        return f"postgresql://tester@/study{self._count}?host={self._folder}"
+
+    def create(self) -> None:
+        """Make the data folder."""
+        self._call(
+            "initdb",
+            "-D",
+            f"{self._folder}/data",
+            "-U",
+            "tester",
+            "-A",
+            "trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        )
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        options = f"-F -c listen_addresses= -k {self._folder}"
+        self._call("pg_ctl", "start", "-w", "-D", f"{self._folder}/data", "-l", f"{self._folder}/log", "-o", options)
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop: ``fast`` ends all connections in order, ``immediate`` is a crash."""
+        self._call("pg_ctl", "stop", "-m", mode, "-D", f"{self._folder}/data")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Start a throw-away PostgreSQL server on a socket, and stop and delete it at the end."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not on the PATH")
+    user = None if os.geteuid() else _somebody()
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    if user is not None:
+        shutil.chown(folder, user)
+    made = Server(folder, user)
+    try:
+        made.create()
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _somebody() -> str:
+    """Return a user that is not the superuser, as whom the server refuses to run."""
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in names)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,43 +36,11 @@ def known(store: Store) -> list[tuple[int, str, Outcome]]:
     return [(t.number, t.user_attrs["candidate"], outcome(t)) for t in store.finished()]
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    """Start a throw-away server on a socket and return its URL."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
-        pytest.skip("PostgreSQL's initdb and pg_ctl are not on the PATH")
-    user = None if os.geteuid() else _somebody()
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    if user is not None:
-        shutil.chown(folder, user)
-
-    def call(*command: str) -> None:
-        subprocess.run(command, user=user, cwd=folder, env={**os.environ, "HOME": str(folder)}, check=True, stdout=-3)
-
-    try:
-        call("initdb", "-D", f"{folder}/data", "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
-        options = f"-F -c listen_addresses= -k {folder}"
-        call("pg_ctl", "start", "-w", "-D", f"{folder}/data", "-l", f"{folder}/log", "-o", options)
-        try:
-            yield f"postgresql://tester@/postgres?host={folder}"
-        finally:
-            call("pg_ctl", "stop", "-m", "immediate", "-D", f"{folder}/data")
-    finally:
-        shutil.rmtree(folder)
-
-
-def _somebody() -> str:
-    """Return a user that is not the superuser, as whom the server refuses to run."""
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return next(name for name in ("postgres", "nobody") if name in names)
-
-
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
     """Return each kind of storage."""
     if request.param == "postgresql":
-        return str(request.getfixturevalue("postgresql"))
+        return str(request.getfixturevalue("server").database())
     return f"sqlite:///{tmp_path}/study.db" if request.param == "sqlite" else None
 
 
