@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from autocompress.errors import UsageError
 from autocompress.evaluators import energy
 from autocompress.evaluators.energy import Rapl, counter_of, sources, spend
+from autocompress.evaluators.latency import ProcessMeter
 from autocompress.evaluators.tensorrt.driver import Gpu
+
+from .models import linear
 
 RANGE_UJ = 262_143_328_850
 Zones = dict[str, tuple[str, int]]
@@ -130,3 +135,33 @@ def test_a_machine_without_counters_is_told_so(device: str) -> None:
         UsageError, match=rf"joules of its {device.upper()}; this machine has n.*: leave --energy out\.$"
     ):
         counter_of(device)
+
+
+WATT = """
+import time
+from autocompress.evaluators import energy
+
+class Watt:
+    source = "rapl"
+
+    def start(self):
+        began = time.perf_counter()
+        return lambda: time.perf_counter() - began
+
+energy.COUNTERS = (("cpu", Watt),)
+"""
+
+
+def test_a_meter_counts_the_millijoules_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the fresh process that serves a model, on a device of one watt: a larger model takes more, and no second."""
+    (tmp_path / "sitecustomize.py").write_text(WATT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    found = []
+    for width in (4, 2048):
+        model = linear(width=width)
+        meter = ProcessMeter(baseline=model, runtime="onnxruntime", inputs=[np.ones((1, width), np.float32)])
+        found.append(meter.energy(model))
+    small, large = found
+    assert small is not None
+    assert large is not None
+    assert 0 < small < large < 1000
