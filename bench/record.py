@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python bench/record.py --data-dir DIR --out bench/recorded/fashion_mnist.jsonl
 
-Each candidate climbs the product's own ladder, with no target that could cut it: it is built, timed, scored, and from
-there trained and scored twice, for a short and for a long time. The candidates are the warm start for several targets,
-and a mixture: children of the front so far, random points made fast enough, and random points left as slow or as small
-as they are. After the first target's warm start, the others and the mixture take turns. The table grows by a line a
-candidate; the same command goes on where it stopped.
+Each candidate climbs the product's own ladder, with no target that could cut it: it is built, timed, scored, trained
+for a long time and scored again; then it is trained from its beginning and scored once more, for a short time. The
+candidates are the warm start for several targets, and a mixture: children of the front so far, random points made fast
+enough, and random points left as slow or as small as they are. After the first target's warm start, every fourth
+candidate is of the others'. The table grows by a line a candidate; the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,15 @@ import torch
 from environment import describe
 from recorded import Row, Training, header
 
+from autocompress.compressors.pipeline import compress
+from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
-from autocompress.evaluators.evaluator import Evaluator, Request
-from autocompress.evaluators.latency import CAREFUL, SEARCH, Calibration, Meter, Plan
+from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.exclusive import pause, training
+from autocompress.evaluators.isolated import engine
+from autocompress.evaluators.latency import SEARCH, Plan, ProcessMeter
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from autocompress.evaluators.served import Served, source_of
 from autocompress.search.drive import compresses
 from autocompress.search.limits import Limits
 from autocompress.search.options import Options
@@ -38,6 +43,7 @@ from autocompress.search.prepare import Prepared, prepare
 from autocompress.search.profile import Profile
 from autocompress.search.progress import Lines
 from autocompress.search.rundir import RunDirectory
+from autocompress.search.rungs import Ladder
 from autocompress.search.samplers.mutation import MutationSampler
 from autocompress.search.store import Asked, Store
 from autocompress.search.warmstart import warm_start
@@ -51,10 +57,10 @@ RUNTIME = "onnxruntime"
 EPOCHS = (0.25, 1.0)
 """Passes over the training data: of the short training and of the long one."""
 
-TARGETS = (0.06, 0.13, 0.09)
+TARGETS = (0.06, 0.045, 0.085)
 """Targets of the warm starts, as shares of the baseline's latency; the first one's are recorded first."""
 
-AIMS = (0.04, 0.16)
+AIMS = (0.035, 0.1)
 """Between these shares of the baseline's latency children and random points are made fast enough for."""
 
 KINDS = {"child": 0.6, "random": 0.25, "astray": 0.15}
@@ -66,53 +72,42 @@ PRESENT = 0.6
 
 @dataclass
 class Heard:
-    """A metric that keeps what it finds; a value that is known is given instead of being found once more.
+    """A metric that keeps what it finds.
 
     Attributes:
         metric: finds it.
-        known: what the next call gives, if it is known.
         found: all values since they were last taken away.
     """
 
     metric: Any
-    known: float | None = None
     found: list[float] = field(default_factory=list)
 
     def __call__(self, model: Any, loader: Any) -> float:
         """Return the metric."""
-        value = float(self.metric(model, loader)) if self.known is None else self.known
-        self.known = None
-        self.found.append(value)
-        return value
+        self.found.append(float(self.metric(model, loader)))
+        return self.found[-1]
 
 
-@dataclass(frozen=True)
-class FewProcesses:
-    """A meter that measures fast models in so many processes instead of as many as the plan wants.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FewProcesses(ProcessMeter):
+    """Measures fast models in so many processes, whatever the plan wants.
 
     Attributes:
-        meter: measures.
-        processes: most processes a model.
+        processes: see `Plan`.
     """
 
-    meter: Meter
     processes: int
 
-    def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
-        """Time the baseline alone."""
-        return self.meter.calibrate(plan, timeout_s=timeout_s)
+    @classmethod
+    def of(cls, meter: ProcessMeter, processes: int) -> FewProcesses:
+        """Return a meter like another one."""
+        return cls(**{each.name: getattr(meter, each.name) for each in fields(meter)}, processes=processes)
 
     def measure(
         self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
     ) -> Latency:
         """Time a file; see `Meter.measure`."""
-        return self.meter.measure(
-            artefact, replace(plan, processes=self.processes), runtime=runtime, timeout_s=timeout_s
-        )
-
-    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
-        """Return the bytes of memory; see `Meter.memory`."""
-        return self.meter.memory(artefact, runtime=runtime)
+        return super().measure(artefact, replace(plan, processes=self.processes), runtime=runtime, timeout_s=timeout_s)
 
 
 class Chooser:
@@ -149,7 +144,7 @@ class Chooser:
         """Begin the next candidate; return how it was chosen too."""
         number = len(self.store.study.get_trials(deepcopy=False))
         left = [candidate for candidate in self.starts if candidate not in recorded]
-        if left and (number < self.first or number % 2):
+        if left and (number < self.first or number % 4 == 0):
             return self.again(left[0]), self.starts[left[0]]
         rng = np.random.default_rng([self.seed, number])
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
@@ -200,7 +195,7 @@ class Recorder:
         seed: of the training.
     """
 
-    def __init__(self, ladder: Evaluator, heard: Heard, epochs: Mapping[str, float], *, seed: int) -> None:
+    def __init__(self, ladder: Ladder, heard: Heard, epochs: Mapping[str, float], *, seed: int) -> None:
         self.ladder = ladder
         self.heard = heard
         self.epochs = epochs
@@ -208,56 +203,55 @@ class Recorder:
 
     def record(self, number: int, origin: str, candidate: Candidate) -> tuple[Row, Outcome]:
         """Return a candidate's row, and what became of it after the longest training."""
-        lengths = self.epochs if compresses(candidate) else {}
-        row = Row(number=number, origin=origin, candidate=candidate, latency=None)
-        outcome: Outcome | None = None
-        for name, epochs in lengths.items() or [("", 0.0)]:
-            request = Request(
-                folder="recorded",
-                candidate=candidate,
-                epochs=epochs,
-                unchanged=not lengths,
-                seed=self.seed,
-                latencies=() if row.latency is None else (row.latency,),
-            )
-            outcome, took_s = self._evaluate(request, row.one_shot)
-            row = self._noted(row, name, outcome, took_s)
-            if isinstance(outcome, Infeasible) and not row.trained:
-                break
-        assert outcome is not None
-        return row, outcome
-
-    def _evaluate(self, request: Request, one_shot: float | None) -> tuple[Outcome, float]:
-        self.heard.known = one_shot
+        trained = compresses(candidate)
+        epochs = self.epochs["long"] if trained else 0.0
+        request = Request(folder="recorded", candidate=candidate, epochs=epochs, unchanged=not trained, seed=self.seed)
         self.heard.found.clear()
         started = time.monotonic()
         outcome = self.ladder.evaluate(request)
-        self.heard.known = None
-        return outcome, time.monotonic() - started
+        row = Row(number=number, origin=origin, candidate=candidate, latency=outcome.latency)
+        row = self._noted(row, outcome, round(time.monotonic() - started, 3))
+        if row.trained and isinstance(outcome, Measurement):
+            row = replace(row, trained={"short": self._trained(candidate, self.epochs["short"]), **row.trained})
+        return row, outcome
 
-    def _noted(self, row: Row, name: str, outcome: Outcome, took_s: float) -> Row:
-        """Add to a row what an evaluation gave; its first scores are those without training."""
+    def _noted(self, row: Row, outcome: Outcome, took_s: float) -> Row:
+        """Add to a row what the ladder gave; the metric was heard without training first."""
         found: list[float | None] = [*self.heard.found, None, None]
-        one_shot, trained = found[:2]
-        row = replace(row, latency=row.latency or outcome.latency, one_shot=one_shot)
+        one_shot, accuracy = found[:2]
+        row = replace(row, one_shot=one_shot)
         if isinstance(outcome, Infeasible):
             if one_shot is None:
-                seconds = {outcome.rung: round(took_s, 3)}
-                return replace(row, reason=outcome.reason, rung=outcome.rung, seconds=seconds)
-            training = Training(accuracy=None, seconds={"train": round(took_s, 3)}, reason=outcome.reason)
-            return replace(row, trained={**row.trained, name: training})
-        seconds = {rung: outcome.seconds[rung] for rung in ("build", "latency", "one-shot") if rung in outcome.seconds}
-        row = replace(
+                return replace(row, reason=outcome.reason, rung=outcome.rung, seconds={outcome.rung: took_s})
+            failed = Training(accuracy=None, seconds={"train": took_s}, reason=outcome.reason)
+            return replace(row, trained={"long": failed})
+        seconds = dict(outcome.seconds)
+        spent = {rung: seconds.pop(rung) for rung in ("train", "accuracy") if rung in seconds}
+        return replace(
             row,
             size_bytes=outcome.size_bytes,
             params=outcome.params,
             macs=outcome.macs,
-            seconds=row.seconds if "latency" in row.seconds else seconds,
+            seconds=seconds,
+            trained={"long": Training(accuracy=accuracy, seconds=spent)} if spent else {},
         )
-        if not name:
-            return row
-        spent = {rung: outcome.seconds[rung] for rung in ("train", "accuracy")}
-        return replace(row, trained={**row.trained, name: Training(accuracy=trained, seconds=spent)})
+
+    def _trained(self, candidate: Candidate, epochs: float) -> Training:
+        """Train and score as the ladder does, without timing the model anew."""
+        task, supplies, runtime = self.ladder.task, self.ladder.supplies, self.ladder.runtimes[0]
+        started = time.monotonic()
+        try:
+            with training():
+                built = compress(task, candidate, supplies, epochs=epochs, seed=self.seed, pause=pause)
+                artefact = runtime.convert(source_of(built, supplies))
+                train_s = time.monotonic() - started
+                with engine(runtime, artefact, threads=1) as served:
+                    accuracy = task.metric(Served(served), task.validation)
+        except InfeasibleError as error:
+            spent = {"train": round(time.monotonic() - started, 3)}
+            return Training(accuracy=None, seconds=spent, reason=error.reason)
+        score_s = time.monotonic() - started - train_s
+        return Training(accuracy=accuracy, seconds={"train": round(train_s, 3), "accuracy": round(score_s, 3)})
 
 
 def prepared(study: str, data_dir: Path | None, folder: Path, seed: int) -> tuple[Prepared, Heard]:
@@ -312,7 +306,8 @@ def main() -> None:
     os.nice(19 - os.nice(0))
     epochs = dict(zip(("short", "long"), (0.01, 0.05) if asked.quick else asked.epochs, strict=True))
     ready, heard = prepared(asked.study, asked.data_dir, asked.work or asked.out.with_suffix(".work"), asked.seed)
-    ready.ladder.meter = FewProcesses(ready.meter, asked.processes)
+    assert isinstance(ready.meter, ProcessMeter)
+    ready.ladder.meter = FewProcesses.of(ready.meter, asked.processes)
     recorder = Recorder(ready.ladder, heard, epochs, seed=asked.seed)
     recorded = begun(asked.out, ready, asked, epochs)
     targets_ms = [share * ready.profile.baseline_ms for share in TARGETS]
