@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -185,6 +186,26 @@ def test_a_search_takes_each_recorded_candidate_once(
     store.close()
     assert had[: len(starts)] == [start.candidate for start in starts]
     assert sorted(had, key=problem.pool.index) == list(problem.pool)
+
+
+def test_the_kept_table_is_whole(bench: dict[str, ModuleType]) -> None:
+    """The real study that is kept can be searched: its levels, its profile and its targets belong to its candidates."""
+    recorded = bench["recorded"]
+    problem = recorded.RecordedProblem()
+    lines = [json.loads(line) for line in recorded.TABLE.read_text().splitlines()[1:]]
+    assert [row["number"] for row in lines] == list(range(len(problem.pool)))
+    for row, candidate in zip(lines, problem.pool, strict=True):
+        assert row["levels"] == list(problem.space.levels(candidate).values())
+        assert (
+            problem.seconds(candidate, "latency")
+            >= problem.seconds(candidate, "build")
+            >= 0
+            < problem.seconds(candidate)
+        )
+    profile = Profile.from_dict(problem.profile())
+    assert profile.predict_ms(problem.pool[0]) == pytest.approx(problem.baseline.latency.median_ms, rel=0.2)
+    for target_ms in problem.header["targets_ms"]:
+        assert len(bench["ladder"].final_front(problem, target_ms)) > 2
 
 
 def test_the_ladder_costs_less_and_cuts_are_counted(bench: dict[str, ModuleType], table: Path) -> None:
