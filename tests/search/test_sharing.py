@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autocompress.search import sharing
-from autocompress.search.sharing import copies, forget, mapped, packed, unpacked
+from autocompress.search.sharing import copies, forget, mapped, packed, scratch, unpacked
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool, torch.complex64)
 
@@ -161,3 +161,18 @@ def test_without_a_place_for_the_file_each_has_its_own(tmp_path: Path, monkeypat
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     assert bytes(mapped("key", [5], lambda: [b"12345"])[0]) == b"12345"
     assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_of_a_killed_trial_is_deleted_and_that_of_a_running_one_is_not(folder: Path) -> None:
+    """Whoever comes next clears away what is old and nobody's; a trial's own folder goes with it."""
+    left = folder / "trial-left"
+    left.mkdir(parents=True)
+    (left / "model.onnx").touch()
+    os.utime(left, (0, 0))
+    with scratch() as running:
+        (running / "model.onnx").touch()
+        os.utime(running, (0, 0))
+        with scratch() as other:
+            assert {*folder.iterdir()} == {running, other}
+        assert [*running.iterdir()] == [running / "model.onnx"]
+    assert not any(folder.iterdir())
