@@ -63,7 +63,7 @@ def compress(
         list[str] | None,
         typer.Option(metavar="NAME", help=r"What serves the models; may be repeated. \[default: onnxruntime]"),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="mutation, tpe, nsga2 or random.")] = "mutation",
+    sampler: Annotated[str, typer.Option(help="surrogate, mutation, tpe, nsga2 or random.")] = "surrogate",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     threads: Annotated[int, typer.Option(help="Threads that a served model may use.")] = 1,
     batch: Annotated[

@@ -91,10 +91,10 @@ def drive(folder: Path, url: str | None, workers: int, trials: int, seed: int) -
         store.study.sampler = create(
             "mutation",
             space=problem.space,
-            target_ms=TARGET_MS,
+            profile=profile,
+            judge=store,
             seed=seed,
             finished=store.count(),
-            predict=profile.predict_ms,
         )
         store.begin(warm_start(problem.space, profile, TARGET_MS))
         tell = store.tell

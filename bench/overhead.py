@@ -39,7 +39,7 @@ from autocompress.search.profile import Profile
 from autocompress.search.progress import Silent
 from autocompress.search.rundir import RunDirectory
 from autocompress.search.samplers import create
-from autocompress.search.samplers.mutation import distributions
+from autocompress.search.samplers.tables import distributions
 from autocompress.search.store import Store
 from autocompress.search.workers import InlineWorkers
 
@@ -150,10 +150,8 @@ def fill(folder: Path, problem: AnalyticEvaluator, count: int, url: str | None =
 
 def sampled(store: Store, problem: AnalyticEvaluator, count: int) -> None:
     """Give a study its sampler."""
-    predict = Profile.from_dict(problem.profile()).predict_ms
-    store.study.sampler = create(
-        "mutation", space=problem.space, target_ms=TARGET_MS, seed=0, finished=count, predict=predict
-    )
+    profile = Profile.from_dict(problem.profile())
+    store.study.sampler = create("surrogate", space=problem.space, profile=profile, judge=store, seed=0, finished=count)
 
 
 def resume(folder: Path, problem: AnalyticEvaluator, url: str | None) -> tuple[float, float]:
@@ -233,7 +231,7 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in ("autocompress", "optuna", "numpy"))
     load = os.getloadavg()[0]
     print(f"{cpu()} · {os.cpu_count()} cores · load {load:.1f} · Python {platform.python_version()} · {versions}")
-    print(f"{len(problem.space.choices)} choices, mutation, journal on disk; milliseconds a trial\n")
+    print(f"{len(problem.space.choices)} choices, surrogate, journal on disk; milliseconds a trial\n")
     names = " ".join(f"{name:>8}" for name in ("finished", *PARTS, "total", "storage"))
     print(f"{names}   of {TRIAL_S:g} s")
     counts = (10, 100) if asked.quick else (10, 100, 1_000, 5_000)

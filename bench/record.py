@@ -45,6 +45,7 @@ from autocompress.search.progress import Lines
 from autocompress.search.rundir import RunDirectory
 from autocompress.search.rungs import Ladder
 from autocompress.search.samplers.mutation import MutationSampler
+from autocompress.search.samplers.tables import Tables
 from autocompress.search.store import Asked, Store
 from autocompress.search.warmstart import warm_start
 from autocompress.spaces.candidate import Candidate
@@ -110,6 +111,14 @@ class FewProcesses(ProcessMeter):
         return super().measure(artefact, replace(plan, processes=self.processes), runtime=runtime, timeout_s=timeout_s)
 
 
+class Aim:
+    """Judges trials as a store does, but asks for a latency of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self.limits = store.limits
+        self.feasible = store.feasible
+
+
 class Chooser:
     """Says which candidate is recorded next; what was recorded is read from the table, so that it can go on.
 
@@ -127,8 +136,8 @@ class Chooser:
         self.seed = seed
         widest_ms = AIMS[1] * profile.baseline_ms
         self.store = Store(folder, None, "record", space, Limits(widest_ms))
-        self.sampler = MutationSampler(space, predict=profile.predict_ms, target_ms=widest_ms, seed=seed)
-        self.store.study.sampler = self.sampler
+        self.aim = Aim(self.store)
+        self.store.study.sampler = MutationSampler(Tables(space, profile), self.aim, seed=seed)
         self.starts: dict[Candidate, str] = {}
         for target_ms in targets_ms:
             for start in warm_start(space, profile, target_ms):
@@ -149,7 +158,7 @@ class Chooser:
         rng = np.random.default_rng([self.seed, number])
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
         aim_ms = float(rng.uniform(*AIMS)) * self.profile.baseline_ms
-        self.sampler.target_ms = aim_ms
+        self.aim.limits = Limits(aim_ms)
         if kind == "child":
             return self.store.ask(), f"{kind} for {aim_ms:.3g} ms"
         levels = self._random(rng)

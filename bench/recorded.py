@@ -26,8 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
+from autocompress.search.probes import curve, middle
 from autocompress.search.profile import Profile
-from autocompress.search.samplers.mutation import distributions
+from autocompress.search.samplers.tables import distributions
 from autocompress.search.warmstart import Start
 from autocompress.spaces.candidate import Candidate
 from autocompress.spaces.space import Choice, Space
@@ -220,7 +221,13 @@ class RecordedProblem:
 
     def profile(self) -> dict[str, Any]:
         """Return what a search knows beforehand, as plain data for `Profile.from_dict`."""
-        return dict(self.header["profile"])
+        told = dict(self.header["profile"])
+        sizes = {choice.name: choice for choice in self.space.choices}
+        told["damage"] = {
+            name: value if isinstance(value, list) else curve({middle(sizes[name]): value}, len(sizes[name].levels))
+            for name, value in told["damage"].items()
+        }
+        return told
 
     def evaluate(self, request: Request) -> Outcome:
         """Return what was measured with the longest recorded training that a request has epochs for.

@@ -140,8 +140,11 @@ class AnalyticEvaluator:
         ``autocompress.search.profile.Profile.from_dict`` reads it.
         """
         strongest = self.space.at(lambda choice: len(choice.levels) - 1)
-        damage = {f"{PRUNING_RATIO}:{name}": value * RATIOS[1] ** 2 for name, value in self.pruning_damage.items()}
-        damage |= {f"{BITS}:{name}": value for name, value in self.integer_damage.items()}
+        damage = {
+            f"{PRUNING_RATIO}:{name}": tuple(value * ratio**2 for ratio in RATIOS)
+            for name, value in self.pruning_damage.items()
+        }
+        damage |= {f"{BITS}:{name}": (0.0, value) for name, value in self.integer_damage.items()}
         return {
             "network": asdict(self.network),
             "baseline_ms": BASELINE_MS,
@@ -152,7 +155,9 @@ class AnalyticEvaluator:
                 "other_ms": OTHER_MS,
                 "factors": {BITS: {name: {"8": INTEGER_FACTOR} for name in self.layer_ms}},
             },
-            "damage": {name: value * self._misjudgement[name] for name, value in damage.items()},
+            "damage": {
+                name: tuple(value * self._misjudgement[name] for value in by_level) for name, by_level in damage.items()
+            },
             "floor_ms": self._latency_ms(strongest),
         }
 

@@ -197,10 +197,10 @@ class _Run:
         self.store.study.sampler = create(
             options.sampler,
             space=prepared.space,
-            target_ms=options.target_ms,
+            profile=prepared.profile,
+            judge=self.store,
             seed=options.seed,
             finished=len(self.store.finished()),
-            predict=prepared.profile.predict_ms,
         )
         self.store.begin(warm_start(prepared.space, prepared.profile, options.target_ms, student=self._student))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .limits import Limits
 
-SAMPLERS = ("mutation", "tpe", "nsga2", "random")
+SAMPLERS = ("surrogate", "mutation", "tpe", "nsga2", "random")
 
 _LATENCY = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 _DURATION = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -164,7 +164,7 @@ class Options:
     time_budget_s: float | None = None
     trial_timeout_s: float = 1800.0
     workers: int = min(2, os.cpu_count() or 1)
-    sampler: str = "mutation"
+    sampler: str = "surrogate"
     seed: int = 0
     threads: int = 1
     batch: int | None = None

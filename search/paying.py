@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..spaces.candidate import BITS, SPARSITY, Value
-from ..spaces.space import Choice, Space
+from ..spaces.space import Space
 from .costs import LAYER_AXES, CostModel
 
 FOR_SIZE = (BITS, SPARSITY)
@@ -99,24 +99,14 @@ def reduced(space: Space, dropped: Collection[Dropped]) -> Space:
     return Space(tuple(choice for choice in left if not choice.needs or choice.needs in axes))
 
 
-def middle(choice: Choice) -> int:
-    """Return the level at which a choice is probed; at least 1."""
-    return max(1, (len(choice.levels) - 1) // 2)
-
-
-def rescaled(damage: Mapping[str, float], full: Space, left: Space) -> dict[str, float]:
-    """Return damages that were probed at the middle levels of a space as those at the middle levels of what is left.
-
-    A level's damage grows with its square.
-    """
+def remaining(damage: Mapping[str, Sequence[float]], full: Space, left: Space) -> dict[str, tuple[float, ...]]:
+    """Return the damages of the levels of a space that are left, by the names of their choices."""
     before = {choice.name: choice for choice in full.choices}
-    found = {}
-    for choice in left.choices:
-        if choice.name in damage:
-            whole = before[choice.name]
-            strength = whole.levels.index(choice.levels[middle(choice)]) / middle(whole)
-            found[choice.name] = damage[choice.name] * strength**2
-    return found
+    return {
+        choice.name: tuple(damage[choice.name][before[choice.name].levels.index(level)] for level in choice.levels)
+        for choice in left.choices
+        if choice.name in damage
+    }
 
 
 def summary(dropped: Sequence[Dropped], runtime: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -29,7 +30,6 @@ from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.task import Task
 from .costs import LAYER_AXES, CostModel, interpolated, layer_costs, layer_times, level_factors, measured_levels
-from .paying import middle
 
 PROFILES = 3
 """Profiles of one model, of which the median counts: they are noisy for small layers."""
@@ -182,10 +182,11 @@ def damages(
     *,
     macs: Mapping[str, int] | None = None,
     budget_s: float = DAMAGES_BUDGET_S,
-) -> dict[str, float]:
-    """Return for each compressing choice how far its middle level alone moves the outputs.
+) -> dict[str, tuple[float, ...]]:
+    """Return for each compressing choice how far each of its levels alone moves the outputs.
 
-    A choice that cannot be applied has infinite damage. Those for which there is no time left, the last ones by their
+    The middle levels of all choices are tried first, then a stronger one of each; `curve` tells of the others. A
+    choice that cannot be applied has infinite damage. Those for which there is no time left, the last ones by their
     multiply-accumulates, are taken to damage as much as the median of their axis.
 
     Args:
@@ -203,20 +204,52 @@ def damages(
     before = _outputs(model, batches)
     end = time.monotonic() + budget_s
     by_axis = _by_axis(space, macs or {})
-    rounds = [choice for row in itertools.zip_longest(*by_axis) for choice in row if choice is not None]
-    found: dict[str, float] = {}
-    for number, choice in enumerate(rounds):
+    in_turn = [choice for row in itertools.zip_longest(*by_axis) for choice in row if choice is not None]
+    rounds = [(choice, middle(choice)) for choice in in_turn]
+    rounds += [(choice, stronger(choice)) for choice in in_turn if stronger(choice) > middle(choice)]
+    found: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    for number, (choice, level) in enumerate(rounds):
         if number >= len(by_axis) and time.monotonic() > end:
-            notice(f"what each choice damages: {number} of {len(rounds)} were tried, the others are like their medians")
+            notice(f"what each choice damages: {number} of {len(rounds)} were tried, the others follow from these")
             break
         notice(f"what each choice damages ({number + 1} of {len(rounds)})")
         try:
-            change = _change(_alone(model, choice, few), batches, before)
+            change = _change(_alone(model, choice, level, few), batches, before)
         except Exception:  # a user's forward may fail in any way
             change = float("inf")
-        found[choice.name] = change if change == change else float("inf")
-    medians = {choices[0].axis: _median([found[c.name] for c in choices if c.name in found]) for choices in by_axis}
-    return {choice.name: found.get(choice.name, medians[choice.axis]) for choices in by_axis for choice in choices}
+        found[choice.name][level] = change if change == change else float("inf")
+    for choices in by_axis:
+        median = _median([found[c.name][middle(c)] for c in choices if c.name in found])
+        for choice in choices:
+            found.setdefault(choice.name, {middle(choice): median})
+    return {choice.name: curve(found[choice.name], len(choice.levels)) for row in by_axis for choice in row}
+
+
+def middle(choice: Choice) -> int:
+    """Return the level at which a choice is tried first; at least 1."""
+    return max(1, (len(choice.levels) - 1) // 2)
+
+
+def stronger(choice: Choice) -> int:
+    """Return the level at which a choice is tried second, where that is not its middle."""
+    return max(1, (3 * len(choice.levels) - 3) // 4)
+
+
+def curve(known: Mapping[int, float], levels: int) -> tuple[float, ...]:
+    """Return the damage at every level by a power law through those that are known; the square where it is one alone.
+
+    The mildest level changes nothing, and none changes less than a milder one. The power is held between 1 and 6.
+
+    >>> curve({1: 0.5}, 3), curve({1: 0.5, 2: 4.0}, 4)
+    ((0.0, 0.5, 2.0), (0.0, 0.5, 4.0, 13.5))
+    """
+    first, last = min(known), max(known)
+    power = 2.0
+    if first < last and 0 < known[first] <= known[last] < float("inf"):
+        power = min(max(1.0, math.log(known[last] / known[first]) / math.log(last / first)), 6.0)
+    anchors = [last if level >= last else first for level in range(1, levels)]
+    law = (known[anchor] * (level / anchor) ** power for level, anchor in enumerate(anchors, start=1))
+    return (0.0, *itertools.accumulate(law, max))
 
 
 def _by_axis(space: Space, macs: Mapping[str, int]) -> list[list[Choice]]:
@@ -228,9 +261,9 @@ def _by_axis(space: Space, macs: Mapping[str, int]) -> list[list[Choice]]:
     return [sorted(choices, key=lambda choice: -macs.get(choice.target, 0)) for choices in axes.values()]
 
 
-def _alone(model: nn.Module, choice: Choice, supplies: Supplies) -> nn.Module:
-    """Return the network with one choice at its middle level."""
-    candidate = Candidate({choice.axis: {choice.target: choice.levels[middle(choice)]}})
+def _alone(model: nn.Module, choice: Choice, level: int, supplies: Supplies) -> nn.Module:
+    """Return the network with one choice at a level."""
+    candidate = Candidate({choice.axis: {choice.target: choice.levels[level]}})
     for technique in TECHNIQUES:
         if technique.axis == choice.axis:
             model = technique.apply(model, candidate, supplies)

@@ -15,7 +15,7 @@ from ..spaces.layers import Group, Layer, Network
 from ..spaces.space import Choice, Space
 from ..studies.task import Task
 from .costs import LAYER_AXES, CostModel
-from .paying import Dropped, middle, not_paying, reduced, rescaled
+from .paying import Dropped, not_paying, reduced, remaining
 from .probes import PROBE_TIMEOUT_S, Notice, Prober, damages, measured_costs
 
 SHARES = (0.3, 0.5, 0.7)
@@ -35,7 +35,7 @@ class Profile:
         baseline_low_ms: least of its windows' medians; the spread is a property of the machine.
         baseline_high_ms: largest of its windows' medians.
         costs: latency of each layer.
-        damage: for each choice that pays, how far its middle level alone moves the outputs: the mean squared change
+        damage: for each choice that pays, how far each of its levels alone moves the outputs: the mean squared change
             over the outputs' variance.
         floor_ms: latency of the fastest candidate that the space can express; None where it cannot be built.
         dropped: levels that are not offered, since they do not pay on the runtime.
@@ -49,7 +49,7 @@ class Profile:
     baseline_low_ms: float
     baseline_high_ms: float
     costs: CostModel
-    damage: Mapping[str, float]
+    damage: Mapping[str, tuple[float, ...]]
     floor_ms: float | None
     dropped: tuple[Dropped, ...] = ()
     global_pruning: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -63,10 +63,8 @@ class Profile:
         return self.costs.predict_ms(self.network, candidate)
 
     def damage_at(self, choice: Choice, level: int) -> float:
-        """Return the damage of one choice alone; it grows with the square of the level."""
-        if not level:  # an infinite damage of nothing is nothing
-            return 0.0
-        return self.damage.get(choice.name, 0.0) * (level / middle(choice)) ** 2
+        """Return the damage of one choice alone; nothing where it is not known."""
+        return self.damage[choice.name][level] if choice.name in self.damage else 0.0
 
     def damage_of(self, space: Space, levels: Mapping[str, int]) -> float:
         """Return the summed damage of a point's choices."""
@@ -99,7 +97,8 @@ class Profile:
         )
         costs = CostModel(**fields.pop("costs"))
         dropped = tuple(Dropped(**row) for row in fields.pop("dropped", ()))
-        return cls(network=network, costs=costs, dropped=dropped, **fields)
+        damage = {name: tuple(by_level) for name, by_level in fields.pop("damage").items()}
+        return cls(network=network, costs=costs, dropped=dropped, damage=damage, **fields)
 
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +136,7 @@ def profile(
     costs = prober.base_costs(artefact, base_ms)
     macs = {layer.name: layer.macs for layer in network.layers}
     damage = damages(task.base, prober.supplies, space, notice, macs=macs)
-    usable = {name for name, change in damage.items() if change != float("inf")}
+    usable = {name for name, by_level in damage.items() if float("inf") not in by_level}
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
     dropped = confirmed(prober, space, costs, not_paying(space, costs, size_counts=size_counts)) if reduce else ()
     left = reduced(space, dropped)
@@ -152,7 +151,7 @@ def profile(
         baseline_low_ms=calibration.low_ms,
         baseline_high_ms=calibration.high_ms,
         costs=costs,
-        damage=rescaled(damage, space, left),
+        damage=remaining(damage, space, left),
         floor_ms=min(built_ms or uniform_ms, default=None),
         dropped=dropped,
         global_pruning=global_pruning,

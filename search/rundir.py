@@ -22,7 +22,7 @@ from pathlib import Path
 from ..errors import RunDirectoryError
 from .artifacts import Artifacts, Local
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; another one is refused."""
 
 

@@ -16,10 +16,9 @@ import pickle
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,10 @@ FOLDER = f"autocompress-{os.getuid()}"
 
 @dataclass(frozen=True)
 class Packed:
-    """An object without its large buffers, how long each of those is, and a name that no other object has.
-
-    (The names that Ray gives are the same ones in each new cluster.)
-    """
+    """An object without its large buffers, and how long each of those is."""
 
     content: bytes
     lengths: tuple[int, ...]
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class _Storage:

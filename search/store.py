@@ -24,7 +24,7 @@ from .ledger import Ledger, Models, judged, trial_name, unmeasured
 from .ledger import outcome as outcome
 from .limits import Limits
 from .rundir import write_atomically
-from .samplers.mutation import distributions
+from .samplers.tables import distributions
 from .storage import close_storage, open_storage, open_study
 from .warmstart import BASELINE, STUDENT, Start
 
@@ -194,6 +194,7 @@ class Store:
         if latency is not None:
             trial.set_user_attr("readings", packed(outcome))
             trial.set_user_attr("latency_ms", latency.median_ms)
+            trial.set_user_attr("high_ms", latency.high_ms)
         nearest = self._nearest(outcome)
         for name, excess in self.limits.excesses(nearest).items():
             if name not in trial.constraints:

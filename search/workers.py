@@ -118,7 +118,6 @@ class RayWorkers:
         self._ray = ray
         self._buffers = ray.put(arrays(payload[1]))
         self._payload = ray.put(payload[0])
-        self._key = payload[0].key
         self._meter = ray.put(meter)
         self._device = (
             ray.remote(_Device)
@@ -183,7 +182,7 @@ class RayWorkers:
 
     def close(self) -> None:
         """Delete what the nodes hold for the workers."""
-        key = self._key
+        key = self._buffers.hex()
         forget(key)
         told = [worker.forget.remote(key) for worker in self._idle]
         if told:
@@ -253,7 +252,7 @@ class _Worker:
 
         os.nice(19)
         torch.set_num_threads(1)
-        self._evaluator = unpacked(payload, mapped(payload.key, payload.lengths, lambda: ray.get(buffers[0])))
+        self._evaluator = unpacked(payload, mapped(buffers[0].hex(), payload.lengths, lambda: ray.get(buffers[0])))
         self._evaluator.meter = _RemoteMeter(device, meter[0])
 
     def evaluate(self, request: Request) -> str:

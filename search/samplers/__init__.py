@@ -8,27 +8,32 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from ...spaces.space import Space
-    from .mutation import Predict
+    from ..profile import Profile
+    from .history import Judge
 
 
-def create(name: str, *, space: Space, target_ms: float, seed: int, finished: int, predict: Predict) -> BaseSampler:
+def create(name: str, *, space: Space, profile: Profile, judge: Judge, seed: int, finished: int) -> BaseSampler:
     """Return a sampler by its name on the command line.
 
     Args:
-        name: ``mutation``, ``tpe``, ``nsga2`` or ``random``.
+        name: ``surrogate``, ``mutation``, ``tpe``, ``nsga2`` or ``random``.
         space: what may vary.
-        target_ms: the latency constraint, in milliseconds.
+        profile: what is known of the network.
+        judge: says what is asked of models, and which trials meet it: the study's store.
         seed: of everything random.
         finished: number of trials that the study has already; Optuna's samplers begin a fresh stream there.
-        predict: predicts a candidate's latency in milliseconds.
 
     """
     from optuna import samplers
 
     from .mutation import MutationSampler
+    from .surrogate import SurrogateSampler
+    from .tables import Tables
 
+    if name == "surrogate":
+        return SurrogateSampler(Tables(space, profile), judge, seed=seed)
     if name == "mutation":
-        return MutationSampler(space, predict=predict, target_ms=target_ms, seed=seed)
+        return MutationSampler(Tables(space, profile), judge, seed=seed)
     stream = seed + 100_003 * finished
     if name == "tpe":
         return samplers.TPESampler(seed=stream, multivariate=True, constant_liar=True)

@@ -6,22 +6,18 @@ and the trial's number alone. So a study that was interrupted goes on as if it h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from optuna import Study
-from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from ...spaces.candidate import Candidate
-from ...spaces.space import Space
 from ..front import non_dominated
-
-Predict = Callable[[Candidate], float]
-Levels = dict[str, int]
+from .history import History, Judge, Reader
+from .moves import Moves
+from .tables import Levels, Numbers, Tables, distributions
 
 MARGIN = 0.97
 """Children aim at this share of the target, so that the interval's upper end meets it too."""
@@ -29,50 +25,59 @@ MARGIN = 0.97
 RECENT = 60
 """The prediction is scaled by the median error over this many trials."""
 
+RATE = 3.0
+"""Mean number of choices that a child changes."""
+
+TRIES = 50
+"""Children that may be ones already seen, before one of these is proposed again."""
+
 
 class MutationSampler(BaseSampler):
     """Proposes children of the front.
 
     Args:
-        space: what may vary.
-        predict: predicts a candidate's latency in milliseconds; only the order and the scale matter.
-        target_ms: the latency constraint.
+        tables: what may vary, and what is known of the network.
+        judge: says what is asked of models.
         seed: of the random stream.
-        rate: mean number of choices that a child changes.
 
     """
 
-    def __init__(self, space: Space, *, predict: Predict, target_ms: float, seed: int, rate: float = 3.0) -> None:
-        self.space = space
-        self.predict = predict
-        self.target_ms = target_ms
+    def __init__(self, tables: Tables, judge: Judge, *, seed: int) -> None:
+        self.tables = tables
+        self.judge = judge
         self.seed = seed
-        self.rate = rate
-        self.names = list(space.sizes)
-        self.sizes = np.array(list(space.sizes.values()))
+        self.moves = Moves(tables)
+        self._reader = Reader(tables, judge)
         self._independent = RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the whole space."""
-        return distributions(self.space)
+        return distributions(self.tables.space)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the levels of a child whose candidate no trial has had."""
+        """Return the levels of a point that no trial has had, where there is one."""
         if "fixed_params" in trial.system_attrs:  # the trial was enqueued with a candidate of its own
             return {}
         rng = np.random.default_rng([self.seed, trial.number])
-        trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and t.params]
-        seen = {self._text(t) for t in trials}
-        parents, weights = self._parents(study, trials)
-        scale = self._scale(trials)
-        child = self._child(rng, parents, weights, scale)
-        for _ in range(50):
-            if self.space.candidate(child).to_json() not in seen:
+        return self.tables.levels(self.propose(rng, self._reader.read(study, trial)))
+
+    def propose(self, rng: np.random.Generator, history: History) -> Levels:
+        """Return a child of the front, shape (choices,)."""
+        parents, weights = self._parents(history)
+        scale = self._scale(history)
+        seen = history.seen
+        for _ in range(TRIES):
+            first, second = rng.choice(len(parents), 2, p=weights / weights.sum())
+            (child,) = self.moves.children(rng, parents[[first]], parents[[second]], RATE)
+            child = self.moves.fast_enough(
+                rng, child, lambda levels: scale * self.tables.latency_ms(levels), MARGIN * self.judge.limits.target_ms
+            )
+            if child.tobytes() not in seen:
                 break
-            child = self._child(rng, parents, weights, scale)
-        return dict(child)
+        found: Levels = child
+        return found
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -83,77 +88,25 @@ class MutationSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Do nothing: the stream depends on the trial's number."""
 
-    def _key(self, levels: Mapping[str, Any]) -> tuple[int, ...]:
-        return tuple(int(levels.get(name, 0)) for name in self.names)
-
-    def _text(self, trial: FrozenTrial) -> str:
-        """Return a trial's candidate; points that differ in a setting of an absent axis alone have the same."""
-        known = trial.user_attrs.get("candidate")
-        return self.space.candidate(trial.params).to_json() if known is None else str(known)
-
-    def _parents(self, study: Study, trials: Sequence[FrozenTrial]) -> tuple[list[Levels], np.ndarray[Any, Any]]:
+    def _parents(self, history: History) -> tuple[Levels, Numbers]:
         """Return the feasible front and how often each should be a parent; without one, the trials nearest to it."""
-        complete = [t for t in trials if t.state == TrialState.COMPLETE]
-        feasible = [t for t in complete if all(violation <= 0 for violation in t.constraints.values())]
-        if feasible:
-            signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in study.directions])
-            points = np.array([t.values for t in feasible]) * signs
-            keep = np.flatnonzero(non_dominated(points))
-            return [feasible[i].params for i in keep], 0.3 + np.minimum(crowding(points[keep]), 4.0)
-        timed = [t for t in trials if "latency_ms" in t.user_attrs]
-        if timed:
-            nearest = sorted(timed, key=lambda t: float(t.user_attrs["latency_ms"]))[:4]
-            return [t.params for t in nearest], np.ones(len(nearest))
-        halfway = {c.name: len(c.levels) // 2 if c.neutral is not None else 0 for c in self.space.choices}
-        return [halfway], np.ones(1)
+        if history.feasible.any():
+            points = history.objectives[history.feasible]
+            front = np.flatnonzero(non_dominated(points))
+            return history.levels[history.feasible][front], 0.3 + np.minimum(crowding(points[front]), 4.0)
+        timed = np.flatnonzero(np.isfinite(history.latency_ms))
+        if len(timed):
+            nearest = timed[history.latency_ms[timed].argsort(kind="stable")[:4]]
+            return history.levels[nearest], np.ones(len(nearest))
+        return np.where(self.tables.compressing, self.tables.sizes // 2, 0)[None], np.ones(1)
 
-    def _scale(self, trials: Sequence[FrozenTrial]) -> float:
-        timed = [t for t in trials if "latency_ms" in t.user_attrs][-RECENT:]
-        errors = [t.user_attrs["latency_ms"] / self.predict(self.space.candidate(t.params)) for t in timed]
-        return float(np.median(errors)) if errors else 1.0
-
-    def _child(
-        self, rng: np.random.Generator, parents: list[Levels], weights: np.ndarray[Any, Any], scale: float
-    ) -> Levels:
-        odds = weights / weights.sum()
-        genes = np.array(self._key(parents[rng.choice(len(parents), p=odds)]))
-        if len(parents) > 1 and rng.random() < 0.35:
-            other = np.array(self._key(parents[rng.choice(len(parents), p=odds)]))
-            genes = np.where(rng.random(len(genes)) < 0.5, genes, other)
-        mattering = self._mattering(genes)
-        changes = min(1 + rng.poisson(self.rate - 1), len(mattering))
-        for i in rng.choice(mattering, changes, replace=False):
-            genes[i] = np.clip(genes[i] + rng.choice([-2, -1, 1, 2]), 0, self.sizes[i] - 1)
-        return self._fast_enough(rng, self._levels(genes), scale)
-
-    def _levels(self, genes: np.ndarray[Any, Any]) -> Levels:
-        return dict(zip(self.names, genes.tolist(), strict=True))
-
-    def _mattering(self, genes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the places of the choices that a candidate states; a setting of an absent axis changes nothing."""
-        candidate = self.space.candidate(self._levels(genes))
-        return np.flatnonzero([not choice.needs or bool(candidate[choice.needs]) for choice in self.space.choices])
-
-    def _fast_enough(self, rng: np.random.Generator, levels: Levels, scale: float) -> Levels:
-        """Strengthen random choices until the predicted latency meets the target."""
-        now_ms = self.predict(self.space.candidate(levels)) * scale
-        for name in rng.permutation([choice.name for choice in self.space.choices if choice.neutral is not None] * 3):
-            if now_ms <= MARGIN * self.target_ms:
-                break
-            if levels[name] + 1 < self.space.sizes[name]:
-                stronger = {**levels, str(name): levels[name] + 1}
-                then_ms = self.predict(self.space.candidate(stronger)) * scale
-                if then_ms < now_ms:
-                    levels, now_ms = stronger, then_ms
-        return levels
+    def _scale(self, history: History) -> float:
+        timed = np.flatnonzero(np.isfinite(history.latency_ms))[-RECENT:]
+        errors = history.latency_ms[timed] / self.tables.latency_ms(history.levels[timed])
+        return float(np.median(errors)) if len(timed) else 1.0
 
 
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Return Optuna's description of a space: one integer a choice, the index of its level."""
-    return {name: IntDistribution(0, size - 1) for name, size in space.sizes.items()}
-
-
-def crowding(points: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def crowding(points: Numbers) -> Numbers:
     """Return how lonely each point of a front is: the crowding distance of NSGA-II (Deb et al., IEEE TEC 2002).
 
     Args:

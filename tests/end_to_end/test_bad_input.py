@@ -83,7 +83,7 @@ CASES = {
     "accuracy of letters": ((*HERE, "--min-accuracy", "good"), "--min-accuracy must be", "'good'", "-0.5%"),
     **({} if sources() else {"energy uncounted": UNCOUNTED}),
     "unknown runtime": ((*HERE, "--runtime", "tpu"), "--runtime must be one of: onnxruntime", "'tpu'"),
-    "unknown sampler": ((*HERE, "--sampler", "cmaes"), "--sampler must be one of: mutation", "'cmaes'"),
+    "unknown sampler": ((*HERE, "--sampler", "cmaes"), "--sampler must be one of: surrogate", "'cmaes'"),
     "no trials": ((*HERE, "--trials", 0), "--trials must be 1 or more", "got 0"),
     "fewer than no workers": ((*HERE, "--workers", -1), "--workers must be 0 or more", "got -1"),
     "a file in the way": ((*HERE, "--out", "my_study.py"), "--out must be", "'my_study.py'", "--out DIR"),

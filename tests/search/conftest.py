@@ -57,10 +57,10 @@ def opened(tmp_path: Path) -> Iterator[Search]:
         store.study.sampler = create(
             sampler,
             space=problem.space,
-            target_ms=target_ms,
+            profile=profile,
+            judge=store,
             seed=seed,
             finished=len(store.finished()),
-            predict=profile.predict_ms,
         )
         store.begin(warm_start(problem.space, profile, target_ms) if warm else [])
         return store

@@ -40,9 +40,7 @@ def opened(folder: Path, url: str, problem: AnalyticEvaluator) -> Store:
     folder.mkdir(exist_ok=True)
     store = Store(folder, url, "shared", problem.space, Limits(TARGET_MS))
     profile = Profile.from_dict(problem.profile())
-    store.study.sampler = create(
-        "mutation", space=problem.space, target_ms=TARGET_MS, seed=0, finished=0, predict=profile.predict_ms
-    )
+    store.study.sampler = create("mutation", space=problem.space, profile=profile, judge=store, seed=0, finished=0)
     store.begin(warm_start(problem.space, profile, TARGET_MS))
     return store
 

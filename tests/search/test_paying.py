@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.search.costs import CostModel
-from autocompress.search.paying import PAYS, SMALL, Dropped, middle, not_paying, reduced, rescaled, summary
+from autocompress.search.paying import PAYS, SMALL, Dropped, not_paying, reduced, remaining, summary
 from autocompress.search.profile import Profile
 from autocompress.spaces.candidate import BITS, PALETTE, PRUNING_RATIO, QUANTIZATION, RANK, Candidate
 from autocompress.spaces.space import Choice, Space
@@ -111,16 +110,14 @@ def test_something_is_always_left() -> None:
 
 
 @given(st.sets(st.sampled_from(RANKS), max_size=3), st.floats(0.0, 10.0))
-def test_damage_is_that_of_the_level_that_is_now_in_the_middle(without: set[float], probed: float) -> None:
-    """Dropping levels changes neither the damage of the one in the middle of the others nor that of other choices."""
+def test_levels_that_are_left_keep_their_damage(without: set[float], probed: float) -> None:
+    """Dropping levels changes neither the damage of the others nor that of other choices."""
     gone = [Dropped(name="rank:layer0", level=rank, before_ms=1.0, after_ms=1.0) for rank in without]
     left = reduced(SPACE, gone)
-    before = replace(PROFILE, damage={"rank:layer0": probed, "rank:layer1": 1.0})
-    after = replace(PROFILE, damage=rescaled(before.damage, SPACE, left))
-    full, small = (next(choice for choice in space.on(RANK)) for space in (SPACE, left))
-    level = full.levels.index(small.levels[middle(small)])
-    assert after.damage_at(small, middle(small)) == pytest.approx(before.damage_at(full, level))
-    assert after.damage["rank:layer1"] == 1.0
+    told = tuple(probed * level for level in range(1 + len(RANKS)))
+    after = remaining({"rank:layer0": told, "rank:layer1": told}, SPACE, left)
+    assert after["rank:layer0"] == tuple(told[i] for i, rank in enumerate((1.0, *RANKS)) if rank not in without)
+    assert after["rank:layer1"] == told
 
 
 def test_a_profile_keeps_what_was_dropped() -> None:

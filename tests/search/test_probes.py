@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from autocompress.compressors.graph import inspect
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.evaluators import runtimes
-from autocompress.search.probes import damages
+from autocompress.search.probes import curve, damages, middle
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO
 from autocompress.spaces.layers import Network
 from autocompress.spaces.space import Choice, Space
@@ -33,11 +35,13 @@ def test_damages_are_of_each_choice_alone() -> None:
     task, _, space = residual()
     broken = Choice(axis=PRUNING_RATIO, target="nowhere", levels=(0.0, 0.5), neutral=0.0)
     found = damages(task.model, supplies_of(task), Space((*space.choices, broken)), lambda text: None)
-    assert found.pop(broken.name) == float("inf")
-    assert set(found) == set(space.sizes)
-    assert all(0 < damage < float("inf") for damage in found.values())
-    bits = [found[c.name] for c in space.on(BITS)]
-    pruning = [found[c.name] for c in space.on(PRUNING_RATIO)]
+    assert found.pop(broken.name) == (0.0, float("inf"))
+    assert {name: len(by_level) for name, by_level in found.items()} == space.sizes
+    for none, *by_level in found.values():
+        assert none == 0.0
+        assert all(0 < damage < float("inf") for damage in by_level)
+        assert by_level == sorted(by_level)
+    bits, pruning = ([found[c.name][-1] for c in space.on(axis)] for axis in (BITS, PRUNING_RATIO))
     assert max(bits) < max(pruning)
 
 
@@ -51,8 +55,12 @@ def test_damages_end_in_time() -> None:
         choices = list(space.on(axis))
         dearest = max(choices, key=lambda choice: macs[choice.target])
         alone = damages(task.model, supplies, Space((dearest,)), lambda text: None)
-        assert [found[choice.name] for choice in choices] == pytest.approx([alone[dearest.name]] * len(choices))
-    assert f"2 of {len(space.choices)} were tried" in notices[-1]
+        probed = middle(dearest)
+        assert [found[choice.name][middle(choice)] for choice in choices] == pytest.approx(
+            [alone[dearest.name][probed]] * len(choices)
+        )
+    assert "2 of " in notices[-1]
+    assert "were tried" in notices[-1]
 
 
 def test_damages_change_nothing() -> None:
@@ -70,4 +78,16 @@ def test_a_choice_without_a_technique_damages_nothing() -> None:
     batch = (torch.randn(4, 2, 2), torch.zeros(4, dtype=torch.long))
     space = Space((Choice(axis="nothing", target="1", levels=(0, 1), neutral=0),))
     found = damages(model, supplies_of(Task(model, batch[0][:1], [batch], [batch])), space, lambda text: None)
-    assert found == {"nothing:1": 0.0}
+    assert found == {"nothing:1": (0.0, 0.0)}
+
+
+@given(st.floats(1e-6, 10.0), st.floats(1.0, 6.0), st.integers(2, 9))
+def test_damage_between_probes_is_a_power_of_the_level(first: float, power: float, levels: int) -> None:
+    """Probed levels keep their damage, and the others lie on a rising curve through them that begins at nothing."""
+    half, last = max(1, (levels - 1) // 2), max(1, 3 * (levels - 1) // 4)
+    known = {half: first, last: first * (last / half) ** power}
+    found = curve(known, levels)
+    assert len(found) == levels
+    assert found[0] == 0.0
+    assert list(found) == sorted(found)
+    assert all(found[level] == pytest.approx(value) for level, value in known.items())

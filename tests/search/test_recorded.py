@@ -171,7 +171,7 @@ def test_a_search_takes_each_recorded_candidate_once(
     problem = bench["recorded"].RecordedProblem(table)
     profile = Profile.from_dict(problem.profile())
     store = Store(tmp_path, None, "recorded", problem.space, Limits(TARGET_MS))
-    inner = create(sampler, space=problem.space, target_ms=TARGET_MS, seed=1, finished=0, predict=profile.predict_ms)
+    inner = create(sampler, space=problem.space, profile=profile, judge=store, seed=1, finished=0)
     store.study.sampler = bench["recorded"].Pooled(inner, problem)
     starts = problem.starts(warm_start(problem.space, profile, TARGET_MS)[:5])
     store.begin(starts)

@@ -26,6 +26,7 @@ Open = Callable[..., Store]
 Evaluate = Callable[[Asked], Outcome]
 
 PROBLEM = AnalyticEvaluator(5)
+PROFILE = Profile.from_dict(PROBLEM.profile())
 TARGET_MS = 4.0
 
 contract = pytest.mark.parametrize("sampler", SAMPLERS)
@@ -113,10 +114,10 @@ def test_reopened_studies_go_on(sampler: str, opened: Open) -> None:
     assert more != first[:10]
 
 
-def test_names_are_known() -> None:
+def test_names_are_known(opened: Open) -> None:
     """A name that is no sampler's is a defect, which raises."""
     with pytest.raises(ValueError, match="no sampler is called 'gp'"):
-        create("gp", space=PROBLEM.space, target_ms=1.0, seed=0, finished=0, predict=lambda candidate: 1.0)
+        create("gp", space=PROBLEM.space, profile=PROFILE, judge=opened(PROBLEM), seed=0, finished=0)
 
 
 def test_mutation_goes_on_as_if_it_had_not_been_interrupted(opened: Open) -> None:
@@ -151,8 +152,7 @@ def test_mutation_wastes_no_child_on_settings_of_absent_axes(tmp_path: Path) -> 
     (bits, *_) = PROBLEM.space.on(BITS)
     space = Space((*pruning, bits, *settings))
     store = Store(tmp_path, None, "settings", space, Limits(TARGET_MS))
-    predict = Profile.from_dict(PROBLEM.profile()).predict_ms
-    store.study.sampler = create("mutation", space=space, target_ms=TARGET_MS, seed=0, finished=0, predict=predict)
+    store.study.sampler = create("mutation", space=space, profile=PROFILE, judge=store, seed=0, finished=0)
     store.begin([])
     candidates = play(store, 60)
     store.close()
@@ -172,7 +172,7 @@ def test_mutation_aims_at_the_target(scale: float, opened: Open) -> None:
 
     store = opened(PROBLEM)
     play(store, 30, slower)
-    predict = Profile.from_dict(PROBLEM.profile()).predict_ms
+    predict = PROFILE.predict_ms
     children = [
         t for t in store.study.get_trials() if t.state == TrialState.COMPLETE and "fixed_params" not in t.system_attrs
     ]

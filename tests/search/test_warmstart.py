@@ -9,7 +9,6 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.search.options import Options
-from autocompress.search.paying import middle
 from autocompress.search.profile import Profile
 from autocompress.search.warmstart import (
     DESCENTS,
@@ -54,7 +53,7 @@ SLOWER = replace(
     costs=replace(
         PROFILE.costs, factors={**PROFILE.costs.factors, RANK: dict.fromkeys(PROFILE.costs.layer_ms, FACTORS)}
     ),
-    damage={**PROFILE.damage, **{f"rank:layer{i}": 0.01 for i in range(6)}},
+    damage={**PROFILE.damage, **{f"rank:layer{i}": (0.0, 0.01, 0.04, 0.09)[: len(RANKS)] for i in range(6)}},
     global_pruning={"0.3": {"layer0": 0.75, "layer3": 0.5}, "0.5": {"layer1": 0.75}},
 )
 
@@ -140,7 +139,7 @@ def test_descents_are_greedy(target_ms: float) -> None:
 @pytest.mark.parametrize("quantized", [False, True])
 def test_descents_go_round_what_cannot_be_applied(broken: str, quantized: bool) -> None:
     """A choice of infinite damage is taken by no descent, and does not keep the others from being taken."""
-    profile = replace(PROFILE, damage={**PROFILE.damage, broken: float("inf")})
+    profile = replace(PROFILE, damage={**PROFILE.damage, broken: (0.0, *[float("inf")] * 3)})
     start = SPACE.levels(uniform(SPACE, 0.0, quantized=quantized))
     levels = descend(SPACE, profile, start, 3.0)
     assert profile.predict_ms(SPACE.candidate(levels)) <= 3.0
@@ -167,10 +166,10 @@ def test_uniform_pruning_is_the_mildest_that_meets() -> None:
     assert uniform_pruning_that_meets(SPACE, PROFILE, 0.1) == GRID[-1]
 
 
-def test_damage_grows_with_the_square() -> None:
-    """At its middle level a choice has the damage that was probed, at twice that level four times as much."""
-    choice = next(choice for choice in SPACE.choices if choice.axis == PRUNING_RATIO)
-    probed = PROFILE.damage[choice.name]
-    assert PROFILE.damage_of(SPACE, {**UNCHANGED, choice.name: middle(choice)}) == pytest.approx(probed)
-    assert PROFILE.damage_of(SPACE, {**UNCHANGED, choice.name: 2 * middle(choice)}) == pytest.approx(4 * probed)
+def test_damages_of_choices_add_up() -> None:
+    """A point is taken to damage what its choices do alone; nothing does no harm."""
+    first, second = (choice for choice in SPACE.choices if choice.target == "layer1")
+    levels = {**UNCHANGED, first.name: 2, second.name: 1}
+    alone = PROFILE.damage[first.name][2] + PROFILE.damage[second.name][1]
+    assert PROFILE.damage_of(SPACE, levels) == pytest.approx(alone)
     assert PROFILE.damage_of(SPACE, UNCHANGED) == 0.0

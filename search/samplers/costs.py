@@ -1,0 +1,63 @@
+"""What candidates cost in milliseconds and bytes: the sums of a profile, set right by what was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .history import History
+from .tables import Levels, Numbers, Tables
+
+NOISE = 0.015
+"""Standard deviation of a measured latency relative to itself."""
+
+LAYER, ROOT, BORDERS, OTHER = 0.3, 0.3, 0.2, 0.5
+"""Prior standard deviations of the parts of a latency, as shares of what the profile says; see `Tables.time_parts`."""
+
+RECENT = 60
+"""Sizes are scaled by the median error over this many trials."""
+
+
+class Costs:
+    """Predicts latencies and sizes.
+
+    A latency is a sum of parts whose weights have a Gaussian prior around the profile's, all scaled by the median error
+    (Bayesian linear regression). A size is exact but for a factor.
+
+    Args:
+        tables: the space and what its profile tells.
+        history: what was measured.
+
+    """
+
+    def __init__(self, tables: Tables, history: History) -> None:
+        self.tables = tables
+        timed = np.isfinite(history.latency_ms)
+        self._weights = self._fitted(history.levels[timed], history.latency_ms[timed])
+        self.margin = _median(history.high_ms[timed] / history.latency_ms[timed])
+        sized = np.flatnonzero(np.isfinite(history.size_bytes))[-RECENT:]
+        self._size = _median(history.size_bytes[sized] / tables.size_bytes(history.levels[sized]))
+
+    def latency_ms(self, levels: Levels) -> Numbers:
+        """Return milliseconds, shape (points,)."""
+        predicted: Numbers = self.tables.time_parts(levels) @ self._weights
+        return predicted
+
+    def size_bytes(self, levels: Levels) -> Numbers:
+        """Return bytes, shape (points,)."""
+        return self._size * self.tables.size_bytes(levels)
+
+    def _fitted(self, levels: Levels, latency_ms: Numbers) -> Numbers:
+        parts = self.tables.time_parts(levels)
+        layers = (parts.shape[1] - 2) // 2
+        scale = _median(latency_ms / self.tables.latency_ms(levels))
+        mean = scale * np.concatenate([np.ones(layers), np.zeros(layers + 1), [1.0]])
+        spread = scale * np.concatenate([np.full(layers, LAYER), np.full(layers, ROOT), [BORDERS, OTHER]])
+        noise = NOISE * latency_ms
+        design = parts * spread / noise[:, None]
+        rest = (latency_ms - parts @ mean) / noise
+        weights: Numbers = mean + spread * np.linalg.solve(np.eye(len(mean)) + design.T @ design, design.T @ rest)
+        return weights
+
+
+def _median(values: Numbers) -> float:
+    return float(np.median(values)) if len(values) else 1.0

@@ -1,0 +1,116 @@
+"""What a sampler reads from a study: its trials as arrays. Nothing is kept that could not be read again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from ..limits import Limits
+from .tables import Levels, Numbers, Tables
+
+
+class Judge(Protocol):
+    """Knows what is asked of models today."""
+
+    @property
+    def limits(self) -> Limits:
+        """What a model must meet."""
+        ...
+
+    def feasible(self, trial: FrozenTrial) -> bool:
+        """Return whether a finished trial meets that."""
+        ...
+
+
+@dataclass(frozen=True)
+class History:
+    """The trials of a study in the order of their numbers; what was not measured is NaN.
+
+    Attributes:
+        levels: of finished trials, shape (trials, choices).
+        accuracy: shape (trials,).
+        latency_ms: shape (trials,).
+        high_ms: the upper end of the latency's interval, shape (trials,).
+        size_bytes: shape (trials,).
+        feasible: whether a trial was measured to the end and meets what is asked today, shape (trials,).
+        baseline: place of the unchanged network's trial; None where it was not measured.
+        others: points that are being evaluated or wait to be, shape (others, choices).
+
+    """
+
+    levels: Levels
+    accuracy: Numbers
+    latency_ms: Numbers
+    high_ms: Numbers
+    size_bytes: Numbers
+    feasible: NDArray[np.bool_]
+    baseline: int | None
+    others: Levels
+
+    @property
+    def seen(self) -> set[bytes]:
+        """All points, so that none is proposed twice."""
+        return {row.tobytes() for levels in (self.levels, self.others) for row in levels}
+
+    @property
+    def objectives(self) -> Numbers:
+        """What a study optimises, all to be minimised, shape (trials, 3)."""
+        return np.stack([-self.accuracy, self.latency_ms, self.size_bytes], axis=1)
+
+
+Row = tuple[Levels, float, float, float, float]
+
+
+class Reader:
+    """Reads the history of a study; rows of finished trials, which never change, are read once.
+
+    Args:
+        tables: the space.
+        judge: says which trials meet what is asked.
+
+    """
+
+    def __init__(self, tables: Tables, judge: Judge) -> None:
+        self.tables = tables
+        self.judge = judge
+        self._rows: dict[int, Row] = {}
+
+    def read(self, study: Study, trial: FrozenTrial) -> History:
+        """Return the history that a trial can look back on."""
+        finished, others = [], [np.zeros((0, len(self.tables.sizes)), dtype=np.int64)]
+        for each in study.get_trials(deepcopy=False):
+            if each.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                finished.append(each)
+            elif not each.state.is_finished() and each.number != trial.number:
+                levels = each.params or each.system_attrs.get("fixed_params")
+                if levels:
+                    others.append(self.tables.canonical(self.tables.row(levels)))
+        rows = [self._row(each) for each in finished]
+        levels, *columns = zip(*rows, strict=True) if rows else ([others[0]], [], [], [], [])
+        accuracy, latency_ms, high_ms, size_bytes = (np.array(column, dtype=float) for column in columns)
+        roles = [each.user_attrs.get("role") for each in finished]
+        return History(
+            levels=np.concatenate(levels),
+            accuracy=accuracy,
+            latency_ms=latency_ms,
+            high_ms=high_ms,
+            size_bytes=size_bytes,
+            feasible=np.array([self.judge.feasible(each) for each in finished], dtype=bool),
+            baseline=next((i for i, role in enumerate(roles) if role == "baseline" and np.isfinite(accuracy[i])), None),
+            others=np.concatenate(others),
+        )
+
+    def _row(self, trial: FrozenTrial) -> Row:
+        if trial.number not in self._rows:
+            nothing = float("nan")
+            accuracy, _, size_bytes = trial.values or (nothing, nothing, nothing)
+            latency_ms = trial.user_attrs.get("latency_ms", nothing)
+            high_ms = trial.user_attrs.get("high_ms", latency_ms)
+            levels = self.tables.canonical(self.tables.row(trial.params))
+            self._rows[trial.number] = (levels, accuracy, latency_ms, high_ms, size_bytes)
+        return self._rows[trial.number]
