@@ -59,6 +59,12 @@ def compress(
         int | None,
         typer.Option(help=r"Trials at a time; 0 runs them in this process. \[default: cores, at most 2]"),
     ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help=r"Train on a running Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
+    ] = None,
+    measure_on: Annotated[
+        str | None, typer.Option(metavar="NAME", help=r"Measure on the cluster's node that offers this Ray resource.")
+    ] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help=r"What serves the models; may be repeated. \[default: onnxruntime]"),
@@ -130,6 +136,8 @@ def compress(
             "trial_memory_bytes": None if trial_memory is None else parse_size(trial_memory, "--trial-memory"),
             "artifacts": artifacts,
             "workers": workers,
+            "ray_address": ray_address,
+            "measure_on": measure_on,
             "sampler": sampler,
             "seed": seed,
             "threads": threads,

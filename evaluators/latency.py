@@ -19,7 +19,7 @@ import numpy as np
 from .exclusive import exclusive, off_the_floor, quiet
 from .measurement import MEDIAN, Latency, Window, half_width, quantile
 from .process import ask
-from .runtimes import Arrays, load
+from .runtimes import Arrays, Kernel, load
 from .runtimes.fake import FakeRuntime
 
 FAKE = FakeRuntime()
@@ -150,6 +150,10 @@ class Meter(Protocol):
         """
         ...
 
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return what a built model executes, see `Runtime.kernels`."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProcessMeter:
@@ -229,6 +233,12 @@ class ProcessMeter:
             )
         return None if serving.energy is None else 1e3 * serving.energy.joules
 
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return what a built model executes, while nobody else has the device; see `Meter.kernels`."""
+        server = load(runtime or self.runtime)
+        with _alone([server.name]):
+            return server.kernels(artefact, self.inputs)
+
     def _run(self, models: Sequence[tuple[str, bytes]], plan: Plan, timeout_s: float | None) -> dict[str, Any]:
         """Return what `autocompress.evaluators.timing` makes of the models, each with its runtime's name."""
         names = [name for name, _ in models]
@@ -300,6 +310,10 @@ class FakeMeter:
     def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
         """Return nothing, likewise."""
         return None
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return nothing; see `FakeRuntime.kernels`."""
+        return FAKE.kernels(artefact, ())
 
     def _windows(self, artefact: bytes, plan: Plan) -> list[int]:
         time = FAKE.latency_ns(artefact)

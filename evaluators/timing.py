@@ -23,6 +23,7 @@ from ..errors import InfeasibleError
 from .exclusive import quiet
 from .latency import Plan, settled
 from .measurement import CONTENDED, MEDIAN, quantile
+from .memory import last_level_cache
 from .process import answer
 from .runtimes import Arrays, DeviceEngine, Engine, load
 
@@ -196,6 +197,7 @@ def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
             **device_conditions,
             "threads": str(threads),
             "nice": str(os.nice(0)),
+            "last_level_cache": str(last_level_cache() or ""),
             "trainers_paused": "yes" if alone else "no",
             "windows_measured_again": str(again),
             "started": before["time"],

@@ -15,6 +15,7 @@ from ..evaluators.energy import counter_of
 from ..evaluators.serve_once import peak_so_far
 from . import remote
 from . import rundir as run_directory
+from .cluster import Cluster, joined, reachable
 from .drive import Driver, Interrupted, Interrupts
 from .finals import Finals, as_found, finalists
 from .front import Model, ParetoFront, everywhere, select
@@ -95,6 +96,7 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
         "threads": str(options.threads),
         "batch": str(options.batch or "as in the task"),
         "percentile": f"{options.percentile:g}",
+        "device": options.measure_on or "this machine",
     }
     if options.compact:
         identity["sizes"] = "of compact files"
@@ -113,18 +115,20 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
         options = replace(options, artifacts=place)
         identity["artifacts"] = remote.plain_url(place)
         run_directory.check(options.out, identity)
+    if options.ray_address is not None:
+        reachable(options.ray_address)
     task = load()  # may show a training's progress bar of its own
 
     from ..studies.validate import validate
     from .prepare import prepare
 
     validate(task)
-    if options.workers:
+    if options.workers != 0:
         pickled(task)  # tells before anything is measured
-    with closing(RunDirectory(options.out, identity)) as rundir:
+    with joined(options, progress) as cluster, closing(RunDirectory(options.out, identity)) as rundir:
         try:
             with together(options.storage, task, rundir, identity, progress.notice):
-                prepared = prepare(task, servers, rundir, options, progress)
+                prepared = prepare(task, servers, rundir, options, progress, cluster)
         except UsageError:
             if rundir.fresh:  # what was begun with a network that will not do is in the way of the mended one
                 rundir.discard()
@@ -132,7 +136,7 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
         student = task.student is not None
         store = Store(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
         with closing(store):
-            return _Run(task, options, progress, rundir, prepared, store).search(started)
+            return _Run(task, options, progress, rundir, prepared, store, cluster).search(started)
 
 
 @dataclass(frozen=True)
@@ -145,13 +149,14 @@ class _Run:
     rundir: RunDirectory
     prepared: Prepared
     store: Store
+    cluster: Cluster | None
 
     def search(self, started: float) -> ParetoFront:
         """Run the trials and take the front to the end; when interrupted, leave what was found."""
         interrupts = Interrupts()
         self._begin()
         with (
-            workers_for(self._evaluator(), self.prepared.meter, self.options.workers) as workers,
+            workers_for(self._evaluator(), self.prepared.meter, self.options.workers, self.cluster) as workers,
             interrupts.handled(),  # second, since Ray sets handlers of its own when it starts
         ):
             try:

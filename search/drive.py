@@ -148,7 +148,7 @@ class Driver:
 
     def _idle(self) -> list[Result]:
         time.sleep(TICK_S)
-        return []
+        return self.workers.wait(0.0)
 
     def _awaits_others(self) -> bool:
         """Return whether what other drivers are at belongs to this study's end, and may fall to this one."""
@@ -162,6 +162,9 @@ class Driver:
 
     def _begin(self) -> bool:
         """Give trials to free workers; return whether the budget allows more."""
+        if not self._in_time():
+            for request in self.workers.withdraw():
+                self.store.lost(self._running.pop(request.folder), "the time was over", counts=False)
         while self._budget_left() and self.workers.free():
             asked = self.store.ask()
             known = self.store.outcome_of(asked.candidate, asked.role)
@@ -232,7 +235,7 @@ class Driver:
             UsageError: so it is.
         """
         self._unlucky += not lost.counts
-        if self._unlucky > ATTEMPTS * max(1, self.options.workers):
+        if self._unlucky > ATTEMPTS * (self.options.workers or 1 + len(self._running)):
             raise UsageError(
                 f"trials must have somewhere to keep their files; {self._unlucky} in a row were lost, the last one as "
                 f"{lost.why}. Nothing that was finished is lost: the same command goes on."
@@ -287,6 +290,7 @@ class Driver:
             best=_in_words(meeting, limits),
             hypervolume=self._shown[1],
             left_s=left,
+            held_up=self.workers.held_up(),
         )
         self.progress.notice(str(state))
 

@@ -11,7 +11,7 @@ from ..errors import InfeasibleError, LostError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
 from ..evaluators.measurement import Latency, Measurement, Outcome, from_json, to_json, together
-from ..evaluators.memory import crowds_cache, last_level_cache
+from ..evaluators.memory import crowds_cache
 from .artifacts import Artifacts
 from .drive import TICK_S, Interrupts, compresses
 from .front import Model, front_hypervolume, select
@@ -117,7 +117,8 @@ class Finals:
             while waiting and self.workers.free():
                 self.workers.submit(waiting.pop(0))
                 running += 1
-            self.progress.notice(f"training the front to the end · {len(trained)} of {len(models)} models done")
+            done = f"training the front to the end · {len(trained)} of {len(models)} models done"
+            self.progress.notice(" · ".join(filter(None, (done, self.workers.held_up()))))
             with self.interrupts.safe(inside=self.workers.interruptible):
                 results = self.workers.wait(TICK_S)
             running -= len(results)
@@ -234,7 +235,8 @@ class _Careful:
         """Yield why the latency may be another one elsewhere, or at another time."""
         if latency.contended:
             yield f"other programs ran while it was timed on {self.runtime}"
-        if latency.clock != "device" and crowds_cache(self.measured.size_bytes, last_level_cache()):
+        cache = int(latency.environment.get("last_level_cache") or 0) or None  # of the machine that timed it
+        if latency.clock != "device" and crowds_cache(self.measured.size_bytes, cache):
             yield "its weights fill much of the last cache: it may take twice as long where others use that too"
 
     def _file(self, folder: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -139,7 +138,10 @@ class Options:
         time_budget_s: seconds after which no trial is begun; None for no limit.
         trial_timeout_s: seconds after which one trial is given up.
         trial_memory_bytes: a trial that needs more of its worker's node is ended; None for no limit.
-        workers: how many trials run at a time; 0 runs them in this process.
+        workers: how many trials run at a time; 0 runs them in this process, None takes the cores, at most 2, or those
+            of the cluster.
+        ray_address: of a running Ray cluster, whose nodes train; None trains on this machine.
+        measure_on: resource of the cluster's node where is measured; None measures on this machine.
         sampler: where candidates come from after the warm start.
         seed: of everything random.
         threads: threads that a served model may use.
@@ -163,7 +165,9 @@ class Options:
     trials: int = 24
     time_budget_s: float | None = None
     trial_timeout_s: float = 1800.0
-    workers: int = min(2, os.cpu_count() or 1)
+    workers: int | None = None
+    ray_address: str | None = None
+    measure_on: str | None = None
     sampler: str = "surrogate"
     seed: int = 0
     threads: int = 1
@@ -192,7 +196,7 @@ class Options:
             raise UsageError(f"--sampler must be one of: {', '.join(SAMPLERS)}; got {self.sampler!r}.")
         for name, least in (("trials", 1), ("workers", 0), ("threads", 1), ("seed", 0)):
             value = getattr(self, name)
-            if value < least:
+            if value is not None and value < least:
                 raise UsageError(f"--{name} must be {least} or more; got {value}.")
         if len(set(self.runtimes)) < max(1, len(self.runtimes)):
             raise UsageError(f"--runtime must name one runtime or several different ones; got {list(self.runtimes)}.")
@@ -205,6 +209,14 @@ class Options:
             )
         if not 1 <= self.percentile <= 99:
             raise UsageError(f"--percentile must be between 1 and 99; got {self.percentile:g}.")
+        if self.ray_address is not None and self.workers == 0:
+            raise UsageError("--ray-address needs --workers 1 or more, since trials run on the cluster; got 0.")
+        if self.measure_on is not None and self.ray_address is None:
+            raise UsageError(f"--measure-on {self.measure_on} needs --ray-address: its node is one of a Ray cluster's.")
+        if self.measure_on is None and (self.ray_address or "").startswith("ray://"):
+            raise UsageError(
+                f"--ray-address {self.ray_address} needs --measure-on NAME, as this machine is no node of the cluster."
+            )
         for name in ("epochs", "final_epochs"):
             value = getattr(self, name)
             if value is not None and value < 0:

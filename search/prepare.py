@@ -24,6 +24,7 @@ from ..spaces.candidate import Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.space import Space
 from ..studies.task import Task
+from .cluster import Cluster
 from .options import Options
 from .paying import summary
 from .probes import PROBE_TIMEOUT_S, Prober
@@ -55,15 +56,27 @@ class Prepared:
 
 
 def prepare(
-    task: Task, runtimes: Sequence[Runtime], rundir: RunDirectory, options: Options, progress: Progress
+    task: Task,
+    runtimes: Sequence[Runtime],
+    rundir: RunDirectory,
+    options: Options,
+    progress: Progress,
+    cluster: Cluster | None = None,
 ) -> Prepared:
     """Export and measure the baseline, and profile the network; what an earlier run found is used again.
+
+    Where a device of a cluster is asked for, all that is measured is measured there.
 
     Raises:
         StudyError: the unchanged network cannot be exported, served or timed.
         RunDirectoryError: the network is not the one that the run directory was begun with.
     """
     notice, runtime = progress.notice, runtimes[0]
+
+    def meter_of(artefact: bytes, baseline_ms: float | None = None) -> Meter:
+        meter = _meter(runtime, artefact, supplies, options, baseline_ms)
+        return meter if cluster is None or options.measure_on is None else cluster.device.meter(meter, notice)
+
     _take_up(task, rundir, progress)
     needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
     supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
@@ -84,8 +97,8 @@ def prepare(
         found = _load(rundir.path / "profile.json", space)
         if found is None:
             notice("calibrating the baseline's latency")
-            calibration = _meter(runtime, artefact, supplies, options).calibrate()
-            meter = _meter(runtime, artefact, supplies, options, calibration.median_ms)
+            calibration = meter_of(artefact).calibrate()
+            meter = meter_of(artefact, calibration.median_ms)
             base, served = (baseline, artefact) if task.student is None else _student(task, supplies, runtime)
             prober = Prober(
                 task=task,
@@ -104,7 +117,7 @@ def prepare(
             f"the unchanged network must be exported, served and timed before anything is compared to it; "
             f"it cannot: {error.reason}"
         ) from error
-    meter = _meter(runtime, artefact, supplies, options, found.baseline_ms)
+    meter = meter_of(artefact, found.baseline_ms)
     ladder = Ladder(task, supplies, runtimes, meter, rundir.path, compact=options.compact)
     if found.dropped:
         progress.milestone(summary(found.dropped, runtime.name))

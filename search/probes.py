@@ -21,8 +21,7 @@ from ..compressors.fold import estimate_batch_norm
 from ..compressors.pipeline import TECHNIQUES, Compressed, compress
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
-from ..evaluators.exclusive import exclusive, off_the_floor
-from ..evaluators.latency import PROBE, Meter, device_of
+from ..evaluators.latency import PROBE, Meter
 from ..evaluators.runtimes import Runtime
 from ..evaluators.served import source_of
 from ..spaces.candidate import SPARSITY, Candidate, Value
@@ -112,12 +111,10 @@ class Prober:
 
     def _node_ms(self, artefact: bytes) -> dict[str, float]:
         """Return the milliseconds of a model's nodes: medians of several profiles; empty where there is no profiler."""
-        inputs = [x.numpy() for x in self.supplies.examples]
         found: defaultdict[str, list[float]] = defaultdict(list)
         for _ in range(PROFILES):
             try:
-                with off_the_floor(), exclusive(device_of(self.runtime.name)):
-                    kernels = self.runtime.kernels(artefact, inputs)
+                kernels = self.meter.kernels(artefact)
             except InfeasibleError:
                 return {}
             once: defaultdict[str, float] = defaultdict(float)

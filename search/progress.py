@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,7 @@ class State:
         best: the best model so far, in words.
         hypervolume: of the front, see `front_hypervolume`.
         left_s: estimated seconds until it is done; None before the first trial.
+        held_up: what the work waits for, in words; empty where it goes on.
     """
 
     finished: int
@@ -30,9 +32,11 @@ class State:
     best: str
     hypervolume: float
     left_s: float | None
+    held_up: str = ""
 
     def __str__(self) -> str:
-        running = f" · on {', '.join(self.rungs)}" if self.rungs else ""
+        running = f" · on {_counted(self.rungs)}" if self.rungs else ""
+        running += f" · {self.held_up}" if self.held_up else ""
         left = "" if self.left_s is None else f" · {duration(self.left_s)} left"
         return f"{self.finished}/{self.total} trials{running} · {self.best} · hypervolume {self.hypervolume:.3f}{left}"
 
@@ -106,6 +110,16 @@ class Live:
             yield
         finally:
             self._status.stop()
+
+
+def _counted(rungs: Sequence[str]) -> str:
+    """Return what many trials do in few words.
+
+    >>> _counted(["train", "build"]), _counted(["train", "build", "train"])
+    ('train, build', '2 × train, build')
+    """
+    counts = Counter(rungs)
+    return ", ".join(rung if count == 1 else f"{count} × {rung}" for rung, count in counts.items())
 
 
 def duration(seconds: float) -> str:

@@ -309,14 +309,13 @@ class _Climb:
     def _executed(self, scored: _Scored, warnings: list[str]) -> float | None:
         """Return the share of compute that the built model does in low precision; warn where more was meant."""
         it, compressed = scored.served, scored.compressed
-        examples = [x.numpy() for x in self.ladder.supplies.examples]
         try:
-            kernels = it.runtime.kernels(it.artefact, examples)
+            kernels = self.ladder.meter.kernels(it.artefact, runtime=it.runtime.name)
         except InfeasibleError:
             kernels = ()
         if not any(kernel.macs for kernel in kernels):
             return None
-        meant = compressed.low_precision * compressed.macs * len(examples[0])
+        meant = compressed.low_precision * compressed.macs * len(self.ladder.supplies.examples[0])
         done = sum(kernel.macs for kernel in kernels if kernel.bits < 32)
         if done < (1 - LOW_PRECISION_SLACK) * meant:
             warnings.append(

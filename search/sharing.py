@@ -16,9 +16,10 @@ import pickle
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,14 @@ FOLDER = f"autocompress-{os.getuid()}"
 
 @dataclass(frozen=True)
 class Packed:
-    """An object without its large buffers, and how long each of those is."""
+    """An object without its large buffers, how long each of those is, and a name that no other object has.
+
+    (The names that Ray gives are the same ones in each new cluster.)
+    """
 
     content: bytes
     lengths: tuple[int, ...]
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class _Storage:

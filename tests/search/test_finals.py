@@ -12,6 +12,7 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.latency import CAREFUL, Plan
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from autocompress.evaluators.runtimes import Kernel
 from autocompress.search.drive import Interrupted, Interrupts
 from autocompress.search.finals import FINALISTS, Finals, as_found, finalists, read_record
 from autocompress.search.front import Model, select
@@ -67,6 +68,10 @@ class Clock:
     def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
         """Return a tenth of a millijoule for each byte."""
         return 0.1 * len(artefact)
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> list[Kernel]:
+        """Return nothing."""
+        return []
 
 
 @pytest.fixture

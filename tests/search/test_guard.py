@@ -18,8 +18,9 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
+from autocompress.search.crew import RayWorkers
 from autocompress.search.guard import Limited, died, watched
-from autocompress.search.workers import Lost, RayWorkers, Result, workers_for
+from autocompress.search.workers import Lost, Result, workers_for
 from autocompress.spaces.candidate import Candidate
 
 MEGABYTE = 1 << 20

@@ -79,6 +79,10 @@ class Prices:
         """Return nothing."""
         return None
 
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return the nodes that multiply."""
+        return self.runtime.kernels(artefact, ())
+
 
 class Stopwatch(Prices):
     """Measures ONNX Runtime in this process: the median CPU time of runs in turns with the baseline's."""
@@ -86,6 +90,10 @@ class Stopwatch(Prices):
     def __init__(self, baseline: bytes, inputs: Arrays) -> None:
         self.inputs = inputs
         self.baseline = baseline
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return what ONNX Runtime executes."""
+        return OnnxRuntime().kernels(artefact, self.inputs)
 
     def measure(
         self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None

@@ -56,6 +56,7 @@ def same(one: Tensor, other: Tensor) -> bool:
 def carried(work: Any) -> Any:
     """Return an object after the way to a worker, and check that its bytes hold nothing that is large."""
     content, buffers = packed(work)
+    assert content.key != packed(work)[0].key
     content = pickle.loads(pickle.dumps(content))
     assert all(buffer.nbytes >= sharing.SHARED_BYTES for buffer in buffers)
     return unpacked(content, copies(buffers))

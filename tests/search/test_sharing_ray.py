@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import torch
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.search import sharing
-from autocompress.search.workers import RayWorkers, workers_for
+from autocompress.search.crew import RayWorkers
+from autocompress.search.workers import workers_for
 from autocompress.spaces.candidate import Candidate
 
 MEGABYTES = 200
@@ -72,6 +74,8 @@ def workers(scratch: Path) -> Iterator[RayWorkers]:
         pickler.register_pickle_by_value(sys.modules[__name__])
     with workers_for(Holder(), None, 2) as workers:  # type: ignore[arg-type]
         assert isinstance(workers, RayWorkers)
+        while workers.free() < 2:
+            time.sleep(0.1)
         yield workers
 
 

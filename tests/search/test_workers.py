@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,8 +19,10 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.latency import SEARCH, Calibration, Plan
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
-from autocompress.search import workers as module
-from autocompress.search.workers import InlineWorkers, Lost, RayWorkers, Result, Workers, workers_for
+from autocompress.evaluators.runtimes import Kernel
+from autocompress.search import crew as module
+from autocompress.search.crew import RayWorkers
+from autocompress.search.workers import InlineWorkers, Lost, Result, Workers, workers_for
 from autocompress.spaces.candidate import Candidate
 
 T = TypeVar("T")
@@ -49,6 +51,14 @@ class Refusing:
     def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
         """Refuse."""
         raise InfeasibleError(f"{runtime} counts no joules at niceness {os.nice(0)}", rung="energy")
+
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        """Refuse."""
+        raise NotImplementedError("workers do not ask for energy")
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """End the process, as a runtime may."""
+        os._exit(1)
 
 
 class Scripted:
@@ -106,6 +116,11 @@ def results(workers: Workers, count: int) -> list[Result]:
     return found
 
 
+def idle(workers: Workers, count: int = 2) -> None:
+    """Wait until so many workers are idle."""
+    until(lambda: workers.free() == count)
+
+
 @pytest.fixture(scope="module")
 def processes() -> Iterator[RayWorkers]:
     """Start Ray and two worker processes once; this module's classes travel by value."""
@@ -115,6 +130,7 @@ def processes() -> Iterator[RayWorkers]:
         pickler.register_pickle_by_value(sys.modules[__name__])
     with workers_for(Scripted(), Refusing(), 2) as workers:
         assert isinstance(workers, RayWorkers)
+        idle(workers)
         yield workers
 
 
@@ -123,8 +139,10 @@ def pool(processes: RayWorkers) -> Iterator[RayWorkers]:
     """Return the two worker processes, idle; replace afterwards those that a test has cost."""
     yield processes
     processes.abandon()
-    while processes.free() < 2:
-        processes._idle.append(processes._hire())
+    with processes._lock:
+        for _ in range(2 - len(processes._idle) - len(processes._hired)):
+            processes._hire()
+    idle(processes)
 
 
 @pytest.fixture(params=["inline", "ray"])
@@ -208,7 +226,7 @@ def test_a_killed_worker_costs_its_trial_only(pool: RayWorkers, tmp_path: Path) 
     ended = {request.folder: outcome for request, outcome in results(pool, 2)}
     assert isinstance(ended["trials/other"], Measurement)
     assert isinstance(ended[f"{tmp_path}/hang"], Lost)
-    assert pool.free() == 2
+    idle(pool)
     for i in range(2):
         pool.submit(request_for(f"trials/{i}"))
     assert all(isinstance(outcome, Measurement) for _, outcome in results(pool, 2))
@@ -223,7 +241,7 @@ def test_what_never_ends_is_ended(pool: RayWorkers, tmp_path: Path, monkeypatch:
     pid = int(until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
     [(_, outcome)] = results(pool, 1)
     assert outcome == Infeasible(reason="it did not end within 0.5 s", rung="timeout")
-    assert pool.free() == 2
+    idle(pool)
     until(lambda: not psutil.pid_exists(pid))
     pool.submit(request_for("trials/after"))
     assert isinstance(results(pool, 1)[0][1], Measurement)
