@@ -86,9 +86,9 @@ class RayWorkers:
         self._thread.start()
 
     def free(self) -> int:
-        """Return how many requests can be begun, or may wait their turn."""
+        """Return how many requests can be begun, or may wait their turn; what has ended is to be taken first."""
         with self._lock:
-            return len(self._idle) + self.ahead - len(self._waiting)
+            return max(0, len(self._idle) + self.ahead - len(self._waiting) - self._results.qsize())
 
     def submit(self, request: Request) -> None:
         """Give a request to an idle actor, or have it wait for the next one."""
