@@ -214,8 +214,8 @@ def test_everything_is_measured_on_the_node_with_the_device(nodes: Nodes, asked:
         assert meter.kernels(b"")[0].name == device
         assert meter.memory(b"four") == 4
         with workers_for(Measured(), meter, None, cluster) as workers:
-            submitted(workers, 2)
-            outcomes = [outcome for _, outcome in gathered(workers, 2)]
+            submitted(workers, 1)
+            outcomes = [outcome for _, outcome in gathered(workers, 1)]
     assert {m.file for m in outcomes if isinstance(m, Measurement)} == {nodes.head_node.node_id}
     assert {m.latency.environment["node"] for m in outcomes if isinstance(m, Measurement)} == {device}
     assert bool(told.texts) == (os.nice(0) > 0)  # of Ray's processes, which have this one's priority
@@ -328,5 +328,5 @@ def test_a_ray_client_joins_from_outside(nodes: Nodes, asked: Callable[..., Opti
         joined(asked(ray_address=address, measure_on=NAME), Silent()) as cluster,
         workers_for(Measured(), There(latency()), None, cluster) as workers,
     ):
-        submitted(workers, 2)
-        assert all(isinstance(outcome, Measurement) for _, outcome in gathered(workers, 2))
+        submitted(workers, 1)
+        assert all(isinstance(outcome, Measurement) for _, outcome in gathered(workers, 1))

@@ -52,10 +52,6 @@ class Refusing:
         """Refuse."""
         raise InfeasibleError(f"{runtime} counts no joules at niceness {os.nice(0)}", rung="energy")
 
-    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
-        """Refuse."""
-        raise NotImplementedError("workers do not ask for energy")
-
     def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
         """End the process, as a runtime may."""
         os._exit(1)
