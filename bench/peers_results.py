@@ -59,12 +59,13 @@ class Results:
         print(row, flush=True)
 
     def of(self, *names: str) -> list[Measurement]:
-        """Return what was measured of some tools' models, in milliseconds of one and the same baseline."""
-        found = [row.outcome for row in self.rows if row.who in names and isinstance(row.outcome, Measurement)]
-        unchanged = next(row.outcome for row in self.rows if row.who == UNCHANGED)
-        assert isinstance(unchanged, Measurement)
-        baseline_ms = unchanged.latency.baseline_ms
-        return [replace(m, latency=replace(m.latency, baseline_ms=baseline_ms)) for m in found]
+        """Return what was measured of some tools' models."""
+        return [row.outcome for row in self.rows if row.who in names and isinstance(row.outcome, Measurement)]
+
+    def alike(self, measured: Measurement) -> Measurement:
+        """Return a measurement in milliseconds of the first row's baseline: a search calibrates its own anew."""
+        baseline_ms = self.of(UNCHANGED)[0].latency.baseline_ms
+        return replace(measured, latency=replace(measured.latency, baseline_ms=baseline_ms))
 
     def write(self, path: Path | None) -> None:
         """Write everything as JSON, so that little is lost."""
@@ -87,6 +88,10 @@ class Results:
         known = {row.who for row in self.rows}
         rows = [Row(**{**row, "outcome": from_json(row["outcome"])}) for row in found["rows"]]
         self.rows += [row for row in rows if row.who not in known]
+        self.rows = [
+            replace(row, outcome=self.alike(row.outcome)) if isinstance(row.outcome, Measurement) else row
+            for row in self.rows
+        ]
         self.seconds = {**found["seconds"], **self.seconds}
         self.environments += found["environments"]
 
