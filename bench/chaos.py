@@ -29,17 +29,19 @@ import psutil
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, Outcome, from_json, to_json
+from autocompress.search import drivers, heartbeat
 from autocompress.search.drive import Driver, Interrupts
 from autocompress.search.front import select
 from autocompress.search.limits import Limits
 from autocompress.search.options import Options
 from autocompress.search.profile import Profile
 from autocompress.search.progress import Lines
-from autocompress.search.rundir import RunDirectory
+from autocompress.search.rundir import RunDirectory, room
 from autocompress.search.samplers import create
 from autocompress.search.store import Store
 from autocompress.search.warmstart import warm_start
@@ -51,7 +53,10 @@ ENDLESS = 1_000_000
 MARK = "AUTOCOMPRESS_CHAOS"
 """Environment variable that all processes of a driver have."""
 
-FAMILY_S = 60.0
+SILENT_S, BEAT_S = 10.0, 1.0
+"""A driver that is not heard of for so long is dead; sooner than in earnest, as there is little time."""
+
+FAMILY_S = 15.0
 """How long the processes of a killed driver may take to end."""
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -81,10 +86,12 @@ def append(log: Path, line: str) -> None:
 
 def drive(folder: Path, url: str | None, workers: int, trials: int, seed: int) -> None:
     """Be a driver, to the end of the budget."""
+    drivers.SILENT_S, heartbeat.BEAT_S = SILENT_S, BEAT_S
     problem = AnalyticEvaluator(12, seed=seed)
     profile = Profile.from_dict(problem.profile())
     limits = Limits(TARGET_MS)
     with (
+        room(folder),
         closing(RunDirectory(folder, {"study": NAME})) as rundir,
         closing(Store(folder, url, NAME, problem.space, limits)) as store,
     ):
@@ -223,7 +230,7 @@ def patiently(read: Callable[[], list[FrozenTrial]]) -> list[FrozenTrial]:
     while True:
         try:
             return read()
-        except (optuna.exceptions.StorageInternalError, OSError, ValueError):
+        except (optuna.exceptions.StorageInternalError, SQLAlchemyError, ValueError):
             time.sleep(0.2)
 
 

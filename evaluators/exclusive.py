@@ -94,13 +94,16 @@ class _Trainer:
 
     def __init__(self) -> None:
         self.depth = 0
+        self.waited_s = 0.0
         self._locks: tuple[_Lock, _Lock] | None = None
 
     def enter(self) -> None:
         turnstile, floor = self._locks = self._locks or (_Lock(TURNSTILE), _Lock(FLOOR))
+        began = time.monotonic()
         turnstile.take(fcntl.LOCK_SH)
         floor.take(fcntl.LOCK_SH)
         turnstile.release()
+        self.waited_s += time.monotonic() - began
 
     def leave(self) -> None:
         assert self._locks is not None
@@ -136,16 +139,23 @@ def pause() -> None:
         _trainer.enter()
 
 
+def waited_s() -> float:
+    """Return how many seconds this process has been off the floor, for measurements of its own and of others."""
+    return _trainer.waited_s
+
+
 @contextmanager
 def off_the_floor() -> Iterator[None]:
     """Leave the floor to wait for a measurement of one's own."""
     if not _trainer.depth:
         yield
         return
+    began = time.monotonic()
     depth, _trainer.depth = _trainer.depth, 0
     _trainer.leave()
     try:
         yield
     finally:
+        _trainer.waited_s += time.monotonic() - began
         _trainer.enter()
         _trainer.depth = depth

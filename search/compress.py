@@ -25,7 +25,7 @@ from .limits import Limits
 from .options import Options, parse_limits
 from .progress import Progress, Silent
 from .report import files
-from .rundir import RunDirectory
+from .rundir import RunDirectory, room
 from .samplers import create
 from .warmstart import BASELINE, warm_start
 from .workers import Workers, pickled, workers_for
@@ -125,7 +125,11 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     validate(task)
     if options.workers != 0:
         pickled(task)  # tells before anything is measured
-    with joined(options, progress) as cluster, closing(RunDirectory(options.out, identity)) as rundir:
+    with (
+        room(options.out),
+        joined(options, progress) as cluster,
+        closing(RunDirectory(options.out, identity)) as rundir,
+    ):
         try:
             with together(options.storage, task, rundir, identity, progress.notice):
                 prepared = prepare(task, servers, rundir, options, progress, cluster)

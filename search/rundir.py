@@ -11,12 +11,14 @@ pareto.csv, pareto.png, trials.csv
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import RunDirectoryError
@@ -38,6 +40,33 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def full(error: BaseException | None) -> bool:
+    """Return whether an error, or what led to it, says that there is no room on a disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def room(path: Path) -> Iterator[None]:
+    """Turn a disk that is full into an error that tells the way out.
+
+    Raises:
+        RunDirectoryError: there is no room.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not full(error):
+            raise
+        raise RunDirectoryError(
+            f"a run directory must have room for its study and its models; the disk of {str(path)!r} is full. "
+            "Nothing that was finished is lost: free some of it, and the same command goes on."
+        ) from error
 
 
 def check(path: Path, identity: Mapping[str, str]) -> None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..compressors.compact import pack
-from ..errors import InfeasibleError
+from ..errors import InfeasibleError, LostError
 from ..evaluators.evaluator import Request
-from ..evaluators.exclusive import pause, training
+from ..evaluators.exclusive import pause, training, waited_s
 from ..evaluators.isolated import engine
 from ..evaluators.latency import SEARCH, Meter
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
@@ -27,7 +27,7 @@ from ..evaluators.outputs import Parity
 from ..evaluators.runtimes import Runtime, low_precision, plain
 from ..spaces.candidate import BITS
 from .inheritance import ANCESTOR, SHAPES
-from .rundir import write_atomically
+from .rundir import full, write_atomically
 from .spending import Spending
 
 if TYPE_CHECKING:
@@ -79,7 +79,11 @@ class Ladder:
         self.compact = compact
 
     def evaluate(self, request: Request) -> Outcome:
-        """Climb the ladder; whatever stops the candidate becomes its reason, never an exception."""
+        """Climb the ladder; whatever stops the candidate becomes its reason, never an exception.
+
+        Raises:
+            LostError: its files cannot be written, for want of room; that is not the candidate's fault.
+        """
         climb = _Climb(self, request)
         try:
             with training():
@@ -89,6 +93,8 @@ class Ladder:
         except MemoryError:
             return climb.ended("it does not fit into memory", climb.rung)
         except Exception as error:  # a user's loss, metric or forward may fail in any way
+            if full(error):
+                raise LostError(f"the disk of {str(self.folder)!r} is full") from error
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             climb.folder.mkdir(parents=True, exist_ok=True)
             (climb.folder / "error.txt").write_text(traceback.format_exc())
@@ -127,7 +133,7 @@ class _Climb:
         self.request = request
         self.task = replace(ladder.task, student=None) if request.unchanged else ladder.task
         self.folder = ladder.folder / request.folder
-        self.deadline = time.monotonic() + request.timeout_s
+        self._ends = time.monotonic() + request.timeout_s - waited_s()
         self.latencies = {latency.runtime: latency for latency in request.latencies}
         self.rung = "build"
         self.seconds: dict[str, float] = {}
@@ -138,6 +144,11 @@ class _Climb:
     def fastest(self) -> Latency | None:
         """The least latency so far, on whichever runtime."""
         return min(self.latencies.values(), key=lambda latency: latency.median_ms, default=None)
+
+    @property
+    def deadline(self) -> float:
+        """When the candidate's time is over, by `time.monotonic`; later for all that it waits for measurements."""
+        return self._ends + waited_s()
 
     @property
     def _left(self) -> float:

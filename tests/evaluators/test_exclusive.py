@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from autocompress.evaluators.exclusive import exclusive, off_the_floor, pause, quiet, training
+from autocompress.evaluators.exclusive import exclusive, off_the_floor, pause, quiet, training, waited_s
 
 TRAINER = """
 import itertools, sys, time
@@ -114,3 +114,14 @@ def test_a_device_has_one_holder() -> None:
     while same() is None:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_what_is_waited_is_counted() -> None:
+    """Time off the floor is told apart, so that it is not a trial's own; time on it is not."""
+    before = waited_s()
+    with training():
+        time.sleep(0.1)
+        on_it = waited_s() - before
+        with off_the_floor():
+            time.sleep(0.2)
+    assert waited_s() - before >= on_it + 0.2
