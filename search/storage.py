@@ -52,6 +52,7 @@ def _database(url: str) -> BaseStorage:
 
 def open_study(storage: BaseStorage, name: str) -> optuna.Study:
     """Return the study of a name, which is made where there is none."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
 
 

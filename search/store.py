@@ -62,7 +62,6 @@ class Store:
     def __init__(
         self, folder: Path, url: str | None, name: str, space: Space, limits: Limits, *, student: bool = False
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self._limits = limits
         self.student = student

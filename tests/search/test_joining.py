@@ -1,0 +1,68 @@
+"""Who joins a study starts from what it was begun with, or is told what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autocompress.errors import RunDirectoryError
+from autocompress.search.joining import together
+from autocompress.search.rundir import RunDirectory
+from autocompress.studies.task import Task
+
+IDENTITY = {"study": "shared", "threads": "1"}
+
+Joined = Callable[..., Path]
+
+
+def task(weight: float) -> Task:
+    """Return a task with a network of one weight."""
+    import torch
+    from torch import nn
+
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, weight)
+    return Task(model=model, example_inputs=torch.ones(1, 1), train=[], validation=[])
+
+
+@pytest.fixture
+def joined(server: Any, tmp_path: Path) -> Iterator[Joined]:
+    """Prepare a driver of one study, which finds a profile of its own unless it is given one; return its directory."""
+    url = server.database()
+    with ExitStack() as stack:
+
+        def join(name: str, mine: Task, threads: str = "1") -> Path:
+            rundir = stack.enter_context(closing(RunDirectory(tmp_path / name, {"study": name})))
+            with together(url, mine, rundir, {**IDENTITY, "threads": threads}, lambda text: None):
+                if not (rundir.path / "profile.json").exists():
+                    rundir.write_json("profile.json", {"by": name})
+                    rundir.write_json("calibration.json", {"by": name})
+            return rundir.path
+
+        yield join
+
+
+def test_the_first_ones_profile_is_everybodys(joined: Joined) -> None:
+    """A second driver of the same network makes no profile of its own."""
+    joined("first", task(1.0))
+    second = joined("second", task(1.0))
+    assert (second / "profile.json").read_text() == '{\n  "by": "first"\n}\n'
+    assert (second / "calibration.json").read_text() == '{\n  "by": "first"\n}\n'
+
+
+def test_another_network_is_refused(joined: Joined) -> None:
+    """Weights that differ in anything are another network's."""
+    joined("first", task(1.0))
+    with pytest.raises(RunDirectoryError, match=r"must have the same weights; 'shared' was begun with .* --storage"):
+        joined("second", task(1.0000001))
+
+
+def test_other_settings_are_refused(joined: Joined) -> None:
+    """All drivers measure the same thing."""
+    joined("first", task(1.0))
+    with pytest.raises(RunDirectoryError, match="must have the same threads; 'shared' was begun with '1', this one"):
+        joined("second", task(1.0), threads="2")
