@@ -130,10 +130,10 @@ def search(folder: Path, workers: Workers, trials: int) -> Store:
             store.study.sampler = create(
                 options.sampler,
                 space=problem.space,
-                target_ms=TARGET_MS,
+                profile=profile,
+                judge=store,
                 seed=0,
                 finished=0,
-                predict=profile.predict_ms,
             )
             store.begin(warm_start(problem.space, profile, TARGET_MS))
             Driver(
