@@ -78,6 +78,10 @@ def compress(
     percentile: Annotated[
         float, typer.Option(help="Of the run times, which must meet the target: 50 is the median.")
     ] = 50.0,
+    promote: Annotated[
+        bool,
+        typer.Option("--promote/--no-promote", help="Train only candidates that may yet come onto the front."),
+    ] = True,
     inherit: Annotated[
         bool,
         typer.Option("--inherit/--no-inherit", help="Let candidates go on from a trained neighbour."),
@@ -143,6 +147,7 @@ def compress(
             "threads": threads,
             "batch": batch,
             "percentile": percentile,
+            "promote": promote,
             "inherit": inherit,
             "compact": compact,
             "storage": storage,

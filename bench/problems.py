@@ -129,6 +129,14 @@ class Problem:
         accuracies: Array = CHANCE + (BEST - CHANCE) * np.exp(-self._damage(levels))
         return accuracies
 
+    def box(self, levels: Array, target_ms: float) -> Array:
+        """Return what is true of points as `front_hypervolume` counts it, 0 the ideal and 1 nothing, (points, 3)."""
+        unchanged = float(self.accuracy(np.zeros((1, 2 * LAYERS + SETTINGS), int))[0])
+        drop = (unchanged - self.accuracy(levels)) / (0.1 * unchanged)
+        costs = self.latency_ms(levels) / target_ms, self.size_bytes(levels) / self.baseline_bytes
+        points: Array = np.maximum(np.stack([drop, *costs], axis=1), 0.0)
+        return points
+
     def _damage(self, levels: Array) -> Array:
         ratio, bits = np.array(RATIOS)[levels[:, :LAYERS]], levels[:, LAYERS : 2 * LAYERS]
         pruned = self.pruning * (ratio / (1 - ratio)) ** self.exponent

@@ -1,90 +1,166 @@
-"""Which sampler finds most: hypervolume after so many trials of an analytic problem, medians over seeds.
+"""Which sampler finds most: hypervolume after so many trials over the best there is, medians over seeds.
 
-    python bench/search.py [--quick]
+    python bench/search.py [--quick] [--families additive …] [--samplers surrogate …] [--pending 1 8] [--jobs 2]
 
-The problem is a chain of layers, each with a pruning ratio and bits of its own; what a search knows of the damages
-beforehand is wrong by a factor of two, as sensitivities of real networks are. All samplers share the warm start.
+The families are the imaginary ones of ``problems.py``, whose best front is found by ``oracle.py``, and ``recorded``:
+the really measured candidates of Fashion-MNIST, of which all together are the best there is; each seed has another
+target there. All samplers share the warm start. Hypervolumes of imaginary problems are of the true values of what was
+found to meet the target. With several pending trials, each is asked for while the others run, which end in any order.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from autocompress.evaluators.analytic import AnalyticEvaluator
+import numpy as np
+from environment import describe
+from oracle import best_volume
+from problems import FAMILIES, TARGET_MS, Problem
+from recorded import Pooled, RecordedProblem
+
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.search.drive import Driver, Interrupts
-from autocompress.search.front import front_hypervolume
+from autocompress.search.front import front_hypervolume, hypervolume
 from autocompress.search.limits import Limits
-from autocompress.search.options import SAMPLERS, Options
+from autocompress.search.options import SAMPLERS
 from autocompress.search.profile import Profile
-from autocompress.search.progress import Silent
-from autocompress.search.rundir import RunDirectory
 from autocompress.search.samplers import create
-from autocompress.search.store import Store, outcome
+from autocompress.search.store import Store
 from autocompress.search.warmstart import warm_start
-from autocompress.search.workers import InlineWorkers
 from autocompress.spaces.candidate import Candidate
 
-TARGET_MS = 4.0
+RECORDED = "recorded"
+TARGETS_MS = (3.0, 3.75, 4.5, 5.25, 6.0)
+"""Of the seeds of the recorded problem."""
+
+QUICK_GENERATIONS = 50
 
 
-def volumes(problem: AnalyticEvaluator, sampler: str, seed: int, at: Sequence[int]) -> list[float]:
-    """Return the hypervolume that one search has after so many trials."""
+@dataclass(frozen=True)
+class Run:
+    """One search.
+
+    Attributes:
+        family: of the problem.
+        sampler: its name.
+        seed: of the problem and of the search.
+        pending: how many trials run at a time.
+        at: numbers of trials after which the hypervolume is taken.
+        quick: whether the best front is looked for in a hurry.
+
+    """
+
+    family: str
+    sampler: str
+    seed: int
+    pending: int
+    at: tuple[int, ...]
+    quick: bool
+
+    @property
+    def target_ms(self) -> float:
+        """The latency to meet."""
+        return TARGETS_MS[self.seed % len(TARGETS_MS)] if self.family == RECORDED else TARGET_MS
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search found: shares of the best hypervolume, and the median milliseconds of asking for a candidate."""
+
+    shares: tuple[float, ...]
+    ask_ms: float
+
+
+def search(run: Run) -> Result:
+    """Run a search to its end."""
+    problem = RecordedProblem() if run.family == RECORDED else Problem(run.family, run.seed)
     profile = Profile.from_dict(problem.profile())
     with tempfile.TemporaryDirectory() as folder:
-        rundir = RunDirectory(Path(folder), {"study": "bench"})
-        store = Store(rundir.path, None, "bench", problem.space, Limits(TARGET_MS))
-        store.study.sampler = create(
-            sampler, space=problem.space, target_ms=TARGET_MS, seed=seed, finished=0, predict=profile.predict_ms
-        )
-        store.begin(warm_start(problem.space, profile, TARGET_MS))
-        Driver(
-            store,
-            InlineWorkers(problem),
-            Options(target_ms=TARGET_MS, out=rundir.path, trials=max(at), workers=0),
-            epochs=1.0,
-            rundir=rundir,
-            progress=Silent(),
-            interrupts=Interrupts(),
-            started=time.monotonic(),
-        ).run()
-        rundir.close()
-        outcomes = [outcome(trial) for trial in sorted(store.finished(), key=lambda t: t.number)]
-    baseline = problem.evaluate(Request(folder="", candidate=Candidate(), epochs=0))
-    assert isinstance(baseline, Measurement)
-    found = []
-    for count in at:
-        first = [o for o in outcomes[:count] if isinstance(o, Measurement) and o.latency.meets(TARGET_MS)]
-        found.append(front_hypervolume(first, baseline, TARGET_MS))
-    return found
+        store = Store(Path(folder), None, "bench", problem.space, Limits(run.target_ms))
+        sampler = create(run.sampler, space=problem.space, profile=profile, judge=store, seed=run.seed, finished=0)
+        starts = warm_start(problem.space, profile, run.target_ms)
+        if isinstance(problem, RecordedProblem):
+            sampler, starts = Pooled(sampler, problem), problem.starts(starts)
+        store.study.sampler = sampler
+        store.begin(starts)
+        found, asking_s = _played(run, problem, store)
+        store.close()
+    return Result(tuple(_share(run, problem, found[:count]) for count in run.at), 1e3 * statistics.median(asking_s))
+
+
+def _played(
+    run: Run, problem: Problem | RecordedProblem, store: Store
+) -> tuple[list[tuple[Candidate, Measurement | None]], list[float]]:
+    """Return candidates in the order in which they ended, None for those that were cut; and what each ask took."""
+    rng = np.random.default_rng(run.seed)
+    found: list[tuple[Candidate, Measurement | None]] = []
+    running, asking_s = [], []
+    while len(found) < max(run.at):
+        while len(running) < run.pending and len(found) + len(running) < max(run.at):
+            began = time.perf_counter()
+            running.append(store.ask())
+            asking_s.append(time.perf_counter() - began)
+        asked = running.pop(int(rng.integers(len(running))))
+        target_ms = None if asked.role else run.target_ms
+        outcome = problem.evaluate(Request(folder="", candidate=asked.candidate, epochs=1, target_ms=target_ms))
+        store.tell(asked.number, outcome)
+        found.append((asked.candidate, outcome if isinstance(outcome, Measurement) else None))
+    return found, asking_s[len(asking_s) // 2 :]
+
+
+def _share(
+    run: Run, problem: Problem | RecordedProblem, found: Sequence[tuple[Candidate, Measurement | None]]
+) -> float:
+    """Return the hypervolume of what meets the target over the best there is."""
+    meeting = [(candidate, m) for candidate, m in found if m is not None and m.latency.meets(run.target_ms)]
+    if isinstance(problem, RecordedProblem):
+        whole = [problem.evaluate(Request(folder="", candidate=candidate, epochs=1)) for candidate in problem.pool]
+        best = [m for m in whole if isinstance(m, Measurement) and m.latency.meets(run.target_ms)]
+        volumes = [front_hypervolume(each, problem.baseline, run.target_ms) for each in ([m for _, m in meeting], best)]
+        return volumes[0] / volumes[1]
+    if not meeting:
+        return 0.0
+    levels = np.concatenate([problem.levels(candidate) for candidate, _ in meeting])
+    generations = {"generations": QUICK_GENERATIONS} if run.quick else {}
+    best_one = best_volume(run.family, run.seed, run.target_ms, **generations)
+    return hypervolume(problem.box(levels, run.target_ms), np.ones(3)) / best_one
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one seed and few trials")
-    parser.add_argument("--length", type=int, default=20, help="layers of the chain; there are twice as many choices")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one seed, few trials, the best front in a hurry")
+    parser.add_argument("--families", nargs="+", default=[*FAMILIES, RECORDED], choices=[*FAMILIES, RECORDED])
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
+    parser.add_argument("--pending", nargs="+", type=int, default=[1, 8], help="trials at a time")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="searches at a time")
     asked = parser.parse_args()
-    at = (20, 30) if asked.quick else (20, 50, 100, 200)
     seeds = range(1 if asked.quick else asked.seeds)
-    problem = AnalyticEvaluator(asked.length)
-    versions = ", ".join(f"{name} {version(name)}" for name in ("autocompress", "optuna", "numpy"))
-    print(f"{os.cpu_count()} cores · Python {platform.python_version()} · {versions}")
-    print(f"{len(problem.space.choices)} choices; hypervolume after so many trials, medians of {len(seeds)} seeds\n")
-    print(f"{'sampler':>10} " + " ".join(f"{count:>7}" for count in at))
-    for sampler in SAMPLERS:
-        rows = [volumes(problem, sampler, seed, at) for seed in seeds]
-        print(f"{sampler:>10} " + " ".join(f"{statistics.median(column):>7.4f}" for column in zip(*rows, strict=True)))
+    print(describe(), flush=True)
+    print(
+        f"shares of the best hypervolume, medians of {len(seeds)} seeds (least–most); milliseconds of the later asks\n"
+    )
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        for family, pending in itertools.product(asked.families, asked.pending):
+            at = (20, 30) if asked.quick else (25, 50, 75) if family == RECORDED else (50, 100, 200)
+            print(f"{family}, {pending} at a time: after {', '.join(map(str, at))} trials", flush=True)
+            for sampler in asked.samplers:
+                runs = [Run(family, sampler, seed, pending, at, asked.quick) for seed in seeds]
+                results = list(pool.map(search, runs))
+                columns = zip(*(result.shares for result in results), strict=True)
+                cells = [f"{statistics.median(c):.3f} ({min(c):.2f}–{max(c):.2f})" for c in columns]
+                ask_ms = statistics.median(result.ask_ms for result in results)
+                print(f"  {sampler:>10} {'  '.join(cells)} {ask_ms:>7.0f} ms", flush=True)
 
 
 if __name__ == "__main__":

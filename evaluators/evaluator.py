@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ..spaces.candidate import Candidate
 from .measurement import Latency, Measurement, Outcome
+from .promotion import Promotion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Request:
         latencies: how fast it is on each runtime, where that is known; it is not timed again then.
         ancestor: file, below the run directory, with the weights to go on from; empty begins with the original.
         test: whether to score the test data too.
+        promotion: says whether it is worth a training once it was scored without; None trains it.
         timeout_s: seconds after which it is given up.
         attempt: how many times it was begun before.
 
@@ -48,6 +50,7 @@ class Request:
     latencies: tuple[Latency, ...] = ()
     ancestor: str = ""
     test: bool = False
+    promotion: Promotion | None = None
     timeout_s: float = 3600.0
     attempt: int = 0
 

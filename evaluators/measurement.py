@@ -168,6 +168,7 @@ class Measurement:
         macs: multiply-accumulates of one example.
         test_accuracy: the metric on the test data; None before the end of a run.
         one_shot_accuracy: the validation metric before any training.
+        doubted: why it would have ended there, had it not been spared; see `Promotion`.
         rung: the last rung that the candidate reached.
         epochs: passes over the training data that the model has had; 0 where training did not make it better.
         parity: largest difference between PyTorch and the runtime, as a share of the outputs' range.
@@ -189,6 +190,7 @@ class Measurement:
     macs: int
     test_accuracy: float | None = None
     one_shot_accuracy: float | None = None
+    doubted: str = ""
     rung: str = "short"
     epochs: float = 0.0
     parity: float = 0.0
@@ -224,6 +226,7 @@ class Infeasible:
         size_bytes: its size then; this and the others are the least on any runtime.
         memory_bytes: its peak memory, where that was measured.
         energy_mj: its energy, where that was measured.
+        one_shot_accuracy: the validation metric before any training, where it came so far.
     """
 
     reason: str
@@ -232,6 +235,7 @@ class Infeasible:
     size_bytes: int | None = None
     memory_bytes: int | None = None
     energy_mj: float | None = None
+    one_shot_accuracy: float | None = None
 
 
 Outcome = Measurement | Infeasible

@@ -10,17 +10,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import numpy as np
+
 from ..errors import LostError, StudyError, UsageError
 from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Measurement
+from ..evaluators.promotion import Promotion
 from ..spaces.candidate import SETTINGS, Candidate
 from .artifacts import Local
 from .front import Model, ParetoFront, front_hypervolume
 from .inheritance import SHAPES, ancestor_of
+from .ledger import outcome as outcome_of
 from .ledger import trial_name
 from .limits import Limits, cut
 from .options import Options
 from .progress import Progress, State
+from .promotion import LATEST, learned, told, unpromising
 from .remote import brought
 from .rundir import RunDirectory
 from .rungs import RUNG
@@ -141,6 +146,9 @@ class Driver:
                 for request, outcome in results:
                     self._end(request, outcome)
                 self._look_after_others()
+            saved = told(map(outcome_of, self.store.finished()), self.store.found.front())
+            if saved:
+                self.progress.milestone(saved)
         except Interrupted:
             for request in self.workers.abandon():
                 self.store.lost(self._running.pop(request.folder), "it was interrupted", counts=False)
@@ -205,8 +213,16 @@ class Driver:
             known=known,
             latencies=() if known is None else tuple(each.latency for each in known.everywhere),
             timeout_s=self.options.trial_timeout_s,
+            promotion=self._promotion(asked),
             attempt=asked.attempt,
         )
+
+    def _promotion(self, asked: Asked) -> Promotion | None:
+        """Return what decides whether a candidate is trained; on several runtimes, where each has a front, all are."""
+        if asked.role or not self.options.promote or len(self.options.runtimes) > 1:
+            return None
+        rng = np.random.default_rng([self.options.seed, asked.number])
+        return learned(self.store.found.latest(LATEST), self.store.found.front(), rng)
 
     def _ancestor(self, asked: Asked) -> str:
         """Return the file that a candidate goes on from; the obvious baselines go on from nobody."""
@@ -246,7 +262,7 @@ class Driver:
             self.store.lost(number, outcome.reason, counts=False)  # to be tried anew by the next run
             raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
-        if isinstance(outcome, Infeasible) and not cut(outcome):
+        if isinstance(outcome, Infeasible) and not cut(outcome) and not unpromising(outcome):
             self.progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
         self._tidy()
 

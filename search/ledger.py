@@ -92,6 +92,11 @@ class Models:
         self._update()
         return sorted(self._models.values(), key=lambda model: model.path)
 
+    def latest(self, count: int) -> list[Model]:
+        """Return the models that were measured last, the last one last."""
+        self._update()
+        return list(self._models.values())[-count:]
+
     def front(self) -> list[Model]:
         """Return the non-dominated models; the same list until it changes."""
         self._update()

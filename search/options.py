@@ -147,6 +147,7 @@ class Options:
         threads: threads that a served model may use.
         batch: examples that are served at a time; None takes the task's.
         percentile: which of the run times must meet the target; 50 is the median.
+        promote: whether a candidate ends untrained where nothing that may be hoped of it brings it onto the front.
         inherit: whether a candidate goes on from the weights of a trained neighbour.
         compact: whether models are kept as compact files too, and their bytes are what counts as size.
         storage: URL of the database that holds the study; None keeps it in the run directory.
@@ -173,6 +174,7 @@ class Options:
     threads: int = 1
     batch: int | None = None
     percentile: float = 50.0
+    promote: bool = True
     inherit: bool = True
     compact: bool = False
     storage: str | None = None

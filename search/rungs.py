@@ -1,13 +1,14 @@
 """The ladder that a candidate climbs: build → latency (→ memory → energy) → one-shot accuracy → short training.
 
-Latency comes first because it needs no training: a candidate that is too slow ends after seconds.
+Latency comes first because it needs no training: a candidate that is too slow ends after seconds. Who is trained is
+decided by what the one-shot accuracy lets hope.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,8 +25,9 @@ from ..evaluators.isolated import engine
 from ..evaluators.latency import SEARCH, Meter
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
 from ..evaluators.outputs import Parity
-from ..evaluators.runtimes import Runtime, low_precision, plain
+from ..evaluators.runtimes import Runtime, plain
 from ..spaces.candidate import BITS
+from .executed import in_low_precision
 from .inheritance import ANCESTOR, SHAPES
 from .rundir import full, write_atomically
 from .spending import Spending
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
     from ..studies.task import Loader, Task
 
 PARITY_BATCHES = 2
-
-LOW_PRECISION_SLACK = 0.05
-"""Share of the compute that was meant to run in low precision, and may not, without a warning."""
 
 AGREEMENT = 0.95
 """Share of examples that must have the same class in PyTorch and in the runtime, without a warning."""
@@ -138,6 +137,8 @@ class _Climb:
         self.rung = "build"
         self.seconds: dict[str, float] = {}
         self.spending = Spending(request, ladder.meter, compact=ladder.compact)
+        self.one_shot: dict[str, float] = {}
+        self.doubted = ""
         self.ancestor: Ancestor | None = None
 
     @property
@@ -164,7 +165,8 @@ class _Climb:
             return self._completed(self.request.known, served)
         with self._on("one-shot"):
             best = {it.runtime.name: _Scored(compressed, it, self._score(it, "validation"), 0.0) for it in served}
-        one_shot = {name: scored.accuracy for name, scored in best.items()}
+        self.one_shot = {name: scored.accuracy for name, scored in best.items()}
+        self._promote(best.values())
         if self.request.epochs:
             compressed, trained = self._build(epochs=self.request.epochs)
             with self._on("accuracy"):
@@ -173,9 +175,27 @@ class _Climb:
                         accuracy = self._score(it, "validation")
                         if accuracy >= best[it.runtime.name].accuracy:
                             best[it.runtime.name] = _Scored(compressed, it, accuracy, self.request.epochs)
-        measurements = [self._measurement(scored, one_shot[name]) for name, scored in best.items()]
+        measurements = [self._measurement(scored) for scored in best.values()]
         self._keep(list(best.values()))
         return together(measurements)
+
+    def _promote(self, scored: Iterable[_Scored]) -> None:
+        """Go on to the training, unless that is not worth it.
+
+        Raises:
+            InfeasibleError: nothing that may be hoped of the candidate would bring it onto the front.
+        """
+        promotion = self.request.promotion
+        if promotion is None or not self.request.epochs:
+            return
+        doubts = [
+            promotion.doubt(each.accuracy, self.latencies[each.served.runtime.name], self._size(each.served))
+            for each in scored
+        ]
+        if all(doubts):
+            self.doubted = doubts[0]
+            if not promotion.spared:
+                raise InfeasibleError(doubts[0], rung="one-shot")
 
     def _inherit(self) -> None:
         """Read the weights to go on from, and keep them beside the trial's own: theirs may be tidied away."""
@@ -251,7 +271,9 @@ class _Climb:
 
     def ended(self, reason: str, rung: str) -> Infeasible:
         """Return why the candidate came no further, with what is known of it."""
-        return self.spending.least(Infeasible(reason=reason, rung=rung, latency=self.fastest))
+        accuracy = max(self.one_shot.values(), default=None)
+        ended = Infeasible(reason=reason, rung=rung, latency=self.fastest, one_shot_accuracy=accuracy)
+        return self.spending.least(ended)
 
     def _in_time(self, served: list[_Served]) -> list[_Served]:
         """Time a network on each runtime where that is not known, and return it where it is not surely too slow.
@@ -283,7 +305,7 @@ class _Climb:
             raise InfeasibleError(_too_slow(self.fastest, target_ms), rung="latency")
         return fast
 
-    def _measurement(self, scored: _Scored, one_shot_accuracy: float) -> Measurement:
+    def _measurement(self, scored: _Scored) -> Measurement:
         it, compressed, task = scored.served, scored.compressed, self.ladder.task
         test_accuracy: float | None = None
         executed: float | None = None
@@ -292,7 +314,8 @@ class _Climb:
             if task.test is not None:
                 with self._on("test"):
                     test_accuracy = self._score(it, "test")
-            executed = self._executed(scored, warnings)
+            meant = compressed.low_precision * compressed.macs * len(self.ladder.supplies.examples[0])
+            executed = in_low_precision(self.ladder.meter, it.artefact, it.runtime.name, meant, warnings)
             if it.parity.agreement is not None and it.parity.agreement < AGREEMENT:
                 warnings.append(
                     f"on {it.runtime.name} it has another class than in PyTorch for {1 - it.parity.agreement:.0%} "
@@ -305,7 +328,8 @@ class _Climb:
             params=compressed.params,
             macs=compressed.macs,
             test_accuracy=test_accuracy,
-            one_shot_accuracy=one_shot_accuracy,
+            one_shot_accuracy=self.one_shot[it.runtime.name],
+            doubted=self.doubted,
             rung="trained" if self.request.test else "short",
             epochs=scored.epochs,
             parity=it.parity.difference,
@@ -316,23 +340,6 @@ class _Climb:
             warnings=tuple(warnings),
         )
         return self.spending.added(measurement)
-
-    def _executed(self, scored: _Scored, warnings: list[str]) -> float | None:
-        """Return the share of compute that the built model does in low precision; warn where more was meant."""
-        it, compressed = scored.served, scored.compressed
-        try:
-            kernels = self.ladder.meter.kernels(it.artefact, runtime=it.runtime.name)
-        except InfeasibleError:
-            kernels = ()
-        if not any(kernel.macs for kernel in kernels):
-            return None
-        meant = compressed.low_precision * compressed.macs * len(self.ladder.supplies.examples[0])
-        done = sum(kernel.macs for kernel in kernels if kernel.bits < 32)
-        if done < (1 - LOW_PRECISION_SLACK) * meant:
-            warnings.append(
-                f"on {it.runtime.name} only {done / meant:.0%} of what was meant for low precision runs in it"
-            )
-        return low_precision(kernels)
 
     def _score(self, it: _Served, split: str) -> float:
         from ..evaluators.served import Served

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from ..spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
 from ..spaces.space import Choice, Space
+from .knapsack import least_damage
 from .profile import Profile
+from .samplers.tables import Tables
 
 BASELINE, STUDENT = "baseline", "student"
 """Roles of the unchanged model, and of the unchanged student where one is compressed in the model's stead."""
@@ -17,10 +19,13 @@ INTEGER = 8
 """Bits of what is called uniform INT8."""
 
 GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
-"""Uniform pruning ratios of the grid, with INT8 where that is offered."""
+"""Uniform pruning ratios of which the mildest that meets the target is a baseline."""
 
-DESCENTS = (0.95, 0.7, 0.45)
-"""Shares of the target to which the greedy descents go, from float and from INT8."""
+EVEN = (0.25, 0.5)
+"""Uniform pruning ratios that are tried with INT8, where that is offered, whatever the target."""
+
+DESCENTS = (0.9, 0.6)
+"""Shares of the target to which the greedy descents go from INT8, and for which the least damage is looked for."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
         target_ms: the latency to reach.
         student: whether a student is compressed, so that the unchanged candidate is another network than the baseline.
     """
+    tables = Tables(space, profile)
     pruning = uniform_pruning_that_meets(space, profile, target_ms)
     rank = uniform_rank_that_meets(space, profile, target_ms)
     unchanged, integer = uniform(space, 0.0, quantized=False), uniform(space, 0.0, quantized=True)
@@ -54,11 +60,11 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
     if rank is not None:
         starts.append(Start(uniform(space, 0.0, quantized=True, rank=rank), f"uniform {int8}rank {rank:.0%}"))
     for share in DESCENTS:
-        for begin in (integer, unchanged):
-            levels = descend(space, profile, space.levels(begin), share * target_ms)
-            starts.append(Start(space.candidate(levels)))
+        levels = descend(space, profile, space.levels(integer), share * target_ms)
+        least = least_damage(tables, levels, share * target_ms)
+        starts += [Start(space.candidate(least)), Start(space.candidate(levels))]
     starts += [Start(pruned(space, ratios, quantized=True)) for ratios in profile.global_pruning.values()]
-    starts += [Start(uniform(space, ratio, quantized=True)) for ratio in GRID]
+    starts += [Start(uniform(space, ratio, quantized=True)) for ratio in EVEN]
     first: dict[tuple[Candidate, bool], Start] = {}
     for start in starts:
         first.setdefault((start.candidate, student and start.role == BASELINE), start)

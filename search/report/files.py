@@ -64,11 +64,12 @@ def _trials(store: Store) -> str:
                 "role": attrs.get("role", ""),
                 "rung": result.rung if result else "",
                 "accuracy": values[0],
+                "one_shot_accuracy": result.one_shot_accuracy if result else None,
                 "latency_ms": attrs.get("latency_ms"),
                 "size_bytes": result.size_bytes if result else None,
                 "memory_bytes": result.memory_bytes if result else None,
                 "energy_mj": result.energy_mj if result else None,
-                "reason": getattr(result, "reason", ""),
+                "reason": getattr(result, "reason", "") or getattr(result, "doubted", ""),
                 "candidate": attrs.get("candidate", ""),
             }
         )
