@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 
-from ..evaluators.measurement import Infeasible, Measurement, Outcome
+from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 
 UNKNOWN = 1.0
 """Excess of what was not measured."""
@@ -189,3 +189,9 @@ def told(name: str, value: float) -> str:
 def too_much(name: str, value: float, limit: float) -> str:
     """Return the reason of a candidate that is cut."""
     return f"its {name} of {told(name, value)} is over the limit of {told(name, limit)}"
+
+
+def too_slow(latency: Latency, target_ms: float) -> str:
+    """Return the reason of a candidate that is cut when it was timed."""
+    interval = f"{latency.median_ms:.2f} ms [{latency.low_ms:.2f}, {latency.high_ms:.2f}]"
+    return f"{interval} is over the target of {target_ms:g} ms"

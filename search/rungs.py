@@ -29,6 +29,7 @@ from ..evaluators.runtimes import Runtime, plain
 from ..spaces.candidate import BITS
 from .executed import in_low_precision
 from .inheritance import ANCESTOR, SHAPES
+from .limits import too_slow
 from .rundir import full, write_atomically
 from .spending import Spending
 
@@ -302,7 +303,7 @@ class _Climb:
         fast = [it for it in timed if self.latencies[it.runtime.name].low_ms <= target_ms]
         if not fast:
             assert self.fastest is not None
-            raise InfeasibleError(_too_slow(self.fastest, target_ms), rung="latency")
+            raise InfeasibleError(too_slow(self.fastest, target_ms), rung="latency")
         return fast
 
     def _measurement(self, scored: _Scored) -> Measurement:
@@ -397,8 +398,3 @@ def _suffixed(stem: str, runtime: Runtime, runtimes: Sequence[Runtime]) -> str:
     if runtime.name == runtimes[0].name:
         return stem
     return f"{stem}-{plain(runtime.name)}"
-
-
-def _too_slow(latency: Latency, target_ms: float) -> str:
-    interval = f"{latency.median_ms:.2f} ms [{latency.low_ms:.2f}, {latency.high_ms:.2f}]"
-    return f"{interval} is over the target of {target_ms:g} ms"

@@ -11,6 +11,9 @@ from .tables import Levels, Numbers, Tables
 CROSSED = 0.35
 """Share of children that have two parents."""
 
+MOST_ODDS = 0.25
+"""Chance of a choice to change, at most: in small spaces too, a child is like its parents."""
+
 
 class Moves:
     """Makes points of a space from others.
@@ -44,7 +47,8 @@ class Moves:
         two = (rng.random(shape) < 0.5) & (rng.random((len(first), 1)) < CROSSED)
         child = np.where(two, second, first)
         live = self.tables.live(child) & (sizes > 1)
-        change = live & (rng.random(shape) < rate / np.maximum(live.sum(axis=1, keepdims=True), 1))
+        odds = np.minimum(rate / np.maximum(live.sum(axis=1, keepdims=True), 1), MOST_ODDS)
+        change = live & (rng.random(shape) < odds)
         lot = np.where(live, rng.random(shape), -1.0)
         change |= ~change.any(axis=1, keepdims=True) & live & (lot == lot.max(axis=1, keepdims=True))
         step = rng.choice([-2, -1, 1, 2], shape)

@@ -25,7 +25,7 @@ MARGIN = 0.97
 RECENT = 60
 """The prediction is scaled by the median error over this many trials."""
 
-RATE = 3.0
+RATE = 2.0
 """Mean number of choices that a child changes."""
 
 TRIES = 50

@@ -18,7 +18,7 @@ from .improvement import Improvement
 from .mutation import MutationSampler
 from .tables import Levels, Numbers, Tables
 
-MUTATIONS = 0.1
+MUTATIONS = 0.05
 """Share of proposals that are mutations of the front."""
 
 TEMPERATURE = 0.2
