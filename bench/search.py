@@ -39,8 +39,8 @@ from autocompress.search.warmstart import warm_start
 from autocompress.spaces.candidate import Candidate
 
 RECORDED = "recorded"
-TARGETS_MS = (3.0, 3.75, 4.5, 5.25, 6.0)
-"""Of the seeds of the recorded problem."""
+TARGETS = (0.06, 0.075, 0.09, 0.11, 0.13)
+"""Of the seeds of the recorded problem, as shares of the unchanged network's latency."""
 
 QUICK_GENERATIONS = 50
 
@@ -66,11 +66,6 @@ class Run:
     at: tuple[int, ...]
     quick: bool
 
-    @property
-    def target_ms(self) -> float:
-        """The latency to meet."""
-        return TARGETS_MS[self.seed % len(TARGETS_MS)] if self.family == RECORDED else TARGET_MS
-
 
 @dataclass(frozen=True)
 class Result:
@@ -84,21 +79,24 @@ def search(run: Run) -> Result:
     """Run a search to its end."""
     problem = RecordedProblem() if run.family == RECORDED else Problem(run.family, run.seed)
     profile = Profile.from_dict(problem.profile())
+    target_ms = TARGETS[run.seed % len(TARGETS)] * profile.baseline_ms if run.family == RECORDED else TARGET_MS
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder), None, "bench", problem.space, Limits(run.target_ms))
+        store = Store(Path(folder), None, "bench", problem.space, Limits(target_ms))
         sampler = create(run.sampler, space=problem.space, profile=profile, judge=store, seed=run.seed, finished=0)
-        starts = warm_start(problem.space, profile, run.target_ms)
+        starts = warm_start(problem.space, profile, target_ms)
         if isinstance(problem, RecordedProblem):
             sampler, starts = Pooled(sampler, problem), problem.starts(starts)
         store.study.sampler = sampler
         store.begin(starts)
-        found, asking_s = _played(run, problem, store)
+        found, asking_s = _played(run, problem, store, target_ms)
         store.close()
-    return Result(tuple(_share(run, problem, found[:count]) for count in run.at), 1e3 * statistics.median(asking_s))
+    return Result(
+        tuple(_share(run, problem, found[:count], target_ms) for count in run.at), 1e3 * statistics.median(asking_s)
+    )
 
 
 def _played(
-    run: Run, problem: Problem | RecordedProblem, store: Store
+    run: Run, problem: Problem | RecordedProblem, store: Store, target_ms: float
 ) -> tuple[list[tuple[Candidate, Measurement | None]], list[float]]:
     """Return candidates in the order in which they ended, None for those that were cut; and what each ask took."""
     rng = np.random.default_rng(run.seed)
@@ -110,29 +108,32 @@ def _played(
             running.append(store.ask())
             asking_s.append(time.perf_counter() - began)
         asked = running.pop(int(rng.integers(len(running))))
-        target_ms = None if asked.role else run.target_ms
-        outcome = problem.evaluate(Request(folder="", candidate=asked.candidate, epochs=1, target_ms=target_ms))
+        most_ms = None if asked.role else target_ms
+        outcome = problem.evaluate(Request(folder="", candidate=asked.candidate, epochs=1, target_ms=most_ms))
         store.tell(asked.number, outcome)
         found.append((asked.candidate, outcome if isinstance(outcome, Measurement) else None))
     return found, asking_s[len(asking_s) // 2 :]
 
 
 def _share(
-    run: Run, problem: Problem | RecordedProblem, found: Sequence[tuple[Candidate, Measurement | None]]
+    run: Run,
+    problem: Problem | RecordedProblem,
+    found: Sequence[tuple[Candidate, Measurement | None]],
+    target_ms: float,
 ) -> float:
     """Return the hypervolume of what meets the target over the best there is."""
-    meeting = [(candidate, m) for candidate, m in found if m is not None and m.latency.meets(run.target_ms)]
+    meeting = [(candidate, m) for candidate, m in found if m is not None and m.latency.meets(target_ms)]
     if isinstance(problem, RecordedProblem):
         whole = [problem.evaluate(Request(folder="", candidate=candidate, epochs=1)) for candidate in problem.pool]
-        best = [m for m in whole if isinstance(m, Measurement) and m.latency.meets(run.target_ms)]
-        volumes = [front_hypervolume(each, problem.baseline, run.target_ms) for each in ([m for _, m in meeting], best)]
+        best = [m for m in whole if isinstance(m, Measurement) and m.latency.meets(target_ms)]
+        volumes = [front_hypervolume(each, problem.baseline, target_ms) for each in ([m for _, m in meeting], best)]
         return volumes[0] / volumes[1]
     if not meeting:
         return 0.0
     levels = np.concatenate([problem.levels(candidate) for candidate, _ in meeting])
     generations = {"generations": QUICK_GENERATIONS} if run.quick else {}
-    best_one = best_volume(run.family, run.seed, run.target_ms, **generations)
-    return hypervolume(problem.box(levels, run.target_ms), np.ones(3)) / best_one
+    best_one = best_volume(run.family, run.seed, target_ms, **generations)
+    return hypervolume(problem.box(levels, target_ms), np.ones(3)) / best_one
 
 
 def main() -> None:
@@ -152,7 +153,7 @@ def main() -> None:
     )
     with ProcessPoolExecutor(asked.jobs) as pool:
         for family, pending in itertools.product(asked.families, asked.pending):
-            at = (20, 30) if asked.quick else (25, 50, 75) if family == RECORDED else (50, 100, 200)
+            at = (20, 30) if asked.quick else (20, 30, 40) if family == RECORDED else (50, 100, 200)
             print(f"{family}, {pending} at a time: after {', '.join(map(str, at))} trials", flush=True)
             for sampler in asked.samplers:
                 runs = [Run(family, sampler, seed, pending, at, asked.quick) for seed in seeds]

@@ -11,6 +11,9 @@ from .tables import Levels, Numbers, Tables
 CROSSED = 0.35
 """Share of children that have two parents."""
 
+SETTINGS = 0.5
+"""Mean number of settings that a child changes."""
+
 MOST_ODDS = 0.25
 """Chance of a choice to change, at most: in small spaces too, a child is like its parents."""
 
@@ -25,6 +28,7 @@ class Moves:
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
+        self._most = max(1, tables.compressing.sum()), max(1, (~tables.compressing).sum())
 
     def random(self, rng: np.random.Generator, count: int) -> Levels:
         """Return random points, each compressed as strongly as another number says, shape (count, choices)."""
@@ -40,15 +44,15 @@ class Moves:
             rng: of everything random.
             first: shape (children, choices).
             second: the other parents of those children that have two.
-            rate: mean number of choices that change.
+            rate: mean number of compressing choices that change.
 
         """
         shape, sizes = first.shape, self.tables.sizes
         two = (rng.random(shape) < 0.5) & (rng.random((len(first), 1)) < CROSSED)
         child = np.where(two, second, first)
         live = self.tables.live(child) & (sizes > 1)
-        odds = np.minimum(rate / np.maximum(live.sum(axis=1, keepdims=True), 1), MOST_ODDS)
-        change = live & (rng.random(shape) < odds)
+        odds = np.where(self.tables.compressing, rate / self._most[0], SETTINGS / self._most[1])
+        change = live & (rng.random(shape) < np.minimum(odds, MOST_ODDS))
         lot = np.where(live, rng.random(shape), -1.0)
         change |= ~change.any(axis=1, keepdims=True) & live & (lot == lot.max(axis=1, keepdims=True))
         step = rng.choice([-2, -1, 1, 2], shape)
