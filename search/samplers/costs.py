@@ -13,6 +13,9 @@ NOISE = 0.015
 LAYER, ROOT, BORDERS, OTHER = 0.3, 0.3, 0.2, 0.5
 """Prior standard deviations of the parts of a latency, as shares of what the profile says; see `Tables.time_parts`."""
 
+LATEST = 300
+"""Trials that latencies are learned from."""
+
 RECENT = 60
 """Sizes are scaled by the median error over this many trials."""
 
@@ -31,7 +34,7 @@ class Costs:
 
     def __init__(self, tables: Tables, history: History) -> None:
         self.tables = tables
-        timed = np.isfinite(history.latency_ms)
+        timed = np.flatnonzero(np.isfinite(history.latency_ms))[-LATEST:]
         self._weights = self._fitted(history.levels[timed], history.latency_ms[timed])
         self.margin = _median(history.high_ms[timed] / history.latency_ms[timed])
         sized = np.flatnonzero(np.isfinite(history.size_bytes))[-RECENT:]

@@ -164,17 +164,18 @@ class Fitted:
     factor: NDArray[Any]
     error: float
 
-    def sample(self, rng: np.random.Generator, temperature: float) -> Sampled:
-        """Return the model with coefficients from the posterior; with temperature 0 they are its mean."""
-        normal = rng.standard_normal(len(self.coefficients))
-        drawn = self.coefficients + temperature * self.spread * solve_triangular(self.factor.T, normal, lower=False)
+    def sample(self, rng: np.random.Generator, count: int, temperature: float) -> Beliefs:
+        """Return the model with some coefficients from the posterior; with temperature 0 they are its mean."""
+        normal = rng.standard_normal((len(self.coefficients), count))
+        deviation = self.spread[:, None] * solve_triangular(self.factor.T, normal, lower=False)
+        drawn = self.coefficients[:, None] + temperature * deviation
         drawn[: self.model.harms] = np.maximum(drawn[: self.model.harms], LEAST_HARM)
-        return Sampled(self.model, self.form, self.scale, drawn)
+        return Beliefs(self.model, self.form, self.scale, drawn)
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """One belief of what candidates damage."""
+class Beliefs:
+    """Some beliefs of what candidates damage: coefficients of shape (features, beliefs)."""
 
     model: DamageModel
     form: Form
@@ -182,9 +183,9 @@ class Sampled:
     coefficients: Numbers
 
     def __call__(self, levels: Levels) -> Numbers:
-        """Return the damage of points, shape (points,)."""
+        """Return the damage of points in each belief, shape (beliefs, points)."""
         response = self.model.features(self.form, self.scale, levels) @ self.coefficients
-        return _root(response, self.form.response)
+        return _root(response.T, self.form.response)
 
 
 def _root(response: Numbers, power: float) -> Numbers:

@@ -1,4 +1,4 @@
-"""What a point would add to the front, if a belief is true."""
+"""What points would add to the front, if beliefs are true."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ..limits import Limits
 from .costs import Costs
-from .damage import Sampled
+from .damage import Beliefs
 from .improvement import Improvement
 from .tables import Levels, Numbers
 
@@ -21,10 +21,10 @@ AIM = 0.985
 
 
 class Gain:
-    """What a point is worth: the hypervolume that it would add, and where that is none, how near it comes.
+    """What points are worth: the hypervolume that they would add, and where that is none, how near they come.
 
     Args:
-        belief: what points damage.
+        beliefs: what points damage; the mean over all beliefs counts.
         costs: what they cost.
         limits: what a model must meet.
         baseline: the unchanged network's accuracy and size in bytes.
@@ -34,38 +34,38 @@ class Gain:
     """
 
     def __init__(
-        self, belief: Sampled, costs: Costs, limits: Limits, baseline: tuple[float, float], taken: Levels
+        self, beliefs: Beliefs, costs: Costs, limits: Limits, baseline: tuple[float, float], taken: Levels
     ) -> None:
-        self.belief = belief
+        self.beliefs = beliefs
         self.costs = costs
         self.limits = limits
         self.accuracy, self.size_bytes = baseline
-        self.improvement = Improvement(self._box(*self._predicted(taken)))
+        self._scale = abs(self.accuracy) or 1.0
+        self._fronts = [Improvement(box) for box in self._boxes(*self._predicted(taken))]
 
     def __call__(self, levels: Levels) -> Numbers:
         """Return the worth of points, shape (points,)."""
         accuracy, latency, size = self._predicted(levels)
-        points = self._box(accuracy, latency, size)
+        boxes = self._boxes(accuracy, latency, size)
+        added = np.stack([front(box) for front, box in zip(self._fronts, boxes, strict=True)])
         excess = np.maximum(latency / AIM - 1, 0)
         if self.limits.max_size_bytes is not None:
-            excess += np.maximum(size / self.limits.max_size_bytes - 1, 0)
+            excess = excess + np.maximum(size / self.limits.max_size_bytes - 1, 0)
         if self.limits.min_accuracy is not None:
-            excess += np.maximum((self.limits.min_accuracy - accuracy) / (abs(self.accuracy) or 1.0), 0)
-        beyond = np.maximum(points - 1, 0).sum(axis=1)
-        worth: Numbers = (
-            self.improvement(points) * (excess == 0) - 10 * excess - 0.1 * beyond - 1e-3 * points.mean(axis=1)
-        )
-        return worth
+            excess = excess + np.maximum((self.limits.min_accuracy - accuracy) / self._scale, 0)
+        beyond = np.maximum(boxes - 1, 0).sum(axis=2)
+        worth: Numbers = added * (excess == 0) - 10 * excess - 0.1 * beyond - 1e-3 * boxes.mean(axis=2)
+        mean: Numbers = worth.mean(axis=0)
+        return mean
 
     def _predicted(self, levels: Levels) -> tuple[Numbers, Numbers, Numbers]:
-        """Return accuracies, upper ends of latencies as shares of the target, sizes in bytes, each (points,)."""
-        scale = abs(self.accuracy) or 1.0
-        accuracy = self.accuracy - scale * (1 - np.exp(-np.maximum(self.belief(levels), -2 * HEADROOM)))
+        """Return accuracies in each belief, (beliefs, points), and of points: shares of the target, sizes in bytes."""
+        damage = np.maximum(self.beliefs(levels), -2 * HEADROOM)
+        accuracy = self.accuracy - self._scale * (1 - np.exp(-damage))
         latency = self.costs.latency_ms(levels) * self.costs.margin / self.limits.target_ms
         return accuracy, latency, self.costs.size_bytes(levels)
 
-    def _box(self, accuracy: Numbers, latency: Numbers, size_bytes: Numbers) -> Numbers:
-        """Return points between the ideal, 0, and what counts for nothing, 1, shape (points, 3)."""
-        scale = abs(self.accuracy) or 1.0
-        drop = (self.accuracy - accuracy) / scale
-        return np.stack([(drop + HEADROOM) / (DROP + HEADROOM), latency, size_bytes / self.size_bytes], axis=1)
+    def _boxes(self, accuracy: Numbers, latency: Numbers, size_bytes: Numbers) -> Numbers:
+        """Return points between the ideal, 0, and what counts for nothing, 1, shape (beliefs, points, 3)."""
+        drop = ((self.accuracy - accuracy) / self._scale + HEADROOM) / (DROP + HEADROOM)
+        return np.stack(np.broadcast_arrays(drop, latency, size_bytes / self.size_bytes), axis=2)

@@ -67,7 +67,7 @@ Row = tuple[Levels, float, float, float, float]
 
 
 class Reader:
-    """Reads the history of a study; rows of finished trials, which never change, are read once.
+    """Reads the history of a study; finished trials, which never change, are read and judged once.
 
     Args:
         tables: the space.
@@ -79,6 +79,8 @@ class Reader:
         self.tables = tables
         self.judge = judge
         self._rows: dict[int, Row] = {}
+        self._feasible: dict[int, bool] = {}
+        self._judged_by: Limits | None = None
 
     def read(self, study: Study, trial: FrozenTrial) -> History:
         """Return the history that a trial can look back on."""
@@ -100,10 +102,19 @@ class Reader:
             latency_ms=latency_ms,
             high_ms=high_ms,
             size_bytes=size_bytes,
-            feasible=np.array([self.judge.feasible(each) for each in finished], dtype=bool),
+            feasible=self._judged(finished),
             baseline=next((i for i, role in enumerate(roles) if role == "baseline" and np.isfinite(accuracy[i])), None),
             others=np.concatenate(others),
         )
+
+    def _judged(self, finished: list[FrozenTrial]) -> NDArray[np.bool_]:
+        """Return which trials meet the limits; each is judged once, until the limits change."""
+        if self._judged_by != self.judge.limits:
+            self._judged_by, self._feasible = self.judge.limits, {}
+        for trial in finished:
+            if trial.number not in self._feasible:
+                self._feasible[trial.number] = self.judge.feasible(trial)
+        return np.array([self._feasible[trial.number] for trial in finished], dtype=bool)
 
     def _row(self, trial: FrozenTrial) -> Row:
         if trial.number not in self._rows:

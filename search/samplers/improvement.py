@@ -46,5 +46,5 @@ class Improvement:
         steps = np.maximum(self._steps, points[:, :1])
         widths = np.diff(steps, axis=1)
         free = np.maximum(self._heights - points[:, 1][:, None, None], 0.0)
-        added: NDArray[np.float64] = np.einsum("ns,nk,nsk->n", depths, widths, free, optimize=True)
+        added: NDArray[np.float64] = ((depths[:, :, None] * free).sum(axis=1) * widths).sum(axis=1)
         return np.where(inside, added, 0.0)

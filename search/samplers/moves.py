@@ -38,7 +38,7 @@ class Moves:
         return self.tables.canonical(np.minimum(levels, sizes - 1))
 
     def children(self, rng: np.random.Generator, first: Levels, second: Levels, rate: float) -> Levels:
-        """Return a child of each pair of points, with at least one choice that none of both has, where there is one.
+        """Return a child of each pair of points: a mixture of them, or the first, with at least one choice changed.
 
         Args:
             rng: of everything random.
@@ -55,9 +55,8 @@ class Moves:
         change = live & (rng.random(shape) < np.minimum(odds, MOST_ODDS))
         lot = np.where(live, rng.random(shape), -1.0)
         change |= ~change.any(axis=1, keepdims=True) & live & (lot == lot.max(axis=1, keepdims=True))
-        step = rng.choice([-2, -1, 1, 2], shape)
-        step = np.where((child + step < 0) | (child + step >= sizes), -np.sign(step), step)
-        stepped = np.clip(child + step, 0, sizes - 1)
+        stepped = child + rng.choice([-2, -1, 1, 2], shape)
+        stepped = np.where((stepped < 0) | (stepped >= sizes), np.where(child > 0, child - 1, child + 1), stepped)
         other = (child + 1 + (rng.random(shape) * (sizes - 1)).astype(np.int64)) % sizes  # settings have no order
         changed = np.where(self.tables.compressing, stepped, other)
         return self.tables.canonical(np.where(change, changed, child))
@@ -70,7 +69,9 @@ class Moves:
             for level in levels:
                 if 0 <= level < size and level != point[i]:
                     steps.append(np.where(np.arange(len(point)) == i, level, point))
-        return self.tables.canonical(np.array(steps, dtype=np.int64).reshape(-1, len(point)))
+        near = self.tables.canonical(np.array(steps, dtype=np.int64).reshape(-1, len(point)))
+        others: Levels = near[(near != point).any(axis=1)]
+        return others
 
     def fast_enough(
         self, rng: np.random.Generator, point: Levels, predict: Callable[[Levels], Numbers], most_ms: float

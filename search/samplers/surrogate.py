@@ -10,8 +10,6 @@ are plain mutations, so that no belief is relied on alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .costs import Costs
@@ -20,9 +18,6 @@ from .gain import Gain
 from .history import History, Judge
 from .mutation import MutationSampler
 from .tables import Levels, Numbers, Tables
-
-Goal = Callable[[Levels], Numbers]
-"""What points are worth: shape (points, choices) to (points,)."""
 
 MUTATIONS = 0.05
 """Share of proposals that are mutations of the front."""
@@ -33,6 +28,9 @@ EARLY = 45
 CLOSE, WIDE = (1, 0.2), (4, 0.7)
 """How many samples are drawn from the posterior early and later, and how far from its mean: in so many dimensions a
 single whole sample explores and nothing else."""
+
+LATEST = 300
+"""Measured trials that a belief is made of, so that asking takes no longer in long studies."""
 
 LEAST_KNOWN = 4
 """Measured trials before there is a belief."""
@@ -59,28 +57,26 @@ class SurrogateSampler(MutationSampler):
         """Return the point that would add most to the front, shape (choices,)."""
         known = np.isfinite(history.accuracy)
         if history.baseline is not None and known.sum() >= LEAST_KNOWN and rng.random() >= MUTATIONS:
-            seen, goal = history.seen, self._goal(rng, history)
+            seen, goal = history.seen, self._gain(rng, history)
             for point in self._search(rng, goal, history.levels[history.feasible]):
                 if point.tobytes() not in seen:
                     found: Levels = point
                     return found
         return super().propose(rng, history)
 
-    def _goal(self, rng: np.random.Generator, history: History) -> Goal:
+    def _gain(self, rng: np.random.Generator, history: History) -> Gain:
         """Return what says of points what they would add to the front."""
-        known = np.isfinite(history.accuracy)
+        known = np.flatnonzero(np.isfinite(history.accuracy))[-LATEST:]
         accuracy = float(history.accuracy[history.baseline])
         lost = (accuracy - history.accuracy[known]) / (abs(accuracy) or 1.0)
         damage = -np.log(np.maximum(1 - lost, LEAST_LEFT))
         fitted, costs = self.model.fit(history.levels[known], damage), Costs(self.tables, history)
         box = accuracy, float(history.size_bytes[history.baseline])
         taken = np.concatenate([history.levels[history.feasible], history.others])
-        count, temperature = CLOSE if known.sum() < EARLY else WIDE
-        beliefs = [fitted.sample(rng, temperature) for _ in range(count)]
-        goals = [Gain(belief, costs, self.judge.limits, box, taken) for belief in beliefs]
-        return lambda levels: np.mean([goal(levels) for goal in goals], axis=0)
+        beliefs = fitted.sample(rng, *(CLOSE if len(known) < EARLY else WIDE))
+        return Gain(beliefs, costs, self.judge.limits, box, taken)
 
-    def _search(self, rng: np.random.Generator, goal: Goal, front: Levels) -> Levels:
+    def _search(self, rng: np.random.Generator, goal: Gain, front: Levels) -> Levels:
         """Return points, the best first, by an evolutionary search and a descent from the best that it finds."""
         points = self.moves.random(rng, POPULATION)
         if len(front):
@@ -103,7 +99,7 @@ class SurrogateSampler(MutationSampler):
         winners: Levels = np.where(values[one] >= values[other], one, other)
         return winners
 
-    def _descend(self, goal: Goal, point: Levels, value: float) -> Levels:
+    def _descend(self, goal: Gain, point: Levels, value: float) -> Levels:
         for _ in range(DESCENTS):
             near = self.moves.neighbours(point)
             values = goal(near)
