@@ -109,6 +109,7 @@ def desk(folder: Path) -> Iterator[Path]:
         "threads": "1",
         "batch": "as in the task",
         "percentile": "50",
+        "device": "this machine",
     }
     RunDirectory(folder / "other", {**identity, "study": "another"}).close()
     busy = RunDirectory(folder / "busy", identity)

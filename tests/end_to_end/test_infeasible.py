@@ -34,8 +34,9 @@ def fragile(
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Return the run directory of a study that breaks in many ways, and how its command ended."""
     folder = study_folder(tmp_path_factory.mktemp("user"))
-    line = ("fragile_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 18, "--workers", 2)
-    return folder / "run", command(folder, *line, "--runtime", "fake", "--trial-timeout", "20s")
+    line = ("fragile_study.py", "--target-latency", "50ms", "--out", "run", "--trials", 36, "--workers", 2)
+    everywhere = ("--sampler", "random", "--no-promote")  # so that every width comes
+    return folder / "run", command(folder, *line, *everywhere, "--runtime", "fake", "--trial-timeout", "20s")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_the_search_goes_on(fragile: tuple[Path, subprocess.CompletedProcess[str
     out, done = fragile
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert len(table) == 18
+    assert len(table) == 36
     complete = table[table.state == "complete"]
     assert not set(complete.width) & BROKEN
     assert 64 in set(complete.width)
@@ -72,12 +73,15 @@ def test_the_search_goes_on(fragile: tuple[Path, subprocess.CompletedProcess[str
     ],
 )
 def test_a_broken_candidate_has_its_reason(table: pandas.DataFrame, width: int, rung: str, reason: str) -> None:
-    """Each candidate of the broken width is infeasible, with the rung where it ended and one sentence."""
+    """Candidates of the broken width are infeasible, with the rung where they ended and one sentence.
+
+    Some have another reason: pruned in steps, they broke at a width on the way.
+    """
     rows = table[table.width == width]
     assert len(rows)
     assert set(rows.state) == {"pruned"}
-    assert set(rows.rung) == {rung}
-    assert all(reason in given for given in rows.reason)
+    assert all(rows.reason)
+    assert any(given == rung and reason in why for given, why in zip(rows.rung, rows.reason, strict=True))
 
 
 @pytest.mark.parametrize("reason", ["40 channels", "does not export", "loss became nan", "no class", "did not end"])
