@@ -31,6 +31,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from autocompress.errors import StorageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, Outcome, from_json, to_json
@@ -52,6 +53,9 @@ TRIAL_S = 0.03
 ENDLESS = 1_000_000
 MARK = "AUTOCOMPRESS_CHAOS"
 """Environment variable that all processes of a driver have."""
+
+AWAY_S = 60.0
+"""How long a command is repeated that cannot open the study."""
 
 SILENT_S, BEAT_S = 10.0, 1.0
 """A driver that is not heard of for so long is dead; sooner than in earnest, as there is little time."""
@@ -84,16 +88,27 @@ def append(log: Path, line: str) -> None:
         file.write(f"{line}\n".encode())
 
 
+def begun(folder: Path, url: str | None, problem: AnalyticEvaluator) -> Store:
+    """Open the study. A command that begins while the database is away ends at once; here somebody repeats it."""
+    end = time.monotonic() + AWAY_S
+    while True:
+        try:
+            return Store(folder, url, NAME, problem.space, Limits(TARGET_MS))
+        except StorageError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
 def drive(folder: Path, url: str | None, workers: int, trials: int, seed: int) -> None:
     """Be a driver, to the end of the budget."""
     drivers.SILENT_S, heartbeat.BEAT_S = SILENT_S, BEAT_S
     problem = AnalyticEvaluator(12, seed=seed)
     profile = Profile.from_dict(problem.profile())
-    limits = Limits(TARGET_MS)
     with (
         room(folder),
         closing(RunDirectory(folder, {"study": NAME})) as rundir,
-        closing(Store(folder, url, NAME, problem.space, limits)) as store,
+        closing(begun(folder, url, problem)) as store,
     ):
         store.study.sampler = create(
             "mutation",
