@@ -27,11 +27,9 @@ from autocompress.evaluators.measurement import Measurement
 from autocompress.search.front import front_hypervolume, non_dominated, select
 from autocompress.search.limits import Limits
 from autocompress.search.profile import Profile
+from autocompress.search.promotion import DEVIATIONS, LEAST, line
 from autocompress.search.warmstart import warm_start
 from autocompress.spaces.candidate import Candidate
-
-LEAST = 8
-"""Finished candidates before a rule cuts anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class Line:
         deviations: of the residuals that are added to what the line predicts.
     """
 
-    deviations: float = 1.64
+    deviations: float = DEVIATIONS
 
     def keep(self, finished: Sequence[Values], values: Values) -> bool:
         """Return whether the hoped-for accuracy is dominated by no finished candidate's."""
@@ -69,11 +67,8 @@ class Line:
         pairs = [(getattr(f, rung), f.long) for f in finished if getattr(f, rung) is not None]
         if len(pairs) < LEAST:
             return True
-        x, y = np.array(pairs, dtype=np.float64).T
-        slope = np.cov(x, y)[0, 1] / x.var(ddof=1) if x.var() > 0 else 0.0
-        residuals = y - y.mean() - slope * (x - x.mean())
-        deviation = float(np.sqrt((residuals**2).sum() / (len(x) - 2)))
-        hoped = y.mean() + slope * (getattr(values, rung) - x.mean()) + self.deviations * deviation
+        slope, intercept, deviation = line(pairs)
+        hoped = intercept + slope * getattr(values, rung) + self.deviations * deviation
         rivals = [(-f.long, f.latency_ms, f.size_bytes) for f in finished if f.long is not None]
         return bool(non_dominated(np.array([*rivals, (-hoped, values.latency_ms, values.size_bytes)]))[-1])
 

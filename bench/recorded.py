@@ -26,7 +26,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
-from autocompress.search.probes import curve, middle
 from autocompress.search.profile import Profile
 from autocompress.search.samplers.tables import distributions
 from autocompress.search.warmstart import Start
@@ -221,13 +220,7 @@ class RecordedProblem:
 
     def profile(self) -> dict[str, Any]:
         """Return what a search knows beforehand, as plain data for `Profile.from_dict`."""
-        told = dict(self.header["profile"])
-        sizes = {choice.name: choice for choice in self.space.choices}
-        told["damage"] = {
-            name: value if isinstance(value, list) else curve({middle(sizes[name]): value}, len(sizes[name].levels))
-            for name, value in told["damage"].items()
-        }
-        return told
+        return dict(self.header["profile"])
 
     def evaluate(self, request: Request) -> Outcome:
         """Return what was measured with the longest recorded training that a request has epochs for.

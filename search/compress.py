@@ -27,7 +27,7 @@ from .progress import Progress, Silent
 from .report import files
 from .rundir import RunDirectory, room
 from .samplers import create
-from .warmstart import BASELINE, warm_start
+from .warmstart import BASELINE, Start, warm_start
 from .workers import Workers, pickled, workers_for
 
 if TYPE_CHECKING:
@@ -209,9 +209,14 @@ class _Run:
             profile=prepared.profile,
             judge=self.store,
             seed=options.seed,
-            finished=len(self.store.finished()),
+            finished=self.store.count(),
         )
-        self.store.begin(warm_start(prepared.space, prepared.profile, options.target_ms, student=self._student))
+        starts = () if self.store.begun else self._starts()
+        self.store.begin(starts)
+
+    def _starts(self) -> list[Start]:
+        prepared = self.prepared
+        return warm_start(prepared.space, prepared.profile, self.options.target_ms, student=self._student)
 
     def _finalists(self) -> list[Model]:
         return [self.store.found.whole(model) for model in finalists(self.store.models(), self.store.limits)]

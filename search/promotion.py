@@ -18,7 +18,7 @@ LEAST = 8
 """Trained models before anyone is doubted."""
 
 LATEST = 200
-"""Trained models that the line is drawn through."""
+"""Models that the line is drawn through, where they were trained."""
 
 DEVIATIONS = 1.64
 """Of the residuals: as far above the line as one in twenty lies."""
@@ -33,21 +33,16 @@ def learned(models: Sequence[Model], front: Iterable[Model], rng: np.random.Gene
     """Return what trained models tell of how accuracies before and after training go together; None for too few.
 
     Args:
-        models: those that were measured to the end, the latest last.
+        models: the latest that were measured to the end.
         front: the rivals of the next candidate.
         rng: says whether the candidate is spared.
 
     """
-    trained = [m.measurement for m in models if m.measurement.epochs or m.measurement.doubted][-LATEST:]
+    trained = [m.measurement for m in models if m.measurement.epochs or m.measurement.doubted]
     pairs = [(m.one_shot_accuracy, m.accuracy) for m in trained if m.one_shot_accuracy is not None]
     if len(pairs) < LEAST:
         return None
-    before, after = np.array(pairs, dtype=np.float64).T
-    spread = float(before.var())
-    slope = max(0.0, float(np.cov(before, after, bias=True)[0, 1]) / spread) if spread else 0.0
-    intercept = float(after.mean() - slope * before.mean())
-    residuals = after - intercept - slope * before
-    deviation = float(np.sqrt((residuals**2).sum() / (len(pairs) - 2)))
+    slope, intercept, deviation = line(pairs)
     rivals = ((m.measurement.accuracy, m.measurement.latency.median_ms, m.measurement.size_bytes) for m in front)
     return Promotion(
         slope=slope,
@@ -56,6 +51,16 @@ def learned(models: Sequence[Model], front: Iterable[Model], rng: np.random.Gene
         rivals=tuple(rivals),
         spared=bool(rng.random() < SPARED),
     )
+
+
+def line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Return the slope, not below 0, and the intercept of a line through pairs, and the deviation about it."""
+    before, after = np.array(pairs, dtype=np.float64).T
+    spread = float(before.var())
+    slope = max(0.0, float(np.cov(before, after, bias=True)[0, 1]) / spread) if spread else 0.0
+    intercept = float(after.mean() - slope * before.mean())
+    residuals = after - intercept - slope * before
+    return slope, intercept, float(np.sqrt((residuals**2).sum() / (len(pairs) - 2)))
 
 
 def unpromising(outcome: Infeasible) -> bool:

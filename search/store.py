@@ -103,6 +103,11 @@ class Store:
     def notice(self, notice: Callable[[str], object]) -> None:
         self._drivers.notice = notice
 
+    @property
+    def begun(self) -> bool:
+        """Whether the study has its warm start."""
+        return bool(self.study.user_attrs.get("begun"))
+
     def begin(self, starts: Sequence[Start]) -> None:
         """Enqueue the warm start of a new study; put trials back that have to be begun again.
 
@@ -110,7 +115,7 @@ class Store:
         of which something was not measured that a limit is about.
         """
         with self._drivers.alone():
-            if not self.study.user_attrs.get("begun"):
+            if not self.begun:
                 for start in starts:
                     levels = self.space.levels(start.candidate)
                     twin = start.role == STUDENT  # of the baseline, whose levels it has

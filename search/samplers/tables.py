@@ -79,8 +79,7 @@ class Tables:
 
     def size_bytes(self, levels: Levels) -> Numbers:
         """Return the bytes of the weights that are left at each point, shape (points,)."""
-        params = np.array([4.0 * layer.params for layer in self.profile.network.layers])
-        total: Numbers = self._shares(self._bytes, levels) @ params
+        total: Numbers = self._shares(self._bytes, levels) @ self._layer_bytes
         return total
 
     def _shares(self, table: Numbers, levels: Levels) -> Numbers:
@@ -113,6 +112,10 @@ class Tables:
     @cached_property
     def _layer_ms(self) -> Numbers:
         return np.array([self.profile.costs.layer_ms.get(layer.name, 0.0) for layer in self.profile.network.layers])
+
+    @cached_property
+    def _layer_bytes(self) -> Numbers:
+        return np.array([4.0 * layer.params for layer in self.profile.network.layers])
 
     @cached_property
     def _reach(self) -> Numbers:
