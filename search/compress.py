@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AutocompressError, UsageError
-from ..evaluators import runtimes
-from ..evaluators.energy import counter_of
-from ..evaluators.serve_once import peak_so_far
 from . import remote
-from . import rundir as run_directory
-from .cluster import Cluster, joined, reachable
+from .checks import Checked, checked
+from .cluster import Cluster, joined
 from .drive import Driver, Interrupted, Interrupts
 from .finals import Finals, as_found, finalists
 from .front import Model, ParetoFront, everywhere, select
@@ -86,41 +83,11 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     """
     progress = progress or Silent()
     started = time.monotonic()
-    servers = [runtimes.load(runtime) for runtime in options.runtimes]
-    for server in servers:
-        server.describe()  # tells at once where the runtime's package is missing
-        measurable(options.limits, server.capabilities.device)
-    identity = {
-        "study": name,
-        "runtime": ", ".join(server.name for server in servers),
-        "threads": str(options.threads),
-        "batch": str(options.batch or "as in the task"),
-        "percentile": f"{options.percentile:g}",
-        "device": options.measure_on or "this machine",
-    }
-    if options.compact:
-        identity["sizes"] = "of compact files"
-    other = [server for server in servers if server.capabilities.reads[0] != ".onnx"]
-    if options.compact and other:
-        ending = other[0].capabilities.reads[0]
-        raise UsageError(f"--compact packs ONNX files; those of {other[0].name} end in {ending}.")
-    run_directory.check(options.out, identity)
-    from .storage import close_storage, open_storage
-    from .store import Store
-
-    if options.storage is not None:
-        close_storage(open_storage(options.out, options.storage))  # tells at once where it cannot be reached
-    if options.artifacts is not None:
-        place = remote.check(options.artifacts, options.workers)
-        options = replace(options, artifacts=place)
-        identity["artifacts"] = remote.plain_url(place)
-        run_directory.check(options.out, identity)
-    if options.ray_address is not None:
-        reachable(options.ray_address)
+    asked = checked(name, options)
+    options = asked.options
     task = load()  # may show a training's progress bar of its own
 
     from ..studies.validate import validate
-    from .prepare import prepare
 
     validate(task)
     if options.workers != 0:
@@ -128,19 +95,30 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     with (
         room(options.out),
         joined(options, progress) as cluster,
-        closing(RunDirectory(options.out, identity)) as rundir,
+        closing(RunDirectory(options.out, asked.identity)) as rundir,
     ):
-        try:
-            with together(options.storage, task, rundir, identity, progress.notice):
-                prepared = prepare(task, servers, rundir, options, progress, cluster)
-        except UsageError:
-            if rundir.fresh:  # what was begun with a network that will not do is in the way of the mended one
-                rundir.discard()
-            raise
+        prepared = _prepared(task, asked, rundir, progress, cluster)
         student = task.student is not None
+        from .store import Store
+
         store = Store(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
         with closing(store):
             return _Run(task, options, progress, rundir, prepared, store, cluster).search(started)
+
+
+def _prepared(
+    task: Task, asked: Checked, rundir: RunDirectory, progress: Progress, cluster: Cluster | None
+) -> Prepared:
+    """Return what the search starts from; what was begun with a network that will not do is taken away again."""
+    from .prepare import prepare
+
+    try:
+        with together(asked.options.storage, task, rundir, asked.identity, progress.notice):
+            return prepare(task, asked.servers, rundir, asked.options, progress, cluster)
+    except UsageError:
+        if rundir.fresh:  # it is in the way of the mended one
+            rundir.discard()
+        raise
 
 
 @dataclass(frozen=True)
@@ -246,18 +224,6 @@ class _Run:
         front = assemble(models, self.prepared, self.store.limits)
         files.write(self.rundir, front, self.store, self.prepared.profile.dropped)
         return front
-
-
-def measurable(limits: Limits, device: str) -> None:
-    """Check that a machine can tell what is limited.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    if limits.max_energy_mj is not None:
-        counter_of(device, "--max-energy")
-    if limits.max_memory_bytes is not None and peak_so_far() is None:
-        raise UsageError("--max-memory needs a system that tells a process's peak memory (VmHWM); leave it out here.")
 
 
 def assemble(models: list[Model], prepared: Prepared, limits: Limits) -> ParetoFront:

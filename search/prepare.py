@@ -22,6 +22,7 @@ from ..evaluators.runtimes import Runtime
 from ..evaluators.served import Served, parity, source_of
 from ..spaces.candidate import Candidate
 from ..spaces.capabilities import Capabilities
+from ..spaces.layers import Network
 from ..spaces.space import Space
 from ..studies.task import Task
 from .cluster import Cluster
@@ -35,6 +36,22 @@ from .rungs import Ladder
 
 ZEROS = (0.5, 0.75, 0.9)
 """Shares of a layer's weights that may be zero where compact files count: they cost next to nothing there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What a network and its runtimes offer to a search.
+
+    Attributes:
+        supplies: example inputs and calibration data.
+        network: its layers and groups.
+        space: all that may be tried, whether it pays or not.
+
+    """
+
+    supplies: Supplies
+    network: Network
+    space: Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +88,53 @@ def prepare(
         StudyError: the unchanged network cannot be exported, served or timed.
         RunDirectoryError: the network is not the one that the run directory was begun with.
     """
-    notice, runtime = progress.notice, runtimes[0]
-
-    def meter_of(artefact: bytes, baseline_ms: float | None = None) -> Meter:
-        meter = _meter(runtime, artefact, supplies, options, baseline_ms)
-        return meter if cluster is None or options.measure_on is None else cluster.device.meter(meter, notice)
-
     _take_up(task, rundir, progress)
+    progress.notice("finding layers and groups")
+    offer = offered(task, runtimes, options)
+    progress.notice("exporting the baseline")
+
+    def meter_of(baseline_ms: float | None = None) -> Meter:
+        meter = _meter(runtimes[0], artefact, offer.supplies, options, baseline_ms)
+        return meter if cluster is None or options.measure_on is None else cluster.device.meter(meter, progress.notice)
+
+    try:
+        baseline, artefact = baseline_of(task, runtimes[0], offer.supplies)
+        found = _load(rundir.path / "profile.json", offer.space)
+        if found is None:
+            progress.notice("calibrating the baseline's latency")
+            calibration = meter_of().calibrate()
+            meter = meter_of(calibration.median_ms)
+            found = _profiled(
+                task,
+                offer,
+                runtimes=runtimes,
+                baseline=(baseline, artefact),
+                meter=meter,
+                calibration=calibration,
+                options=options,
+                progress=progress,
+            )
+            _save(found, offer.space, calibration, rundir)
+    except InfeasibleError as error:
+        raise StudyError(
+            f"the unchanged network must be exported, served and timed before anything is compared to it; "
+            f"it cannot: {error.reason}"
+        ) from error
+    meter = meter_of(found.baseline_ms)
+    ladder = Ladder(task, offer.supplies, runtimes, meter, rundir.path, compact=options.compact)
+    if found.dropped:
+        progress.milestone(summary(found.dropped, runtimes[0].name))
+    return Prepared(space=found.space(offer.space), profile=found, ladder=ladder, meter=meter)
+
+
+def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
+    """Return what a network and its runtimes offer to a search, before anything was tried.
+
+    Raises:
+        StudyError: nothing of the network can be compressed.
+    """
     needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
     supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
-    notice("finding layers and groups")
     network = inspect(task.base, task.examples, keep=task.keep)
     space = space_of(network, _together([runtime.capabilities for runtime in runtimes], compact=options.compact))
     if not any(choice.neutral is not None for choice in space.choices):
@@ -88,40 +142,46 @@ def prepare(
             "a network must have a Conv2d or Linear layer that may be compressed; this one has none. "
             "Take names out of the task's `keep`, or give another network."
         )
-    notice("exporting the baseline")
-    try:
-        baseline = compress(replace(task, student=None), Candidate(), supplies, epochs=0)
-        artefact = runtime.convert(source_of(baseline, supplies))
-        with engine(runtime, artefact, threads=1) as built:
-            parity(baseline.model, Served(built), supplies.calibration[:1], quantized=False)
-        found = _load(rundir.path / "profile.json", space)
-        if found is None:
-            notice("calibrating the baseline's latency")
-            calibration = meter_of(artefact).calibrate()
-            meter = meter_of(artefact, calibration.median_ms)
-            base, served = (baseline, artefact) if task.student is None else _student(task, supplies, runtime)
-            prober = Prober(
-                task=task,
-                supplies=supplies,
-                network=network,
-                base=base,
-                runtime=runtime,
-                meter=meter,
-                timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
-            )
-            one = len(runtimes) == 1  # what does not pay on one may on another
-            found = profile(prober, space, served, calibration, notice, reduce=one, size_counts=options.compact)
-            _save(found, space, calibration, rundir)
-    except InfeasibleError as error:
-        raise StudyError(
-            f"the unchanged network must be exported, served and timed before anything is compared to it; "
-            f"it cannot: {error.reason}"
-        ) from error
-    meter = meter_of(artefact, found.baseline_ms)
-    ladder = Ladder(task, supplies, runtimes, meter, rundir.path, compact=options.compact)
-    if found.dropped:
-        progress.milestone(summary(found.dropped, runtime.name))
-    return Prepared(space=found.space(space), profile=found, ladder=ladder, meter=meter)
+    return Offer(supplies=supplies, network=network, space=space)
+
+
+def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compressed, bytes]:
+    """Return the unchanged network, and the file that serves it, which does what PyTorch does.
+
+    Raises:
+        InfeasibleError: it cannot be exported or served.
+    """
+    baseline = compress(replace(task, student=None), Candidate(), supplies, epochs=0)
+    artefact = runtime.convert(source_of(baseline, supplies))
+    with engine(runtime, artefact, threads=1) as built:
+        parity(baseline.model, Served(built), supplies.calibration[:1], quantized=False)
+    return baseline, artefact
+
+
+def _profiled(
+    task: Task,
+    offer: Offer,
+    *,
+    runtimes: Sequence[Runtime],
+    baseline: tuple[Compressed, bytes],
+    meter: Meter,
+    calibration: Calibration,
+    options: Options,
+    progress: Progress,
+) -> Profile:
+    """Return what trying its parts tells of a network, or of its student."""
+    base, served = baseline if task.student is None else _student(task, offer.supplies, runtimes[0])
+    prober = Prober(
+        task=task,
+        supplies=offer.supplies,
+        network=offer.network,
+        base=base,
+        runtime=runtimes[0],
+        meter=meter,
+        timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
+    )
+    one = len(runtimes) == 1  # what does not pay on one may on another
+    return profile(prober, offer.space, served, calibration, progress.notice, reduce=one, size_counts=options.compact)
 
 
 def _take_up(task: Task, rundir: RunDirectory, progress: Progress) -> None:

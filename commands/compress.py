@@ -1,0 +1,145 @@
+"""The command that runs a study."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from . import options as given
+from .group import INTERRUPTED, MISSES, OK, reported
+
+if TYPE_CHECKING:
+    from ..search.options import Options
+    from ..search.progress import Progress
+    from ..studies.task import Task
+
+STOPPED = "Interrupted. Nothing that was finished is lost: the same command goes on."
+
+
+def compress(
+    context: typer.Context,
+    target_latency: given.TargetLatency,
+    study: given.StudyName = "digits",
+    min_accuracy: given.MinAccuracy = None,
+    max_size: given.MaxSize = None,
+    max_memory: given.MaxMemory = None,
+    max_energy: given.MaxEnergy = None,
+    trials: given.Trials = 24,
+    time_budget: given.TimeBudget = None,
+    sampler: given.Sampler = "surrogate",
+    seed: given.Seed = 0,
+    epochs: given.Epochs = None,
+    final_epochs: given.FinalEpochs = None,
+    trial_timeout: given.TrialTimeout = "30m",
+    trial_memory: given.TrialMemory = None,
+    promote: given.Promote = True,
+    inherit: given.Inherit = True,
+    compact: given.Compact = False,
+    runtime: given.Runtimes = None,
+    threads: given.Threads = 1,
+    batch: given.Batch = None,
+    percentile: given.Percentile = 50.0,
+    workers: given.Workers = None,
+    ray_address: given.RayAddress = None,
+    measure_on: given.MeasureOn = None,
+    artifacts: given.Artifacts = None,
+    storage: given.Storage = None,
+    out: given.Out = None,
+    data: given.Data = None,
+    data_dir: given.DataDir = None,
+    weights: given.Weights = None,
+    version: given.Version = False,
+) -> None:
+    """Compress a trained network to a latency target, measured on the runtime that serves it.
+
+    Leaves the Pareto front of compressed models in the run directory. The same command goes on where it stopped.
+
+    Examples:
+        autocompress --target-latency 5ms
+
+        autocompress my_study.py --target-latency 800us --trials 100 --workers 4
+
+        autocompress --target-latency 5ms --runtime onnxruntime --runtime openvino
+
+        autocompress --target-latency 5ms --min-accuracy -0.5% --max-size 4MB
+    """
+    with reported(STOPPED):
+        from ..studies.names import study_name
+
+        name = study_name(study)
+        code = _run(
+            study, name, asked_for(name, context.params), {"data": data, "data_dir": data_dir, "weights": weights}
+        )
+    raise typer.Exit(code)
+
+
+def asked_for(name: str, words: Mapping[str, Any]) -> Options:
+    """Return the options of a study from a command line's words, which are as they were typed.
+
+    Raises:
+        UsageError: a word is none that the option takes.
+    """
+    from dataclasses import fields
+
+    from ..search.options import Options, parse_duration, parse_limits, parse_size
+
+    beside = {limit: words[limit] for limit in ("min_accuracy", "max_size", "max_memory", "max_energy")}
+    read: dict[str, Any] = {
+        **parse_limits(words["target_latency"], **beside),
+        "out": words["out"] or Path("runs", name),
+        "runtimes": tuple(words["runtime"] or ()) or None,
+        "trial_timeout_s": parse_duration(words["trial_timeout"], "--trial-timeout"),
+    }
+    if words["time_budget"] is not None:
+        read["time_budget_s"] = parse_duration(words["time_budget"], "--time-budget")
+    if words["trial_memory"] is not None:
+        read["trial_memory_bytes"] = parse_size(words["trial_memory"], "--trial-memory")
+    as_typed = {field.name for field in fields(Options)} - read.keys() - beside.keys()
+    read |= {field: words[field] for field in as_typed if field in words}
+    return Options(**{field: value for field, value in read.items() if value is not None})
+
+
+def _run(study: str, name: str, options: Options, source: dict[str, Any]) -> int:
+    """Run a study with its progress on stderr and its table on stdout; return the exit code."""
+    from ..search.compress import run
+    from ..search.drive import Interrupted
+    from ..search.report.table import show
+
+    output = Console(soft_wrap=not sys.stdout.isatty())
+    try:
+        with _progress() as progress:
+            front = run(name, _loader(study, source), options, progress)
+    except Interrupted as interrupted:
+        if interrupted.front is not None:
+            show(interrupted.front, str(options.out), output)
+        typer.echo(STOPPED, err=True)
+        return INTERRUPTED
+    show(front, str(options.out), output)
+    return OK if front.meets_target else MISSES
+
+
+def _loader(study: str, source: dict[str, Any]) -> Callable[[], Task]:
+    def load() -> Task:
+        from ..studies import loading
+
+        return loading.load(study, **source)
+
+    return load
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    from ..search.progress import Lines, Live
+
+    if not sys.stderr.isatty():
+        yield Lines(lambda text: typer.echo(text, err=True))
+        return
+    live = Live(Console(stderr=True))
+    with live.shown():
+        yield live

@@ -1,0 +1,93 @@
+"""The options of a study's command line, by topic; the topics are the panels of ``--help``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+TARGET, SEARCH, MEASURING, CLUSTER, FILES = "Target", "Search", "Measuring", "Cluster", "Files"
+"""Panels of the help."""
+
+
+def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+StudyName = Annotated[
+    str, typer.Argument(help="digits, fashion_mnist, a Python file with task(), torchvision:NAME or timm:NAME.")
+]
+
+TargetLatency = Annotated[str, _option(TARGET, "What a model must meet, with a unit: 5ms, 800us.")]
+MinAccuracy = Annotated[
+    str | None, _option(TARGET, "Least metric: 0.88, or with a sign to the unchanged network's: -0.5%.")
+]
+MaxSize = Annotated[str | None, _option(TARGET, "Most bytes of the served file: 4MB, 900kB.")]
+MaxMemory = Annotated[str | None, _option(TARGET, "Most memory of a process that serves it: 60MB.")]
+MaxEnergy = Annotated[str | None, _option(TARGET, "Most energy of one run, where the machine has a counter: 5mJ.")]
+
+Trials = Annotated[int, _option(SEARCH, "Trials that the study has when it is done.")]
+TimeBudget = Annotated[str | None, _option(SEARCH, "Begin no trial after this long: 10m, 2h.")]
+Sampler = Annotated[str, _option(SEARCH, "surrogate, mutation, tpe, nsga2 or random.")]
+Seed = Annotated[int, _option(SEARCH, "Of everything random.")]
+Epochs = Annotated[float | None, _option(SEARCH, "Passes over the training data in a trial.")]
+FinalEpochs = Annotated[float | None, _option(SEARCH, "Passes for each model of the front.")]
+TrialTimeout = Annotated[str, _option(SEARCH, "Give a trial up after this long.")]
+TrialMemory = Annotated[str | None, _option(SEARCH, "Give a trial up that needs more of its node's memory: 8GB.")]
+Promote = Annotated[
+    bool, _option(SEARCH, "Train only candidates that may yet come onto the front.", "--promote/--no-promote")
+]
+Inherit = Annotated[bool, _option(SEARCH, "Let candidates go on from a trained neighbour.", "--inherit/--no-inherit")]
+Compact = Annotated[
+    bool, _option(SEARCH, "Search k-means palettes too; sizes are of entropy-coded files (.acz).", "--compact")
+]
+
+Runtimes = Annotated[
+    list[str] | None,
+    _option(
+        MEASURING, r"What serves the models; may be repeated. \[default: onnxruntime]", "--runtime", metavar="NAME"
+    ),
+]
+Threads = Annotated[int, _option(MEASURING, "Threads that a served model may use.")]
+Batch = Annotated[int | None, _option(MEASURING, r"Examples that are served at a time. \[default: the study's]")]
+Percentile = Annotated[float, _option(MEASURING, "Of the run times, which must meet the target: 50 is the median.")]
+
+Workers = Annotated[
+    int | None, _option(CLUSTER, r"Trials at a time; 0 runs them in this process. \[default: cores, at most 2]")
+]
+RayAddress = Annotated[
+    str | None, _option(CLUSTER, "Train on a running Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
+]
+MeasureOn = Annotated[
+    str | None, _option(CLUSTER, "Measure on the cluster's node that offers this Ray resource.", metavar="NAME")
+]
+Artifacts = Annotated[
+    str | None,
+    _option(
+        CLUSTER,
+        r"Where workers keep files, for nodes without a common disk: s3://bucket/path. \[default: the run]",
+        metavar="URL",
+    ),
+]
+Storage = Annotated[
+    str | None, _option(CLUSTER, r"Database URL for the study. \[default: a file in the run]", metavar="URL")
+]
+
+Out = Annotated[Path | None, _option(FILES, r"Run directory. \[default: runs/STUDY]")]
+Data = Annotated[str | None, _option(FILES, "imagefolder:DIR, for torchvision: and timm: models.")]
+DataDir = Annotated[Path | None, _option(FILES, "Where the study's data is.")]
+Weights = Annotated[Path | None, _option(FILES, "State dict for torchvision: and timm: models.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"autocompress {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", rich_help_panel=None)
+]
