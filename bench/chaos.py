@@ -102,7 +102,7 @@ def begun(folder: Path, url: str | None, problem: AnalyticEvaluator) -> Store:
 
 def drive(folder: Path, url: str | None, workers: int, trials: int, seed: int) -> None:
     """Be a driver, to the end of the budget."""
-    drivers.SILENT_S, heartbeat.BEAT_S = SILENT_S, BEAT_S
+    drivers.SILENT_S, heartbeat.BEAT_S = SILENT_S, BEAT_S  # type: ignore[attr-defined]
     problem = AnalyticEvaluator(12, seed=seed)
     profile = Profile.from_dict(problem.profile())
     with (

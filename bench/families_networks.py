@@ -149,7 +149,7 @@ def mobilenet_with_images(folder: Path) -> Task:
     def batches(chosen: list[Path]) -> list[tuple[Tensor, Tensor]]:
         images = torch.stack([prepare(Image.open(path).convert("RGB")) for path in chosen])
         labels = torch.tensor([int(path.name.split("_")[0]) for path in chosen])
-        return list(zip(images.split(50), labels.split(50), strict=True))
+        return list(zip(torch.split(images, 50), torch.split(labels, 50), strict=True))
 
     others = batches([path for position, path in enumerate(files) if position % 5 == 1])
     held_out = batches(files[::5])

@@ -64,7 +64,8 @@ class Line:
     def keep(self, finished: Sequence[Values], values: Values) -> bool:
         """Return whether the hoped-for accuracy is dominated by no finished candidate's."""
         rung = "one_shot" if values.short is None else "short"
-        pairs = [(getattr(f, rung), f.long) for f in finished if getattr(f, rung) is not None]
+        known = [(getattr(f, rung), f.long) for f in finished]
+        pairs = [(before, after) for before, after in known if before is not None and after is not None]
         if len(pairs) < LEAST:
             return True
         slope, intercept, deviation = line(pairs)

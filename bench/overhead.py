@@ -128,7 +128,7 @@ def fill(folder: Path, problem: AnalyticEvaluator, count: int, url: str | None =
     """Write a study with so many finished trials; its journal has the lines that asking and telling leave."""
     store = Store(folder, url, "bench", problem.space, Limits(TARGET_MS))
     storage, study_id = store.study._storage, store.study._study_id
-    sync, os.fsync = os.fsync, lambda file: None  # not what is measured
+    sync, os.fsync = os.fsync, lambda fd: None  # not what is measured
     try:
         for trial in finished_trials(problem, count):
             if url is not None:

@@ -102,7 +102,7 @@ def summary(results: Results, target_ms: float) -> str:
     tools = [name for name in TOOLS if results.of(name)]
     column = f"speed-up at −{100 * TOLERATED:g} points"
     lines = [f"{'':20}{'models':>8}{'hypervolume':>13}{'on test':>9}{column:>24}{'s':>8}"]
-    groups = {name: (name,) for name in tools}
+    groups: dict[str, tuple[str, ...]] = {name: (name,) for name in tools}
     groups |= {"all of these": tuple(tools)} if tools else {}
     groups |= {OURS: (OURS,)} if results.of(OURS) else {}
     volumes = {}

@@ -14,7 +14,7 @@ import importlib.util
 import io
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,10 @@ class Job:
 
     def exported(self, network: nn.Module) -> bytes:
         """Return a float network as an ONNX file with folded batch norms."""
-        return to_onnx(fold_batch_norm(network, self.supplies.examples), self.supplies.examples).SerializeToString()
+        file: bytes = to_onnx(
+            fold_batch_norm(network, self.supplies.examples), self.supplies.examples
+        ).SerializeToString()
+        return file
 
     @property
     def images(self) -> list[NDArray[np.float32]]:
@@ -103,7 +106,11 @@ def onnxruntime(job: Job) -> Points:
     ]
     base = functools.cache(lambda: job.exported(job.task.model))
     for name, settings in ways[: 1 if job.quick else None]:
-        yield name, lambda settings=settings: Made(statically(job, base(), **settings), job.task.model)
+        yield name, functools.partial(_static, job, base, settings)
+
+
+def _static(job: Job, base: Callable[[], bytes], settings: Mapping[str, Any]) -> Made:
+    return Made(statically(job, base(), **settings), job.task.model)
 
 
 def statically(job: Job, artefact: bytes, **settings: Any) -> bytes:
@@ -137,7 +144,7 @@ def has_vnni() -> bool:
         return False
 
 
-class _Reader(CalibrationDataReader):
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Hands out the calibration images."""
 
     def __init__(self, job: Job) -> None:
@@ -156,7 +163,7 @@ def has_nncf() -> bool:
 
 def nncf(job: Job) -> Points:
     """Quantize with NNCF after training, in both presets, and under its control of accuracy."""
-    sys.modules["openvino_telemetry"] = None  # without it NNCF sends nothing
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # without it NNCF sends nothing
     import logging
 
     import nncf
@@ -229,7 +236,7 @@ def pruned(job: Job, ratio: float, everywhere: bool, importance: Callable[[], An
     )
     if isinstance(pruner.importance, torch_pruning.importance.GroupTaylorImportance):
         for batch in job.supplies.batches:
-            job.task.loss(model, batch).backward()
+            job.task.loss(model, batch).backward()  # type: ignore[no-untyped-call]
     pruner.step()
     model.zero_grad()
     estimate_batch_norm(model, job.supplies.calibration)

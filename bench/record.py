@@ -235,7 +235,8 @@ class Recorder:
             failed = Training(accuracy=None, seconds={"train": took_s}, reason=outcome.reason)
             return replace(row, trained={"long": failed})
         seconds = dict(outcome.seconds)
-        spent = {rung: seconds.pop(rung) for rung in ("train", "accuracy") if rung in seconds}
+        rungs = [rung for rung in seconds if rung in ("train", "accuracy")]
+        spent = {rung: seconds.pop(rung) for rung in rungs}
         return replace(
             row,
             size_bytes=outcome.size_bytes,

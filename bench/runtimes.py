@@ -110,7 +110,7 @@ class Bench:
         for precision, candidate in candidates.items():
             compressed = compress(task, candidate, supplies, epochs=0)
             forms[precision] = (compressed, source_of(compressed, supplies))
-        images = task.train[0][0][:EXAMPLES]
+        images = next(iter(task.train))[0][:EXAMPLES]
         batches = [[x[None].numpy()] for x in images]
         baseline = load("onnxruntime").convert(forms["float"][1])
         meter = ProcessMeter(baseline=baseline, runtime="onnxruntime", inputs=batches[0])

@@ -34,7 +34,7 @@ from autocompress.search.limits import Limits
 from autocompress.search.options import SAMPLERS
 from autocompress.search.profile import Profile
 from autocompress.search.samplers import create
-from autocompress.search.store import Store
+from autocompress.search.store import Asked, Store
 from autocompress.search.warmstart import warm_start
 from autocompress.spaces.candidate import Candidate
 
@@ -101,7 +101,8 @@ def _played(
     """Return candidates in the order in which they ended, None for those that were cut; and what each ask took."""
     rng = np.random.default_rng(run.seed)
     found: list[tuple[Candidate, Measurement | None]] = []
-    running, asking_s = [], []
+    running: list[Asked] = []
+    asking_s: list[float] = []
     while len(found) < max(run.at):
         while len(running) < run.pending and len(found) + len(running) < max(run.at):
             began = time.perf_counter()

@@ -53,7 +53,7 @@ EVERYTHING = replace(RUNTIME.capabilities, sparsity=(0.5, 0.75, 0.9), palettes=T
 
 IMPORTANCES = ("magnitude", "l1", "taylor", "hessian", "bn_scale", "lamp", "median")
 
-KINDS: dict[str, dict[str, float]] = {
+KINDS: dict[str, dict[str, float | int | str]] = {
     "the task's loss alone": {"weight": 0.0},
     "0.3 at temperature 4": {"weight": 0.3, "temperature": 4.0},
     "0.7 at temperature 4": {"weight": 0.7, "temperature": 4.0},
@@ -119,8 +119,8 @@ def rows(space: Space) -> Iterator[Row]:
         yield Row("pruning after a penalty, 75 %", penalty, at(space, prune[0.75], {PRUNING: {"penalty": penalty}}))
     for ratio in (0.5, 0.75):
         for name, settings in KINDS.items():
-            kind = at(space, prune[ratio], {DISTILLATION: settings})
-            yield Row(f"distillation at {ratio:.0%}", name, kind, seeds=3 if ratio == 0.75 else 1)
+            taught = at(space, prune[ratio], {DISTILLATION: settings})
+            yield Row(f"distillation at {ratio:.0%}", name, taught, seeds=3 if ratio == 0.75 else 1)
     half, narrow = at(space, prune[0.5]), at(space, prune[0.75])
     yield Row("inheritance", "75 % from a trained 50 %", narrow, ancestor=half)
     for ratio in (0.25, 0.5, 0.75):
