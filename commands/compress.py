@@ -114,7 +114,7 @@ def _run(study: str, name: str, options: Options, source: dict[str, Any]) -> int
     output = Console(soft_wrap=not sys.stdout.isatty())
     try:
         with _progress() as progress:
-            front = run(name, _loader(study, source), options, progress)
+            front = run(name, _loader(study, source), options, progress, source={"study": study, **source})
     except Interrupted as interrupted:
         if interrupted.front is not None:
             show(interrupted.front, str(options.out), output)

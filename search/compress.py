@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import AutocompressError, UsageError
+from ..errors import UsageError
 from . import remote
+from .asked import Asked
+from .assemble import assemble
 from .checks import Checked, checked
 from .cluster import Cluster, joined
 from .drive import Driver, Interrupted, Interrupts
 from .finals import Finals, as_found, finalists
-from .front import Model, ParetoFront, everywhere, select
+from .front import Model, ParetoFront
 from .guard import Limited
 from .joining import together
-from .limits import Limits
+from .opened import FINISHED
 from .options import Options, parse_limits
 from .progress import Progress, Silent
 from .report import files
 from .rundir import RunDirectory, room
 from .samplers import create
-from .warmstart import BASELINE, Start, warm_start
+from .warmstart import Start, warm_start
 from .workers import Workers, pickled, workers_for
 
 if TYPE_CHECKING:
@@ -65,10 +67,18 @@ def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", *
         name, load = study_name(spec), lambda: loading.load(spec)
     out = Path(options.get("out", Path("runs", name)))  # type: ignore[arg-type]
     settings = {**options, **limits, "out": out}
-    return run(name, load, Options(**settings))  # type: ignore[arg-type]
+    given = {} if isinstance(study, Task) else {"study": str(study)}
+    return run(name, load, Options(**settings), source=given)  # type: ignore[arg-type]
 
 
-def run(name: str, load: Callable[[], Task], options: Options, progress: Progress | None = None) -> ParetoFront:
+def run(
+    name: str,
+    load: Callable[[], Task],
+    options: Options,
+    progress: Progress | None = None,
+    *,
+    source: Mapping[str, object] | None = None,
+) -> ParetoFront:
     """Run a study, or go on with it.
 
     Args:
@@ -76,6 +86,8 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
         load: returns the task; called after everything else has been checked.
         options: how to run it.
         progress: is told how it goes.
+        source: the words in which the study was asked for, ``study`` and what else says which network it is; kept for
+            the command that goes on.
 
     Raises:
         UsageError: see `compress`.
@@ -90,12 +102,14 @@ def run(name: str, load: Callable[[], Task], options: Options, progress: Progres
     from ..studies.validate import validate
 
     validate(task)
+    words = dict(source or {})
+    kept = Asked.of(options, str(words.pop("study", "")), words)
     if options.workers != 0:
         pickled(task)  # tells before anything is measured
     with (
         room(options.out),
         joined(options, progress) as cluster,
-        closing(RunDirectory(options.out, asked.identity)) as rundir,
+        closing(RunDirectory(options.out, asked.identity, kept.to_dict())) as rundir,
     ):
         prepared = _prepared(task, asked, rundir, progress, cluster)
         student = task.student is not None
@@ -159,7 +173,7 @@ class _Run:
                 if found:
                     interrupted.front = self._publish(as_found(self.rundir, found, self.progress))
                 raise
-        return self._publish(models)
+        return self._publish(models, finished=True)
 
     def _evaluator(self) -> Evaluator:
         """Return what workers use, and say where they keep what comes of it."""
@@ -220,47 +234,10 @@ class _Run:
             return []
         return self.store.nearest_cut(NEAREST)
 
-    def _publish(self, models: list[Model]) -> ParetoFront:
-        front = assemble(models, self.prepared, self.store.limits)
+    def _publish(self, models: list[Model], *, finished: bool = False) -> ParetoFront:
+        limits = self.store.limits
+        front = assemble(models, self.prepared.profile, limits)
         files.write(self.rundir, front, self.store, self.prepared.profile.dropped)
+        if finished:
+            self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": asdict(limits)})
         return front
-
-
-def assemble(models: list[Model], prepared: Prepared, limits: Limits) -> ParetoFront:
-    """Return the front of measured models, among which the baseline and the obvious baselines are.
-
-    Raises:
-        AutocompressError: the baseline was not measured.
-    """
-    baseline = next((m for m in models if m.role == BASELINE), None)
-    if baseline is None:
-        raise AutocompressError("the baseline was not measured yet, so there is nothing to compare to")
-    front = _front(baseline, everywhere(m for m in models if m.role != BASELINE), prepared, limits)
-    names = [measured.latency.runtime for measured in baseline.measurement.everywhere]
-    if len(names) < 2:
-        return front
-    measured = everywhere(models)
-    portfolio = []
-    for name in names:
-        here = [m for m in measured if m.measurement.latency.runtime == name]
-        alone = next(m for m in here if m.role == BASELINE)
-        portfolio.append(_front(alone, [m for m in here if m.role != BASELINE], prepared, limits))
-    return replace(front, portfolio=tuple(portfolio))
-
-
-def _front(baseline: Model, others: list[Model], prepared: Prepared, limits: Limits) -> ParetoFront:
-    """Return the front of models beside a baseline."""
-    chosen = [others[i] for i in select([m.measurement for m in others], limits)]
-    front = ParetoFront(
-        limits=limits,
-        baseline=baseline,
-        models=tuple(chosen),
-        obvious=tuple(m for m in others if m.role != "front"),
-        floor_ms=prepared.profile.floor_ms,
-    )
-    nearest = front.recommended
-    if front.meets_target or nearest is None:
-        return front if nearest else replace(front, reasons=prepared.profile.reasons())
-    reasons = limits.reasons(nearest.measurement, [m.measurement for m in others])
-    slow = limits.excesses(nearest.measurement)["latency"] > 0
-    return replace(front, reasons=(*reasons, *(prepared.profile.reasons() if slow else ())))

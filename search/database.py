@@ -69,6 +69,7 @@ class Database(RDBStorage):
 
     Args:
         url: as SQLAlchemy has it.
+        reads: whether nothing is made where there is nothing.
 
     Attributes:
         notice: is told while the database is away.
@@ -76,12 +77,12 @@ class Database(RDBStorage):
 
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, reads: bool = False) -> None:
         self.patience_s = 0.0  # whoever opens it wants to know at once
         self.notice: Callable[[str], object] = lambda text: None
         options: dict[str, Any] = {"pool_pre_ping": True}
         try:
-            super().__init__(url, engine_kwargs=options)
+            super().__init__(url, engine_kwargs=options, skip_table_creation=reads)
         except BaseException:
             if hasattr(self, "engine"):
                 self.engine.dispose()

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InfeasibleError, LostError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
-from ..evaluators.measurement import Latency, Measurement, Outcome, from_json, to_json, together
+from ..evaluators.measurement import Latency, Measurement, Outcome, to_json, together
 from ..evaluators.memory import crowds_cache
 from .artifacts import Artifacts
 from .drive import TICK_S, Interrupts, compresses
@@ -19,6 +19,7 @@ from .inheritance import ANCESTOR
 from .limits import Limits
 from .options import Options
 from .progress import Progress
+from .records import RECORD, read_record
 from .remote import brought
 from .rundir import RunDirectory, write_atomically
 from .store import ATTEMPTS
@@ -27,8 +28,6 @@ from .workers import Lost, Workers
 
 FINALISTS = 8
 """How many models of a front are taken to the end."""
-
-RECORD = "measurement.json"
 
 ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 """One turn of one model in the careful measurement."""
@@ -241,15 +240,6 @@ class _Careful:
 
     def _file(self, folder: Path) -> bytes:
         return (folder / self.model.path / self.measured.file).read_bytes()
-
-
-def read_record(folder: Path) -> Measurement | None:
-    """Return the measurement in a complete model's folder; None where there is none."""
-    try:
-        outcome = from_json((folder / RECORD).read_text())
-    except (OSError, ValueError):
-        return None
-    return outcome if isinstance(outcome, Measurement) else None
 
 
 def as_found(rundir: RunDirectory, models: Sequence[Model], progress: Progress) -> list[Model]:

@@ -7,6 +7,7 @@ reading each trial is told in one line instead; where anything is unusual, all l
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 from collections.abc import Generator, Iterable
@@ -28,11 +29,7 @@ class Journal(JournalFileBackend):
     """A journal file; a last line that a dying writer left half-written is cut off."""
 
     def __init__(self, path: Path) -> None:
-        if path.exists():
-            content = path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                os.truncate(path, whole)
+        self._mend(path)
         super().__init__(str(path), lock_obj=_FileLock(path.with_name(".journal.lock")))
         self._left_out = 0
 
@@ -45,6 +42,13 @@ class Journal(JournalFileBackend):
         told = condensed(lines)
         self._left_out = len(lines) - len(told)
         yield from told
+
+    def _mend(self, path: Path) -> None:
+        if path.exists():
+            content = path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                os.truncate(path, whole)
 
     def append_logs(self, logs: list[Line]) -> None:
         """Write lines, whole or not at all; they are on the disk when what they tell must not be lost."""
@@ -63,6 +67,17 @@ class Journal(JournalFileBackend):
                     raise
         finally:
             self._lock.release()
+
+
+class ReadJournal(Journal):
+    """A journal file that exists and is only read, while another process may write to it: its whole lines count."""
+
+    def _mend(self, path: Path) -> None:
+        pass
+
+    def append_logs(self, logs: list[Line]) -> None:
+        """Refuse to write."""
+        raise io.UnsupportedOperation("this journal is only read")
 
 
 def condensed(lines: list[Line]) -> list[Line]:

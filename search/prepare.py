@@ -29,7 +29,8 @@ from .cluster import Cluster
 from .options import Options
 from .paying import summary
 from .probes import PROBE_TIMEOUT_S, Prober
-from .profile import Profile, profile
+from .profile import Profile
+from .profiling import profile
 from .progress import Progress
 from .rundir import RunDirectory, write_atomically
 from .rungs import Ladder

@@ -1,11 +1,12 @@
 """A run directory: the one place on disk that a study writes to, held by one driver at a time.
 
-study.json          what the study is; a directory of another study is refused
+study.json          what the study is, a directory of another one is refused; and what was asked of it last
 study.journal       the Optuna study, unless a database holds it
 profile.json        what was learned of the network before the first trial
 baseline/           the unchanged network: model.onnx, model.safetensors, measurement.json, …
 trials/NNNNN/       what is built for a trial, for as long as it is on the front
 models/ID/          the models of the front, complete
+finished.json       for which limits, and after how many trials, the front was taken to the end
 pareto.csv, pareto.png, trials.csv
 """
 
@@ -115,12 +116,17 @@ class RunDirectory:
 
     Its ``artifacts`` are where workers keep the files of trials, which is the directory itself unless that is changed.
 
+    Args:
+        path: the directory.
+        identity: see `check`.
+        asked: what is asked of it this time; see `Asked`.
+
     Raises:
         RunDirectoryError: see `check`; or another process holds it.
 
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, str], asked: Mapping[str, object] | None = None) -> None:
         check(path, identity)
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
@@ -135,7 +141,7 @@ class RunDirectory:
                 f"a run directory is driven by one process at a time; another one is working in {str(path)!r}. "
                 "Wait for it, or give another directory with --out DIR."
             ) from error
-        self.write_json("study.json", {"format": FORMAT, **identity})
+        self.write_json("study.json", {"format": FORMAT, **identity, **({"asked": asked} if asked else {})})
 
     @property
     def trials(self) -> Path:

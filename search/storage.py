@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.study import StudyDirection
 
 from ..errors import StorageError
-from .journal import Journal
+from .journal import Journal, ReadJournal
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 """Of accuracy, latency in milliseconds, and size in bytes."""
@@ -30,11 +30,32 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     try:
         return _database(url)
     except Exception as error:  # SQLAlchemy, its drivers and Optuna each have errors of their own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StorageError(
-            f"--storage must be the URL of a database that can be reached, such as "
-            f"postgresql://user@host/name; got {url!r}: {reason}"
-        ) from error
+        raise _unreachable(url, error) from error
+
+
+def read_storage(folder: Path, url: str | None) -> BaseStorage | None:
+    """Return a storage that is only read; None where there is no journal in a folder.
+
+    Raises:
+        StorageError: the database cannot be reached, or holds no studies.
+    """
+    journal = folder / "study.journal"
+    if url is None:
+        return JournalStorage(ReadJournal(journal)) if journal.is_file() else None
+    from .database import Database
+
+    try:
+        return Database(url, reads=True)
+    except Exception as error:  # as in `open_storage`
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: Exception) -> StorageError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return StorageError(
+        f"--storage must be the URL of a database that can be reached, such as "
+        f"postgresql://user@host/name; got {url!r}: {reason}"
+    )
 
 
 def _database(url: str) -> BaseStorage:

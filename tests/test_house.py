@@ -27,7 +27,9 @@ WITHOUT_TORCH = (
     "spaces.space",
     "search.options",
     "search.front",
+    "search.opened",
     "search.samplers",
+    "search.store",
 )
 
 

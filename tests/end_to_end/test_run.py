@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from autocompress.evaluators.measurement import Measurement, from_json
+from autocompress.search.opened import open_run
 from autocompress.spaces.candidate import Candidate
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -78,6 +79,19 @@ def test_a_run_ends_well(finished: Finished, front: pandas.DataFrame) -> None:
     }
     assert (folder / "run" / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"my_study.py", "fragile_study.py", "run"}
+
+
+def test_an_opened_run_has_the_front_that_the_run_left(finished: Finished, front: pandas.DataFrame) -> None:
+    """Without the task, its front is the table's; every model has its files, and the command that goes on is known."""
+    folder, words, _ = finished
+    run = open_run(folder / "run")
+    again = run.front().to_pandas()
+    assert list(again.id) == list(front.id)
+    assert list(again.latency_ms) == list(front.latency_ms)
+    assert run.finished
+    assert all((folder / "run" / m.path / m.measurement.file).exists() for m in run.front().models)
+    assert run.asked is not None
+    assert run.asked.command(Path("run")).split()[1:4] == list(words[:3])
 
 
 def test_the_front_is_a_table_with_the_baseline(front: pandas.DataFrame) -> None:

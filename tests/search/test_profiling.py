@@ -21,7 +21,8 @@ from autocompress.evaluators.runtimes.fake import FakeRuntime
 from autocompress.evaluators.runtimes.onnxruntime import OnnxRuntime
 from autocompress.evaluators.served import source_of
 from autocompress.search.probes import Prober
-from autocompress.search.profile import Profile, profile
+from autocompress.search.profile import Profile
+from autocompress.search.profiling import profile
 from autocompress.search.warmstart import pruned, uniform
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.spaces.space import Space

@@ -1,0 +1,124 @@
+"""What was asked of a run last, kept in its directory for those who read it later: never a password."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from .limits import Limits
+from .options import Options
+
+ADDRESSES = ("storage", "artifacts", "ray_address")
+"""Options that may hold a password."""
+
+PASSWORD = re.compile(r"//[^@?]*:[^@]*@|(password|passwd|secret|token|key)=", re.IGNORECASE)
+"""What a URL with a password looks like."""
+
+UNITS = {
+    "target_ms": ("target-latency", "ms"),
+    "max_size_bytes": ("max-size", "B"),
+    "max_memory_bytes": ("max-memory", "B"),
+    "max_energy_mj": ("max-energy", "mJ"),
+    "min_accuracy": ("min-accuracy", ""),
+    "min_change": ("min-accuracy", ""),
+    "time_budget_s": ("time-budget", "s"),
+    "trial_timeout_s": ("trial-timeout", "s"),
+    "trial_memory_bytes": ("trial-memory", "B"),
+    "runtimes": ("runtime", ""),
+}
+"""Where an option of the command line has another name than its field, that, and its unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a run was asked for.
+
+    Attributes:
+        study: as on the command line; empty where a `Task` was given.
+        limits: what a model must meet.
+        options: further fields of `Options` that are not their defaults.
+        source: further options of the command line that say what the network is: ``data``, ``data_dir``, ``weights``.
+        storage: URL of the database that holds the study; None where its directory does.
+        hidden: options whose value was not kept, since there is a password in it.
+        version: of autocompress.
+
+    """
+
+    study: str
+    limits: Limits
+    options: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, str] = field(default_factory=dict)
+    storage: str | None = None
+    hidden: tuple[str, ...] = ()
+    version: str = __version__
+
+    @classmethod
+    def of(cls, options: Options, study: str = "", source: Mapping[str, object] | None = None) -> Asked:
+        """Return what options ask for, without what nobody should read."""
+        known = {f.name for f in fields(Limits)} | {"out"}
+        given = {f.name: getattr(options, f.name) for f in fields(Options) if f.name not in known}
+        given = {name: value for name, value in given.items() if value != _default(name)}
+        hidden = tuple(name for name in ADDRESSES if PASSWORD.search(str(given.get(name, ""))))
+        return cls(
+            study=study,
+            limits=options.limits,
+            options={name: value for name, value in given.items() if name not in (*hidden, "storage")},
+            source={name: str(value) for name, value in (source or {}).items() if value is not None},
+            storage=None if "storage" in hidden else options.storage,
+            hidden=hidden,
+        )
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Asked:
+        """Read what `to_dict` wrote."""
+        limits = dict(content["limits"])
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
+        rest = {**content, "options": options, "hidden": tuple(content["hidden"])}
+        return cls(**{**rest, "limits": Limits(limits.pop("target_ms"), **limits)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+    def command(self, out: Path, *, limits: Limits | None = None, **changes: Any) -> str:
+        """Return the command that goes on with a run; empty where it was begun from Python with a `Task`.
+
+        Args:
+            out: the run directory.
+            limits: others than last time.
+            changes: other fields of `Options`.
+        """
+        if not self.study:
+            return ""
+        told = replace(self, limits=limits or self.limits, options={**self.options, **changes})
+        return shlex.join(["autocompress", *told._words(), "--out", str(out)])
+
+    def _words(self) -> Iterator[str]:
+        if self.study != "digits":
+            yield self.study
+        limits = {name: value for name, value in asdict(self.limits).items() if value is not None}
+        for name, value in {**limits, **self.options, **self.source, "storage": self.storage}.items():
+            yield from _option(name, value)
+        for name in self.hidden:
+            yield from (f"--{name.replace('_', '-')}", "URL")
+
+
+def _option(name: str, value: Any) -> Iterator[str]:
+    flag, unit = UNITS.get(name, (name.replace("_", "-"), ""))
+    if isinstance(value, bool):
+        yield f"--{flag}" if value else f"--no-{flag}"
+    elif value is not None:
+        sign = "+" if name == "min_change" and value >= 0 else ""
+        for each in value if isinstance(value, tuple) else (value,):
+            yield f"--{flag}"
+            yield sign + (f"{each:.9g}" if isinstance(each, float) else str(each)) + unit
+
+
+def _default(name: str) -> object:
+    default = next(f.default for f in fields(Options) if f.name == name)
+    return None if default is MISSING else default
