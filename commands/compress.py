@@ -135,7 +135,8 @@ def _loader(study: str, source: dict[str, Any]) -> Callable[[], Task]:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    from ..search.progress import Lines, Live
+    from ..search.live import Live
+    from ..search.progress import Lines
 
     if not sys.stderr.isatty():
         yield Lines(lambda text: typer.echo(text, err=True))

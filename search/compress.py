@@ -165,6 +165,7 @@ class _Run:
                     progress=self.progress,
                     interrupts=interrupts,
                     started=started,
+                    final_epochs=self._final_epochs,
                     student=self._student,
                 ).run()
                 models = self._finish(workers, interrupts)
@@ -188,6 +189,10 @@ class _Run:
     @property
     def _epochs(self) -> float:
         return self.task.epochs if self.options.epochs is None else self.options.epochs
+
+    @property
+    def _final_epochs(self) -> float:
+        return self.task.final_epochs if self.options.final_epochs is None else self.options.final_epochs
 
     @property
     def _student(self) -> bool:
@@ -214,13 +219,12 @@ class _Run:
         return [self.store.found.whole(model) for model in finalists(self.store.models(), self.store.limits)]
 
     def _finish(self, workers: Workers, interrupts: Interrupts) -> list[Model]:
-        final_epochs = self.options.final_epochs
         finals = Finals(
             self.rundir,
             workers,
             self.prepared.meter,
             self.options,
-            epochs=self.task.final_epochs if final_epochs is None else final_epochs,
+            epochs=self._final_epochs,
             progress=self.progress,
             interrupts=interrupts,
             student=self._student,

@@ -17,18 +17,17 @@ from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Measurement
 from ..evaluators.promotion import Promotion
 from ..spaces.candidate import SETTINGS, Candidate
-from .artifacts import Local
-from .front import Model, ParetoFront, front_hypervolume
+from .front import Model, ParetoFront
 from .inheritance import SHAPES, ancestor_of
 from .ledger import outcome as outcome_of
 from .ledger import trial_name
 from .limits import Limits, cut
 from .options import Options
-from .progress import Progress, State
+from .outlook import Outlook
+from .progress import Progress
 from .promotion import LATEST, learned, told, unpromising
 from .remote import brought
 from .rundir import RunDirectory
-from .rungs import RUNG
 from .store import ATTEMPTS, Asked, Store
 from .warmstart import BASELINE
 from .workers import Lost, Result, Workers
@@ -97,6 +96,7 @@ class Driver:
         progress: is told how it goes.
         interrupts: says when the user wants an end.
         started: when the run began, by `time.monotonic`.
+        final_epochs: passes that each model of the front will have, for what is left of the time.
         student: whether a student is compressed, which has to be trained even where nothing compresses it.
     """
 
@@ -111,6 +111,7 @@ class Driver:
         progress: Progress,
         interrupts: Interrupts,
         started: float,
+        final_epochs: float = 0.0,
         student: bool = False,
     ) -> None:
         self.store = store
@@ -123,13 +124,11 @@ class Driver:
         self.started = started
         self.student = student
         store.notice = progress.notice
-        self._began = time.monotonic()
-        self._running: dict[str, int] = {}
+        self._running: dict[str, tuple[int, float]] = {}
         self._unlucky = 0
         self._kept = {f"trials/{folder.name}" for folder in rundir.trials.glob("*")}
-        self._before = store.count()
-        self._checked = self._began
-        self._shown: tuple[list[Model], float] = ([], 0.0)
+        self._checked = time.monotonic()
+        self._outlook = Outlook(store, options, rundir, started=started, final_epochs=final_epochs)
 
     def run(self) -> None:
         """Evaluate trials until the budget is spent.
@@ -151,7 +150,7 @@ class Driver:
                 self.progress.milestone(saved)
         except Interrupted:
             for request in self.workers.abandon():
-                self.store.lost(self._running.pop(request.folder), "it was interrupted", counts=False)
+                self.store.lost(self._running.pop(request.folder)[0], "it was interrupted", counts=False)
             raise
 
     def _idle(self) -> list[Result]:
@@ -172,7 +171,7 @@ class Driver:
         """Give trials to free workers; return whether the budget allows more."""
         if not self._in_time():
             for request in self.workers.withdraw():
-                self.store.lost(self._running.pop(request.folder), "the time was over", counts=False)
+                self.store.lost(self._running.pop(request.folder)[0], "the time was over", counts=False)
         while self._budget_left() and self.workers.free():
             asked = self.store.ask()
             known = self.store.outcome_of(asked.candidate, asked.role)
@@ -180,7 +179,7 @@ class Driver:
                 self.store.tell(asked.number, known)
                 continue
             request = self._request(asked)
-            self._running[request.folder] = asked.number
+            self._running[request.folder] = asked.number, time.monotonic()
             self.workers.submit(request)
         return self._budget_left()
 
@@ -232,7 +231,7 @@ class Driver:
         return f"{found.path}/{SHAPES}" if found else ""
 
     def _end(self, request: Request, outcome: Measurement | Infeasible | Lost) -> None:
-        number = self._running.pop(request.folder)
+        number = self._running.pop(request.folder)[0]
         if not isinstance(outcome, Lost):
             outcome = brought(self.rundir.artifacts, self.rundir.path, request, outcome)
         self._kept.add(request.folder)
@@ -290,46 +289,9 @@ class Driver:
         self._kept = kept | self._left(gone)
 
     def _show(self) -> None:
-        front, limits = self.store.found.front(), self.store.limits
-        meeting = [m for m in front if limits.met(m.measurement)]
-        if self._shown[0] is not front:
-            self._shown = front, self._hypervolume(meeting)
-        finished = self.store.count()
-        done = finished - self._before
-        left = (time.monotonic() - self._began) / done * (self.options.trials - finished) if done else None
-        if left is not None and self.options.time_budget_s is not None:
-            left = min(left, self.options.time_budget_s - (time.monotonic() - self.started))
-        state = State(
-            finished=finished,
-            total=self.options.trials,
-            rungs=tuple(self._rung(folder) for folder in self._running),
-            best=_in_words(meeting, limits),
-            hypervolume=self._shown[1],
-            left_s=left,
-            held_up=self.workers.held_up(),
-        )
-        self.progress.notice(str(state))
-
-    def _hypervolume(self, meeting: list[Model]) -> float:
-        baseline = next((m for m in self.store.found.obvious() if m.id == BASELINE), None)
-        if baseline is None:
-            return 0.0
-        return front_hypervolume([m.measurement for m in meeting], baseline.measurement, self.options.target_ms)
-
-    def _rung(self, folder: str) -> str:
-        try:
-            return (self.rundir.path / folder / RUNG).read_text()
-        except OSError:
-            return "start" if isinstance(self.rundir.artifacts, Local) else "running"
+        self.progress.notice(self._outlook.state(self._running, self.workers.held_up()))
 
 
 def compresses(candidate: Candidate) -> bool:
     """Return whether a candidate changes the network at all."""
     return any(axis not in SETTINGS for axis in candidate.axes)
-
-
-def _in_words(meeting: list[Model], limits: Limits) -> str:
-    if not meeting:
-        return f"none meets {limits if limits.several else 'the target'} yet"
-    best = max(meeting, key=lambda m: m.measurement.accuracy).measurement
-    return f"best {best.accuracy:.2%} at {best.latency.median_ms:.2f} ms"

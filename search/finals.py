@@ -14,6 +14,7 @@ from ..evaluators.measurement import Latency, Measurement, Outcome, to_json, tog
 from ..evaluators.memory import crowds_cache
 from .artifacts import Artifacts
 from .drive import TICK_S, Interrupts, compresses
+from .expectation import FINALISTS
 from .front import Model, front_hypervolume, select
 from .inheritance import ANCESTOR
 from .limits import Limits
@@ -25,9 +26,6 @@ from .rundir import RunDirectory, write_atomically
 from .store import ATTEMPTS
 from .warmstart import BASELINE
 from .workers import Lost, Workers
-
-FINALISTS = 8
-"""How many models of a front are taken to the end."""
 
 ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 """One turn of one model in the careful measurement."""

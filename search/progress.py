@@ -1,15 +1,24 @@
-"""What the user sees while a study runs: one line that lives on a terminal, a few plain lines elsewhere."""
+"""What a run tells while it goes on: what is being done now, how far a search is, and what stays to be read."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from rich.console import Console
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that somebody is at: its id, the rung it is on, and the seconds since it was begun."""
+
+    name: str
+    rung: str
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.rung} {duration(self.seconds)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,32 +28,52 @@ class State:
     Attributes:
         finished: trials with an outcome.
         total: trials when it is done.
-        rungs: where the running trials are.
+        running: the trials that are being evaluated.
         best: the best model so far, in words.
-        hypervolume: of the front, see `front_hypervolume`.
-        left_s: estimated seconds until it is done; None before the first trial.
+        front: how many models meet the target and are not dominated.
+        hypervolume: of these, see `front_hypervolume`.
+        unchanged: trials that have finished since one of them came onto the front.
+        left_s: estimated seconds until all is done, the front's last training too; None before the first trial.
         held_up: what the work waits for, in words; empty where it goes on.
     """
 
     finished: int
     total: int
-    rungs: tuple[str, ...]
+    running: tuple[Running, ...] = ()
     best: str
-    hypervolume: float
-    left_s: float | None
+    front: int = 0
+    hypervolume: float = 0.0
+    unchanged: int = 0
+    left_s: float | None = None
     held_up: str = ""
 
     def __str__(self) -> str:
-        running = f" · on {_counted(self.rungs)}" if self.rungs else ""
-        running += f" · {self.held_up}" if self.held_up else ""
-        left = "" if self.left_s is None else f" · {duration(self.left_s)} left"
-        return f"{self.finished}/{self.total} trials{running} · {self.best} · hypervolume {self.hypervolume:.3f}{left}"
+        left = "" if self.left_s is None else f"{duration(self.left_s)} left"
+        on = f"on {self.rungs}" if self.running else ""
+        parts = (f"{self.finished}/{self.total} trials", on, self.held_up, self.best, self.trend, left)
+        return " · ".join(filter(None, parts))
+
+    @property
+    def rungs(self) -> str:
+        """What the running trials do, in few words."""
+        return _counted(Counter(each.rung for each in self.running))
+
+    @property
+    def trend(self) -> str:
+        """How good the front is, and whether it still gets better."""
+        since = f", no better for {counted(self.unchanged, 'trial')}" if self.unchanged else ""
+        return f"hypervolume {self.hypervolume:.3f}{since}"
+
+    @property
+    def still(self) -> State:
+        """The same with its clocks stopped: two that are equal tell the same."""
+        return replace(self, left_s=None, running=tuple(replace(each, seconds=0.0) for each in self.running))
 
 
 class Progress(Protocol):
     """Something that is told how a run goes."""
 
-    def notice(self, text: str) -> None:
+    def notice(self, what: str | State) -> None:
         """Tell what is being done now; the next notice replaces it."""
         ...
 
@@ -56,7 +85,7 @@ class Progress(Protocol):
 class Silent:
     """Tells nothing."""
 
-    def notice(self, text: str) -> None:
+    def notice(self, what: str | State) -> None:
         """Tell nothing."""
 
     def milestone(self, text: str) -> None:
@@ -76,10 +105,10 @@ class Lines:
         self._every_s = every_s
         self._last = float("-inf")
 
-    def notice(self, text: str) -> None:
+    def notice(self, what: str | State) -> None:
         """Print a line, unless one was printed just before."""
         if time.monotonic() - self._last >= self._every_s:
-            self.milestone(text)
+            self.milestone(str(what))
 
     def milestone(self, text: str) -> None:
         """Print a line."""
@@ -87,39 +116,22 @@ class Lines:
         self._write(text)
 
 
-class Live:
-    """Keeps one line alive on a terminal, cut to its width, from the first notice on."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._status = console.status("")
-
-    def notice(self, text: str) -> None:
-        """Replace the line."""
-        self._status.update(text[: max(20, self._console.width - 4)])
-        self._status.start()
-
-    def milestone(self, text: str) -> None:
-        """Print a line above the living one."""
-        self._console.print(text, highlight=False, markup=False)
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Take the line away when the context ends."""
-        try:
-            yield
-        finally:
-            self._status.stop()
-
-
-def _counted(rungs: Sequence[str]) -> str:
+def _counted(counts: Counter[str]) -> str:
     """Return what many trials do in few words.
 
-    >>> _counted(["train", "build"]), _counted(["train", "build", "train"])
+    >>> _counted(Counter(["train", "build"])), _counted(Counter(["train", "build", "train"]))
     ('train, build', '2 × train, build')
     """
-    counts = Counter(rungs)
     return ", ".join(rung if count == 1 else f"{count} × {rung}" for rung, count in counts.items())
+
+
+def counted(count: int, what: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "trial"), counted(3, "trial")
+    ('1 trial', '3 trials')
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def duration(seconds: float) -> str:
