@@ -34,9 +34,10 @@ from autocompress.evaluators import runtimes
 from autocompress.evaluators.latency import CAREFUL, SEARCH, Plan, ProcessMeter
 from autocompress.evaluators.measurement import Latency
 from autocompress.evaluators.served import source_of
-from autocompress.search.finals import ROUND, read_record
+from autocompress.search.finals import ROUND
 from autocompress.search.limits import Limits
 from autocompress.search.profile import Profile
+from autocompress.search.records import read_record
 from autocompress.search.store import Store
 from autocompress.search.warmstart import BASELINE, uniform
 from autocompress.studies.residual import ResidualNet
