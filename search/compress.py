@@ -20,13 +20,14 @@ from .finals import Finals, as_found, finalists
 from .front import Model, ParetoFront
 from .guard import Limited
 from .joining import together
-from .opened import FINISHED
+from .opened import FINISHED, begun
 from .options import Options, parse_limits
 from .progress import Progress, Silent
 from .report import files
+from .report.live import NowAndThen
 from .rundir import RunDirectory, room
 from .samplers import create
-from .warmstart import Start, warm_start
+from .warmstart import BASELINE, Start, warm_start
 from .workers import Workers, pickled, workers_for
 
 if TYPE_CHECKING:
@@ -167,14 +168,16 @@ class _Run:
                     started=started,
                     final_epochs=self._final_epochs,
                     student=self._student,
+                    meanwhile=NowAndThen(self._report),
                 ).run()
                 models = self._finish(workers, interrupts)
             except Interrupted as interrupted:
                 found = self._finalists()
                 if found:
-                    interrupted.front = self._publish(as_found(self.rundir, found, self.progress))
+                    found = as_found(self.rundir, found, self.progress)
+                    interrupted.front = self._publish(found, state="interrupted")
                 raise
-        return self._publish(models, finished=True)
+        return self._publish(models, state="finished")
 
     def _evaluator(self) -> Evaluator:
         """Return what workers use, and say where they keep what comes of it."""
@@ -199,6 +202,8 @@ class _Run:
         return self.task.student is not None
 
     def _begin(self) -> None:
+        from ..studies.counted import counted
+
         options, prepared = self.options, self.prepared
         self.store.study.sampler = create(
             options.sampler,
@@ -208,6 +213,7 @@ class _Run:
             seed=options.seed,
             finished=self.store.count(),
         )
+        self.rundir.write_json(files.COUNTED, counted(self.task))
         starts = () if self.store.begun else self._starts()
         self.store.begin(starts)
 
@@ -238,10 +244,19 @@ class _Run:
             return []
         return self.store.nearest_cut(NEAREST)
 
-    def _publish(self, models: list[Model], *, finished: bool = False) -> ParetoFront:
+    def _report(self) -> None:
+        """Write the report of what was found until now."""
+        models = self.store.models()
+        if any(model.role == BASELINE for model in models):
+            front = assemble(models, self.prepared.profile, self.store.limits)
+            trials = begun(self.store.study.get_trials(deepcopy=False))
+            profile = self.prepared.profile
+            files.write_report(self.rundir.path, front, trials, profile, state="running", quick=True)
+
+    def _publish(self, models: list[Model], *, state: files.State) -> ParetoFront:
         limits = self.store.limits
         front = assemble(models, self.prepared.profile, limits)
-        files.write(self.rundir, front, self.store, self.prepared.profile.dropped)
-        if finished:
+        if state == "finished":
             self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": asdict(limits)})
+        files.write(self.rundir, front, self.store, self.prepared.profile, state=state)
         return front

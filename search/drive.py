@@ -6,7 +6,7 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -98,6 +98,7 @@ class Driver:
         started: when the run began, by `time.monotonic`.
         final_epochs: passes that each model of the front will have, for what is left of the time.
         student: whether a student is compressed, which has to be trained even where nothing compresses it.
+        meanwhile: is called again and again.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Driver:
         started: float,
         final_epochs: float = 0.0,
         student: bool = False,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
         self.store = store
         self.workers = workers
@@ -123,6 +125,7 @@ class Driver:
         self.interrupts = interrupts
         self.started = started
         self.student = student
+        self.meanwhile = meanwhile
         store.notice = progress.notice
         self._running: dict[str, tuple[int, float]] = {}
         self._unlucky = 0
@@ -145,6 +148,7 @@ class Driver:
                 for request, outcome in results:
                     self._end(request, outcome)
                 self._look_after_others()
+                self.meanwhile()
             saved = told(map(outcome_of, self.store.finished()), self.store.found.front())
             if saved:
                 self.progress.milestone(saved)

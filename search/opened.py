@@ -6,8 +6,8 @@ Nothing is written and nothing is locked. What a driver tells meanwhile is seen 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ..errors import RunDirectoryError, StorageError
 from ..evaluators.measurement import Measurement, Outcome
 from ..spaces.candidate import Candidate
+from ..spaces.space import Levels
 from .asked import Asked
 from .assemble import assemble
 from .front import Model, ParetoFront
@@ -46,6 +47,7 @@ class Trial:
         number: its number.
         state: ``running``, ``complete``, ``pruned`` or ``fail``; the last is one that was begun again.
         role: in the report; empty for most.
+        levels: its candidate as a point of the space; see `Levels`.
         candidate: None where its driver died while it asked.
         outcome: None where it has none yet.
         began: when.
@@ -55,6 +57,7 @@ class Trial:
     number: int
     state: str
     role: str = ""
+    levels: Levels = field(default_factory=dict)
     candidate: Candidate | None = None
     outcome: Outcome | None = None
     began: datetime | None = None
@@ -212,7 +215,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
         identity={name: str(value) for name, value in manifest.items()},
         asked=asked,
         profile=None if profile is None else Profile.from_dict(profile["profile"]),
-        trials=tuple(_trial(trial) for trial in trials if trial.state != TrialState.WAITING),
+        trials=begun(trials),
         measured=tuple(measured),
     )
 
@@ -238,12 +241,18 @@ def _study(path: Path, name: str, asked: Asked | None, url: str | None) -> tuple
         raise StorageError(f"the storage of {str(path)!r} must hold the study {name!r}; it does not.") from error
 
 
+def begun(trials: Iterable[FrozenTrial]) -> tuple[Trial, ...]:
+    """Return the trials of a storage that were begun."""
+    return tuple(_trial(trial) for trial in trials if trial.state != TrialState.WAITING)
+
+
 def _trial(trial: FrozenTrial) -> Trial:
     attrs = trial.user_attrs
     return Trial(
         number=trial.number,
         state=trial.state.name.lower(),
         role=str(attrs.get("role", "")),
+        levels=trial.params,
         candidate=Candidate.from_json(attrs["candidate"]) if "candidate" in attrs else None,
         outcome=outcome(trial) if trial.state.is_finished() and "outcome" in attrs else None,
         began=trial.datetime_start,

@@ -1,42 +1,134 @@
-"""Writes what a run leaves besides its models: tables for other programs, and a picture of the front."""
+"""Writes what a run leaves besides its models: tables for other programs, pictures of the front, and the report."""
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
 
-from optuna.trial import TrialState
-
+from ...evaluators.measurement import Infeasible, Measurement
 from ...evaluators.runtimes import plain
-from ..front import ParetoFront
+from ..asked import Asked
+from ..front import Model, ParetoFront, objectives
+from ..opened import Run, Trial, begun
 from ..paying import Dropped
+from ..profile import Profile
 from ..rundir import RunDirectory, write_atomically
-from ..store import Store, outcome
+from ..store import Store
+from .data import About, build
+from .markdown import summary
+from .page import render
 from .plot import draw
+from .points import Scored
+
+State = Literal["running", "interrupted", "finished"]
+
+COUNTED = "data.json"
+"""File in a run directory that says how many examples accuracies are shares of."""
 
 
-def write(rundir: RunDirectory, front: ParetoFront, store: Store, dropped: Sequence[Dropped] = ()) -> None:
-    """Write ``pareto.csv``, ``trials.csv`` and ``pareto.png``, and delete models that are not on the front any more.
-
-    What was not offered to the search, as it does not pay, is written to ``dropped.csv``.
-    """
-    write_atomically(rundir.path / "pareto.csv", front.to_pandas().to_csv(index=False).encode())
-    for alone in front.portfolio:
-        name = plain(alone.baseline.measurement.latency.runtime)
-        write_atomically(rundir.path / f"pareto-{name}.csv", alone.to_pandas().to_csv(index=False).encode())
-    write_atomically(rundir.path / "trials.csv", _trials(store).encode())
-    if dropped:
-        write_atomically(rundir.path / "dropped.csv", _dropped(dropped).encode())
-    picture = io.BytesIO()
-    draw(front, store.models(), picture)
-    write_atomically(rundir.path / "pareto.png", picture.getvalue())
+def write(rundir: RunDirectory, front: ParetoFront, store: Store, profile: Profile, *, state: State) -> None:
+    """Write the tables, the pictures and the report, and delete models that are not on the front any more."""
+    trials = begun(store.study.get_trials(deepcopy=False))
+    write_tables(rundir.path, front, trials, store.models(), profile)
+    write_report(rundir.path, front, trials, profile, state=state)
     kept = {model.path for each in (front, *front.portfolio) for model in (*each.models, *each.obvious)}
     for folder in rundir.models.iterdir() if rundir.models.exists() else ():
         if f"models/{folder.name}" not in kept:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_again(run: Run, front: ParetoFront) -> None:
+    """Write all that tells of a run once more, whoever works in it, for a front of its models."""
+    state: State = "finished" if run.finished else "running" if held(run.path) else "interrupted"
+    write_tables(run.path, front, run.trials, run.models, run.profile)
+    write_report(run.path, front, run.trials, run.profile, state=state)
+
+
+def write_tables(
+    folder: Path, front: ParetoFront, trials: Sequence[Trial], models: Sequence[Model], profile: Profile | None
+) -> None:
+    """Write ``pareto.csv``, ``trials.csv``, ``pareto.png`` and ``pareto.svg``.
+
+    What was not offered to the search, as it does not pay, is written to ``dropped.csv``.
+    """
+    write_atomically(folder / "pareto.csv", front.to_pandas().to_csv(index=False).encode())
+    for alone in front.portfolio:
+        name = plain(alone.baseline.measurement.latency.runtime)
+        write_atomically(folder / f"pareto-{name}.csv", alone.to_pandas().to_csv(index=False).encode())
+    write_atomically(folder / "trials.csv", _trials(trials).encode())
+    if profile is not None and profile.dropped:
+        write_atomically(folder / "dropped.csv", _dropped(profile.dropped).encode())
+    for kind in ("png", "svg"):
+        picture = io.BytesIO()
+        draw(front, models, picture, kind=kind)
+        write_atomically(folder / f"pareto.{kind}", picture.getvalue())
+
+
+def write_report(
+    folder: Path,
+    front: ParetoFront,
+    trials: Sequence[Trial],
+    profile: Profile | None,
+    *,
+    state: State,
+    quick: bool = False,
+) -> None:
+    """Write ``report.html``, ``report.json`` and ``report.md``.
+
+    Args:
+        folder: the run directory.
+        front: the outcome.
+        trials: all that were begun.
+        profile: what is known of the network.
+        state: whether the run has ended.
+        quick: whether what takes long is left out.
+
+    """
+    data = build(front, trials, profile, _about(folder, state), quick=quick)
+    write_atomically(folder / "report.json", (json.dumps(data, separators=(",", ":")) + "\n").encode())
+    write_atomically(folder / "report.html", render(data).encode())
+    write_atomically(folder / "report.md", summary(data).encode())
+
+
+def _about(folder: Path, state: State) -> About:
+    study = _json(folder / "study.json")
+    asked = study.pop("asked", None)
+    return About(
+        study=study,
+        folder=str(folder),
+        state=state,
+        command="" if asked is None else Asked.read(asked).command(folder),
+        calibration=_json(folder / "calibration.json"),
+        scored=Scored(**_json(folder / COUNTED)),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; nothing where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def held(path: Path) -> bool:
+    """Return whether a process is working in a run directory."""
+    try:
+        with (path / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _dropped(levels: Sequence[Dropped]) -> str:
@@ -47,30 +139,28 @@ def _dropped(levels: Sequence[Dropped]) -> str:
     return table.getvalue()
 
 
-def _trials(store: Store) -> str:
+def _trials(trials: Sequence[Trial]) -> str:
     import pandas
 
     rows = []
-    for trial in store.study.get_trials(deepcopy=False):
-        if trial.state == TrialState.WAITING:
-            continue
-        attrs = trial.user_attrs
-        result = outcome(trial) if "outcome" in attrs else None
-        values = trial.values or (None, None, None)
+    for trial in trials:
+        found = trial.outcome
+        values = objectives(found) if isinstance(found, Measurement) else (None, None, None)
+        why = found.reason if isinstance(found, Infeasible) else found.doubted if found else ""
         rows.append(
             {
                 "trial": trial.number,
-                "state": trial.state.name.lower(),
-                "role": attrs.get("role", ""),
-                "rung": result.rung if result else "",
+                "state": trial.state,
+                "role": trial.role,
+                "rung": found.rung if found else "",
                 "accuracy": values[0],
-                "one_shot_accuracy": result.one_shot_accuracy if result else None,
-                "latency_ms": attrs.get("latency_ms"),
-                "size_bytes": result.size_bytes if result else None,
-                "memory_bytes": result.memory_bytes if result else None,
-                "energy_mj": result.energy_mj if result else None,
-                "reason": getattr(result, "reason", "") or getattr(result, "doubted", ""),
-                "candidate": attrs.get("candidate", ""),
+                "one_shot_accuracy": found.one_shot_accuracy if found else None,
+                "latency_ms": found.latency.median_ms if found and found.latency else None,
+                "size_bytes": found.size_bytes if found else None,
+                "memory_bytes": found.memory_bytes if found else None,
+                "energy_mj": found.energy_mj if found else None,
+                "reason": why,
+                "candidate": trial.candidate.to_json() if trial.candidate else "",
             }
         )
     return str(pandas.DataFrame(rows).to_csv(index=False))

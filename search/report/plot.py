@@ -10,13 +10,14 @@ from ..front import Model, ParetoFront
 BLUE, ORANGE, GREY, RED = "#0072b2", "#e69f00", "#8c8c8c", "#d55e00"  # told apart by the colour-blind (Okabe and Ito)
 
 
-def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes]) -> None:
-    """Write a PNG with accuracy over latency, intervals as bars, the target as a line.
+def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: str = "png") -> None:
+    """Write a picture with accuracy over latency, intervals as bars, the target as a line.
 
     Args:
         front: the outcome.
         trials: everything that was measured to the end, drawn faintly.
         file: is written to.
+        kind: ``png`` or ``svg``.
     """
     from matplotlib.figure import Figure
 
@@ -39,7 +40,7 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes]) -> None:
     axes.set_ylabel("accuracy on the validation data")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(file, format="png", dpi=150)
+    figure.savefig(file, format=kind, dpi=150)
 
 
 def _points(axes: Any, models: Sequence[Model], *, bars: bool = False, **style: Any) -> None:

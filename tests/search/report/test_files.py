@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ Search = Callable[..., Store]
 
 PROBLEM = AnalyticEvaluator(3)
 PROFILE = Profile.from_dict(PROBLEM.profile())
-PNG = b"\x89PNG\r\n\x1a\n"
+PNG, SVG = b"\x89PNG\r\n\x1a\n", b"<?xml"
 
 
 def model(name: str, candidate: Candidate, role: str = "front") -> Model:
@@ -159,12 +160,13 @@ def test_without_any_model_the_reasons_are_given() -> None:
 
 @pytest.mark.parametrize("target_ms", [4.0, 0.5])
 def test_the_plot_is_a_picture(target_ms: float) -> None:
-    """A PNG is written, also where the front is empty and no trial was measured."""
+    """A PNG or an SVG is written, also where the front is empty and no trial was measured."""
     front = front_for(target_ms)
     for shown_front in (front, replace(front, models=(), obvious=())):
-        picture = io.BytesIO()
-        draw(shown_front, [], picture)
-        assert picture.getvalue().startswith(PNG)
+        for kind, begins in (("png", PNG), ("svg", SVG)):
+            picture = io.BytesIO()
+            draw(shown_front, [], picture, kind=kind)
+            assert picture.getvalue().startswith(begins)
 
 
 def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Path) -> None:
@@ -175,11 +177,17 @@ def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Pa
     kept = [m.path for m in (*front.models, *front.obvious)]
     for path in (*kept, "models/stale", "baseline"):
         (rundir.path / path).mkdir(parents=True, exist_ok=True)
-    files.write(rundir, front, store)
+    files.write(rundir, front, store, PROFILE, state="finished")
     rundir.close()
     assert {f"models/{folder.name}" for folder in rundir.models.iterdir()} == set(kept)
     assert (rundir.path / "baseline").is_dir()
     assert (rundir.path / "pareto.png").read_bytes().startswith(PNG)
+    assert (rundir.path / "pareto.svg").read_bytes().startswith(SVG)
+    told = json.loads((rundir.path / "report.json").read_text())
+    assert (told["state"], told["study"]["name"]) == ("finished", "report")
+    assert len(told["points"]) >= 30
+    assert (rundir.path / "report.html").read_text().startswith("<!doctype html>")
+    assert (rundir.path / "report.md").read_text().startswith("## report: 4 ms")
     table = pandas.read_csv(rundir.path / "pareto.csv", dtype={"id": str})
     assert table["id"].tolist() == ["baseline", *(m.id for m in front.models)]
     trials = pandas.read_csv(rundir.path / "trials.csv", keep_default_na=False)

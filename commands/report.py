@@ -1,0 +1,51 @@
+"""The command that writes a run's report anew."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .group import OK, reported
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory, whatever became of its run.")],
+    target_latency: Annotated[
+        str | None, typer.Option(help=r"Judge by another target: 4ms. \[default: the run's]")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database URL of the study, where it has a password that was not kept.")
+    ] = None,
+) -> None:
+    """Write report.html, report.json, report.md, the tables and the pictures of a run anew, and print its table.
+
+    Nothing is trained or measured: another target is answered from what was found. A run that goes on meanwhile is not
+    disturbed.
+
+    Examples:
+        autocompress report runs/digits
+
+        autocompress report runs/digits --target-latency 4ms
+    """
+    with reported():
+        from ..search.limits import Limits
+        from ..search.opened import open_run
+        from ..search.options import parse_latency
+        from ..search.report import files
+        from ..search.report.table import show
+
+        target_ms = None if target_latency is None else parse_latency(target_latency)
+        opened = open_run(run, storage=storage)
+        limits = None
+        if target_ms is not None:
+            limits = Limits(target_ms) if opened.asked is None else replace(opened.limits, target_ms=target_ms)
+        front = opened.front(limits)
+        files.write_again(opened, front)
+        show(front, str(run), Console(soft_wrap=not sys.stdout.isatty()))
+        typer.echo(f"written: {run / 'report.html'}")
+    raise typer.Exit(OK)

@@ -1,0 +1,176 @@
+"""The models and trials of a study as rows of plain data, one for each runtime that they were measured on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...evaluators.measurement import Infeasible, Latency, Outcome
+from ...spaces.candidate import Candidate
+from ..front import Model, ParetoFront
+from ..opened import Trial
+from ..profile import Profile
+from ..warmstart import BASELINE
+from .layers import changes, settings
+from .shares import interval
+
+FRONT, OBVIOUS, TRIAL, INFEASIBLE = "front", "obvious", "trial", "infeasible"
+"""Kinds of rows beside the baseline: of the front, what anyone would try first, measured otherwise, ended before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """How many examples an accuracy is a share of; None where it is no share, or where that is not known."""
+
+    validation: int | None = None
+    test: int | None = None
+
+
+def key_of(model: Model) -> str:
+    """Return what names a model on a runtime in a report."""
+    return f"{model.id}@{model.measurement.latency.runtime}"
+
+
+def rows(front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, scored: Scored) -> list[dict[str, Any]]:
+    """Return the final models first, then the trials that are none of them, by number.
+
+    Args:
+        front: the outcome.
+        trials: all trials of the study.
+        profile: what is known of the network; None where that is not.
+        scored: how many examples accuracies are shares of.
+
+    """
+    levels = {trial.id: trial.levels for trial in trials}
+    first = next((trial for trial in trials if trial.role == BASELINE and trial.outcome is not None), None)
+    levels[BASELINE] = first.levels if first else {}
+    finals = {key_of(model): (kind, model) for kind, model in _finals(front)}
+    made = [
+        {
+            **_model(model, kind, scored, front),
+            "trial": first.number if first and model.id == BASELINE else _number(model.id),
+            **_chosen(model.candidate, profile, levels.get(model.id, {})),
+        }
+        for kind, model in finals.values()
+    ]
+    done = {row["key"] for row in made}
+    for trial in trials:
+        if trial.outcome is not None and trial.candidate is not None and trial.role != BASELINE:
+            made += [
+                row
+                for row in _trial(trial, trial.candidate, trial.outcome, front, profile, scored)
+                if row["key"] not in done
+            ]
+    return made
+
+
+def _finals(front: ParetoFront) -> Iterator[tuple[str, Model]]:
+    """Yield the models of a front and of its portfolio with their kind; what is of two kinds is of the first."""
+    for each in (front, *front.portfolio):
+        yield BASELINE, each.baseline
+    for each in (front, *front.portfolio):
+        yield from ((OBVIOUS, model) for model in each.obvious)
+    for each in (front, *front.portfolio):
+        yield from ((FRONT, model) for model in each.models if model.role == "front")
+
+
+def _number(name: str) -> int | None:
+    return int(name) if name.isdigit() else None
+
+
+def _trial(
+    trial: Trial,
+    candidate: Candidate,
+    found: Outcome,
+    front: ParetoFront,
+    profile: Profile | None,
+    scored: Scored,
+) -> Iterator[dict[str, Any]]:
+    about = {"trial": trial.number, **_chosen(candidate, profile, trial.levels)}
+    if isinstance(found, Infeasible):
+        yield {**_ended(found, trial.id, trial.role), **about}
+        return
+    for measured in found.everywhere:
+        model = Model(id=trial.id, candidate=candidate, measurement=measured, role=trial.role or FRONT)
+        yield {**_model(model, TRIAL, scored, front), **about}
+
+
+def _chosen(candidate: Candidate, profile: Profile | None, levels: Mapping[str, int]) -> dict[str, Any]:
+    made: dict[str, Any] = {"settings": settings(candidate)}
+    if profile is not None:
+        made["layers"] = changes(profile, candidate, levels)
+        made["estimated_ms"] = round(profile.predict_ms(candidate), 5)
+    return made
+
+
+def _model(model: Model, kind: str, scored: Scored, front: ParetoFront) -> dict[str, Any]:
+    measured = model.measurement
+    return {
+        "key": key_of(model),
+        "id": model.id,
+        "kind": kind,
+        "role": "" if model.role == "front" else model.role,
+        "runtime": measured.latency.runtime,
+        "final": measured.rung == "final",
+        "meets": front.limits.met(measured),
+        "accuracy": measured.accuracy,
+        "accuracy_interval": interval(measured.accuracy, scored.validation),
+        "test_accuracy": measured.test_accuracy,
+        "test_interval": interval(measured.test_accuracy, scored.test),
+        "one_shot_accuracy": measured.one_shot_accuracy,
+        "latency": latency_row(measured.latency),
+        "size_bytes": measured.size_bytes,
+        "params": measured.params,
+        "macs": measured.macs,
+        "memory_bytes": measured.memory_bytes,
+        "energy_mj": measured.energy_mj,
+        "low_precision": measured.low_precision,
+        "rung": measured.rung,
+        "epochs": measured.epochs,
+        "parity": measured.parity,
+        "agreement": measured.agreement,
+        "seconds": round(sum(measured.seconds.values()), 1),
+        "reason": "",
+        "warnings": list(measured.warnings),
+        "path": model.path if measured.rung == "final" or model.path.startswith("models/") else "",
+        "file": measured.file,
+    }
+
+
+def _ended(found: Infeasible, name: str, role: str) -> dict[str, Any]:
+    return {
+        "key": name,
+        "id": name,
+        "kind": INFEASIBLE,
+        "role": role,
+        "runtime": found.latency.runtime if found.latency else "",
+        "final": False,
+        "meets": False,
+        "accuracy": None,
+        "one_shot_accuracy": found.one_shot_accuracy,
+        "latency": latency_row(found.latency) if found.latency else None,
+        "size_bytes": found.size_bytes,
+        "memory_bytes": found.memory_bytes,
+        "energy_mj": found.energy_mj,
+        "rung": found.rung,
+        "reason": found.reason,
+        "warnings": [],
+        "path": "",
+    }
+
+
+def latency_row(latency: Latency) -> dict[str, Any]:
+    """Return a latency without its readings."""
+    return {
+        "median_ms": round(latency.median_ms, 5),
+        "low_ms": round(latency.low_ms, 5),
+        "high_ms": round(latency.high_ms, 5) if math.isfinite(latency.high_ms) else None,
+        "ratio": round(latency.ratio, 5),
+        "half_width": round(latency.half_width, 5) if math.isfinite(latency.half_width) else None,
+        "windows": len(latency.windows),
+        "runs": latency.runs,
+        "processes": latency.processes,
+        "contended": latency.contended,
+    }

@@ -1,0 +1,131 @@
+"use strict";
+// What the page shows, what is chosen in it, and how numbers and elements are made. Text from outside goes into text nodes only.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const points = new Map(data.points.map((point) => [point.key, point]));
+const state = { front: 0, target: data.limits.target_ms, chosen: null, other: null, x: "latency", y: "accuracy", view: "near" };
+const redraws = [];
+
+const $ = (id) => document.getElementById(id);
+
+/** Return a new element with attributes and children; strings become text nodes. */
+function el(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "on") for (const [event, handler] of Object.entries(value)) made.addEventListener(event, handler);
+    else if (name === "width") made.style.width = value;
+    else if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+function fill(place, ...children) {
+  place.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
+}
+
+/** Change what is chosen, and draw anew what depends on it. */
+function change(changes) {
+  Object.assign(state, changes);
+  for (const redraw of redraws) redraw(changes);
+}
+
+// Numbers in words. Minus signs are minus signs.
+const signed = (text) => text.replace(/^-/, "−");
+const known = (value) => value !== null && value !== undefined;
+const percent = (share, digits = 2) => (known(share) ? signed((100 * share).toFixed(digits)) + " %" : "–");
+const change_of = (share) => (share > 0 ? "+" : share === 0 ? "±" : "") + signed((100 * share).toFixed(2)) + " points";
+const ms = (value) => (known(value) ? value.toFixed(value >= 100 ? 1 : value >= 1 ? 2 : 3) + " ms" : "–");
+const times = (value) => (known(value) ? value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2) + "×" : "–");
+const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+function bytes(value) {
+  if (!known(value)) return "–";
+  return value >= 1e6 ? (value / 1e6).toFixed(2) + " MB" : (value / 1e3).toFixed(1) + " kB";
+}
+function count(value) {
+  if (!known(value)) return "–";
+  const [scale, unit] = value >= 1e9 ? [1e9, " G"] : value >= 1e6 ? [1e6, " M"] : value >= 1e3 ? [1e3, " k"] : [1, ""];
+  return (value / scale).toFixed(scale === 1 ? 0 : 2) + unit;
+}
+function small(share) {
+  if (!known(share)) return "–";
+  if (share === 0) return "0 %";
+  const value = 100 * share;
+  return value < 0.001 ? "< 0.001 %" : value.toPrecision(2).replace(/e.*/, "") * 1 + " %";
+}
+function duration(seconds) {
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
+  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+}
+const range = (pair, show) => (pair ? `${show(pair[0])} to ${known(pair[1]) ? show(pair[1]) : "unknown"}` : "");
+
+/** What may be plotted and compared: how to get it, how to say it, which way is better. */
+const OBJECTIVES = {
+  latency: { label: "Latency", axis: "latency in ms", get: (p) => p.latency?.median_ms, show: ms, better: "less", of: (p) => p.latency && [p.latency.low_ms, p.latency.high_ms] },
+  accuracy: { label: "Validation", axis: "accuracy, validation data", get: (p) => p.accuracy, show: percent, better: "more", of: (p) => p.accuracy_interval },
+  test: { label: "Test", axis: "accuracy, test data", get: (p) => p.test_accuracy, show: percent, better: "more", of: (p) => p.test_interval },
+  size: { label: "Size", axis: "size in MB", get: (p) => p.size_bytes, show: bytes, better: "less", scale: 1e-6 },
+  memory: { label: "Memory", axis: "memory in MB", get: (p) => p.memory_bytes, show: bytes, better: "less", scale: 1e-6 },
+  energy: { label: "Energy", axis: "energy of a run in mJ", get: (p) => p.energy_mj, show: (v) => (known(v) ? v.toPrecision(3) + " mJ" : "–"), better: "less" },
+  params: { label: "Weights", axis: "weights in millions", get: (p) => p.params, show: count, better: "less", scale: 1e-6 },
+  macs: { label: "Multiply-adds", axis: "multiply-adds in millions", get: (p) => p.macs, show: count, better: "less", scale: 1e-6 },
+};
+
+const front = () => data.fronts[state.front];
+const baseline = () => points.get(front().baseline);
+/** The points of the runtime that is looked at: all of them, where that is all runtimes. */
+const here = () => data.points.filter((point) => !front().runtime || !point.runtime || point.runtime === front().runtime);
+const measured = (point) => known(point.accuracy);
+const on_front = (point) => front().models.includes(point.key);
+
+/** Return the kind of a point in a front: what it is drawn and listed as. */
+function kind_of(point) {
+  if (point.key === front().baseline || point.kind === "baseline") return "baseline";
+  if (point.kind === "infeasible") return "infeasible";
+  if (front().obvious.includes(point.key)) return "obvious";
+  return on_front(point) ? "front" : "trial";
+}
+
+const KINDS = {
+  front: "Pareto front", obvious: "obvious choice", baseline: "unchanged network", trial: "measured, not on the front", infeasible: "ended before",
+};
+
+/** Return how many times faster than the interleaved unchanged network a model is. */
+const faster = (point) => (point.latency?.ratio ? 1 / point.latency.ratio : null);
+
+function title_of(point) {
+  return point.kind === "baseline" ? "The unchanged network" : `Model ${point.id}`;
+}
+
+/** Return whether a point meets a target and every limit beside it. */
+function meets(point, target) {
+  const limits = data.limits;
+  const within = (value, most) => !known(most) || (known(value) && value <= most);
+  return measured(point) && known(point.latency?.high_ms) && point.latency.high_ms <= target && within(point.size_bytes, limits.max_size_bytes)
+    && within(point.memory_bytes, limits.max_memory_bytes) && within(point.energy_mj, limits.max_energy_mj)
+    && (!known(limits.min_accuracy) || point.accuracy >= limits.min_accuracy);
+}
+
+/** Return whether two latencies' intervals overlap. */
+function tied(one, other) {
+  const high = (p) => p.latency.high_ms ?? Infinity;
+  return one.latency.low_ms <= high(other) && other.latency.low_ms <= high(one);
+}
+
+function quoted(text) {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\\''") + "'";
+}
+
+/** Return the command that takes a model, with a button that copies it. */
+function command(point) {
+  const line = `autocompress pick ${quoted(data.study.folder)} ${point.id} -o DIR`;
+  const copy = el("button", { type: "button" }, "Copy");
+  copy.addEventListener("click", () => {
+    const done = () => { copy.textContent = "Copied"; setTimeout(() => { copy.textContent = "Copy"; }, 1500); };
+    if (navigator.clipboard) navigator.clipboard.writeText(line).then(done, () => {});
+    else done();
+  });
+  return el("div", { class: "command" }, el("code", {}, line), copy);
+}

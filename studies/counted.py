@@ -1,0 +1,36 @@
+"""How many examples an accuracy is a share of, so that its chance can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+from .keywords import KeywordMetric
+from .task import Loader, Task, top1
+
+
+def counted(task: Task) -> dict[str, int]:
+    """Return the number of examples of each split that a task is scored on.
+
+    It is empty where the metric is the user's own, which need not be a share of examples; a split is left out whose
+    loader does not tell.
+    """
+    metric = task.metric.metric if isinstance(task.metric, KeywordMetric) else task.metric
+    if metric is not top1:
+        return {}
+    splits = {"validation": task.validation, "test": task.test}
+    counts = {name: examples(loader) for name, loader in splits.items() if loader is not None}
+    return {name: count for name, count in counts.items() if count is not None}
+
+
+def examples(loader: Loader) -> int | None:
+    """Return how many examples a loader has, without loading them; None where it does not tell.
+
+    >>> import torch
+    >>> examples([(torch.zeros(3, 1), torch.zeros(3)), (torch.zeros(2, 1), torch.zeros(2))])
+    5
+    >>> examples(iter([]))
+    """
+    if isinstance(loader, list | tuple):
+        return sum(len(batch["labels"] if isinstance(batch, dict) else batch[1]) for batch in loader)
+    sampler = getattr(loader, "sampler", None)  # of a DataLoader
+    return len(sampler) if isinstance(sampler, Sized) and not getattr(loader, "drop_last", False) else None
