@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 
 from . import options as given
-from .group import INTERRUPTED, MISSES, OK, reported
+from .group import INTERRUPTED, MISSES, OK, as_json, reported
 
 if TYPE_CHECKING:
+    from ..search.front import ParetoFront
     from ..search.options import Options
     from ..search.progress import Progress
     from ..studies.task import Task
@@ -54,6 +55,8 @@ def compress(
     data: given.Data = None,
     data_dir: given.DataDir = None,
     weights: given.Weights = None,
+    quiet: given.Quiet = False,
+    whole: given.Json = False,
     version: given.Version = False,
 ) -> None:
     """Compress a trained network to a latency target, measured on the runtime that serves it.
@@ -73,9 +76,9 @@ def compress(
         from ..studies.names import study_name
 
         name = study_name(study)
-        code = _run(
-            study, name, asked_for(name, context.params), {"data": data, "data_dir": data_dir, "weights": weights}
-        )
+        options = asked_for(name, context.params)
+        source = {"data": data, "data_dir": data_dir, "weights": weights}
+        code = _run(study, name, options, source, quiet=quiet, whole=whole)
     raise typer.Exit(code)
 
 
@@ -105,23 +108,32 @@ def asked_for(name: str, words: Mapping[str, Any]) -> Options:
     return Options(**{field: value for field, value in read.items() if value is not None})
 
 
-def _run(study: str, name: str, options: Options, source: dict[str, Any]) -> int:
-    """Run a study with its progress on stderr and its table on stdout; return the exit code."""
+def _run(study: str, name: str, options: Options, source: dict[str, Any], *, quiet: bool, whole: bool) -> int:
+    """Run a study with its progress on stderr and its result on stdout; return the exit code."""
     from ..search.compress import run
     from ..search.drive import Interrupted
-    from ..search.report.table import show
 
-    output = Console(soft_wrap=not sys.stdout.isatty())
     try:
-        with _progress() as progress:
+        with _progress(quiet=quiet) as progress, redirect_stdout(sys.stderr if whole else sys.stdout):
             front = run(name, _loader(study, source), options, progress, source={"study": study, **source})
     except Interrupted as interrupted:
         if interrupted.front is not None:
-            show(interrupted.front, str(options.out), output)
+            _show(interrupted.front, options.out, whole=whole)
         typer.echo(STOPPED, err=True)
         return INTERRUPTED
-    show(front, str(options.out), output)
+    _show(front, options.out, whole=whole)
     return OK if front.meets_target else MISSES
+
+
+def _show(front: ParetoFront, out: Path, *, whole: bool) -> None:
+    if whole:
+        from ..search.report.result import as_data
+
+        typer.echo(as_json(as_data(front, str(out))))
+    else:
+        from ..search.report.table import show
+
+        show(front, str(out), Console(soft_wrap=not sys.stdout.isatty()))
 
 
 def _loader(study: str, source: dict[str, Any]) -> Callable[[], Task]:
@@ -134,10 +146,13 @@ def _loader(study: str, source: dict[str, Any]) -> Callable[[], Task]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def _progress(*, quiet: bool) -> Iterator[Progress]:
     from ..search.live import Live
-    from ..search.progress import Lines
+    from ..search.progress import Lines, Silent
 
+    if quiet:
+        yield Silent()
+        return
     if not sys.stderr.isatty():
         yield Lines(lambda text: typer.echo(text, err=True))
         return

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-TARGET, SEARCH, MEASURING, CLUSTER, FILES = "Target", "Search", "Measuring", "Cluster", "Files"
+TARGET, SEARCH, MEASURING, CLUSTER, FILES, OUTPUT = "Target", "Search", "Measuring", "Cluster", "Files", "Output"
 """Panels of the help."""
 
 
@@ -78,6 +78,9 @@ Out = Annotated[Path | None, _option(FILES, r"Run directory. \[default: runs/STU
 Data = Annotated[str | None, _option(FILES, "imagefolder:DIR, for torchvision: and timm: models.")]
 DataDir = Annotated[Path | None, _option(FILES, "Where the study's data is.")]
 Weights = Annotated[Path | None, _option(FILES, "State dict for torchvision: and timm: models.")]
+
+Quiet = Annotated[bool, _option(OUTPUT, "Print the result and errors, and no progress.", "--quiet", "-q")]
+Json = Annotated[bool, _option(OUTPUT, "Print the result as JSON, and nothing else on stdout.", "--json")]
 
 
 def _version(wanted: bool) -> None:

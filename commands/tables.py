@@ -12,6 +12,7 @@ from rich.text import Text
 from ..evaluators.doctor import IMPORTED, MISSING, Check, Health, Noise
 from ..evaluators.serve_once import Serving
 from ..evaluators.standalone import Report, Row
+from ..search.report.table import short
 
 
 def table(*columns: str) -> Table:
@@ -21,15 +22,6 @@ def table(*columns: str) -> Table:
     for name in columns[1:]:
         made.add_column(name, justify="right", no_wrap=True)
     return made
-
-
-def short(runtime: str) -> str:
-    """Return a runtime's name; of one in a file of the user's, without its folder.
-
-    >>> short("/home/me/mine.py:fast"), short("openvino:bf16")
-    ('mine.py:fast', 'openvino:bf16')
-    """
-    return runtime.rpartition("/")[2]
 
 
 def of_report(report: Report) -> RenderableType:

@@ -1,45 +1,95 @@
-"""The table at the end of a run, in 80 columns."""
+"""The table at the end of a run: as wide as its terminal, 80 columns where that is not known."""
 
 from __future__ import annotations
 
-from rich.console import Console, Group, RenderableType
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement as Width
 from rich.table import Table
 from rich.text import Text
 
 from ..front import Model, ParetoFront
 
+GIVEN_UP = ("faster", "95 % range", "test", "MB", "runtime")
+"""Columns that are left out one after the other where a terminal is too narrow for all."""
+
+COLUMNS = 80
+
+NAMES = 12
+"""Columns that a model's name has at least; a longer one is folded."""
+
 
 def render(front: ParetoFront, where: str) -> RenderableType:
     """Return the front as a table, with the recommended model and, where nothing meets the target, the reasons."""
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    runtimes = ("runtime",) if front.portfolio else ()
-    for name in ("model", *runtimes, "ms", "95 % range", "faster", "valid", "test", "MB", "meets"):
-        table.add_column(name, justify="left" if name in ("model", "runtime") else "right", no_wrap=True)
+    return Group(
+        _Fitting(front),
+        Text(),
+        *map(Text, _conclusion(front)),
+        *(Text(path, no_wrap=True, overflow="ignore") for path in _files(front, where)),
+    )
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """The table with as many columns as there is room for."""
+
+    front: ParetoFront
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for count in range(len(GIVEN_UP) + 1):
+            table = _table(self.front, set(GIVEN_UP[:count]))
+            if Width.get(console, options.update(width=1000), table).minimum <= options.max_width:
+                break
+        yield table
+
+
+def _table(front: ParetoFront, without: set[str]) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    runtimes = {"runtime"} if front.portfolio else set()
+    names = ("runtime", "ms", "95 % range", "faster", "valid", "test", "MB", "meets")
+    columns = [name for name in names if name not in without and (name != "runtime" or runtimes)]
+    table.add_column("model", overflow="fold", min_width=NAMES)
+    for name in columns:
+        table.add_column(name, justify="left" if name == "runtime" else "right", no_wrap=True)
     best = front.recommended
     for model in (front.baseline, *(m for m in front.obvious if m not in front.models), *front.models):
         role = model.role if model.role != "front" else model.id
-        mark = "→ " if model == best else "  "
-        named = [model.measurement.latency.runtime for _ in runtimes]
-        table.add_row(mark + role, *named, *_cells(model, front), style="bold" if mark == "→ " else "")
-    return Group(table, Text(), *map(Text, _conclusion(front, where)))
+        cells = _cells(model, front)
+        table.add_row(
+            Text(f"{'→' if model == best else ' '} {role}"),
+            *(cells[name] for name in columns),
+            style="bold" if model == best else "",
+        )
+    return table
 
 
-def _cells(model: Model, front: ParetoFront) -> list[str]:
+def _cells(model: Model, front: ParetoFront) -> dict[str, str]:
     measured = model.measurement
     latency = measured.latency
-    test = "–" if measured.test_accuracy is None else f"{measured.test_accuracy:.2%}"
-    return [
-        f"{latency.median_ms:.2f}",
-        f"{latency.low_ms:.2f}–{latency.high_ms:.2f}",
-        f"{1 / latency.ratio:.2f}×",
-        f"{measured.accuracy:.2%}",
-        test,
-        f"{measured.size_bytes / 1e6:.2f}",
-        "yes" if front.meets(model) else "no",
-    ]
+    digits = 2 if front.baseline.measurement.latency.median_ms >= 1 else 3
+    return {
+        "runtime": short(latency.runtime),
+        "ms": f"{latency.median_ms:.{digits}f}",
+        "95 % range": f"{latency.low_ms:.{digits}f}–{latency.high_ms:.{digits}f}",
+        "faster": f"{1 / latency.ratio:.2f}×",
+        "valid": f"{measured.accuracy:.2%}",
+        "test": "–" if measured.test_accuracy is None else f"{measured.test_accuracy:.2%}",
+        "MB": f"{measured.size_bytes / 1e6:.2f}",
+        "meets": "yes" if front.meets(model) else "no",
+    }
 
 
-def _conclusion(front: ParetoFront, where: str) -> list[str]:
+def short(runtime: str) -> str:
+    """Return a runtime's name; of one in a file of the user's, without its folder.
+
+    >>> short("/home/me/mine.py:fast"), short("openvino:bf16")
+    ('mine.py:fast', 'openvino:bf16')
+    """
+    return runtime.rpartition("/")[2]
+
+
+def _conclusion(front: ParetoFront) -> list[str]:
     best = front.recommended
     base = front.baseline.measurement
     if best is None:
@@ -64,13 +114,22 @@ def _conclusion(front: ParetoFront, where: str) -> list[str]:
     if front.limits.several and front.meets_target:
         lines.append(f"  Limits: {'; '.join(front.limits.verdicts(measured).values())}.")
     lines += [f"  Warning: {warning}." for warning in measured.warnings]
-    lines += [_alone(each) for each in front.portfolio]
-    return [*lines, f"  Files: {where}/{best.path}/{measured.file} · all models: {where}/pareto.csv"]
+    return [*lines, *map(_alone, front.portfolio)]
+
+
+def _files(front: ParetoFront, where: str) -> list[str]:
+    """Return where the recommended model is and where all are told of, in one line of 80 columns or in two."""
+    best = front.recommended
+    if best is None:
+        return []
+    file, every = f"{where}/{best.path}/{best.measurement.file}", f"{where}/pareto.csv"
+    one = f"  Files: {file} · all models: {every}"
+    return [one] if len(one) <= COLUMNS else [f"  Files: {file}", f"  All models: {every}"]
 
 
 def _alone(front: ParetoFront) -> str:
     """Return one line on the best of a runtime by itself."""
-    best, runtime = front.recommended, front.baseline.measurement.latency.runtime
+    best, runtime = front.recommended, short(front.baseline.measurement.latency.runtime)
     if best is None:
         return f"  On {runtime} alone: nothing could be measured."
     found = f"{best.id}, {best.measurement.accuracy:.2%} at {best.measurement.latency.median_ms:.2f} ms"
@@ -78,5 +137,5 @@ def _alone(front: ParetoFront) -> str:
 
 
 def show(front: ParetoFront, where: str, console: Console) -> None:
-    """Print the table."""
-    console.print(render(front, where))
+    """Print the table; the paths below it are never broken, however narrow the terminal is."""
+    console.print(render(front, where), crop=False)

@@ -12,6 +12,7 @@ import pandas
 import pytest
 from rich.console import Console
 
+from autocompress.commands.group import as_json
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
@@ -20,6 +21,7 @@ from autocompress.search.limits import Limits
 from autocompress.search.profile import Profile
 from autocompress.search.report import files
 from autocompress.search.report.plot import draw
+from autocompress.search.report.result import as_data
 from autocompress.search.report.table import show
 from autocompress.search.rundir import RunDirectory
 from autocompress.search.store import Store
@@ -78,6 +80,49 @@ def test_the_table_fits_eighty_columns(target_ms: float) -> None:
         assert m.role in rows
     for m in front.models:
         assert any(row.startswith(m.id) for row in rows)
+
+
+def served_by(front: ParetoFront, name: str) -> ParetoFront:
+    """Return a front as another runtime would have it."""
+
+    def there(model: Model) -> Model:
+        latency = replace(model.measurement.latency, runtime=name)
+        return replace(model, measurement=replace(model.measurement, latency=latency))
+
+    models, obvious = (tuple(map(there, each)) for each in (front.models, front.obvious))
+    return replace(front, baseline=there(front.baseline), models=models, obvious=obvious)
+
+
+@pytest.mark.parametrize("width", [120, 80, 60, 40])
+@pytest.mark.parametrize("several", [False, True], ids=["one runtime", "several"])
+def test_the_table_fits_its_terminal(width: int, several: bool) -> None:
+    """What there is no room for is left out, never cut; the name, latency, accuracy and verdict always stay."""
+    front = front_for(4.0)
+    if several:
+        alone = served_by(front, "onnxruntime"), served_by(front, "/home/me/serving/mine.py:with-a-long-name")
+        front = replace(alone[1], portfolio=alone)
+    output = io.StringIO()
+    where = "runs/" + "a-long-name-of-a-study-" * 5
+    show(front, where, Console(file=output, width=width))
+    *lines, file, every = output.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= width
+    assert "…" not in output.getvalue()
+    assert {"model", "ms", "valid", "meets"} <= set(lines[0].split())
+    assert front.recommended is not None
+    assert file == f"  Files: {where}/{front.recommended.path}/model.onnx"  # to be copied, however long
+    assert every == f"  All models: {where}/pareto.csv"
+
+
+def test_the_outcome_as_data_tells_what_the_table_does() -> None:
+    """Models are those of pareto.csv, the recommended one and whether anything meets the target are named."""
+    front = front_for(4.0)
+    data = as_data(front, "runs/digits")
+    assert data["meets_target"] is True
+    assert data["recommended"] == front.recommended.id if front.recommended else None
+    rows = front.to_pandas().to_dict("records")
+    assert [data["baseline"], *data["models"]] == rows
+    assert [row["id"] for row in data["obvious"]] == [m.id for m in front.obvious]
+    assert json.loads(as_json(data))["target_ms"] == 4.0
 
 
 def test_the_recommended_model_is_marked() -> None:
