@@ -63,6 +63,12 @@ def compress(
 
     Leaves the Pareto front of compressed models in the run directory. The same command goes on where it stopped.
 
+    Exit codes:
+        0 the front meets the target and every limit
+        1 nothing does, the nearest is reported
+        2 what was asked for cannot be done
+        130 interrupted, the same command goes on
+
     Examples:
         autocompress --target-latency 5ms
 

@@ -9,13 +9,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from . import completion
 from .group import MISSES, OK, as_json, reported, working
 
 
 def doctor(
     runtime: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help=r"To try; may be repeated. \[default: all; the slow are only imported]"),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completion.runtimes,
+            help=r"To try; may be repeated. \[default: all; the slow are only imported]",
+        ),
     ] = None,
     whole: Annotated[bool, typer.Option("--json", help="Everything, for a report of a defect.")] = False,
 ) -> None:

@@ -29,7 +29,8 @@ class Unnamed(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Return the context of a call, as if there were no group."""
-        return super().make_context(parent.info_name if parent else info_name, args, parent=None, **extra)
+        name = parent.info_name if parent else info_name
+        return super().make_context(name, args, parent=None, obj=parent.command if parent else None, **extra)
 
 
 class Group(TyperGroup):
@@ -37,7 +38,8 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default command's name before anything but another's name and a call for help."""
-        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+        own = {name for param in self.get_params(ctx) for name in param.opts}
+        if not args or args[0].partition("=")[0] not in {*self.commands, *own}:
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
 
@@ -47,7 +49,7 @@ class Group(TyperGroup):
         shown = Group(
             name=self.name,
             help=default.help,
-            params=[param for param in default.get_params(ctx) if param.name != "help"],
+            params=[param for param in (*default.get_params(ctx), *self.params) if param.name != "help"],
             callback=default.callback,
             context_settings=self.context_settings,
             subcommand_metavar="| COMMAND [ARGS]...",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from . import completion
 from .group import MISSES, OK, as_json, reported, working
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ def measure(
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help=r"What serves it; may be repeated. \[default: the first installed that reads it]"
+            metavar="NAME",
+            autocompletion=completion.runtimes,
+            help=r"What serves it; may be repeated. \[default: the first installed that reads it]",
         ),
     ] = None,
     reference: Annotated[

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from . import completion
+
 TARGET, SEARCH, MEASURING, CLUSTER, FILES, OUTPUT = "Target", "Search", "Measuring", "Cluster", "Files", "Output"
 """Panels of the help."""
 
@@ -16,7 +18,11 @@ def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
 
 
 StudyName = Annotated[
-    str, typer.Argument(help="digits, fashion_mnist, a Python file with task(), torchvision:NAME or timm:NAME.")
+    str,
+    typer.Argument(
+        help="digits, fashion_mnist, a Python file with task(), torchvision:NAME or timm:NAME.",
+        autocompletion=completion.studies,
+    ),
 ]
 
 TargetLatency = Annotated[str, _option(TARGET, "What a model must meet, with a unit: 5ms, 800us.")]
@@ -29,7 +35,9 @@ MaxEnergy = Annotated[str | None, _option(TARGET, "Most energy of one run, where
 
 Trials = Annotated[int, _option(SEARCH, "Trials that the study has when it is done.")]
 TimeBudget = Annotated[str | None, _option(SEARCH, "Begin no trial after this long: 10m, 2h.")]
-Sampler = Annotated[str, _option(SEARCH, "surrogate, mutation, tpe, nsga2 or random.")]
+Sampler = Annotated[
+    str, _option(SEARCH, "surrogate, mutation, tpe, nsga2 or random.", autocompletion=completion.samplers)
+]
 Seed = Annotated[int, _option(SEARCH, "Of everything random.")]
 Epochs = Annotated[float | None, _option(SEARCH, "Passes over the training data in a trial.")]
 FinalEpochs = Annotated[float | None, _option(SEARCH, "Passes for each model of the front.")]
@@ -46,7 +54,11 @@ Compact = Annotated[
 Runtimes = Annotated[
     list[str] | None,
     _option(
-        MEASURING, r"What serves the models; may be repeated. \[default: onnxruntime]", "--runtime", metavar="NAME"
+        MEASURING,
+        r"What serves the models; may be repeated. \[default: onnxruntime]",
+        "--runtime",
+        metavar="NAME",
+        autocompletion=completion.runtimes,
     ),
 ]
 Threads = Annotated[int, _option(MEASURING, "Threads that a served model may use.")]
@@ -74,7 +86,7 @@ Storage = Annotated[
     str | None, _option(CLUSTER, r"Database URL for the study. \[default: a file in the run]", metavar="URL")
 ]
 
-Out = Annotated[Path | None, _option(FILES, r"Run directory. \[default: runs/STUDY]")]
+Out = Annotated[Path | None, _option(FILES, r"Run directory. \[default: runs/STUDY]", autocompletion=completion.runs)]
 Data = Annotated[str | None, _option(FILES, "imagefolder:DIR, for torchvision: and timm: models.")]
 DataDir = Annotated[Path | None, _option(FILES, "Where the study's data is.")]
 Weights = Annotated[Path | None, _option(FILES, "State dict for torchvision: and timm: models.")]

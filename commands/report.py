@@ -10,11 +10,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from . import completion
 from .group import OK, reported
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run directory, whatever became of its run.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run directory, whatever became of its run.", autocompletion=completion.runs)
+    ],
     target_latency: Annotated[
         str | None, typer.Option(help=r"Judge by another target: 4ms. \[default: the run's]")
     ] = None,

@@ -19,7 +19,7 @@ import cloudpickle
 
 from ..errors import StudyError
 from . import zoo
-from .names import BUILT_IN
+from .names import BUILT_IN, LIBRARIES
 from .task import Task
 
 
@@ -35,7 +35,7 @@ def load(study: str, *, data: str | None = None, data_dir: Path | None = None, w
     Raises:
         StudyError: the study cannot be found, imported or called, or an option does not belong to it.
     """
-    if study.partition(":")[0] in zoo.LIBRARIES:
+    if study.partition(":")[0] in LIBRARIES:
         if data_dir is not None:
             raise StudyError(
                 f"--data-dir belongs to studies with a task(data_dir=…); {study} takes --data imagefolder:DIR"

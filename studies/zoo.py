@@ -18,8 +18,6 @@ from torchvision.datasets import ImageFolder
 from ..errors import StudyError
 from .task import Task
 
-LIBRARIES = ("torchvision", "timm")
-
 _BATCH = 32
 _TRIAL_IMAGES = 2_000  # a trial fine-tunes on at most so many images
 
