@@ -14,12 +14,14 @@ from .commands.doctor import doctor
 from .commands.group import DEFAULT, HELP, Group, Unnamed
 from .commands.measure import measure
 from .commands.pack import pack, unpack
+from .commands.pick import pick
 from .commands.report import report
 from .commands.studies import studies
 
 app = typer.Typer(cls=Group, pretty_exceptions_enable=False, context_settings=HELP)
 app.command(DEFAULT, cls=Unnamed, context_settings=HELP)(compress)
 app.command(context_settings=HELP)(report)
+app.command(context_settings=HELP)(pick)
 app.command(context_settings=HELP)(measure)
 app.command(context_settings=HELP)(doctor)
 app.command(context_settings=HELP)(studies)

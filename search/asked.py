@@ -45,6 +45,7 @@ class Asked:
         source: further options of the command line that say what the network is: ``data``, ``data_dir``, ``weights``.
         storage: URL of the database that holds the study; None where its directory does.
         hidden: options whose value was not kept, since there is a password in it.
+        about: what the task tells of the network: its ``license``, a ``description``.
         version: of autocompress.
 
     """
@@ -55,10 +56,17 @@ class Asked:
     source: Mapping[str, str] = field(default_factory=dict)
     storage: str | None = None
     hidden: tuple[str, ...] = ()
+    about: Mapping[str, str] = field(default_factory=dict)
     version: str = __version__
 
     @classmethod
-    def of(cls, options: Options, study: str = "", source: Mapping[str, object] | None = None) -> Asked:
+    def of(
+        cls,
+        options: Options,
+        study: str = "",
+        source: Mapping[str, object] | None = None,
+        about: Mapping[str, str] | None = None,
+    ) -> Asked:
         """Return what options ask for, without what nobody should read."""
         known = {f.name for f in fields(Limits)} | {"out"}
         given = {f.name: getattr(options, f.name) for f in fields(Options) if f.name not in known}
@@ -71,6 +79,7 @@ class Asked:
             source={name: str(value) for name, value in (source or {}).items() if value is not None},
             storage=None if "storage" in hidden else options.storage,
             hidden=hidden,
+            about={name: text for name, text in (about or {}).items() if text},
         )
 
     @classmethod

@@ -104,7 +104,8 @@ def run(
 
     validate(task)
     words = dict(source or {})
-    kept = Asked.of(options, str(words.pop("study", "")), words)
+    about = {"license": task.license, "description": task.description}
+    kept = Asked.of(options, str(words.pop("study", "")), words, about)
     if options.workers != 0:
         pickled(task)  # tells before anything is measured
     with (

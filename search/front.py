@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..evaluators.measurement import Measurement
 from ..spaces.candidate import Candidate
+from .knee import knee
 from .limits import Limits
 
 if TYPE_CHECKING:
@@ -132,6 +133,15 @@ class ParetoFront:
         if meeting:
             return max(meeting, key=lambda m: (m.measurement.accuracy, -m.measurement.size_bytes))
         return min(self.models, key=lambda m: self.limits.distance(m.measurement))
+
+    @property
+    def knee(self) -> Model | None:
+        """The model where giving up more of one objective begins to pay less in the others; see `knee.knee`.
+
+        Among those that meet the limits, where any does.
+        """
+        models = [m for m in self.models if self.meets(m)] or list(self.models)
+        return models[knee(minimised(m.measurement for m in models))] if models else None
 
     def tied(self, model: Model) -> tuple[str, ...]:
         """Return the ids of the front's other models whose latency interval overlaps this one's."""

@@ -6,8 +6,8 @@ measured is kept and limits are not: a study that goes on with others judges its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 
@@ -156,6 +156,17 @@ class Limits:
                 so = "" if best is None else f"; the best of all that were measured: {told(name, best)}"
                 lines.append(f"  It misses: {verdict}{so}.")
         return tuple(lines)
+
+
+def merged(limits: Limits, changes: Mapping[str, float]) -> Limits:
+    """Return limits of which some are replaced; a least accuracy takes the place of a least change, and vice versa.
+
+    >>> str(merged(Limits(5.0, min_change=-0.01), {"min_accuracy": 0.9}))
+    '5 ms, 90.00% accuracy'
+    """
+    if changes.keys() & {"min_accuracy", "min_change"}:
+        limits = replace(limits, min_accuracy=None, min_change=None)
+    return Limits(**{**asdict(limits), **changes})
 
 
 def known(outcome: Outcome, name: str) -> float | None:

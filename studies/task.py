@@ -74,6 +74,8 @@ class Task:
             teacher. The model stays the baseline that everything is compared to.
         epochs: passes over `train` that a trial may fine-tune.
         final_epochs: passes over `train` for each model of the front at the end.
+        license: of the network, for the card of a model that is picked.
+        description: a sentence or two on the network and its data, likewise.
     """
 
     model: nn.Module
@@ -91,6 +93,8 @@ class Task:
     student: nn.Module | None = None
     epochs: float = 1.0
     final_epochs: float = 3.0
+    license: str = ""
+    description: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.example_inputs, Mapping):

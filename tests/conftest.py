@@ -7,7 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -112,3 +112,16 @@ def _somebody() -> str:
     """Return a user that is not the superuser, as whom the server refuses to run."""
     names = {entry.pw_name for entry in pwd.getpwall()}
     return next(name for name in ("postgres", "nobody") if name in names)
+
+
+@pytest.fixture(scope="session")
+def made_run() -> Callable[..., Path]:
+    """Return a function that makes a run directory whose costs are an analytic problem's, and its files real."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("made_run", Path(__file__).with_name("made_run.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.made_run  # type: ignore[no-any-return]

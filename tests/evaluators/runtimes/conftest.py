@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autocompress.compressors.graph import inspect
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
-from autocompress.evaluators.runtimes import Arrays, Source
+from autocompress.evaluators.runtimes import Arrays, Source, load
 from autocompress.evaluators.served import source_of
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.studies.residual import ResidualNet
@@ -65,5 +65,18 @@ def sample() -> Callable[[str], Sample]:
                 compressed, source_of(compressed, supplies), tuple([x.numpy()] for x in inputs), expected
             )
         return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def converted(sample: Callable[[str], Sample]) -> Callable[[str, str], bytes]:
+    """Return a network by name in a runtime's own file, converted once."""
+    made: dict[tuple[str, str], bytes] = {}
+
+    def get(runtime: str, kind: str) -> bytes:
+        if (runtime, kind) not in made:
+            made[runtime, kind] = load(runtime).convert(sample(kind).source)
+        return made[runtime, kind]
 
     return get

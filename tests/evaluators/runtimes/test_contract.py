@@ -27,17 +27,10 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
     return load(request.param)
 
 
-@pytest.fixture(scope="module")
-def artefact(runtime: Runtime, sample: Samples) -> Callable[[str], bytes]:
-    """Return a network by name in the runtime's own file, converted once."""
-    made: dict[str, bytes] = {}
-
-    def get(name: str) -> bytes:
-        if name not in made:
-            made[name] = runtime.convert(sample(name).source)
-        return made[name]
-
-    return get
+@pytest.fixture
+def artefact(runtime: Runtime, converted: Callable[[str, str], bytes]) -> Callable[[str], bytes]:
+    """Return a network by name in the runtime's own file."""
+    return lambda kind: converted(runtime.name, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)

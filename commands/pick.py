@@ -1,0 +1,142 @@
+"""The command that takes one model out of a run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from .group import MISSES, OK, as_json, reported, working
+
+if TYPE_CHECKING:
+    from ..search.choose import Choice
+    from ..search.picking import Picked
+
+
+def pick(
+    run: Annotated[Path, typer.Argument(help="A run directory, finished or not.")],
+    id: Annotated[str, typer.Argument(help="Of a certain model: 00012, 12 or baseline.")] = "",
+    target_latency: Annotated[str | None, typer.Option(help="The most accurate within it: 4ms, 800us.")] = None,
+    min_accuracy: Annotated[
+        str | None, typer.Option(help="The fastest with at least this metric: 0.88, or -0.5% to the unchanged network.")
+    ] = None,
+    max_size: Annotated[str | None, typer.Option(help="Most bytes of the served file: 4MB, 900kB.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Most memory of a process that serves it: 60MB.")] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="Where giving up more accuracy begins to save less.")] = False,
+    runtime: Annotated[
+        str, typer.Option(metavar="NAME", help="The only runtime that counts, of a run with several.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help=r"A new folder for the copy. \[default: STUDY-ID]")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder of an earlier pick.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Run the copy in a fresh process, and compare its answers.")
+    ] = True,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="The study's database, where its URL has a password.")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--json", help="What was picked, as data.")] = False,
+) -> None:
+    """Copy one model of a run with a program that loads it, a model card, and a proof that it works.
+
+    Without an ID or a limit that is the recommended model. Another target is answered from what was measured, without
+    a new trial; whether more trials would help is told. Exit code 1: nothing meets the limits, and nothing was copied.
+
+    Examples:
+        autocompress pick runs/digits
+
+        autocompress pick runs/digits --target-latency 4ms -o served
+
+        autocompress pick runs/digits 00012 -o served --force
+    """
+    with reported():
+        from ..search.choose import choose, wished
+        from ..search.opened import open_run
+        from ..search.picking import copied
+
+        opened = open_run(run, storage=storage)
+        limits = {
+            "target_latency": target_latency,
+            "min_accuracy": min_accuracy,
+            "max_size": max_size,
+            "max_memory": max_memory,
+        }
+        wish = wished(opened, id, knee=knee, runtime=runtime, **limits)
+        choice = choose(opened, wish)
+        output = Console(soft_wrap=not sys.stdout.isatty())
+        if not wish.id and not choice.front.meets(choice.model):
+            output.print(Text("\n".join(_misses(choice, opened.path))))
+            raise typer.Exit(MISSES)
+        with working() as notice:
+            notice(f"{choice.model.id}: copied, and run in a fresh process")
+            picked = copied(opened, choice, out, force=force, prove=check)
+        if whole:
+            typer.echo(as_json(_data(picked)))
+        else:
+            output.print(Text("\n".join(_lines(picked))))
+    raise typer.Exit(OK)
+
+
+def _misses(choice: Choice, where: Path) -> list[str]:
+    """Return what is said where nothing meets the limits."""
+    return [
+        f"Nothing meets {choice.front.limits}, so nothing was copied. The nearest:",
+        *_told(choice),
+        *choice.front.reasons,
+        *(f"  {line}" for line in choice.advice),
+        f"  This model all the same: autocompress pick {shlex.quote(str(where))} {choice.model.id}",
+    ]
+
+
+def _lines(picked: Picked) -> list[str]:
+    choice = picked.choice
+    met = "meets" if choice.front.meets(choice.model) else "misses"
+    return [
+        f"{picked.folder}/ has {choice.model.id}, which {met} {choice.front.limits}:",
+        *_told(choice),
+        f"  {picked.proof or 'not run: --no-check'}",
+        *(f"  {line}" for line in choice.advice),
+        f"  Next: python {shlex.quote(str(picked.folder / 'load.py'))}; the model card is {picked.folder}/README.md",
+    ]
+
+
+def _told(choice: Choice) -> list[str]:
+    measured, base = choice.model.measurement, choice.front.baseline.measurement
+    latency = measured.latency
+    test = "" if measured.test_accuracy is None else f" (test {measured.test_accuracy:.2%})"
+    return [
+        f"  {latency.median_ms:.3g} ms ({latency.low_ms:.3g}–{latency.high_ms:.3g}) on {latency.runtime}, "
+        f"{base.latency.ratio / latency.ratio:.2f}× faster",
+        f"  {measured.accuracy:.2%} on the validation data{test}, {measured.size_bytes / 1e6:.2f} MB, "
+        f"{base.size_bytes / measured.size_bytes:.1f}× smaller",
+    ]
+
+
+def _data(picked: Picked) -> dict[str, object]:
+    model, front = picked.model, picked.choice.front
+    measured = model.measurement
+    return {
+        "folder": str(picked.folder),
+        "model": model.id,
+        "file": measured.file,
+        "runtime": measured.latency.runtime,
+        "meets": front.meets(model),
+        "limits": asdict(front.limits),
+        "latency_ms": measured.latency.median_ms,
+        "latency_low_ms": measured.latency.low_ms,
+        "latency_high_ms": measured.latency.high_ms,
+        "latency_ratio": measured.latency.ratio,
+        "accuracy": measured.accuracy,
+        "test_accuracy": measured.test_accuracy,
+        "size_bytes": measured.size_bytes,
+        "rung": measured.rung,
+        "proof": picked.proof,
+        "advice": list(picked.choice.advice),
+    }

@@ -1,0 +1,142 @@
+"""Chooses one model of a run: the recommended one, the knee, the best for other limits, or a certain one."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from ..errors import UsageError
+from .front import Model, ParetoFront, everywhere, select
+from .limits import Limits, merged
+from .opened import Run
+from .options import parse_limits
+from .prospects import advice, goes_on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """How a model is chosen: in one way, or not at all for the recommended model.
+
+    Attributes:
+        id: of a certain model.
+        knee: whether it is the front's knee.
+        limits: what the model must meet instead of what the run was asked for.
+        fastest: whether the fastest is meant, and not the most accurate, of those that meet the limits.
+        runtime: the only one that counts, where the run has several.
+    """
+
+    id: str = ""
+    knee: bool = False
+    limits: Limits | None = None
+    fastest: bool = False
+    runtime: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A model, the front that it is of, and what is to be known of both."""
+
+    model: Model
+    front: ParetoFront
+    advice: tuple[str, ...] = ()
+
+
+def choose(run: Run, wish: Wish) -> Choice:
+    """Return the model that is wished for.
+
+    Raises:
+        UsageError: there is no such model, or its files were not kept; the message tells the way out.
+    """
+    front = _on(run.front(wish.limits), wish.runtime)
+    model = _certain(run, front, wish) if wish.id else _best(front, wish)
+    said = tuple(advice(run, front, model))
+    if not model.path:
+        raise UsageError(f"a model that is picked must have its files; {_without_files(run, front, model)}")
+    return Choice(model=model, front=front, advice=said)
+
+
+def _best(front: ParetoFront, wish: Wish) -> Model:
+    model = front.knee if wish.knee else front.recommended
+    meeting = [m for m in front.models if front.meets(m)]
+    if wish.fastest and meeting:
+        model = min(meeting, key=lambda m: m.measurement.latency.median_ms)
+    if model is None:
+        raise UsageError("a run must have a model beside its baseline; this one has none. Its trials.csv says why.")
+    return model
+
+
+def _certain(run: Run, front: ParetoFront, wish: Wish) -> Model:
+    """Return the model of an id, on the runtime where it is nearest to the limits."""
+    name = wish.id.zfill(5) if wish.id.isdigit() else wish.id
+    found = [m for m in everywhere(run.models) if m.id == name]
+    found = [m for m in found if wish.runtime in ("", m.measurement.latency.runtime)]
+    if found:
+        return min(found, key=lambda m: front.limits.distance(m.measurement))
+    ended = next((trial for trial in run.trials if trial.id == name), None)
+    if ended is not None and ended.outcome is not None:
+        why = getattr(ended.outcome, "reason", "")
+        raise UsageError(f"ID must be a model that was measured to the end; {name} ended before: {why}.")
+    known = ", ".join(dict.fromkeys(m.id for m in (front.baseline, *front.models)))
+    raise UsageError(f"ID must be a model of {str(run.path)!r}; got {wish.id!r}. On its front are: {known}.")
+
+
+def _on(front: ParetoFront, runtime: str) -> ParetoFront:
+    """Return the front on one runtime alone, where one is named."""
+    if not runtime:
+        return front
+    alone = {each.baseline.measurement.latency.runtime: each for each in (front.portfolio or (front,))}
+    if runtime not in alone:
+        raise UsageError(f"--runtime must be one of the run's: {', '.join(alone)}; got {runtime!r}.")
+    return alone[runtime]
+
+
+def _without_files(run: Run, front: ParetoFront, model: Model) -> str:
+    """Say why there are none, and how to have them."""
+    count = sum(trial.outcome is not None for trial in run.trials)
+    others = [m for m in front.models if m.id != model.id]
+    pair = [model.measurement, *(m.measurement for m in others)]
+    if model.id in {m.id for m in front.models} or 0 in select(pair, front.limits):
+        return f"those of {model.id} were not kept. It is on this front, so this builds it again: " + goes_on(
+            run, front.limits, count
+        )
+    better = front.recommended
+    picked = (
+        f": autocompress pick {shlex.quote(str(run.path))} {better.id}" if better is not None and better.path else ""
+    )
+    return (
+        f"those of {model.id} were deleted, since others are as good in all and better in something. "
+        f"The recommended one has its files{picked}"
+    )
+
+
+def wished(
+    run: Run,
+    id: str = "",
+    *,
+    knee: bool = False,
+    runtime: str = "",
+    target_latency: str | None = None,
+    min_accuracy: str | float | None = None,
+    max_size: str | None = None,
+    max_memory: str | None = None,
+) -> Wish:
+    """Return which model is wished for, of words as on the command line.
+
+    Limits take the place of those that the run was asked for; the others of these stay.
+
+    Raises:
+        UsageError: several ways of choosing were named, or a word is none that its option takes.
+    """
+    words = {"min_accuracy": min_accuracy, "max_size": max_size, "max_memory": max_memory}
+    limited = target_latency is not None or any(word is not None for word in words.values())
+    if bool(id) + knee + limited > 1:
+        raise UsageError("a model is chosen in one way: by an ID, by --knee, or by limits. Leave the others out.")
+    if not limited:
+        return Wish(id=id, knee=knee, runtime=runtime)
+    asked = parse_limits(target_latency or "1s", **words)  # type: ignore[arg-type]
+    if target_latency is None:
+        del asked["target_ms"]
+    before = run.limits if target_latency is None or run.asked else Limits(asked["target_ms"])
+    limits = merged(before, asked)
+    fastest = min_accuracy is not None and target_latency is None
+    return Wish(limits=limits, fastest=fastest, runtime=runtime)

@@ -1,0 +1,67 @@
+"""What was done to a network, layer by layer, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SETTINGS, SPARSITY, Candidate
+from ..spaces.layers import Layer, Network
+
+FLOAT = 32
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors in a safetensors file, of which only the header is read."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def by_layer(candidate: Candidate, network: Network, shapes: Shapes) -> list[tuple[str, str]]:
+    """Return what was done to each layer; empty words where it stayed as it was.
+
+    Args:
+        candidate: what was chosen.
+        network: the layers it was chosen for.
+        shapes: of the weights that came of it, which tell what a ratio was rounded to.
+
+    >>> layer = Layer(name="conv1", kind="conv", params=0, macs=0, out_group="conv1", shape=(64, 3, 3, 3))
+    >>> chosen = Candidate({"pruning_ratio": {"conv1": 0.38}, "bits": {"conv1": 8}})
+    >>> by_layer(chosen, Network(layers=(layer,), groups=()), {"conv1.weight": (40, 3, 3, 3)})
+    [('conv1', '40 of 64 outputs kept, INT8')]
+    """
+    return [(layer.name, ", ".join(_words(candidate, layer, shapes))) for layer in network.layers]
+
+
+def _words(candidate: Candidate, layer: Layer, shapes: Shapes) -> Iterator[str]:
+    ratio = candidate[PRUNING_RATIO].get(layer.out_group or "")
+    weight = shapes.get(f"{layer.name}.weight")
+    if ratio:
+        whole = bool(weight) and bool(layer.shape) and len(weight or ()) == len(layer.shape)
+        yield f"{(weight or ())[0]} of {layer.shape[0]} outputs kept" if whole else f"{ratio:.0%} of its outputs pruned"
+    rank, zeros = candidate[RANK].get(layer.name), candidate[SPARSITY].get(layer.name)
+    bits, palette = candidate[BITS].get(layer.name, FLOAT), candidate[PALETTE].get(layer.name)
+    if rank is not None:
+        yield f"factorised to {float(rank):.0%} of its rank"
+    if zeros is not None:
+        yield f"{zeros} of its weights are zero" if isinstance(zeros, str) else f"{zeros:.0%} of its weights are zero"
+    if palette is not None:
+        yield f"weights from a palette of {2 ** int(palette)}"
+    if bits != FLOAT:
+        yield f"INT{bits}" if bits != 4 else "weights in INT4"
+
+
+def settings(candidate: Candidate) -> list[str]:
+    """Return how channels were chosen, layers factorised, ranges found, and what is left trained.
+
+    >>> settings(Candidate({"pruning": {"importance": "taylor"}}))
+    ['pruning: importance taylor']
+    """
+    chosen = {axis: targets for axis, targets in candidate.axes.items() if axis in SETTINGS}
+    return [
+        f"{axis}: {', '.join(f'{name} {value}' for name, value in targets.items())}" for axis, targets in chosen.items()
+    ]

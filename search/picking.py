@@ -1,0 +1,170 @@
+"""Copies one model of a run with all that is needed to serve it, and proves that the copy works."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import AutocompressError, InfeasibleError, UsageError
+from ..evaluators.measurement import to_json
+from ..evaluators.portable import has_program, script
+from ..evaluators.serve_once import serve_once
+from . import metadata
+from .card import card
+from .choose import Choice, Wish, choose
+from .front import Model
+from .opened import Run
+from .records import RECORD
+
+PREDICTIONS = "predictions.npz"
+
+COPIED = ("canonical.onnx", "model.safetensors", "candidate.json", PREDICTIONS)
+"""Files of a model beside the one that its runtime serves."""
+
+PROGRAM, CARD = "load.py", "README.md"
+
+PATIENCE_S = 600.0
+"""How long a fresh process may take to answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """A model that was picked.
+
+    Attributes:
+        folder: with the copy.
+        choice: which model it is, and what is to be known of it.
+        proof: how it did in a process of its own; empty where that was not tried.
+    """
+
+    folder: Path
+    choice: Choice
+    proof: str = ""
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.choice.model
+
+
+def pick(run: Run, wish: Wish, out: Path | None = None, *, force: bool = False, prove: bool = True) -> Picked:
+    """Copy the model that is wished for, run the copy in a fresh process, and return what was picked.
+
+    Args:
+        run: where it is.
+        wish: which one.
+        out: a new folder; by default the study's name and the model's id, here.
+        force: whether a folder of an earlier pick may be replaced.
+        prove: whether to run the copy; without, its files are those of the run to the byte.
+
+    Raises:
+        UsageError: there is no such model, its files were not kept, or the folder is there already.
+        AutocompressError: the copy does not answer as the model did when it was measured.
+    """
+    return copied(run, choose(run, wish), out, force=force, prove=prove)
+
+
+def copied(run: Run, choice: Choice, out: Path | None = None, *, force: bool = False, prove: bool = True) -> Picked:
+    """Copy a model that was chosen; see `pick`."""
+    model = choice.model
+    out = Path(f"{run.identity['study']}-{model.id}") if out is None else out
+    _free(out, force=force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        folder = Path(name) / out.name
+        folder.mkdir()
+        _copy(run, model, folder)
+        if prove:
+            for path in folder.iterdir():
+                metadata.describe(path, metadata.notes(model, run.identity["study"]))
+        proof = _prove(model, folder) if prove else ""
+        (folder / CARD).write_text(card(run, choice.front, model, folder, proof), encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    return Picked(folder=out, choice=choice, proof=proof)
+
+
+def _free(out: Path, *, force: bool) -> None:
+    """Check that a folder may be written.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not ((out / CARD).exists() and (out / RECORD).exists()):
+        raise UsageError(f"-o must be a new folder, or one of an earlier pick; {str(out)!r} holds other files.")
+    if not force:
+        raise UsageError(f"-o must be a new folder; {str(out)!r} is of an earlier pick. Replace it with --force.")
+
+
+def _copy(run: Run, model: Model, folder: Path) -> None:
+    source, measured = run.path / model.path, model.measurement
+    served = Path(measured.file)
+    for name in (measured.file, str(served.with_suffix(".acz")), *COPIED):
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
+    (folder / RECORD).write_text(to_json(measured))
+    runtime = measured.latency.runtime
+    if has_program(runtime):
+        title = f"Runs {run.identity['study']} {model.id} ({measured.file})"
+        text = script(runtime, file=measured.file, output=_output(model), threads=measured.latency.threads, title=title)
+        (folder / PROGRAM).write_text(text, encoding="utf-8")
+
+
+def _output(model: Model) -> str:
+    """Return the name of the outputs of a model's runtime among the predictions: files and outputs are named alike."""
+    return "output" + Path(model.measurement.file).stem.removeprefix("model")
+
+
+def _prove(model: Model, folder: Path) -> str:
+    """Return what the copy's own program says, run in a fresh process that is told nothing of where it is.
+
+    Raises:
+        AutocompressError: it fails, or says that the answers are others.
+    """
+    runtime = model.measurement.latency.runtime
+    if not has_program(runtime):
+        return _served(model, folder)
+    command = [sys.executable, "-I", str((folder / PROGRAM).resolve())]
+    done = subprocess.run(
+        command, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    said = next((line for line in done.stdout.splitlines() if line.startswith(model.measurement.file)), "")
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or [said])[-1]
+        raise AutocompressError(
+            f"the copy of {model.id} must answer in a fresh process as the model did when it was measured; "
+            f"it does not: {said or why}. Nothing was copied. "
+            "Where its runtime cannot run here, --no-check copies the files as they are."
+        )
+    return said
+
+
+def _served(model: Model, folder: Path) -> str:
+    """Serve a model of a runtime in the user's own file, in a fresh process."""
+    import numpy as np
+
+    from ..evaluators.outputs import compare
+
+    with np.load(folder / PREDICTIONS) as stored:
+        inputs = [stored[f"input{i}"] for i in range(sum(name.startswith("input") for name in stored.files))]
+        expected = stored[_output(model)]
+    latency, file = model.measurement.latency, folder / model.measurement.file
+    try:
+        serving = serve_once(
+            latency.runtime, file.read_bytes(), [inputs], threads=latency.threads, timeout_s=PATIENCE_S
+        )
+    except InfeasibleError as error:
+        raise AutocompressError(f"the copy of {model.id} must run in a fresh process; {error.reason}") from error
+    found = compare([[expected]], [serving.outputs[0][:1]])
+    if found is None or found.difference > 1e-3:
+        raise AutocompressError(
+            f"the copy of {model.id} must answer as the model did when it was measured; it does not"
+        )
+    return f"the answers to {len(expected)} stored examples are the same as when it was measured"
