@@ -13,8 +13,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ... import __version__
-
 PARTS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
@@ -56,7 +54,9 @@ def needs(runtime: str) -> str:
     return f"numpy {NEEDS.get(runtime) or NEEDS[runtime.partition(':')[0]]}"
 
 
-def script(runtime: str, *, file: str, output: str = "output", threads: int = 1, title: str = "") -> str:
+def script(
+    runtime: str, *, file: str, output: str = "output", threads: int = 1, title: str = "", maker: str = ""
+) -> str:
     """Return the program for a model file that lies beside it.
 
     Args:
@@ -65,6 +65,7 @@ def script(runtime: str, *, file: str, output: str = "output", threads: int = 1,
         output: the name of the outputs in ``predictions.npz``.
         threads: that it may use.
         title: what the model is, for the first line.
+        maker: who made it, for the last.
 
     >>> script("onnxruntime", file="model.onnx").splitlines()[0].strip('"')
     'Runs model.onnx on onnxruntime, without autocompress.'
@@ -78,7 +79,7 @@ def script(runtime: str, *, file: str, output: str = "output", threads: int = 1,
     python load.py              compares what the model answers with what it answered when it was measured
     from load import predict    outputs = predict(inputs), arrays with the batch first
 
-Made by autocompress {__version__}.
+Made by {maker or "autocompress"}.
 """
     constants = "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
     parts = [*_imported(modules), constants, *(text for module in modules for text in _bodies(*module, settings))]
