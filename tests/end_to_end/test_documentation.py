@@ -30,7 +30,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-IN_ORDER = ("your-model.md", "README.md", "index.md", "runtimes.md")
+IN_ORDER = ("your-model.md", "README.md", "index.md", "report.md", "runtimes.md")
 """Pages that are run, one after the other in one folder: the first one makes a study that takes seconds."""
 
 STUDY = "my_study.py"
