@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typer
 
+from .commands.compare import compare
 from .commands.compress import compress
 from .commands.doctor import doctor
 from .commands.group import DEFAULT, HELP, Group, Unnamed
@@ -22,6 +23,7 @@ app = typer.Typer(cls=Group, pretty_exceptions_enable=False, context_settings=HE
 app.command(DEFAULT, cls=Unnamed, context_settings=HELP)(compress)
 app.command(context_settings=HELP)(report)
 app.command(context_settings=HELP)(pick)
+app.command(context_settings=HELP)(compare)
 app.command(context_settings=HELP)(measure)
 app.command(context_settings=HELP)(doctor)
 app.command(context_settings=HELP)(studies)

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from . import completion
 from .group import MISSES, OK, as_json, reported, working
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def pick(
-    run: Annotated[Path, typer.Argument(help="A run directory, finished or not.")],
+    run: Annotated[Path, typer.Argument(help="A run directory, finished or not.", autocompletion=completion.runs)],
     id: Annotated[str, typer.Argument(help="Of a certain model: 00012, 12 or baseline.")] = "",
     target_latency: Annotated[str | None, typer.Option(help="The most accurate within it: 4ms, 800us.")] = None,
     min_accuracy: Annotated[
@@ -30,7 +31,12 @@ def pick(
     max_memory: Annotated[str | None, typer.Option(help="Most memory of a process that serves it: 60MB.")] = None,
     knee: Annotated[bool, typer.Option("--knee", help="Where giving up more accuracy begins to save less.")] = False,
     runtime: Annotated[
-        str, typer.Option(metavar="NAME", help="The only runtime that counts, of a run with several.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The only runtime that counts, of a run with several.",
+            autocompletion=completion.runtimes,
+        ),
     ] = "",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help=r"A new folder for the copy. \[default: STUDY-ID]")

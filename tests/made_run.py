@@ -53,7 +53,7 @@ def made_run(
     """
     problem = problem or AnalyticEvaluator(3)
     profile = Profile.from_dict(problem.profile())
-    options = Options(target_ms=target_ms, out=folder, trials=trials, runtimes=(runtime,))
+    options = Options(target_ms=target_ms, out=folder, trials=max(trials, 1), runtimes=(runtime,))
     identity = {"study": study, "runtime": runtime, "threads": "1", "device": "this machine"}
     rundir = RunDirectory(folder, identity, Asked.of(options, f"{study}.py").to_dict())
     rundir.write_json("profile.json", {"space": problem.space.fingerprint, "profile": profile.to_dict()})

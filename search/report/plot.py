@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from ..front import Model, ParetoFront
@@ -38,6 +38,36 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: 
     axes.set_xlim(left=0)
     axes.set_xlabel("latency in ms (median, 95 % interval)")
     axes.set_ylabel("accuracy on the validation data")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, format=kind, dpi=150)
+
+
+def beside(fronts: Mapping[str, ParetoFront], file: IO[bytes], *, kind: str = "png", relative: bool = False) -> None:
+    """Write a picture with several fronts.
+
+    Args:
+        fronts: by name.
+        file: is written to.
+        kind: ``png``, ``svg`` or ``pdf``.
+        relative: whether latencies and accuracies are relative to the unchanged network of each front.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for (name, front), color, marker in zip(fronts.items(), (BLUE, ORANGE, RED, GREY), "osD^", strict=False):
+        base = front.baseline.measurement
+        ms, accuracy = (base.latency.median_ms, base.accuracy) if relative else (1.0, 0.0)
+        measured = [m.measurement for m in front.models]
+        x = [m.latency.median_ms / ms for m in measured]
+        error = [[(m.latency.median_ms - m.latency.low_ms) / ms for m in measured]]
+        error.append([(m.latency.high_ms - m.latency.median_ms) / ms for m in measured])
+        y = [m.accuracy - accuracy for m in measured]
+        axes.errorbar(x, y, xerr=error, color=color, marker=marker, linewidth=1, elinewidth=1, label=name)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("latency over the unchanged network's" if relative else "latency in ms (median, 95 % interval)")
+    axes.set_ylabel("accuracy on the validation data" + (", less the unchanged network's" if relative else ""))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, format=kind, dpi=150)

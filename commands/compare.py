@@ -1,0 +1,138 @@
+"""The command that puts two runs beside each other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import UsageError
+from . import completion
+from .group import OK, as_json, reported
+
+if TYPE_CHECKING:
+    from ..search.comparing import Comparison, Side
+    from ..search.front import Model
+
+PLOTS = (".png", ".svg", ".pdf")
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A run directory.", autocompletion=completion.runs)],
+    run_b: Annotated[Path, typer.Argument(help="Another one.", autocompletion=completion.runs)],
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw both fronts: a .png, .svg or .pdf file.")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--json", help="Everything, as data.")] = False,
+) -> None:
+    """Put the fronts of two runs beside each other: of two targets, devices, runtimes or versions.
+
+    What differs in how they were measured is told; then each model counts relative to its own run's unchanged network.
+
+    Examples:
+        autocompress compare runs/digits runs/digits-openvino
+
+        autocompress compare runs/before runs/after --plot both.png
+    """
+    with reported():
+        if plot is not None and plot.suffix not in PLOTS:
+            raise UsageError(f"--plot must name a file that ends with {', '.join(PLOTS)}; got {str(plot)!r}.")
+        from ..search.comparing import compare as compared
+        from ..search.opened import open_run
+
+        found = compared(open_run(run_a), open_run(run_b))
+        if plot is not None:
+            _draw(found, plot)
+        if whole:
+            typer.echo(as_json(_data(found)))
+        else:
+            Console(soft_wrap=not sys.stdout.isatty()).print(render(found))
+    raise typer.Exit(OK)
+
+
+def render(found: Comparison) -> RenderableType:
+    """Return both fronts side by side, and what is to be said of them, in 80 columns."""
+    by_time = found.by == "milliseconds"
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for name in ("A", "B"):
+        table.add_column(name, no_wrap=True)
+        for column in ("ms" if by_time else "faster", "valid" if by_time else "± acc.", "MB" if by_time else "smaller"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+    bases = [_cells(side, side.front.baseline, by_time, name="unchanged") for side in (found.a, found.b)]
+    table.add_row(*bases[0], *bases[1], style="dim")
+    rows = [[_cells(side, model, by_time) for model in side.front.models] for side in (found.a, found.b)]
+    for left, right in zip_longest(*rows, fillvalue=[""] * 5):
+        table.add_row(*left, *right)
+    return Group(*map(Text, _heading(found)), Text(), table, Text(), *map(Text, _conclusion(found)))
+
+
+def _heading(found: Comparison) -> Iterator[str]:
+    for name, side in (("A", found.a), ("B", found.b)):
+        yield f"{name}: {side.run.path}, {side.front.limits} on {side.run.identity.get('runtime', '')}"
+
+
+def _cells(side: Side, model: Model, by_time: bool, name: str = "") -> list[str]:
+    measured, base = model.measurement, side.front.baseline.measurement
+    better = side.by(model)
+    mark = f"< {better}" if better else ""
+    if by_time:
+        numbers = [f"{measured.latency.median_ms:.2f}", f"{measured.accuracy:.2%}", f"{measured.size_bytes / 1e6:.2f}"]
+    else:
+        numbers = [
+            f"{base.latency.ratio / measured.latency.ratio:.2f}×",
+            f"{100 * (measured.accuracy - base.accuracy):+.2f}",
+            f"{base.size_bytes / measured.size_bytes:.1f}×",
+        ]
+    return [name or model.id, *numbers, mark]
+
+
+def _conclusion(found: Comparison) -> Iterator[str]:
+    for name, other, side in (("A", "B", found.a), ("B", "A", found.b)):
+        models = len(side.front.models)
+        yield f"{other} dominates {len(side.dominated)} of {name}'s {models} models (< by which; medians)."
+    ratio = "–" if found.ratio is None else f"{found.ratio:.3f}"
+    yield f"Hypervolume: A {found.a.hypervolume:.4f}, B {found.b.hypervolume:.4f}, B/A {ratio}, up to"
+    yield f"  {found.scale}."
+    yield from (f"Note: {warning}" for warning in found.warnings)
+    if found.by != "milliseconds":
+        yield "So models are compared relative to the unchanged network of their own run."
+
+
+def _data(found: Comparison) -> dict[str, Any]:
+    return {
+        "by": found.by,
+        "reference": found.scale,
+        "hypervolume_ratio": found.ratio,
+        "warnings": list(found.warnings),
+        "a": _side(found.a),
+        "b": _side(found.b),
+    }
+
+
+def _side(side: Side) -> dict[str, Any]:
+    rows = side.front.to_pandas().to_dict("records")
+    marks = ["", *map(side.by, side.front.models)]
+    return {
+        "run": str(side.run.path),
+        "identity": dict(side.run.identity),
+        "limits": str(side.front.limits),
+        "hypervolume": side.hypervolume,
+        "models": [{**row, "dominated_by": mark or None} for row, mark in zip(rows, marks, strict=True)],
+    }
+
+
+def _draw(found: Comparison, path: Path) -> None:
+    from ..search.report.plot import beside
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sides = {str(side.run.path): side.front for side in (found.a, found.b)}
+    with path.open("wb") as file:
+        beside(sides, file, kind=path.suffix[1:], relative=found.by != "milliseconds")
