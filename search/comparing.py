@@ -20,6 +20,9 @@ SAME_PLACE = ("runtime", "threads", "batch", "percentile", "device", "sizes")
 LOSS = 0.1
 """Share of the unchanged network's accuracy that lies between the ideal model and the reference."""
 
+PLACES = 9
+"""Decimal places of what is compared: one model in two units is no better than itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
@@ -81,7 +84,8 @@ def compare(a: Run, b: Run) -> Comparison:
     fronts = a.front(), b.front()
     apart = [*_measured_otherwise(a, b, *fronts), *_timed_otherwise(*fronts)]
     by = RATIOS if apart else MILLISECONDS
-    points, scale = _scaled(*fronts, by)
+    scaled, scale = _scaled(*fronts, by)
+    points = [np.round(each, PLACES) for each in scaled]
     reference = np.ones(3)
     dominated = [_dominated(fronts[i], fronts[1 - i], points[i], points[1 - i]) for i in (0, 1)]
     sides = [
