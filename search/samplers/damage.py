@@ -37,8 +37,12 @@ HARM, PAIRS, NEAR, MOST = (0.7, 0.7), (0.15, 0.3), (0.1, 0.2), (0.2, 0.5)
 """Prior mean and standard deviation of how each choice's harm counts; of several choices for one part, of parts that
 follow on each other, and of the largest, how they add to the sum."""
 
-BEND, ABOUT_SETTINGS, CONSTANT = (0.0, 0.25), (0.0, 0.5), (0.0, 1.0)
-"""The same of another power of a choice's levels, of settings, and of what nothing explains."""
+BEND, CONSTANT = (0.0, 0.25), (0.0, 1.0)
+"""The same of another power of a choice's levels, and of what nothing explains."""
+
+SLOPE, CURVE, OTHER = (0.0, 0.7), (1.0, 0.5), (0.0, 0.5)
+"""The same of a setting that is a number, by its place and its place squared between least and most: the best is
+expected near the usual one, and extremes are bad. And of each other level of a setting that is no number."""
 
 LEAST_HARM = 0.02
 """Nothing that is taken away makes a network better: the least that a coefficient of a harm may be."""
@@ -86,6 +90,7 @@ class DamageModel:
         self._growth = damage / middles[:, None]
         self._parts = _parts(tables)
         self._settings = [_columns(choice) for choice in tables.space.choices if choice.neutral is None]
+        self._about = [prior for columns in self._settings for prior in _priors(columns)]
 
     def fit(self, levels: Levels, damage: Numbers) -> Fitted:
         """Return the form of the model that predicts each of some points best from the others.
@@ -131,9 +136,8 @@ class DamageModel:
 
     def _prior(self) -> tuple[Numbers, Numbers]:
         """Return mean and standard deviation of the coefficients, each of shape (features,)."""
-        settings = 2 * sum(columns.shape[1] for columns in self._settings)
-        priors = [HARM] * self.harms + [BEND] * self.harms + [PAIRS, NEAR, MOST] + [ABOUT_SETTINGS] * settings
-        mean, spread = np.array([*priors, CONSTANT]).T
+        priors = [HARM] * self.harms + [BEND] * self.harms + [PAIRS, NEAR, MOST, *self._about, *self._about, CONSTANT]
+        mean, spread = np.array(priors).T
         return mean, spread
 
     def _harms(self, form: Form, levels: Levels) -> Numbers:
@@ -211,3 +215,9 @@ def _columns(choice: Choice) -> Numbers:
         place = (np.array(numbers) - numbers[0]) / (max(numbers) - min(numbers))
         return np.stack([place, place**2], axis=1)
     return np.eye(len(choice.levels))[:, 1:]
+
+
+def _priors(columns: Numbers) -> list[tuple[float, float]]:
+    """Return mean and standard deviation of the coefficient of each of a setting's columns."""
+    levels, count = columns.shape
+    return [SLOPE, CURVE] if count < levels - 1 else [OTHER] * count
