@@ -20,7 +20,7 @@ from .commands.report import report
 from .commands.studies import studies
 
 app = typer.Typer(cls=Group, pretty_exceptions_enable=False, context_settings=HELP)
-app.command(DEFAULT, cls=Unnamed, context_settings=HELP)(compress)
+app.command(DEFAULT, cls=Unnamed, context_settings={**HELP, "allow_extra_args": True})(compress)
 app.command(context_settings=HELP)(report)
 app.command(context_settings=HELP)(pick)
 app.command(context_settings=HELP)(compare)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from ..errors import UsageError
 from . import options as given
 from .group import INTERRUPTED, MISSES, OK, as_json, reported
 
@@ -25,8 +26,8 @@ STOPPED = "Interrupted. Nothing that was finished is lost: the same command goes
 
 def compress(
     context: typer.Context,
-    target_latency: given.TargetLatency,
     study: given.StudyName = "digits",
+    target_latency: given.TargetLatency = None,
     min_accuracy: given.MinAccuracy = None,
     max_size: given.MaxSize = None,
     max_memory: given.MaxMemory = None,
@@ -98,10 +99,13 @@ def asked_for(name: str, words: Mapping[str, Any]) -> Options:
 
     from ..search.options import Options, parse_duration, parse_limits, parse_size
 
+    out = words["out"] or Path("runs", name)
+    if words["target_latency"] is None:
+        raise UsageError(_without_target(out))
     beside = {limit: words[limit] for limit in ("min_accuracy", "max_size", "max_memory", "max_energy")}
     read: dict[str, Any] = {
         **parse_limits(words["target_latency"], **beside),
-        "out": words["out"] or Path("runs", name),
+        "out": out,
         "runtimes": tuple(words["runtime"] or ()) or None,
         "trial_timeout_s": parse_duration(words["trial_timeout"], "--trial-timeout"),
     }
@@ -112,6 +116,16 @@ def asked_for(name: str, words: Mapping[str, Any]) -> Options:
     as_typed = {field.name for field in fields(Options)} - read.keys() - beside.keys()
     read |= {field: words[field] for field in as_typed if field in words}
     return Options(**{field: value for field, value in read.items() if value is not None})
+
+
+def _without_target(out: Path) -> str:
+    from ..search.asked import last
+
+    rule = "--target-latency must say what a model has to meet, with a unit, such as 5ms; there is none."
+    asked = last(out)
+    if asked is None:
+        return f"{rule} Give one; --help has the rest."
+    return f"{rule} The run in {str(out)!r} had --target-latency {asked.limits.target_ms:g}ms last."
 
 
 def _run(study: str, name: str, options: Options, source: dict[str, Any], *, quiet: bool, whole: bool) -> int:

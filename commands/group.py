@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -15,6 +16,7 @@ from rich.segment import ControlType
 from typer.core import TyperCommand, TyperGroup
 
 from ..errors import AutocompressError, UsageError
+from ..studies.names import is_study
 
 OK, MISSES, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -32,6 +34,16 @@ class Unnamed(TyperCommand):
         name = parent.info_name if parent else info_name
         return super().make_context(name, args, parent=None, obj=parent.command if parent else None, **extra)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse a second study."""
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            ctx.fail(
+                f"One study is compressed at a time; {rest[0]!r} is one word too many. The values of options stand "
+                "behind them: --out DIR."
+            )
+        return rest
+
 
 class Group(TyperGroup):
     """Commands, and one that is meant where the first word is none of them."""
@@ -40,8 +52,17 @@ class Group(TyperGroup):
         """Put the default command's name before anything but another's name and a call for help."""
         own = {name for param in self.get_params(ctx) for name in param.opts}
         if not args or args[0].partition("=")[0] not in {*self.commands, *own}:
+            self._no_typo(ctx, *args[:1])
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
+
+    def _no_typo(self, ctx: Any, word: str = "-") -> None:
+        """Refuse a first word that is no study and nearly a command."""
+        meant = (
+            [] if is_study(word) or word.startswith("-") else get_close_matches(word, self.commands, n=1, cutoff=0.7)
+        )
+        if meant and not ctx.resilient_parsing:
+            ctx.fail(f"{word!r} is neither a study nor a command. Did you mean {meant[0]!r}?")
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the default command's help with the other commands below it."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from . import completion
 from .group import MISSES, OK, as_json, reported, working
+from .options import REAL, WHOLE
 
 if TYPE_CHECKING:
     from ..evaluators.standalone import Report, Row
@@ -34,9 +35,11 @@ def measure(
         list[str] | None,
         typer.Option(metavar="NAME=SHAPE", help="Of an input: x=1x3x224x224, ids=1x128:int64; may be repeated."),
     ] = None,
-    batch: Annotated[int | None, typer.Option(help=r"Examples at a time. \[default: the file's, or 1]")] = None,
-    threads: Annotated[int, typer.Option(help="Threads that a runtime may use.")] = 1,
-    percentile: Annotated[float, typer.Option(help="Of the run times: 50 is the median.")] = 50.0,
+    batch: Annotated[
+        int | None, typer.Option(**WHOLE, help=r"Examples at a time. \[default: the file's, or 1]")
+    ] = None,
+    threads: Annotated[int, typer.Option(**WHOLE, help="Threads that a runtime may use.")] = 1,
+    percentile: Annotated[float, typer.Option(**REAL, help="Of the run times: 50 is the median.")] = 50.0,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter windows, wider intervals.")] = False,
     energy: Annotated[bool, typer.Option("--energy", help="Count joules, where the machine does.")] = False,
     whole: Annotated[bool, typer.Option("--json", help="Everything, with the raw times.")] = False,

@@ -17,6 +17,23 @@ def _option(panel: str, help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"it must be a whole number, such as 2; got {text!r}.") from None
+
+
+def _real(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"it must be a number, such as 2 or 0.5; got {text!r}.") from None
+
+
+WHOLE = {"parser": _whole, "metavar": "N"}
+REAL = {"parser": _real, "metavar": "X"}
+
 StudyName = Annotated[
     str,
     typer.Argument(
@@ -25,7 +42,7 @@ StudyName = Annotated[
     ),
 ]
 
-TargetLatency = Annotated[str, _option(TARGET, "What a model must meet, with a unit: 5ms, 800us.")]
+TargetLatency = Annotated[str | None, _option(TARGET, r"What a model must meet, with a unit: 5ms, 800us. \[required]")]
 MinAccuracy = Annotated[
     str | None, _option(TARGET, "Least metric: 0.88, or with a sign to the unchanged network's: -0.5%.")
 ]
@@ -33,14 +50,14 @@ MaxSize = Annotated[str | None, _option(TARGET, "Most bytes of the served file: 
 MaxMemory = Annotated[str | None, _option(TARGET, "Most memory of a process that serves it: 60MB.")]
 MaxEnergy = Annotated[str | None, _option(TARGET, "Most energy of one run, where the machine has a counter: 5mJ.")]
 
-Trials = Annotated[int, _option(SEARCH, "Trials that the study has when it is done.")]
+Trials = Annotated[int, _option(SEARCH, "Trials that the study has when it is done.", **WHOLE)]
 TimeBudget = Annotated[str | None, _option(SEARCH, "Begin no trial after this long: 10m, 2h.")]
 Sampler = Annotated[
     str, _option(SEARCH, "surrogate, mutation, tpe, nsga2 or random.", autocompletion=completion.samplers)
 ]
-Seed = Annotated[int, _option(SEARCH, "Of everything random.")]
-Epochs = Annotated[float | None, _option(SEARCH, "Passes over the training data in a trial.")]
-FinalEpochs = Annotated[float | None, _option(SEARCH, "Passes for each model of the front.")]
+Seed = Annotated[int, _option(SEARCH, "Of everything random.", **WHOLE)]
+Epochs = Annotated[float | None, _option(SEARCH, "Passes over the training data in a trial.", **REAL)]
+FinalEpochs = Annotated[float | None, _option(SEARCH, "Passes for each model of the front.", **REAL)]
 TrialTimeout = Annotated[str, _option(SEARCH, "Give a trial up after this long.")]
 TrialMemory = Annotated[str | None, _option(SEARCH, "Give a trial up that needs more of its node's memory: 8GB.")]
 Promote = Annotated[
@@ -61,12 +78,17 @@ Runtimes = Annotated[
         autocompletion=completion.runtimes,
     ),
 ]
-Threads = Annotated[int, _option(MEASURING, "Threads that a served model may use.")]
-Batch = Annotated[int | None, _option(MEASURING, r"Examples that are served at a time. \[default: the study's]")]
-Percentile = Annotated[float, _option(MEASURING, "Of the run times, which must meet the target: 50 is the median.")]
+Threads = Annotated[int, _option(MEASURING, "Threads that a served model may use.", **WHOLE)]
+Batch = Annotated[
+    int | None, _option(MEASURING, r"Examples that are served at a time. \[default: the study's]", **WHOLE)
+]
+Percentile = Annotated[
+    float, _option(MEASURING, "Of the run times, which must meet the target: 50 is the median.", **REAL)
+]
 
 Workers = Annotated[
-    int | None, _option(CLUSTER, r"Trials at a time; 0 runs them in this process. \[default: cores, at most 2]")
+    int | None,
+    _option(CLUSTER, r"Trials at a time; 0 runs them in this process. \[default: cores, at most 2]", **WHOLE),
 ]
 RayAddress = Annotated[
     str | None, _option(CLUSTER, "Train on a running Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")

@@ -69,6 +69,8 @@ def unpack(
         from ..compressors.compact import unpack as unpacked
         from ..errors import CompactFileError
 
+        if file.suffix == ".onnx":
+            raise CompactFileError(f"FILE must be a compact file, as `autocompress pack` writes it; got {str(file)!r}.")
         target = _target(file, out, ".onnx", force=force)
         content = _read(file)
         try:

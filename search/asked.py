@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -115,6 +116,15 @@ class Asked:
             yield from _option(name, value)
         for name in self.hidden:
             yield from (f"--{name.replace('_', '-')}", "URL")
+
+
+def last(out: Path) -> Asked | None:
+    """Return what was asked of a run last; None where there is none, or that was not kept."""
+    try:
+        kept = json.loads((out / "study.json").read_text()).get("asked")
+        return None if kept is None else Asked.read(kept)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # another program's file, or a newer version's
+        return None
 
 
 def _option(name: str, value: Any) -> Iterator[str]:

@@ -43,7 +43,8 @@ def checked(name: str, options: Options) -> Checked:
         server.describe()  # tells at once where the runtime's package is missing
         measurable(options.limits, server.capabilities.device)
     identity = identity_of(name, servers, options)
-    rundir.check(options.out, identity)
+    if options.artifacts is None:
+        rundir.check(options.out, identity)
     if options.storage is not None:
         from .storage import close_storage, open_storage
 

@@ -149,6 +149,11 @@ class Driver:
                     self._end(request, outcome)
                 self._look_after_others()
                 self.meanwhile()
+            if not self._in_time() and self.store.count() <= 1:
+                self.progress.milestone(
+                    "the time was over before a candidate was tried; with more of it (--time-budget) the same command "
+                    "goes on"
+                )
             saved = told(map(outcome_of, self.store.finished()), self.store.found.front())
             if saved:
                 self.progress.milestone(saved)
@@ -163,7 +168,8 @@ class Driver:
 
     def _awaits_others(self) -> bool:
         """Return whether what other drivers are at belongs to this study's end, and may fall to this one."""
-        return self._in_time() and self.store.count() < self.options.trials and self.store.elsewhere() > 0
+        goes_on = self._in_time() or not self._has_baseline()
+        return goes_on and self.store.count() < self.options.trials and self.store.elsewhere() > 0
 
     def _look_after_others(self) -> None:
         """Now and then, put the trials of drivers back that died."""
@@ -173,7 +179,7 @@ class Driver:
 
     def _begin(self) -> bool:
         """Give trials to free workers; return whether the budget allows more."""
-        if not self._in_time():
+        if not self._in_time() and self._has_baseline():
             for request in self.workers.withdraw():
                 self.store.lost(self._running.pop(request.folder)[0], "the time was over", counts=False)
         while self._budget_left() and self.workers.free():
@@ -191,9 +197,16 @@ class Driver:
         budget = self.options.time_budget_s
         return budget is None or time.monotonic() - self.started < budget
 
+    def _has_baseline(self) -> bool:
+        """Return whether the unchanged network was measured, without which there is no answer."""
+        return any(model.id == BASELINE for model in self.store.found.obvious())
+
     def _budget_left(self) -> bool:
+        """Return whether another trial may begin; where the time is over, that of the baseline alone."""
+        if not self._in_time():
+            return not self._running and not self._has_baseline() and self.store.awaits(BASELINE)
         at_work = len(self._running) + self.store.elsewhere()
-        return self._in_time() and self.store.count() + at_work < self.options.trials
+        return self.store.count() + at_work < self.options.trials
 
     def _request(self, asked: Asked) -> Request:
         unchanged = asked.role == BASELINE

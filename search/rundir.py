@@ -28,6 +28,9 @@ from .artifacts import Artifacts, Local
 FORMAT = 2
 """Version of the layout; another one is refused."""
 
+OPTIONAL = {"artifacts": "--artifacts URL", "sizes": "--compact"}
+"""What only some studies are, and the option that asks for it."""
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, finds the old content or the new, never a part."""
@@ -108,6 +111,12 @@ def _compare(path: Path, manifest: Mapping[str, object], identity: Mapping[str, 
             raise RunDirectoryError(
                 f"a run directory goes on with the study it was begun with; {str(path)!r} has "
                 f"{key} {manifest.get(key)!r}, this command asks for {value!r}. Give another directory with --out DIR."
+            )
+    for key, option in OPTIONAL.items():
+        if key in manifest and key not in identity:
+            raise RunDirectoryError(
+                f"a run directory goes on with the study it was begun with; {str(path)!r} has {key} {manifest[key]!r}, "
+                f"this command has none. Give {option} again, or another directory with --out DIR."
             )
 
 

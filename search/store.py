@@ -168,6 +168,11 @@ class Store:
                 return trial
         return None
 
+    def awaits(self, role: str) -> bool:
+        """Return whether a trial with a role is yet to be begun."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any(trial.user_attrs.get("role") == role for trial in waiting)
+
     def _claim(self, waiting: FrozenTrial) -> bool:
         """Begin a trial that waits; return whether no other driver was faster."""
         with suppress(UpdateFinishedTrialError):

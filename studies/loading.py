@@ -61,7 +61,8 @@ def _from_file(path: Path, data_dir: Path | None) -> Task:
     """Import a study file under a name of its own and return its task, which any process can unpickle."""
     path = path.expanduser().resolve()
     if not path.is_file():
-        raise StudyError(f"A study that ends with .py is the path of a Python file; there is no file {path}")
+        known = f". The study that is built in is called {path.stem!r}" if path.stem in BUILT_IN else ""
+        raise StudyError(f"A study that ends with .py is the path of a Python file; there is no file {path}{known}")
     stem = re.sub(r"\W", "_", path.stem)
     name = f"autocompress_study_{stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -87,7 +88,10 @@ def _call(module: ModuleType, study: str, data_dir: Path | None) -> Task:
     options: dict[str, Path] = {}
     if data_dir is not None:
         if "data_dir" not in inspect.signature(function).parameters:
-            raise StudyError(f"--data-dir is for a study whose task() takes data_dir; that of {study} does not")
+            raise StudyError(
+                f"--data-dir is for a study whose task() takes data_dir; that of {study} does not. Leave it out, or "
+                "write task(data_dir)"
+            )
         options["data_dir"] = data_dir
     try:
         task = function(**options)

@@ -54,3 +54,12 @@ def study_name(study: str) -> str:
     ('my_net', 'torchvision-resnet18', 'digits')
     """
     return re.sub(r"[^\w.-]+", "-", Path(study).stem if study.endswith(".py") else study)
+
+
+def is_study(text: str) -> bool:
+    """Return whether a word is meant for a study, be it there or not.
+
+    >>> is_study("digits"), is_study("my_net.py"), is_study("timm:resnet18"), is_study("mesure")
+    (True, True, True, False)
+    """
+    return text in BUILT_IN or text.endswith(".py") or ":" in text

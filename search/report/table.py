@@ -95,7 +95,7 @@ def _conclusion(front: ParetoFront) -> list[str]:
     if best is None:
         so = "meets" if front.meets(front.baseline) else "misses"
         return [
-            "No candidate could be measured to the end; trials.csv says why.",
+            "No candidate was measured to the end; trials.csv says why.",
             f"The unchanged network {so} {front.limits}.",
             *front.reasons,
         ]

@@ -54,7 +54,7 @@ def test_the_command_asks_for_the_same(options: dict[str, Any], monkeypatch: pyt
     given = Options(target_ms=5.0, out=RUN, **options)
     words = shlex.split(Asked.of(given, "net.py", {"weights": "a b.pt"}).command(RUN))
     found: list[object] = []
-    monkeypatch.setattr(command, "_run", lambda *args: found.extend(args) or 0)
+    monkeypatch.setattr(command, "_run", lambda *args, **_: found.extend(args) or 0)
     assert words[0] == "autocompress"
     result = CliRunner().invoke(cli.app, words[1:], catch_exceptions=False)
     assert result.exit_code == 0, result.output

@@ -143,6 +143,15 @@ def test_time_budget_ends_a_search(search: Search, small: AnalyticEvaluator) -> 
     assert len(search(small, trials=100_000, time_budget_s=0.0).finished()) == len(store.finished())
 
 
+def test_the_baseline_is_measured_whatever_the_time(search: Search, small: AnalyticEvaluator) -> None:
+    """A search whose time was over before it began has the baseline, and no candidate; with more time it goes on."""
+    store = search(small, trials=10, time_budget_s=1e-9)
+    assert [m.role for m in store.models()] == ["baseline"]
+    assert len(store.finished()) == 1
+    assert len(search(small, trials=10, time_budget_s=1e-9).finished()) == 1
+    assert len(search(small, trials=10).finished()) == 10
+
+
 def test_what_is_too_slow_has_its_reason(search: Search, small: AnalyticEvaluator) -> None:
     """Cut trials say that they miss the target; the obvious baselines are measured to the end all the same."""
     store = search(small, trials=30, target_ms=3.0)
