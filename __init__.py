@@ -13,6 +13,8 @@ _PUBLIC = {
     "Measurement": "autocompress.evaluators.measurement",
     "Infeasible": "autocompress.evaluators.measurement",
     "ParetoFront": "autocompress.search.front",
+    "Model": "autocompress.search.front",
+    "open_run": "autocompress.search.opened",
     "AutocompressError": "autocompress.errors",
 }
 

@@ -256,7 +256,7 @@ class _Run:
 
     def _publish(self, models: list[Model], *, state: files.State) -> ParetoFront:
         limits = self.store.limits
-        front = assemble(models, self.prepared.profile, limits)
+        front = assemble(models, self.prepared.profile, limits, where=self.rundir.path)
         if state == "finished":
             self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": asdict(limits)})
         files.write(self.rundir, front, self.store, self.prepared.profile, state=state)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UsageError
 from ..evaluators.measurement import Measurement
 from ..spaces.candidate import Candidate
 from .knee import knee
@@ -16,6 +18,8 @@ from .limits import Limits
 
 if TYPE_CHECKING:
     import pandas
+
+    from .picking import Picked
 
 Points = NDArray[np.float64]
 """Shape (points, objectives); every objective is minimised."""
@@ -99,6 +103,7 @@ class ParetoFront:
         floor_ms: latency of the fastest network that the space can express.
         reasons: what holds the network back, where nothing meets the limits.
         portfolio: where a study has several runtimes, the front on each of them alone.
+        where: the run directory that it is of; empty where it is of none.
 
     """
 
@@ -109,6 +114,7 @@ class ParetoFront:
     floor_ms: float | None = None
     reasons: tuple[str, ...] = ()
     portfolio: tuple[ParetoFront, ...] = ()
+    where: str = field(default="", compare=False)
 
     @property
     def target_ms(self) -> float:
@@ -153,6 +159,60 @@ class ParetoFront:
         import pandas
 
         return pandas.DataFrame([_row(model, self.limits) for model in (self.baseline, *self.models)])
+
+    def pick(self, id: str = "", *, out: str | Path | None = None, force: bool = False, **wish: Any) -> Picked:
+        """Copy one model with a program that serves it, and prove that the copy works; as ``autocompress pick`` does.
+
+        Args:
+            id: of a certain model; by default the recommended one of this front.
+            out: a new folder.
+            force: whether a folder of an earlier pick may be replaced.
+            wish: another way of choosing, in words as on the command line: ``knee=True``, ``target_latency="4ms"``,
+                ``min_accuracy``, ``max_size``, ``max_memory``; ``runtime``, of several.
+
+        Raises:
+            UsageError: there is no such model, or the folder is there already.
+            AutocompressError: nothing meets the limits, or the copy does not answer as the model did.
+        """
+        from .choose import wished
+        from .opened import open_run
+        from .picking import pick
+
+        run = open_run(self._folder())
+        chosen = wished(run, id, **wish)
+        chosen = replace(chosen, limits=chosen.limits or self.limits)
+        return pick(run, chosen, None if out is None else Path(out), force=force)
+
+    def load(self, model: Model) -> Callable[..., Any]:
+        """Return a function that runs a model of this front in its runtime: outputs of arrays, batch first.
+
+        Raises:
+            UsageError: its files were not kept, or its runtime is in a file of the user's.
+        """
+        from ..evaluators.portable import predictor
+
+        latency = model.measurement.latency
+        file = self._folder() / model.path / model.measurement.file
+        if not model.path or not file.is_file():
+            raise UsageError(f"a model that is loaded must have its files; those of {model.id} were not kept.")
+        return predictor(latency.runtime, file, latency.threads)
+
+    def plot(self) -> Any:
+        """Return a plotly figure: accuracy over latency, with intervals; a notebook shows it."""
+        from .report.notebook import figure
+
+        return figure(self)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from .report.notebook import html
+
+        return html(self)
+
+    def _folder(self) -> Path:
+        if not self.where:
+            raise UsageError("a front must be of a run directory before its models have files; this one is of none.")
+        return Path(self.where)
 
 
 def _row(model: Model, limits: Limits) -> dict[str, object]:

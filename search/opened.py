@@ -139,7 +139,7 @@ class Run:
         if self._finished is not None and limits == self.against_baseline(self._finished):
             models = tuple(m for m in models if m.measurement.rung == "final")
         nearest = [replace(m, measurement=limits.nearest(m.measurement)) for m in models]
-        return assemble(nearest, self.profile, limits)
+        return assemble(nearest, self.profile, limits, where=self.path)
 
     @property
     def _finished(self) -> Limits | None:

@@ -63,9 +63,16 @@ def pick(run: Run, wish: Wish, out: Path | None = None, *, force: bool = False, 
 
     Raises:
         UsageError: there is no such model, its files were not kept, or the folder is there already.
-        AutocompressError: the copy does not answer as the model did when it was measured.
+        AutocompressError: nothing meets the limits, or the copy does not answer as the model did when it was measured.
     """
-    return copied(run, choose(run, wish), out, force=force, prove=prove)
+    choice = choose(run, wish)
+    front, model = choice.front, choice.model
+    if not wish.id and not front.meets(model):
+        raise AutocompressError(
+            f"what is picked must meet {front.limits}; nothing does. {' '.join(choice.advice)} "
+            f"The nearest is {model.id}: pick it by its id."
+        )
+    return copied(run, choice, out, force=force, prove=prove)
 
 
 def copied(run: Run, choice: Choice, out: Path | None = None, *, force: bool = False, prove: bool = True) -> Picked:

@@ -10,8 +10,14 @@ import ast
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import UsageError
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime",),
@@ -84,6 +90,24 @@ Made by {maker or "autocompress"}.
     constants = "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
     parts = [*_imported(modules), constants, *(text for module in modules for text in _bodies(*module, settings))]
     return re.sub(r"\n{4,}", "\n\n\n", "\n\n".join([f'"""{heading}"""', *parts])) + "\n"
+
+
+def predictor(runtime: str, path: Path, threads: int) -> Callable[..., Any]:
+    """Return a function from arrays to the outputs of a model file, as that of its program.
+
+    Raises:
+        UsageError: the runtime has no program.
+    """
+    family, _, variant = runtime.partition(":")
+    if family not in PARTS:
+        raise UsageError(f"a model is loaded by a runtime of autocompress: {', '.join(PARTS)}; got {runtime!r}.")
+    model = import_module(f".{family}", __package__).opened(path, variant, threads)
+
+    def predict(*inputs: Any) -> Any:
+        outputs = model([np.ascontiguousarray(x) for x in inputs])
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return predict
 
 
 def _parsed(name: str) -> tuple[ast.Module, list[str]]:
