@@ -5,9 +5,10 @@
 The same recorded candidates come in several orders, the target's warm start before the others. In *full evaluation*
 each of them is built, timed, scored and trained to the end. The *ladder* leaves out what is surely slower than the
 target once it is timed; with a rule, also what the rule does not believe in once it is scored without training, or
-after a short training, or either. A short training is paid for on top of the long one. All seconds and accuracies are
-the recorded ones, and since every candidate was trained to the end when the table was made, it is known what was cut
-wrongly.
+after a short training, or either. A short training is paid for on top of the long one. *As a run does it*, trials are
+trained for a short time, and the long training is for the front alone, and for what anyone would have tried first. All
+seconds and accuracies are the recorded ones, and since every candidate was trained to the end when the table was made,
+it is known what was cut wrongly.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from recorded import TABLE, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.search.front import front_hypervolume, non_dominated, select
+from autocompress.search.finals import finalists
+from autocompress.search.front import Model, front_hypervolume, non_dominated, select
 from autocompress.search.limits import Limits
 from autocompress.search.profile import Profile
 from autocompress.search.promotion import DEVIATIONS, LEAST, line
-from autocompress.search.warmstart import warm_start
+from autocompress.search.warmstart import Start, warm_start
 from autocompress.spaces.candidate import Candidate
 
 
@@ -83,11 +85,18 @@ class Policy:
         cut_slow: whether what is surely too slow ends when it was timed.
         rules: who goes on after ``one-shot`` and after ``short``; a rung without a rule cuts nobody, and there is no
             short training without a rule for it.
+        finals: whether trials end with the short training, and the front is trained for long at the end.
     """
 
     name: str
     cut_slow: bool = True
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    finals: bool = False
+
+    @property
+    def top(self) -> str:
+        """The longest training of a trial."""
+        return "short" if self.finals else "long"
 
 
 POLICIES = (
@@ -96,6 +105,7 @@ POLICIES = (
     Policy("ladder: latency, one-shot", rules={"one-shot": Line()}),
     Policy("ladder: latency, short", rules={"short": Line()}),
     Policy("ladder: latency, one-shot, short", rules={"one-shot": Line(), "short": Line()}),
+    Policy("as a run does it", rules={"one-shot": Line()}, finals=True),
 )
 
 
@@ -125,47 +135,76 @@ class Outcome:
         return max((volume for spent, volume in self.reached if spent <= seconds), default=0.0)
 
 
-def climb(problem: RecordedProblem, order: Iterable[Candidate], policy: Policy, target_ms: float) -> Outcome:
+def climb(problem: RecordedProblem, order: Iterable[Start], policy: Policy, target_ms: float) -> Outcome:
     """Take candidates up the ladder, one after the other."""
     finished: list[Values] = []
-    measured: list[Measurement] = []
+    models: list[Model] = []
     reached: list[tuple[float, float]] = []
     cut: set[Candidate] = set()
     seconds = volume = 0.0
-    for candidate in order:
-        rung = _stopped_at(problem, candidate, policy, target_ms, finished)
+    for number, start in enumerate(order):
+        candidate, role = start.candidate, start.role
+        rung = _stopped_at(problem, start, policy, target_ms, finished)
         seconds += _seconds(problem, candidate, policy, rung)
-        found = problem.evaluate(Request(folder="", candidate=candidate, epochs=problem.epochs["long"]))
         if rung in policy.rules:
             cut.add(candidate)
-        elif rung == "long" and isinstance(found, Measurement):
-            finished.append(_values(problem, candidate))
-            if found.latency.meets(target_ms):
-                measured.append(found)
-                volume = front_hypervolume(measured, problem.baseline, target_ms)
+        elif rung == policy.top and (found := _measured(problem, candidate, policy.top)) is not None:
+            finished.append(_values(problem, candidate, policy.top))
+            models.append(Model(id=str(number), candidate=candidate, measurement=found, role=role or "front"))
+            volume = 0.0 if policy.finals else _volume(problem, [m.measurement for m in models], target_ms)
         reached.append((seconds, volume))
+    if policy.finals:
+        reached.append(_finished(problem, finalists(models, Limits(target_ms)), seconds, target_ms))
+        seconds = reached[-1][0]
     return Outcome(seconds=seconds, reached=tuple(reached), cut=frozenset(cut), trained=len(finished))
 
 
+def _finished(
+    problem: RecordedProblem, models: Sequence[Model], seconds: float, target_ms: float
+) -> tuple[float, float]:
+    """Return the seconds and the hypervolume after models were trained for long, what was before counted in."""
+    ends = [_measured(problem, model.candidate, "long") for model in models]
+    better = [
+        m.measurement if end is None or end.accuracy < m.measurement.accuracy else end
+        for m, end in zip(models, ends, strict=True)
+    ]
+    for model in models:
+        seconds += problem.seconds(model.candidate, "long") - problem.seconds(model.candidate, "one-shot")
+    return seconds, _volume(problem, better, target_ms)
+
+
+def _measured(problem: RecordedProblem, candidate: Candidate, upto: str) -> Measurement | None:
+    found = problem.evaluate(Request(folder="", candidate=candidate, epochs=problem.epochs[upto]))
+    return found if isinstance(found, Measurement) else None
+
+
+def _volume(problem: RecordedProblem, measured: Iterable[Measurement], target_ms: float) -> float:
+    meeting = [m for m in measured if m.latency.meets(target_ms)]
+    return front_hypervolume(meeting, problem.baseline, target_ms)
+
+
 def _stopped_at(
-    problem: RecordedProblem, candidate: Candidate, policy: Policy, target_ms: float, finished: Sequence[Values]
+    problem: RecordedProblem, start: Start, policy: Policy, target_ms: float, finished: Sequence[Values]
 ) -> str:
-    """Return the rung after which a candidate is not taken further; ``long`` for what was taken to the end."""
+    """Return the rung after which a candidate is not taken further; the policy's last for what was taken to the end."""
+    candidate = start.candidate
     row = problem.rows[candidate]
     if row.latency is None or row.one_shot is None:
         return row.rung
+    if start.role:  # what anyone would have tried first is never cut
+        return policy.top
     if policy.cut_slow and row.latency.low_ms > target_ms:
         return "latency"
     if not row.trained:
-        return "long"
+        return policy.top
     known = Values(latency_ms=row.latency.median_ms, size_bytes=row.size_bytes, one_shot=row.one_shot)
     if "one-shot" in policy.rules and not policy.rules["one-shot"].keep(finished, known):
         return "one-shot"
     if "short" in policy.rules:
-        values = _values(problem, candidate)
+        values = _values(problem, candidate, "long")
         if values.short is not None and not policy.rules["short"].keep(finished, _without_long(values)):
             return "short"
-    return "long"
+    return policy.top
 
 
 def _seconds(problem: RecordedProblem, candidate: Candidate, policy: Policy, rung: str) -> float:
@@ -176,7 +215,7 @@ def _seconds(problem: RecordedProblem, candidate: Candidate, policy: Policy, run
     return spent
 
 
-def _values(problem: RecordedProblem, candidate: Candidate) -> Values:
+def _values(problem: RecordedProblem, candidate: Candidate, top: str) -> Values:
     row = problem.rows[candidate]
     assert row.latency is not None
     assert row.one_shot is not None
@@ -185,7 +224,7 @@ def _values(problem: RecordedProblem, candidate: Candidate) -> Values:
         size_bytes=row.size_bytes,
         one_shot=row.one_shot,
         short=row.accuracy("short"),
-        long=row.accuracy("long"),
+        long=row.accuracy(top),
     )
 
 
@@ -197,27 +236,22 @@ def _without_long(values: Values) -> Values:
 
 def final_front(problem: RecordedProblem, target_ms: float) -> set[Candidate]:
     """Return the front of all that was recorded."""
-    found = [
-        (candidate, measured)
-        for candidate in problem.pool
-        if isinstance(
-            measured := problem.evaluate(Request(folder="", candidate=candidate, epochs=problem.epochs["long"])),
-            Measurement,
-        )
-    ]
+    ends = [(candidate, _measured(problem, candidate, "long")) for candidate in problem.pool]
+    found = [(candidate, measured) for candidate, measured in ends if measured is not None]
     return {found[i][0] for i in select([measured for _, measured in found], Limits(target_ms))}
 
 
-def orders_of(problem: RecordedProblem, target_ms: float, count: int) -> list[list[Candidate]]:
+def orders_of(problem: RecordedProblem, target_ms: float, count: int) -> list[list[Start]]:
     """Return the recorded candidates in several orders: the target's warm start first, as in a search, then chance."""
     profile = Profile.from_dict(problem.profile())
-    first = [start.candidate for start in problem.starts(warm_start(problem.space, profile, target_ms))]
-    rest = [candidate for candidate in problem.pool if candidate not in first]
+    first = problem.starts(warm_start(problem.space, profile, target_ms))
+    begun = {start.candidate for start in first}
+    rest = [Start(candidate) for candidate in problem.pool if candidate not in begun]
     permutations = (np.random.default_rng(seed).permutation(len(rest)) for seed in range(count))
     return [[*first, *(rest[i] for i in places)] for places in permutations]
 
 
-def compare(problem: RecordedProblem, target_ms: float, orders: Sequence[Sequence[Candidate]]) -> None:
+def compare(problem: RecordedProblem, target_ms: float, orders: Sequence[Sequence[Start]]) -> None:
     """Print one target's table."""
     front = final_front(problem, target_ms)
     print(f"\ntarget {target_ms:.3g} ms; {len(front)} candidates on the final front; medians of {len(orders)} orders")

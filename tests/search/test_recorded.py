@@ -20,7 +20,7 @@ from autocompress.search.options import SAMPLERS
 from autocompress.search.profile import Profile
 from autocompress.search.samplers import create
 from autocompress.search.store import Store
-from autocompress.search.warmstart import warm_start
+from autocompress.search.warmstart import BASELINE, Start, warm_start
 from autocompress.spaces.candidate import PRUNING_RATIO, Candidate
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -216,15 +216,27 @@ def test_the_ladder_costs_less_and_cuts_are_counted(bench: dict[str, ModuleType]
         def keep(self, finished: object, values: object) -> bool:
             return False
 
-    full = ladder.climb(problem, problem.pool, ladder.Policy("full", cut_slow=False), TARGET_MS)
-    timed = ladder.climb(problem, problem.pool, ladder.Policy("timed"), TARGET_MS)
-    none = ladder.climb(problem, problem.pool, ladder.Policy("none", rules={"one-shot": Nobody()}), TARGET_MS)
+    order = [Start(candidate, "" if number else BASELINE) for number, candidate in enumerate(problem.pool)]
+    full = ladder.climb(problem, order, ladder.Policy("full", cut_slow=False), TARGET_MS)
+    timed = ladder.climb(problem, order, ladder.Policy("timed"), TARGET_MS)
+    none = ladder.climb(problem, order, ladder.Policy("none", rules={"one-shot": Nobody()}), TARGET_MS)
     assert full.seconds == sum(problem.seconds(candidate) for candidate in problem.pool)
     assert full.volume == timed.volume > none.volume == 0.0
-    slow = [c for c in problem.pool if (latency := problem.rows[c].latency) and latency.low_ms > TARGET_MS]
+    slow = [
+        c
+        for c in problem.pool
+        if c != problem.pool[0] and (latency := problem.rows[c].latency) and latency.low_ms > TARGET_MS
+    ]
     assert full.seconds - timed.seconds == sum(problem.seconds(c) - problem.seconds(c, "latency") for c in slow) > 0
-    assert none.cut == {*problem.pool} - {*slow, problem.pool[5]}
+    assert none.cut == {*problem.pool} - {*slow, problem.pool[0], problem.pool[5]}
     assert ladder.final_front(problem, TARGET_MS) <= none.cut
+    finals = ladder.climb(problem, order, ladder.Policy("finals", finals=True), TARGET_MS)
+    briefly = ladder.climb(
+        problem, order, ladder.Policy("briefly", rules={"one-shot": Nobody()}, finals=True), TARGET_MS
+    )
+    assert 0.8 * full.volume < finals.volume <= full.volume  # eight models of its front
+    assert finals.seconds < timed.seconds
+    assert briefly.volume == 0.0 < briefly.seconds < finals.seconds
 
 
 def test_the_line_keeps_what_may_be_non_dominated(bench: dict[str, ModuleType]) -> None:
