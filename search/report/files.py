@@ -16,6 +16,7 @@ from ...evaluators.measurement import Infeasible, Measurement
 from ...evaluators.runtimes import plain
 from ..asked import Asked
 from ..front import Model, ParetoFront, objectives
+from ..limits import Limits
 from ..opened import Run, Trial, begun
 from ..paying import Dropped
 from ..profile import Profile
@@ -62,7 +63,7 @@ def write_tables(
     for alone in front.portfolio:
         name = plain(alone.baseline.measurement.latency.runtime)
         write_atomically(folder / f"pareto-{name}.csv", alone.to_pandas().to_csv(index=False).encode())
-    write_atomically(folder / "trials.csv", _trials(trials).encode())
+    write_atomically(folder / "trials.csv", _trials(trials, front.limits).encode())
     if profile is not None and profile.dropped:
         write_atomically(folder / "dropped.csv", _dropped(profile.dropped).encode())
     for kind in ("png", "svg"):
@@ -139,13 +140,13 @@ def _dropped(levels: Sequence[Dropped]) -> str:
     return table.getvalue()
 
 
-def _trials(trials: Sequence[Trial]) -> str:
+def _trials(trials: Sequence[Trial], limits: Limits) -> str:
     import pandas
 
     rows = []
     for trial in trials:
         found = trial.outcome
-        values = objectives(found) if isinstance(found, Measurement) else (None, None, None)
+        values = objectives(limits.nearest(found)) if isinstance(found, Measurement) else (None, None, None)
         why = found.reason if isinstance(found, Infeasible) else found.doubted if found else ""
         rows.append(
             {

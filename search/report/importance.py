@@ -41,6 +41,7 @@ def importances(trials: Sequence[Trial]) -> dict[str, Any]:
     told: dict[str, Any] = {"trials": len(chosen), "choices": len(varied), "objectives": {}}
     if len(chosen) < LEAST_TRIALS or not varied:
         return told
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would tell of a study in memory
     study = optuna.create_study(directions=["maximize"] * len(OBJECTIVES))
     study.add_trials([_only(trial, varied) for trial in chosen])
     for name, position in OBJECTIVES.items():
