@@ -78,6 +78,13 @@ def test_a_run_ends_well(finished: Finished, front: pandas.DataFrame) -> None:
         path.name for path in (folder / "run").iterdir()
     }
     assert (folder / "run" / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    told = json.loads((folder / "run" / "report.json").read_text())
+    assert told["state"] == "finished"
+    assert told["headline"]["meets"]
+    assert told["scored"]["validation"]
+    assert told["study"]["command"].startswith("autocompress my_study.py --target-latency 50ms")
+    assert (folder / "run" / "report.html").read_text().count(told["headline"]["model"]) > 1
+    assert "meets it**" in (folder / "run" / "report.md").read_text()
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == {"my_study.py", "fragile_study.py", "run"}
 
 
@@ -92,6 +99,20 @@ def test_an_opened_run_has_the_front_that_the_run_left(finished: Finished, front
     assert all((folder / "run" / m.path / m.measurement.file).exists() for m in run.front().models)
     assert run.asked is not None
     assert run.asked.command(Path("run")).split()[1:4] == list(words[:3])
+
+
+def test_a_report_is_written_anew_for_another_target(finished: Finished, command: Command) -> None:
+    """`autocompress report` judges what was found by the target it is given, runs no trial, and leaves the models."""
+    folder, _, done = finished
+    models = sorted(path.name for path in (folder / "run" / "models").iterdir())
+    again = command(folder, "report", "run", "--target-latency", "1us")
+    assert again.returncode == 0, again.stderr
+    assert "Nothing meets 0.001 ms" in again.stdout
+    assert json.loads((folder / "run" / "report.json").read_text())["limits"]["target_ms"] == 0.001
+    back = command(folder, "report", "run")
+    assert back.stdout.startswith(done.stdout.rstrip("\n"))
+    assert sorted(path.name for path in (folder / "run" / "models").iterdir()) == models
+    assert command(folder, "report", "nowhere").returncode == 2
 
 
 def test_the_front_is_a_table_with_the_baseline(front: pandas.DataFrame) -> None:

@@ -84,6 +84,7 @@ def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
         name: str = "run",
         target_ms: float = TARGET_MS,
         artifacts: Artifacts | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
         **how: object,
     ) -> Store:
         while held:
@@ -101,6 +102,7 @@ def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
             progress=Silent(),
             interrupts=Interrupts(),
             started=time.monotonic(),
+            meanwhile=meanwhile,
         ).run()
         return store
 

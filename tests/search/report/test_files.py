@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
 from autocompress.search.front import Model, ParetoFront, select
 from autocompress.search.limits import Limits
+from autocompress.search.opened import open_run
 from autocompress.search.profile import Profile
 from autocompress.search.report import files
 from autocompress.search.report.plot import draw
@@ -241,3 +243,35 @@ def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Pa
     assert len(cut) > 0
     assert cut["reason"].str.contains("is over the target of 3 ms").all()
     assert trials["role"].tolist()[:2] == ["baseline", "uniform int8"]
+
+
+def test_a_report_is_written_while_a_run_goes_on(search: Search, tmp_path: Path) -> None:
+    """What a driver does meanwhile may write the report of what was found until then, which says so."""
+    seen = []
+
+    def meanwhile() -> None:
+        run = open_run(tmp_path / "run")
+        if run.models:
+            front = run.front(Limits(3.0))
+            files.write_report(run.path, front, run.trials, PROFILE, state="running", quick=True)
+            seen.append(json.loads((run.path / "report.json").read_text()))
+
+    search(PROBLEM, trials=12, target_ms=3.0, meanwhile=meanwhile)
+    assert [told["search"]["trials"] for told in seen] == sorted(told["search"]["trials"] for told in seen)
+    assert len(seen) > 3
+    assert seen[0]["state"] == "running"
+    assert "The run has not ended" in seen[0]["warnings"][0]
+
+
+def test_a_run_is_written_anew_while_another_process_holds_it(search: Search, tmp_path: Path) -> None:
+    """A directory that is held is of a run that goes on, one that is not of a run that was interrupted."""
+    search(PROBLEM, trials=12, target_ms=3.0)
+    rundir = tmp_path / "run"
+    run = open_run(rundir)
+    files.write_again(run, run.front(Limits(3.0)))
+    assert json.loads((rundir / "report.json").read_text())["state"] == "running"
+    copy = tmp_path / "copy"
+    shutil.copytree(rundir, copy)
+    run = open_run(copy)
+    files.write_again(run, run.front(Limits(3.0)))
+    assert json.loads((copy / "report.json").read_text())["state"] == "interrupted"
