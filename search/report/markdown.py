@@ -41,7 +41,7 @@ def summary(data: Mapping[str, Any]) -> str:
 def _headline(data: Mapping[str, Any], points: Mapping[str, Mapping[str, Any]]) -> list[str]:
     told = data["headline"]
     if told is None:
-        return ["No candidate could be measured.", ""]
+        return ["No candidate was measured.", ""]
     name = escaped(points[told["model"]]["id"])
     verdict = f"**{name} meets it**" if told["meets"] else f"Nothing meets it; **{name} is nearest**"
     low, high = told["faster_interval"]

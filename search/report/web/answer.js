@@ -87,7 +87,7 @@ function headline() {
   $("study").textContent = [study.name, runtimes, data.environment.cpu ?? data.environment.gpu, plural(data.protocol.threads, "thread"), data.written.slice(0, 10)].filter(Boolean).join(" · ");
   fill($("reasons"), ...run.reasons.map((reason) => el("li", {}, reason)));
   if (!told) {
-    $("headline").textContent = `No candidate could be measured; ${data.limits.text} was asked for`;
+    $("headline").textContent = `No candidate was measured; ${data.limits.text} was asked for`;
   } else {
     const best = points.get(told.model), base = points.get(run.baseline), on = told.accuracy_on;
     $("headline").textContent = told.meets ? `Model ${best.id} meets ${data.limits.text}` : `Nothing meets ${data.limits.text}. Model ${best.id} is nearest`;

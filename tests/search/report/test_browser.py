@@ -331,7 +331,7 @@ def test_of_several_runtimes_one_is_looked_at(tell: Tell, opened: Open) -> None:
     ("how", "said"),
     [
         ({"target_ms": 0.5}, "Nothing meets 0.5 ms"),
-        ({"count": 1}, "No candidate could be measured"),
+        ({"count": 1}, "No candidate was measured"),
         ({"ended": False}, "meets 4 ms"),
     ],
     ids=str,
