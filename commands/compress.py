@@ -78,6 +78,8 @@ def compress(
         autocompress --target-latency 5ms --runtime onnxruntime --runtime openvino
 
         autocompress --target-latency 5ms --min-accuracy -0.5% --max-size 4MB
+
+        autocompress --target-latency 5ms --ray-address auto --measure-on gpu0 --measure-on edge
     """
     with reported(STOPPED):
         from ..studies.names import study_name
@@ -107,6 +109,7 @@ def asked_for(name: str, words: Mapping[str, Any]) -> Options:
         **parse_limits(words["target_latency"], **beside),
         "out": out,
         "runtimes": tuple(words["runtime"] or ()) or None,
+        "measure_on": tuple(words["measure_on"] or ()),
         "trial_timeout_s": parse_duration(words["trial_timeout"], "--trial-timeout"),
     }
     if words["time_budget"] is not None:

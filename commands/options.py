@@ -94,7 +94,8 @@ RayAddress = Annotated[
     str | None, _option(CLUSTER, "Train on a running Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")
 ]
 MeasureOn = Annotated[
-    str | None, _option(CLUSTER, "Measure on the cluster's node that offers this Ray resource.", metavar="NAME")
+    list[str] | None,
+    _option(CLUSTER, "Measure on the cluster's node that offers this Ray resource; may be repeated.", metavar="NAME"),
 ]
 Artifacts = Annotated[
     str | None,

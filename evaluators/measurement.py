@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from scipy.special import stdtrit
+
+T = TypeVar("T")
 
 MEDIAN = 50.0
 """The percentile that counts unless another is asked for."""
@@ -54,6 +56,20 @@ def half_width(values: Sequence[float]) -> float:
     return float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
 
 
+class Place(NamedTuple):
+    """Where a model is served: by a runtime, on a device, which has no name where it is this machine.
+
+    >>> print(Place("onnxruntime"), "·", Place("onnxruntime", "jetson"))
+    onnxruntime · onnxruntime on jetson
+    """
+
+    runtime: str
+    device: str = ""
+
+    def __str__(self) -> str:
+        return " on ".join(filter(None, self))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """One stretch of interleaved runs of the baseline and the candidate.
@@ -93,12 +109,18 @@ class Latency:
     windows: tuple[Window, ...]
     baseline_ms: float
     runtime: str = "onnxruntime"
+    device: str = ""
     clock: str = "cpu"
     threads: int = 1
     percentile: float = MEDIAN
     build_s: float = 0.0
     processes: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Place:
+        """Where it was timed."""
+        return Place(self.runtime, self.device)
 
     @cached_property
     def ratios(self) -> tuple[float, ...]:
@@ -180,7 +202,7 @@ class Measurement:
         memory_bytes: peak memory of a fresh process that serves it; None before the end of a run unless a limit asks.
         energy_mj: millijoules of one run, by a counter of the machine; None unless a limit asks.
         warnings: why a number should not be trusted, or is worse than meant; a sentence each.
-        elsewhere: the same candidate on the study's other runtimes, where it can be served.
+        elsewhere: the same candidate at the study's other places, where it can be served.
     """
 
     accuracy: float
@@ -205,14 +227,39 @@ class Measurement:
 
     @property
     def everywhere(self) -> tuple[Measurement, ...]:
-        """One measurement a runtime, this one first."""
+        """One measurement a place, this one first."""
         return (self, *self.elsewhere)
 
 
-def together(measurements: Sequence[Measurement]) -> Measurement:
-    """Return a candidate's measurements, one a runtime, as one: the fastest, with the others elsewhere."""
-    first, *others = sorted(measurements, key=lambda m: m.latency.median_ms)
-    return replace(first, elsewhere=tuple(others))
+def together(
+    measurements: Iterable[Measurement], key: Callable[[Measurement], Any] = lambda m: m.latency.median_ms
+) -> Measurement:
+    """Return a candidate's measurements, one a place, as one: that which decides, with the others elsewhere.
+
+    A device may serve by any of its runtimes, so its best one counts; a model must do on all devices, so their worst.
+
+    Args:
+        measurements: of one candidate.
+        key: what is better is less; by default the latency.
+    """
+    each = sorted((replace(m, elsewhere=()) for m in measurements), key=key)
+    first = deciding(each, key, lambda m: m.latency.device)
+    return replace(first, elsewhere=tuple(m for m in each if m is not first))
+
+
+def deciding(each: Sequence[T], key: Callable[[T], Any], device: Callable[[T], str]) -> T:
+    """Return of what is known of a candidate's places the best of the worst device.
+
+    >>> deciding(["a3", "a1", "b2", "b5"], key=lambda place: place[1], device=lambda place: place[0])
+    'b2'
+    """
+    best = {device(one): one for one in sorted(each, key=key, reverse=True)}
+    return max(best.values(), key=key)
+
+
+def slowest(latencies: Sequence[Latency]) -> Latency:
+    """Return the latency that decides of those at a candidate's places: on the slowest device the fastest runtime's."""
+    return deciding(latencies, lambda latency: latency.median_ms, lambda latency: latency.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +269,8 @@ class Infeasible:
     Attributes:
         reason: one sentence.
         rung: where it ended.
-        latency: how fast it was, where it came as far as being timed.
-        size_bytes: its size then; this and the others are the least on any runtime.
+        latency: how fast it was, where it came as far as being timed: on the slowest device, by its fastest runtime.
+        size_bytes: its size then; this and the others are the least at any place.
         memory_bytes: its peak memory, where that was measured.
         energy_mj: its energy, where that was measured.
         one_shot_accuracy: the validation metric before any training, where it came so far.

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import AutocompressError
-from .front import Model, ParetoFront, everywhere, select
+from ..evaluators.measurement import Place
+from .front import Model, ParetoFront, decisive, everywhere, select
 from .limits import Limits
 from .profile import Profile
 from .warmstart import BASELINE
@@ -30,29 +31,34 @@ def assemble(
     baseline = next((m for m in models if m.role == BASELINE), None)
     if baseline is None:
         raise AutocompressError("the baseline was not measured yet, so there is nothing to compare to")
-    place = "" if where is None else str(where)
-    front = _front(baseline, everywhere(m for m in models if m.role != BASELINE), profile, limits, place)
-    names = [measured.latency.runtime for measured in baseline.measurement.everywhere]
-    if len(names) < 2:
-        return front
-    measured = everywhere(models)
+    path = "" if where is None else str(where)
+    front = _front(baseline, decisive((m for m in models if m.role != BASELINE), limits), profile, limits, path)
+    unchanged = everywhere([baseline])
     portfolio = []
-    for name in names:
-        here = [m for m in measured if m.measurement.latency.runtime == name]
-        alone = next(m for m in here if m.role == BASELINE)
-        portfolio.append(_front(alone, [m for m in here if m.role != BASELINE], profile, limits, place))
+    for alone in unchanged if len(unchanged) > 1 else ():
+        place = alone.measurement.latency.place
+        here = [m for m in everywhere(models) if m.role != BASELINE and m.measurement.latency.place == place]
+        portfolio.append(replace(_front(alone, here, profile, limits, path), name=_name(place, unchanged)))
     return replace(front, portfolio=tuple(portfolio))
 
 
+def _name(place: Place, unchanged: list[Model]) -> str:
+    """Return what tells a place from the others at which the unchanged network was measured."""
+    others = [m.measurement.latency.place for m in unchanged]
+    if all(place.runtime == other.runtime for other in others):
+        return place.device
+    return place.runtime if all(place.device == other.device for other in others) else str(place)
+
+
 def _front(baseline: Model, others: list[Model], profile: Profile | None, limits: Limits, where: str) -> ParetoFront:
-    """Return the front of models beside a baseline."""
+    """Return the front of models beside a baseline; what is known of the floor is of one device."""
     chosen = [others[i] for i in select([m.measurement for m in others], limits)]
     front = ParetoFront(
         limits=limits,
         baseline=baseline,
         models=tuple(chosen),
         obvious=tuple(m for m in others if m.role != "front"),
-        floor_ms=None if profile is None else profile.floor_ms,
+        floor_ms=profile.floor_ms if profile and profile.device == baseline.measurement.latency.device else None,
         where=where,
     )
     held_back = () if profile is None else profile.reasons()

@@ -71,7 +71,7 @@ def identity_of(name: str, servers: Sequence[Runtime], options: Options) -> dict
         "threads": str(options.threads),
         "batch": str(options.batch or "as in the task"),
         "percentile": f"{options.percentile:g}",
-        "device": options.measure_on or "this machine",
+        "device": ", ".join(options.measure_on) or "this machine",
     }
     if options.compact:
         identity["sizes"] = "of compact files"

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from ..errors import UsageError
-from .front import Model, ParetoFront, everywhere, select
+from .front import Model, ParetoFront, decisive, select
 from .limits import Limits, merged
 from .opened import Run
 from .options import parse_limits
@@ -66,9 +66,9 @@ def _best(front: ParetoFront, wish: Wish) -> Model:
 
 
 def _certain(run: Run, front: ParetoFront, wish: Wish) -> Model:
-    """Return the model of an id, on the runtime where it is nearest to the limits."""
+    """Return the model of an id, at the place that decides, on the runtime where it is nearest to the limits."""
     name = wish.id.zfill(5) if wish.id.isdigit() else wish.id
-    found = [m for m in everywhere(run.models) if m.id == name]
+    found = [m for m in decisive(run.models, front.limits) if m.id == name]
     found = [m for m in found if wish.runtime in ("", m.measurement.latency.runtime)]
     if found:
         return min(found, key=lambda m: front.limits.distance(m.measurement))
@@ -84,10 +84,17 @@ def _on(front: ParetoFront, runtime: str) -> ParetoFront:
     """Return the front on one runtime alone, where one is named."""
     if not runtime:
         return front
-    alone = {each.baseline.measurement.latency.runtime: each for each in (front.portfolio or (front,))}
-    if runtime not in alone:
-        raise UsageError(f"--runtime must be one of the run's: {', '.join(alone)}; got {runtime!r}.")
-    return alone[runtime]
+    alone = [each for each in front.portfolio or (front,) if each.baseline.measurement.latency.runtime == runtime]
+    if not alone:
+        known = dict.fromkeys(each.baseline.measurement.latency.runtime for each in front.portfolio or (front,))
+        raise UsageError(f"--runtime must be one of the run's: {', '.join(known)}; got {runtime!r}.")
+    if len(alone) == 1:
+        return alone[0]
+    if len(alone) == len(front.portfolio):
+        return front
+    raise UsageError(
+        "--runtime needs a run that was measured on one device; leave it out for what does on all of them."
+    )
 
 
 def _without_files(run: Run, front: ParetoFront, model: Model) -> str:

@@ -34,12 +34,12 @@ class Cluster:
 
     Attributes:
         cpus: how many trials it can train at a time.
-        device: where is measured.
+        devices: where is measured: those that were asked for, or this machine.
         versions: of what must be the same on every node.
     """
 
     cpus: int
-    device: Device
+    devices: tuple[Device, ...]
     versions: Mapping[str, str]
 
 
@@ -64,22 +64,23 @@ def joined(options: Options, progress: Progress) -> Iterator[Cluster | None]:
     ray = _connected(address)
     try:
         nodes = _nodes(ray)
-        measured = options.measure_on
-        if measured is not None and not any(measured in node["Resources"] for node in nodes):
-            raise UsageError(
-                f"--measure-on must name a resource that a node of the cluster offers; got {measured!r}, and these are "
-                f"offered: {', '.join(_resources(nodes)) or 'none'}. On the node with the device: "
-                f"ray start --address=… --resources '{{\"{measured}\": 1}}'"
-            )
+        for name in options.measure_on:
+            if not any(name in node["Resources"] for node in nodes):
+                raise UsageError(
+                    f"--measure-on must name a resource that a node of the cluster offers; got {name!r}, and these are "
+                    f"offered: {', '.join(_resources(nodes)) or 'none'}. On the node with the device: "
+                    f"ray start --address=… --resources '{{\"{name}\": 1}}'"
+                )
         versions = versions_here(options.runtimes)
-        needed = [node for node in nodes if node["Resources"].get("CPU") or measured in node["Resources"]]
+        needed = [n for n in nodes if n["Resources"].get("CPU") or {*options.measure_on} & {*n["Resources"]}]
         _same_versions(ray, needed, versions)
         cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
         if not cpus:
             raise UsageError("a cluster must have a node with CPUs to train on; this one offers none (--num-cpus).")
-        device = Device.on(measured) if measured else Device.here()
-        _unhurried(ray, device, progress)
-        yield Cluster(cpus, device, versions)
+        devices = tuple(map(Device.on, options.measure_on)) or (Device.here(),)
+        for device in devices:
+            _unhurried(ray, device, progress)
+        yield Cluster(cpus, devices, versions)
     finally:
         ray.shutdown()
 
@@ -246,7 +247,8 @@ def _unhurried(ray: Any, device: Device, progress: Progress) -> None:
             f"the process that measures must start within {ANSWER_S:g} s on {where}; it did not."
         ) from error
     if niceness > 0:
+        where = device.name and f" on {device.name}"
         progress.milestone(
-            f"the process that measures has niceness {niceness}, so that others disturb it: "
+            f"the process that measures{where} has niceness {niceness}, so that others disturb it: "
             "start Ray on its node with RAY_worker_niceness=0 in the environment"
         )

@@ -59,6 +59,8 @@ def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", *
     from ..studies.task import Task
 
     beside = ("min_accuracy", "max_size", "max_memory", "max_energy")
+    if isinstance(options.get("measure_on"), str):
+        options["measure_on"] = (options["measure_on"],)
     limits = parse_limits(target_latency, **{name: options.pop(name, None) for name in beside})  # type: ignore[arg-type]
     if isinstance(study, Task):
         task = study
@@ -220,7 +222,8 @@ class _Run:
 
     def _starts(self) -> list[Start]:
         prepared = self.prepared
-        return warm_start(prepared.space, prepared.profile, self.options.target_ms, student=self._student)
+        target_ms = self.options.target_ms / prepared.profile.slowness  # predictions are of the first device
+        return warm_start(prepared.space, prepared.profile, target_ms, student=self._student)
 
     def _finalists(self) -> list[Model]:
         return [self.store.found.whole(model) for model in finalists(self.store.models(), self.store.limits)]

@@ -17,7 +17,7 @@ from ..errors import AutocompressError, LostError, UsageError
 from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Outcome, from_json, to_json
 from .cluster import check_versions, versions_of
-from .devices import RemoteMeter
+from .devices import Meters, RemoteMeter
 from .guard import died
 from .sharing import Packed, arrays, forget, mapped, unpacked
 from .workers import Lost, Payload, Result
@@ -49,7 +49,7 @@ class RayWorkers:
 
     Args:
         payload: an evaluator, packed, with its buffers; its meter is replaced.
-        meter: measures for all of them, in the process that holds the device.
+        meter: measures for all of them, in the processes that hold the devices.
         count: how many actors.
         versions: what they must find where they are; see `cluster.check_versions`.
     """
@@ -57,7 +57,11 @@ class RayWorkers:
     interruptible = False  # what `wait` has taken would be lost
 
     def __init__(
-        self, payload: Payload, meter: RemoteMeter, count: int, versions: Mapping[str, str] | None = None
+        self,
+        payload: Payload,
+        meter: RemoteMeter | Meters,
+        count: int,
+        versions: Mapping[str, str] | None = None,
     ) -> None:
         import ray
 
@@ -237,7 +241,7 @@ class RayWorkers:
 
     def _look(self) -> None:
         """End what is overdue, and see what the others wait for."""
-        gone = self._meter.device.gone()
+        gone = self._meter.gone()
         now = time.monotonic()
         with self._lock:
             if gone:
@@ -286,7 +290,7 @@ def _blame(error: Any) -> BaseException:
 class _Worker:
     """A process that builds and trains, at the lowest priority so that it does not disturb what is measured."""
 
-    def __init__(self, meter: RemoteMeter) -> None:
+    def __init__(self, meter: RemoteMeter | Meters) -> None:
         self._meter = meter
 
     def present(self) -> None:

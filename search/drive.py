@@ -234,8 +234,8 @@ class Driver:
         )
 
     def _promotion(self, asked: Asked) -> Promotion | None:
-        """Return what decides whether a candidate is trained; on several runtimes, where each has a front, all are."""
-        if asked.role or not self.options.promote or len(self.options.runtimes) > 1:
+        """Return what decides whether a candidate is trained; at several places, where each has a front, all are."""
+        if asked.role or not self.options.promote or self.options.places > 1:
             return None
         rng = np.random.default_rng([self.options.seed, asked.number])
         return learned(self.store.found.latest(LATEST), self.store.found.front(), rng)
@@ -293,8 +293,9 @@ class Driver:
         return left
 
     def _with_files(self) -> list[Model]:
-        """Return the models whose files are kept: those of the front, and those with a role in the report."""
-        return [*self.store.found.obvious(), *(model for model in self.store.found.front() if model.role == "front")]
+        """Return the models whose files are kept: those of the fronts, and those with a role in the report."""
+        found = self.store.found
+        return [*found.obvious(), *(model for model in (*found.front(), *found.alone()) if model.role == "front")]
 
     def _tidy(self) -> None:
         """Delete the files of trials that have ended or left the front, unless they tell of an error."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..errors import InfeasibleError, LostError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
-from ..evaluators.measurement import Latency, Measurement, Outcome, to_json, together
+from ..evaluators.measurement import Latency, Measurement, Outcome, Place, to_json, together
 from ..evaluators.memory import crowds_cache
 from .artifacts import Artifacts
+from .devices import Meters, at_once, meter_at
 from .drive import TICK_S, Interrupts, compresses
 from .expectation import FINALISTS
-from .front import Model, front_hypervolume, select
+from .front import Model, devices_in, front_hypervolume, on_device, select
 from .inheritance import ANCESTOR
 from .limits import Limits
 from .options import Options
@@ -27,6 +30,9 @@ from .store import ATTEMPTS
 from .warmstart import BASELINE
 from .workers import Lost, Workers
 
+ALONE = 4
+"""How many of the front on one of several devices are taken to the end, if the front on all has not got them."""
+
 ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 """One turn of one model in the careful measurement."""
 
@@ -35,22 +41,32 @@ def finalists(models: Sequence[Model], limits: Limits) -> list[Model]:
     """Return the models to take to the end: the baseline, the obvious baselines, and the best part of the front.
 
     The front's most accurate model comes first, then always the one that adds most hypervolume; of equals, the
-    more accurate. Where none meets the limits, the nearest come first. Without a baseline there is nothing to compare
-    to, and nothing is returned.
+    more accurate. Where none meets the limits, the nearest come first. Where there are several devices, a few come from
+    the front on each alone. Without a baseline there is nothing to compare to, and nothing is returned.
     """
     baseline = next((m.measurement for m in models if m.role == BASELINE), None)
     if baseline is None:
         return []
+    chosen = {m.id: m for m in _best(models, baseline, limits, FINALISTS)}
+    for device in devices_in(models):
+        here = on_device(models, device)
+        base = next(m.measurement for m in here if m.role == BASELINE)
+        chosen |= {m.id: m for m in models if m.id in {best.id for best in _best(here, base, limits, ALONE)}}
+    return [m for m in models if m.role != "front"] + list(chosen.values())
+
+
+def _best(models: Sequence[Model], baseline: Measurement, limits: Limits, count: int) -> list[Model]:
+    """Return so many models of a front; see `finalists`."""
     front = [models[i] for i in select([m.measurement for m in models], limits)]
     rest = sorted((m for m in front if m.role == "front"), key=lambda m: -m.measurement.accuracy)
     if not any(limits.met(m.measurement) for m in front):
         rest.sort(key=lambda m: limits.distance(m.measurement))
     chosen = rest[:1]
-    while len(chosen) < min(FINALISTS, len(rest)):
+    while len(chosen) < min(count, len(rest)):
         taken = [m.measurement for m in chosen]
         left = [m for m in rest if m not in chosen]
         chosen.append(max(left, key=lambda m: front_hypervolume([*taken, m.measurement], baseline, limits.target_ms)))
-    return [m for m in models if m.role != "front"] + chosen
+    return chosen
 
 
 class Finals:
@@ -59,7 +75,7 @@ class Finals:
     Args:
         rundir: models go to its ``models`` folder, the baseline to ``baseline``.
         workers: train them.
-        meter: measures them while nothing trains.
+        meter: measures them while nothing trains, on each of the study's devices.
         options: budgets and settings.
         epochs: passes over the training data.
         progress: is told how it goes.
@@ -71,7 +87,7 @@ class Finals:
         self,
         rundir: RunDirectory,
         workers: Workers,
-        meter: Meter,
+        meter: Meter | Meters,
         options: Options,
         *,
         epochs: float,
@@ -170,30 +186,44 @@ class Finals:
         measured: dict[str, list[Measurement]] = {model.id: [] for model in models}
         done: dict[str, Measurement] = {}
         while waiting:
-            for number, turn in enumerate(list(waiting)):
-                model = turn.model
+            for number, turns in enumerate(_side_by_side(waiting)):
                 self.progress.notice(f"measuring carefully · {len(waiting)} left · {number + 1} of this round")
-                try:
-                    with self.interrupts.safe():
-                        turn.add(self.meter, self.rundir.path)
-                        if not turn.settled:
-                            continue
-                        energy = self.options.max_energy_mj is not None
-                        measured[model.id].append(turn.complete(self.meter, self.rundir.path, energy=energy))
-                except InfeasibleError as error:
-                    self.progress.milestone(f"model {model.id} failed on {turn.runtime} at the end: {error.reason}")
-                waiting.remove(turn)
-                if measured[model.id] and all(other.model is not model for other in waiting):
+                with self.interrupts.safe():
+                    ended = at_once([partial(self._turn, turn) for turn in turns])
+                for turn, found in zip(turns, ended, strict=True):
+                    if isinstance(found, Measurement):
+                        measured[turn.model.id].append(found)
+                    if isinstance(found, InfeasibleError):
+                        why = f"failed on {turn.place} at the end: {found.reason}"
+                        self.progress.milestone(f"model {turn.model.id} {why}")
+                    if found is not None:
+                        waiting.remove(turn)
+                model = turns[0].model
+                if all(other.model is not model for other in waiting) and _whole(measured[model.id], trained[model.id]):
                     done[model.id] = together(measured[model.id])
                     self._write(model, done[model.id])
         return done
+
+    def _turn(self, turn: _Careful) -> Measurement | InfeasibleError | None:
+        """Measure a model once more; return what came of it where that is the end."""
+        meter, energy = meter_at(self.meter, turn.place.device), self.options.max_energy_mj is not None
+        try:
+            turn.add(meter, self.rundir.path)
+            return turn.complete(meter, self.rundir.path, energy=energy) if turn.settled else None
+        except InfeasibleError as error:
+            return error
 
     def _write(self, model: Model, measurement: Measurement) -> None:
         write_atomically(self.rundir.path / model.path / RECORD, to_json(measurement).encode())
 
 
+def _whole(measured: Sequence[Measurement], trained: Measurement) -> bool:
+    """Return whether a model could be measured on every device on which it was in its trial."""
+    return {m.latency.device for m in measured} == {m.latency.device for m in trained.everywhere}
+
+
 class _Careful:
-    """A model on one runtime, in the careful measurement."""
+    """A model at one place, in the careful measurement."""
 
     def __init__(self, model: Model, measured: Measurement) -> None:
         self.model = model
@@ -201,8 +231,8 @@ class _Careful:
         self.latency: Latency | None = None
 
     @property
-    def runtime(self) -> str:
-        return self.measured.latency.runtime
+    def place(self) -> Place:
+        return self.measured.latency.place
 
     @property
     def settled(self) -> bool:
@@ -210,14 +240,14 @@ class _Careful:
 
     def add(self, meter: Meter, folder: Path) -> None:
         """Measure for one more round."""
-        latency = meter.measure(self._file(folder), ROUND, runtime=self.runtime)
+        latency = meter.measure(self._file(folder), ROUND, runtime=self.place.runtime)
         self.latency = latency if self.latency is None else latency.joined(self.latency)
 
     def complete(self, meter: Meter, folder: Path, *, energy: bool) -> Measurement:
         """Return the measurement with its careful latency, its memory, and its energy where that is wanted."""
         assert self.latency is not None
-        memory_bytes = meter.memory(self._file(folder), runtime=self.runtime)
-        energy_mj = meter.energy(self._file(folder), runtime=self.runtime) if energy else None
+        memory_bytes = meter.memory(self._file(folder), runtime=self.place.runtime)
+        energy_mj = meter.energy(self._file(folder), runtime=self.place.runtime) if energy else None
         return replace(
             self.measured,
             latency=self.latency,
@@ -231,13 +261,21 @@ class _Careful:
     def _doubts(self, latency: Latency) -> Iterator[str]:
         """Yield why the latency may be another one elsewhere, or at another time."""
         if latency.contended:
-            yield f"other programs ran while it was timed on {self.runtime}"
+            yield f"other programs ran while it was timed on {self.place}"
         cache = int(latency.environment.get("last_level_cache") or 0) or None  # of the machine that timed it
         if latency.clock != "device" and crowds_cache(self.measured.size_bytes, cache):
             yield "its weights fill much of the last cache: it may take twice as long where others use that too"
 
     def _file(self, folder: Path) -> bytes:
         return (folder / self.model.path / self.measured.file).read_bytes()
+
+
+def _side_by_side(waiting: Sequence[_Careful]) -> list[list[_Careful]]:
+    """Return turns in their order, those together that need not wait for each other: of one model, on all devices."""
+    turns: defaultdict[tuple[str, str], list[_Careful]] = defaultdict(list)
+    for turn in waiting:
+        turns[turn.model.id, turn.place.runtime].append(turn)
+    return list(turns.values())
 
 
 def as_found(rundir: RunDirectory, models: Sequence[Model], progress: Progress) -> list[Model]:

@@ -102,7 +102,8 @@ class ParetoFront:
         obvious: what anyone would have tried first.
         floor_ms: latency of the fastest network that the space can express.
         reasons: what holds the network back, where nothing meets the limits.
-        portfolio: where a study has several runtimes, the front on each of them alone.
+        portfolio: where a study has several runtimes or devices, the front at each place alone.
+        name: of one of a portfolio: its runtime or its device, or both.
         where: the run directory that it is of; empty where it is of none.
 
     """
@@ -114,6 +115,7 @@ class ParetoFront:
     floor_ms: float | None = None
     reasons: tuple[str, ...] = ()
     portfolio: tuple[ParetoFront, ...] = ()
+    name: str = ""
     where: str = field(default="", compare=False)
 
     @property
@@ -217,9 +219,11 @@ class ParetoFront:
 
 def _row(model: Model, limits: Limits) -> dict[str, object]:
     measured = model.measurement
+    everywhere = measured.everywhere if devices_in([model]) else ()
     return {
         "id": model.id,
         "runtime": measured.latency.runtime,
+        "device": measured.latency.device,
         "meets_target": limits.met(measured),
         "latency_ms": round(measured.latency.median_ms, 4),
         "latency_low_ms": round(measured.latency.low_ms, 4),
@@ -237,16 +241,53 @@ def _row(model: Model, limits: Limits) -> dict[str, object]:
         "path": model.path,
         "file": measured.file,
         "warnings": "; ".join(measured.warnings),
+        **{f"latency_ms_{m.latency.device}": round(m.latency.median_ms, 4) for m in reversed(everywhere)},
     }
 
 
 def everywhere(models: Iterable[Model]) -> list[Model]:
-    """Return models once for each runtime that they were measured on."""
+    """Return models once for each place that they were measured at."""
     return [
         replace(model, measurement=replace(measured, elsewhere=()))
         for model in models
         for measured in model.measurement.everywhere
     ]
+
+
+def devices_in(models: Iterable[Model]) -> list[str]:
+    """Return the devices that models were measured on, where there are several."""
+    names = dict.fromkeys(m.latency.device for model in models for m in model.measurement.everywhere)
+    return list(names) if len(names) > 1 else []
+
+
+def on_device(models: Iterable[Model], device: str) -> list[Model]:
+    """Return models as if there were one device only; those that were not measured there are left out."""
+    found = []
+    for model in models:
+        here = [m for m in model.measurement.everywhere if m.latency.device == device]
+        if here:
+            found.append(replace(model, measurement=replace(here[0], elsewhere=tuple(here[1:]))))
+    return found
+
+
+def decisive(models: Iterable[Model], limits: Limits) -> list[Model]:
+    """Return models once for each place that decides: by that runtime, it does no better on any other device.
+
+    With one device that is each of its runtimes. With several, the others' best places are elsewhere.
+    """
+
+    def key(measured: Measurement) -> tuple[float, float, str]:
+        return *limits.distance(measured), measured.latency.device
+
+    found = []
+    for model in models:
+        each = [replace(m, elsewhere=()) for m in model.measurement.everywhere]
+        best = {m.latency.device: m for m in sorted(each, key=key, reverse=True)}
+        for m in each:
+            others = tuple(other for device, other in best.items() if device != m.latency.device)
+            if all(key(other) < key(m) for other in others):
+                found.append(replace(model, measurement=replace(m, elsewhere=others)))
+    return found
 
 
 def objectives(measurement: Measurement) -> tuple[float, float, float]:

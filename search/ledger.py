@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ..evaluators.measurement import Infeasible, Measurement, Outcome, from_json
 from ..evaluators.readings import unpacked
 from ..spaces.candidate import Candidate
-from .front import Model, select
+from .front import Model, devices_in, on_device, select
 from .limits import Limits, cut
 from .warmstart import BASELINE
 
@@ -85,6 +85,7 @@ class Models:
         self._taken = 0
         self._models: dict[Hashable, Model] = {}
         self._front: list[Model] = []
+        self._alone: dict[str, list[Model]] = {}
         self._obvious: list[Model] = []
 
     def all(self) -> list[Model]:
@@ -101,6 +102,11 @@ class Models:
         """Return the non-dominated models; the same list until it changes."""
         self._update()
         return self._front
+
+    def alone(self) -> list[Model]:
+        """Return the models that are non-dominated on one of several devices, whatever they are on the others."""
+        self._update()
+        return [model for front in self._alone.values() for model in front]
 
     def obvious(self) -> list[Model]:
         """Return the models that have a role in the report."""
@@ -121,7 +127,8 @@ class Models:
     def _update(self) -> None:
         limits, trials = self._limits(), self._ledger.update()
         if limits != self._judged_by:
-            self._judged_by, self._taken, self._models, self._front, self._obvious = limits, 0, {}, [], []
+            self._judged_by, self._taken, self._models, self._obvious = limits, 0, {}, []
+            self._front, self._alone = [], {}
         new, self._taken = trials[self._taken :], len(trials)
         added = []
         for trial in new:
@@ -132,10 +139,13 @@ class Models:
                 if before is None:
                     added.append(model)
                 elif self._models[name] != before:
-                    self._front, added = [], list(self._models.values())
+                    self._front, self._alone, added = [], {}, list(self._models.values())
         if added:
             self._obvious = [model for model in self._models.values() if model.role != "front"]
             self._front = selected([*self._front, *added], limits)
+            for device in devices_in(added):
+                here = [*self._alone.get(device, ()), *on_device(added, device)]
+                self._alone[device] = selected(here, limits)
 
 
 def _again(before: Model, model: Model, limits: Limits) -> Model:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 
-from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
 
 UNKNOWN = 1.0
 """Excess of what was not measured."""
@@ -116,10 +116,11 @@ class Limits:
         return any(known(each, name) is None for each in measurement.everywhere for name in self.measured)
 
     def nearest(self, measurement: Measurement) -> Measurement:
-        """Return a measurement with that runtime first on which it is nearest; of those that meet all, the fastest."""
-        each = [replace(m, elsewhere=()) for m in measurement.everywhere]
-        first, *others = sorted(each, key=self.distance)
-        return replace(first, elsewhere=tuple(others))
+        """Return a measurement with that place first which decides: on the worst device its nearest runtime.
+
+        Of those that meet all limits, the fastest is the nearest.
+        """
+        return together(measurement.everywhere, self.distance)
 
     def distance(self, measurement: Measurement) -> tuple[float, float]:
         """Return what orders measurements by how near they are: the largest excess, then the latency."""
@@ -205,4 +206,5 @@ def too_much(name: str, value: float, limit: float) -> str:
 def too_slow(latency: Latency, target_ms: float) -> str:
     """Return the reason of a candidate that is cut when it was timed."""
     interval = f"{latency.median_ms:.2f} ms [{latency.low_ms:.2f}, {latency.high_ms:.2f}]"
-    return f"{interval} is over the target of {target_ms:g} ms"
+    where = latency.device and f" on {latency.device}"
+    return f"{interval}{where} is over the target of {target_ms:g} ms"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..errors import UsageError
+from ..evaluators.runtimes import plain
 from .limits import Limits
 
 SAMPLERS = ("surrogate", "mutation", "tpe", "nsga2", "random")
@@ -141,7 +142,8 @@ class Options:
         workers: how many trials run at a time; 0 runs them in this process, None takes the cores, at most 2, or those
             of the cluster.
         ray_address: of a running Ray cluster, whose nodes train; None trains on this machine.
-        measure_on: resource of the cluster's node where is measured; None measures on this machine.
+        measure_on: resources of the cluster's nodes where is measured: on each, and layers' costs are of the first;
+            empty measures on this machine.
         sampler: where candidates come from after the warm start.
         seed: of everything random.
         threads: threads that a served model may use.
@@ -168,7 +170,7 @@ class Options:
     trial_timeout_s: float = 1800.0
     workers: int | None = None
     ray_address: str | None = None
-    measure_on: str | None = None
+    measure_on: tuple[str, ...] = ()
     sampler: str = "surrogate"
     seed: int = 0
     threads: int = 1
@@ -193,6 +195,11 @@ class Options:
         """What a model must meet."""
         return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
 
+    @property
+    def places(self) -> int:
+        """At how many places a model is served: by each runtime on each device."""
+        return len(self.runtimes) * max(1, len(self.measure_on))
+
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
             raise UsageError(f"--sampler must be one of: {', '.join(SAMPLERS)}; got {self.sampler!r}.")
@@ -213,9 +220,13 @@ class Options:
             raise UsageError(f"--percentile must be between 1 and 99; got {self.percentile:g}.")
         if self.ray_address is not None and self.workers == 0:
             raise UsageError("--ray-address needs --workers 1 or more, since trials run on the cluster; got 0.")
-        if self.measure_on is not None and self.ray_address is None:
-            raise UsageError(f"--measure-on {self.measure_on} needs --ray-address: its node is one of a Ray cluster's.")
-        if self.measure_on is None and (self.ray_address or "").startswith("ray://"):
+        if isinstance(self.measure_on, str) or len(set(map(plain, self.measure_on))) < len(self.measure_on):
+            raise UsageError(f"--measure-on must name different resources, in a list; got {self.measure_on!r}.")
+        if self.measure_on and self.ray_address is None:
+            raise UsageError(
+                f"--measure-on {self.measure_on[0]} needs --ray-address: its node is one of a Ray cluster's."
+            )
+        if not self.measure_on and (self.ray_address or "").startswith("ray://"):
             raise UsageError(
                 f"--ray-address {self.ray_address} needs --measure-on NAME, as this machine is no node of the cluster."
             )

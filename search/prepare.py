@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from ..spaces.layers import Network
 from ..spaces.space import Space
 from ..studies.task import Task
 from .cluster import Cluster
+from .devices import Meters, at_once, devices_of, meter_at
 from .options import Options
 from .paying import summary
 from .probes import PROBE_TIMEOUT_S, Prober
@@ -63,14 +64,14 @@ class Prepared:
         space: what is offered: all that pays.
         profile: what is known of the network.
         ladder: evaluates candidates.
-        meter: times them.
+        meter: times them, on each of the study's devices.
 
     """
 
     space: Space
     profile: Profile
     ladder: Ladder
-    meter: Meter
+    meter: Meter | Meters
 
 
 def prepare(
@@ -83,7 +84,8 @@ def prepare(
 ) -> Prepared:
     """Export and measure the baseline, and profile the network; what an earlier run found is used again.
 
-    Where a device of a cluster is asked for, all that is measured is measured there.
+    Where devices of a cluster are asked for, all that is measured is measured there: the baseline on each, the costs of
+    layers and levels on the first.
 
     Raises:
         StudyError: the unchanged network cannot be exported, served or timed.
@@ -94,35 +96,40 @@ def prepare(
     offer = offered(task, runtimes, options)
     progress.notice("exporting the baseline")
 
-    def meter_of(baseline_ms: float | None = None) -> Meter:
-        meter = _meter(runtimes[0], artefact, offer.supplies, options, baseline_ms)
-        return meter if cluster is None or options.measure_on is None else cluster.device.meter(meter, progress.notice)
+    def meter_of(baselines_ms: Mapping[str, float]) -> Meter | Meters:
+        def local(device: str) -> Meter:
+            return _meter(runtimes[0], artefact, offer.supplies, options, baselines_ms.get(device))
+
+        if cluster is None or not options.measure_on:
+            return local("")
+        return Meters({it.name: it.meter(local(it.name), progress.notice) for it in cluster.devices})
 
     try:
         baseline, artefact = baseline_of(task, runtimes[0], offer.supplies)
         found = _load(rundir.path / "profile.json", offer.space)
         if found is None:
             progress.notice("calibrating the baseline's latency")
-            calibration = meter_of().calibrate()
-            meter = meter_of(calibration.median_ms)
+            calibrations = _calibrations(meter_of({}))
             found = _profiled(
                 task,
                 offer,
                 runtimes=runtimes,
                 baseline=(baseline, artefact),
-                meter=meter,
-                calibration=calibration,
+                meter=meter_of({device: calibration.median_ms for device, calibration in calibrations.items()}),
+                calibrations=calibrations,
                 options=options,
                 progress=progress,
             )
-            _save(found, offer.space, calibration, rundir)
+            _save(found, offer.space, calibrations, rundir)
     except InfeasibleError as error:
         raise StudyError(
             f"the unchanged network must be exported, served and timed before anything is compared to it; "
             f"it cannot: {error.reason}"
         ) from error
-    meter = meter_of(found.baseline_ms)
-    ladder = Ladder(task, offer.supplies, runtimes, meter, rundir.path, compact=options.compact)
+    first = next(iter(options.measure_on), "")
+    meter = meter_of({first: found.baseline_ms, **found.others_ms})
+    folder = rundir.path.absolute()  # workers may have working directories of their own
+    ladder = Ladder(task, offer.supplies, runtimes, meter, folder, compact=options.compact)
     if found.dropped:
         progress.milestone(summary(found.dropped, runtimes[0].name))
     return Prepared(space=found.space(offer.space), profile=found, ladder=ladder, meter=meter)
@@ -165,12 +172,13 @@ def _profiled(
     *,
     runtimes: Sequence[Runtime],
     baseline: tuple[Compressed, bytes],
-    meter: Meter,
-    calibration: Calibration,
+    meter: Meter | Meters,
+    calibrations: Mapping[str, Calibration],
     options: Options,
     progress: Progress,
 ) -> Profile:
     """Return what trying its parts tells of a network, or of its student."""
+    first, *others = devices_of(meter)
     base, served = baseline if task.student is None else _student(task, offer.supplies, runtimes[0])
     prober = Prober(
         task=task,
@@ -178,11 +186,25 @@ def _profiled(
         network=offer.network,
         base=base,
         runtime=runtimes[0],
-        meter=meter,
+        meter=meter_at(meter, first),
         timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
     )
-    one = len(runtimes) == 1  # what does not pay on one may on another
-    return profile(prober, offer.space, served, calibration, progress.notice, reduce=one, size_counts=options.compact)
+    found = profile(
+        prober,
+        offer.space,
+        served,
+        calibrations[first],
+        progress.notice,
+        reduce=options.places == 1,  # what does not pay at one place may at another
+        size_counts=options.compact,
+    )
+    return replace(found, device=first, others_ms={device: calibrations[device].median_ms for device in others})
+
+
+def _calibrations(meter: Meter | Meters) -> dict[str, Calibration]:
+    """Time the unchanged network on each device."""
+    devices = devices_of(meter)
+    return dict(zip(devices, at_once([meter_at(meter, device).calibrate for device in devices]), strict=True))
 
 
 def _take_up(task: Task, rundir: RunDirectory, progress: Progress) -> None:
@@ -244,8 +266,10 @@ def _same_weights(model: nn.Module, path: Path) -> bool:
     return all(torch.equal(kept[name], tensor) for name, tensor in state.items())
 
 
-def _save(found: Profile, space: Space, calibration: Calibration, rundir: RunDirectory) -> None:
-    rundir.write_json("calibration.json", asdict(calibration))
+def _save(found: Profile, space: Space, calibrations: Mapping[str, Calibration], rundir: RunDirectory) -> None:
+    by_device = {device: asdict(calibration) for device, calibration in calibrations.items()}
+    first = by_device.pop(found.device)
+    rundir.write_json("calibration.json", {**first, **({"elsewhere": by_device} if by_device else {})})
     rundir.write_json("profile.json", {"space": space.fingerprint, "profile": found.to_dict()})
 
 

@@ -22,6 +22,8 @@ class Profile:
         baseline_ms: the unchanged network's latency.
         baseline_low_ms: least of its windows' medians; the spread is a property of the machine.
         baseline_high_ms: largest of its windows' medians.
+        device: where all that was measured; empty for this machine.
+        others_ms: the unchanged network's latency on the study's other devices, by their names.
         costs: latency of each layer.
         damage: for each choice that pays, how far each of its levels alone moves the outputs: the mean squared change
             over the outputs' variance.
@@ -41,6 +43,13 @@ class Profile:
     floor_ms: float | None
     dropped: tuple[Dropped, ...] = ()
     global_pruning: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    device: str = ""
+    others_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def slowness(self) -> float:
+        """How many times slower the unchanged network is on the slowest device than on the first; at least 1."""
+        return max((self.baseline_ms, *self.others_ms.values())) / self.baseline_ms
 
     def space(self, full: Space) -> Space:
         """Return what is offered of everything that a network and a runtime would allow."""
@@ -60,12 +69,13 @@ class Profile:
 
     def reasons(self) -> tuple[str, ...]:
         """Say what holds the network back: the floor, the layers that cost most, and what cannot be compressed."""
+        where = f" on {self.device}" if self.others_ms else ""
         dearest = sorted(self.costs.layer_ms.items(), key=lambda item: -item[1])[:3]
         layers = ", ".join(f"{name} {ms:.2f} ms" for name, ms in dearest)
         other = f"all that is no layer: {self.costs.other_ms:.2f} ms"
-        lines = [f"  What costs most in the baseline: {layers}; {other}."]
+        lines = [f"  What costs most in the baseline{where}: {layers}; {other}."]
         if self.floor_ms is not None:
-            lines.insert(0, f"  The floor, measured with everything at its strongest: {self.floor_ms:.2f} ms.")
+            lines.insert(0, f"  The floor, measured with everything at its strongest{where}: {self.floor_ms:.2f} ms.")
         lines += [f"  {name} is left alone: {why}." for name, why in self.network.left_alone[:5]]
         return tuple(lines)
 

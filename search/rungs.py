@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,14 +22,16 @@ from ..errors import InfeasibleError, LostError
 from ..evaluators.evaluator import Request
 from ..evaluators.exclusive import pause, training, waited_s
 from ..evaluators.isolated import engine
-from ..evaluators.latency import SEARCH, Meter
-from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
+from ..evaluators.latency import Meter
+from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Place, slowest, together
 from ..evaluators.outputs import Parity
 from ..evaluators.runtimes import Runtime, plain
 from ..spaces.candidate import BITS
+from .devices import Meters, devices_of
 from .executed import in_low_precision
 from .inheritance import ANCESTOR, SHAPES
 from .limits import too_slow
+from .places import affordable, timed
 from .rundir import full, write_atomically
 from .spending import Spending
 
@@ -55,7 +57,7 @@ class Ladder:
         task: the network and its data.
         supplies: example inputs and calibration data.
         runtimes: serve the exported models; the meter's baseline is of the first.
-        meter: times them.
+        meter: times them, on each of the study's devices.
         folder: the run directory; each request names its own folder below it.
         compact: whether a model is kept as a compact file too, whose bytes are its size.
 
@@ -66,7 +68,7 @@ class Ladder:
         task: Task,
         supplies: Supplies,
         runtimes: Sequence[Runtime],
-        meter: Meter,
+        meter: Meter | Meters,
         folder: Path,
         *,
         compact: bool = False,
@@ -134,7 +136,7 @@ class _Climb:
         self.task = replace(ladder.task, student=None) if request.unchanged else ladder.task
         self.folder = ladder.folder / request.folder
         self._ends = time.monotonic() + request.timeout_s - waited_s()
-        self.latencies = {latency.runtime: latency for latency in request.latencies}
+        self.latencies = {latency.place: latency for latency in request.latencies}
         self.rung = "build"
         self.seconds: dict[str, float] = {}
         self.spending = Spending(request, ladder.meter, compact=ladder.compact)
@@ -143,9 +145,9 @@ class _Climb:
         self.ancestor: Ancestor | None = None
 
     @property
-    def fastest(self) -> Latency | None:
-        """The least latency so far, on whichever runtime."""
-        return min(self.latencies.values(), key=lambda latency: latency.median_ms, default=None)
+    def decides(self) -> Latency | None:
+        """The latency so far that decides: on the slowest device that of the fastest runtime."""
+        return slowest(list(self.latencies.values())) if self.latencies else None
 
     @property
     def deadline(self) -> float:
@@ -158,12 +160,13 @@ class _Climb:
         return max(1.0, self.deadline - time.monotonic())
 
     def run(self) -> Outcome:
-        """Return a measurement on each runtime that can serve the candidate in time, the fastest first."""
+        """Return a measurement at each place that can serve the candidate in time, that which decides first."""
         self._inherit()
         compressed, served = self._build(epochs=0)
-        served = self._within_limits(served)
+        places = self._within_limits(served)
         if self.request.known is not None:
-            return self._completed(self.request.known, served)
+            return self._completed(self.request.known, places)
+        served = [it for it in served if any(place.runtime == it.runtime.name for place in places)]
         with self._on("one-shot"):
             best = {it.runtime.name: _Scored(compressed, it, self._score(it, "validation"), 0.0) for it in served}
         self.one_shot = {name: scored.accuracy for name, scored in best.items()}
@@ -176,7 +179,7 @@ class _Climb:
                         accuracy = self._score(it, "validation")
                         if accuracy >= best[it.runtime.name].accuracy:
                             best[it.runtime.name] = _Scored(compressed, it, accuracy, self.request.epochs)
-        measurements = [self._measurement(scored) for scored in best.values()]
+        measurements = [m for scored in best.values() for m in self._measurements(scored, places)]
         self._keep(list(best.values()))
         return together(measurements)
 
@@ -190,8 +193,10 @@ class _Climb:
         if promotion is None or not self.request.epochs:
             return
         doubts = [
-            promotion.doubt(each.accuracy, self.latencies[each.served.runtime.name], self._size(each.served))
+            promotion.doubt(each.accuracy, latency, self._size(each.served))
             for each in scored
+            for place, latency in self.latencies.items()
+            if place.runtime == each.served.runtime.name
         ]
         if all(doubts):
             self.doubted = doubts[0]
@@ -249,82 +254,67 @@ class _Climb:
             found = parity(compressed.model, Served(built), batches, quantized=bool(self.request.candidate[BITS]))
         return _Served(runtime, artefact, found)
 
-    def _within_limits(self, served: list[_Served]) -> list[_Served]:
-        """Measure what a network costs on each runtime, and return it where that is not surely too much.
+    def _within_limits(self, served: list[_Served]) -> tuple[Place, ...]:
+        """Measure what a network costs at each place, and return those where that is not surely too much.
 
         Raises:
             InfeasibleError: it costs too much everywhere, or something cannot be measured anywhere.
         """
+        by_place = {Place(it.runtime.name, name): it for it in served for name in devices_of(self.ladder.meter)}
         if self.request.max_size_bytes is not None or not self.ladder.compact:  # packing takes a while
-            self.spending.weigh({it.runtime.name: self._size(it) for it in served})
-        served = self._in_time(served)
-        left = self.spending.within({it.runtime.name: it.artefact for it in served}, self._on)
-        return [it for it in served if it.runtime.name in left]
+            self.spending.weigh({place: self._size(it) for place, it in by_place.items()})
+        places = self._in_time({place: it.artefact for place, it in by_place.items()})
+        return self.spending.within({place: by_place[place].artefact for place in places}, self._on)
 
     def _size(self, it: _Served) -> int:
         return len(it.packed) if self.ladder.compact else len(it.artefact)
 
-    def _completed(self, known: Measurement, served: Sequence[_Served]) -> Measurement:
+    def _completed(self, known: Measurement, places: Collection[Place]) -> Measurement:
         """Return what was known of the candidate with what was missing."""
-        names = {it.runtime.name for it in served}
-        each = [replace(m, elsewhere=()) for m in known.everywhere if m.latency.runtime in names]
-        return together([self.spending.added(m) for m in each])
+        return together([self.spending.added(m) for m in known.everywhere if m.latency.place in places])
 
     def ended(self, reason: str, rung: str) -> Infeasible:
         """Return why the candidate came no further, with what is known of it."""
         accuracy = max(self.one_shot.values(), default=None)
-        ended = Infeasible(reason=reason, rung=rung, latency=self.fastest, one_shot_accuracy=accuracy)
+        ended = Infeasible(reason=reason, rung=rung, latency=self.decides, one_shot_accuracy=accuracy)
         return self.spending.least(ended)
 
-    def _in_time(self, served: list[_Served]) -> list[_Served]:
-        """Time a network on each runtime where that is not known, and return it where it is not surely too slow.
+    def _in_time(self, artefacts: Mapping[Place, bytes]) -> tuple[Place, ...]:
+        """Time a network at each place where that is not known, and return those where it is not surely too slow.
 
         Raises:
-            InfeasibleError: it is too slow everywhere, or cannot be timed anywhere.
+            InfeasibleError: it is too slow everywhere, or cannot be timed on some device.
         """
-        target_ms, reasons = self.request.target_ms, []
-        for it in served:
-            if it.runtime.name in self.latencies:
-                continue
-            try:
-                with self._on("latency"):
-                    latency = self.ladder.meter.measure(
-                        it.artefact, SEARCH, runtime=it.runtime.name, timeout_s=self._left
-                    )
-            except InfeasibleError as error:
-                reasons.append(error)
-            else:
-                self.latencies[it.runtime.name] = latency
-        timed = [it for it in served if it.runtime.name in self.latencies]
-        if not timed:
-            raise reasons[0]
+        if artefacts.keys() - self.latencies.keys():
+            with self._on("latency"):
+                self.latencies |= timed(self.ladder.meter, artefacts, self.latencies, self._left)
+        latencies = {place: self.latencies[place] for place in artefacts if place in self.latencies}
+        target_ms = self.request.target_ms
         if target_ms is None:
-            return timed
-        fast = [it for it in timed if self.latencies[it.runtime.name].low_ms <= target_ms]
+            return tuple(latencies)
+        fast = affordable({place: latency.low_ms for place, latency in latencies.items()}, target_ms)
         if not fast:
-            assert self.fastest is not None
-            raise InfeasibleError(too_slow(self.fastest, target_ms), rung="latency")
+            raise InfeasibleError(too_slow(slowest(list(latencies.values())), target_ms), rung="latency")
         return fast
 
-    def _measurement(self, scored: _Scored) -> Measurement:
+    def _measurements(self, scored: _Scored, places: Sequence[Place]) -> list[Measurement]:
+        """Return what is known of a network with one runtime, once for each device."""
         it, compressed, task = scored.served, scored.compressed, self.ladder.task
+        here = [place for place in places if place.runtime == it.runtime.name]
         test_accuracy: float | None = None
-        executed: float | None = None
-        warnings: list[str] = []
+        doubts: list[str] = []
         if self.request.test:
             if task.test is not None:
                 with self._on("test"):
                     test_accuracy = self._score(it, "test")
-            meant = compressed.low_precision * compressed.macs * len(self.ladder.supplies.examples[0])
-            executed = in_low_precision(self.ladder.meter, it.artefact, it.runtime.name, meant, warnings)
             if it.parity.agreement is not None and it.parity.agreement < AGREEMENT:
-                warnings.append(
+                doubts.append(
                     f"on {it.runtime.name} it has another class than in PyTorch for {1 - it.parity.agreement:.0%} "
                     "of the examples compared"
                 )
-        measurement = Measurement(
+        everywhere = Measurement(
             accuracy=scored.accuracy,
-            latency=self.latencies[it.runtime.name],
+            latency=self.latencies[here[0]],
             size_bytes=self._size(it),
             params=compressed.params,
             macs=compressed.macs,
@@ -337,10 +327,18 @@ class _Climb:
             agreement=it.parity.agreement,
             seconds=self.seconds,
             file=self._file(it.runtime),
-            low_precision=executed,
-            warnings=tuple(warnings),
         )
-        return self.spending.added(measurement)
+        meant = compressed.low_precision * compressed.macs * len(self.ladder.supplies.examples[0])
+        found = []
+        for place in here:
+            warnings: list[str] = []
+            executed = None
+            if self.request.test:
+                executed = in_low_precision(self.ladder.meter, it.artefact, place, meant, warnings)
+            latency, warned = self.latencies[place], (*warnings, *doubts)
+            measured = replace(everywhere, latency=latency, low_precision=executed, warnings=warned)
+            found.append(self.spending.added(measured))
+        return found
 
     def _score(self, it: _Served, split: str) -> float:
         from ..evaluators.served import Served

@@ -1,14 +1,14 @@
 """Where candidates are evaluated: in this process, or in Ray's worker processes.
 
 Training goes on in as many processes as there are workers, at the lowest priority; measuring goes on in the one
-process that holds the device. Whoever dies costs the trials that it was running, and is replaced.
+process that holds a device. Whoever dies costs the trials that it was running, and is replaced.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -18,7 +18,7 @@ from ..evaluators.evaluator import Evaluator, Request
 from ..evaluators.latency import Meter
 from ..evaluators.measurement import Outcome
 from .cluster import Cluster, environment
-from .devices import Device, RemoteMeter
+from .devices import Device, Meters, RemoteMeter
 from .sharing import Packed, packed
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class InlineWorkers:
 
 @contextmanager
 def workers_for(
-    evaluator: Evaluator, meter: Meter, count: int | None, cluster: Cluster | None = None
+    evaluator: Evaluator, meter: Meter | Meters, count: int | None, cluster: Cluster | None = None
 ) -> Iterator[Workers]:
     """Start workers for an evaluator, and stop them at the end.
 
@@ -138,27 +138,32 @@ def workers_for(
         evaluator.meter = None  # it has references that only Ray can pickle
     payload = pickled(evaluator)
     if cluster is not None:
-        with _crew(payload, meter, count or cluster.cpus, cluster.device, cluster.versions) as workers:
+        with _crew(payload, meter, count or cluster.cpus, cluster.devices, cluster.versions) as workers:
             yield workers
         return
     count = count or min(2, os.cpu_count() or 1)
-    with _ray(count), _crew(payload, meter, count, Device.here()) as workers:
+    with _ray(count), _crew(payload, meter, count, [Device.here()]) as workers:
         yield workers
 
 
 @contextmanager
 def _crew(
-    payload: Payload, meter: Meter, count: int, device: Device, versions: Mapping[str, str] | None = None
+    payload: Payload,
+    meter: Meter | Meters,
+    count: int,
+    devices: Sequence[Device],
+    versions: Mapping[str, str] | None = None,
 ) -> Iterator[RayWorkers]:
     from .crew import RayWorkers
 
-    remote = meter if isinstance(meter, RemoteMeter) else device.meter(meter)
+    remote = meter if isinstance(meter, RemoteMeter | Meters) else devices[0].meter(meter)
     workers = RayWorkers(payload, remote, count, versions)
     try:
         yield workers
     finally:
         workers.close()
-        device.close()
+        for device in devices:
+            device.close()
 
 
 def pickled(work: object) -> Payload:

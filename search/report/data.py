@@ -100,7 +100,7 @@ def _all(front: ParetoFront) -> tuple[ParetoFront, ...]:
 def _front(front: ParetoFront, runtime: str | None) -> dict[str, Any]:
     best = front.recommended
     return {
-        "runtime": front.baseline.measurement.latency.runtime if runtime is None else runtime,
+        "runtime": str(front.baseline.measurement.latency.place) if runtime is None else runtime,
         "baseline": key_of(front.baseline),
         "models": [key_of(model) for model in front.models],
         "obvious": [key_of(model) for model in front.obvious],

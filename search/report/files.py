@@ -61,7 +61,7 @@ def write_tables(
     """
     write_atomically(folder / "pareto.csv", front.to_pandas().to_csv(index=False).encode())
     for alone in front.portfolio:
-        name = plain(alone.baseline.measurement.latency.runtime)
+        name = plain(alone.name)
         write_atomically(folder / f"pareto-{name}.csv", alone.to_pandas().to_csv(index=False).encode())
     write_atomically(folder / "trials.csv", _trials(trials, front.limits).encode())
     if profile is not None and profile.dropped:

@@ -1,4 +1,4 @@
-"""The models and trials of a study as rows of plain data, one for each runtime that they were measured on."""
+"""The models and trials of a study as rows of plain data, one for each place that they were measured at."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Scored:
 
 
 def key_of(model: Model) -> str:
-    """Return what names a model on a runtime in a report."""
-    return f"{model.id}@{model.measurement.latency.runtime}"
+    """Return what names a model at a place in a report."""
+    return f"{model.id}@{model.measurement.latency.place}"
 
 
 def rows(front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, scored: Scored) -> list[dict[str, Any]]:
@@ -112,7 +112,7 @@ def _model(model: Model, kind: str, scored: Scored, front: ParetoFront) -> dict[
         "id": model.id,
         "kind": kind,
         "role": "" if model.role == "front" else model.role,
-        "runtime": measured.latency.runtime,
+        "runtime": str(measured.latency.place),
         "final": measured.rung == "final",
         "meets": front.limits.met(measured),
         "accuracy": measured.accuracy,
@@ -145,7 +145,7 @@ def _ended(found: Infeasible, name: str, role: str) -> dict[str, Any]:
         "id": name,
         "kind": INFEASIBLE,
         "role": role,
-        "runtime": found.latency.runtime if found.latency else "",
+        "runtime": str(found.latency.place) if found.latency else "",
         "final": False,
         "meets": False,
         "accuracy": None,

@@ -9,9 +9,10 @@ from rich.measure import Measurement as Width
 from rich.table import Table
 from rich.text import Text
 
+from ...evaluators.measurement import Place
 from ..front import Model, ParetoFront
 
-GIVEN_UP = ("faster", "95 % range", "test", "MB", "runtime")
+GIVEN_UP = ("faster", "95 % range", "test", "MB", "runtime", "device")
 """Columns that are left out one after the other where a terminal is too narrow for all."""
 
 COLUMNS = 80
@@ -46,12 +47,13 @@ class _Fitting:
 
 def _table(front: ParetoFront, without: set[str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    runtimes = {"runtime"} if front.portfolio else set()
-    names = ("runtime", "ms", "95 % range", "faster", "valid", "test", "MB", "meets")
-    columns = [name for name in names if name not in without and (name != "runtime" or runtimes)]
+    places = {alone.baseline.measurement.latency.place for alone in front.portfolio}
+    told = {name for name in Place._fields if len({getattr(place, name) for place in places}) > 1}
+    names = ("runtime", "device", "ms", "95 % range", "faster", "valid", "test", "MB", "meets")
+    columns = [name for name in names if name not in without and (name not in Place._fields or name in told)]
     table.add_column("model", overflow="fold", min_width=NAMES)
     for name in columns:
-        table.add_column(name, justify="left" if name == "runtime" else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in Place._fields else "right", no_wrap=True)
     best = front.recommended
     for model in (front.baseline, *(m for m in front.obvious if m not in front.models), *front.models):
         role = model.role if model.role != "front" else model.id
@@ -70,6 +72,7 @@ def _cells(model: Model, front: ParetoFront) -> dict[str, str]:
     digits = 2 if front.baseline.measurement.latency.median_ms >= 1 else 3
     return {
         "runtime": short(latency.runtime),
+        "device": latency.device,
         "ms": f"{latency.median_ms:.{digits}f}",
         "95 % range": f"{latency.low_ms:.{digits}f}–{latency.high_ms:.{digits}f}",
         "faster": f"{1 / latency.ratio:.2f}×",
@@ -128,12 +131,12 @@ def _files(front: ParetoFront, where: str) -> list[str]:
 
 
 def _alone(front: ParetoFront) -> str:
-    """Return one line on the best of a runtime by itself."""
-    best, runtime = front.recommended, short(front.baseline.measurement.latency.runtime)
+    """Return one line on the best of a runtime, or a device, by itself."""
+    best = front.recommended
     if best is None:
-        return f"  On {runtime} alone: nothing could be measured."
+        return f"  On {short(front.name)} alone: nothing could be measured."
     found = f"{best.id}, {best.measurement.accuracy:.2%} at {best.measurement.latency.median_ms:.2f} ms"
-    return f"  On {runtime} alone: {found}, {'meets' if front.meets_target else 'misses'} what was asked for."
+    return f"  On {short(front.name)} alone: {found}, {'meets' if front.meets_target else 'misses'} what was asked for."
 
 
 def show(front: ParetoFront, where: str, console: Console) -> None:

@@ -205,10 +205,10 @@ def test_everything_is_measured_on_the_node_with_the_device(nodes: Nodes, asked:
     """Trials are trained on one node and timed on the other, as are the baseline, memory and kernels."""
     device = next(iter(nodes.worker_nodes)).node_id
     told = Told()
-    with joined(asked(measure_on=NAME), told) as cluster:
+    with joined(asked(measure_on=(NAME,)), told) as cluster:
         assert isinstance(cluster, Cluster)
         assert cluster.cpus == 1
-        meter = cluster.device.meter(There(latency()))
+        meter = cluster.devices[0].meter(There(latency()))
         assert meter.calibrate().environment == {"node": device}
         assert meter.measure(b"", SEARCH).environment == {"node": device}
         assert meter.kernels(b"")[0].name == device
@@ -224,9 +224,9 @@ def test_everything_is_measured_on_the_node_with_the_device(nodes: Nodes, asked:
 
 def test_a_profile_that_crashes_costs_itself_only(asked: Callable[..., Options]) -> None:
     """A runtime that ends the device's process is a reason; the process is there again for the next model."""
-    with joined(asked(measure_on=NAME), Silent()) as cluster:
+    with joined(asked(measure_on=(NAME,)), Silent()) as cluster:
         assert isinstance(cluster, Cluster)
-        meter = cluster.device.meter(There(latency()))
+        meter = cluster.devices[0].meter(There(latency()))
         with pytest.raises(InfeasibleError, match="crashed while the model was profiled"):
             meter.kernels(b"crash")
         assert meter.memory(b"four") == 4
@@ -236,7 +236,7 @@ def test_a_device_that_nobody_offers_is_refused(asked: Callable[..., Options]) -
     """The message names the option, the value, what there is, and how a node offers it."""
     with (
         pytest.raises(UsageError, match=r"--measure-on must name .*; got 'phone', .*: jetson\. .*--resources"),
-        joined(asked(measure_on="phone"), Silent()),
+        joined(asked(measure_on=("phone",)), Silent()),
     ):
         pytest.fail("it was joined")
 
@@ -287,7 +287,7 @@ def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[...,
     """Its trials are lost, the others go on; the lack of a place is told, and a new node gets the worker."""
     extra = nodes.add_node(num_cpus=1)
     with (
-        joined(asked(measure_on=NAME, workers=2), Silent()) as cluster,
+        joined(asked(measure_on=(NAME,), workers=2), Silent()) as cluster,
         workers_for(Measured(nodes.head_node.node_id), There(latency()), 2, cluster) as workers,
     ):
         submitted(workers, 2)
@@ -306,9 +306,9 @@ def test_a_device_that_goes_away_is_waited_for(nodes: Nodes, asked: Callable[...
     """While no node offers it that is told; measuring goes on where it is offered next."""
     device = nodes.add_node(num_cpus=0, resources={"phone": 1})
     told: list[str] = []
-    with joined(asked(measure_on="phone"), Silent()) as cluster:
+    with joined(asked(measure_on=("phone",)), Silent()) as cluster:
         assert isinstance(cluster, Cluster)
-        meter = cluster.device.meter(There(latency()), told.append)
+        meter = cluster.devices[0].meter(There(latency()), told.append)
         assert meter.memory(b"four") == 4
         nodes.remove_node(device, allow_graceful=False)
         with ThreadPoolExecutor() as threads:
@@ -325,7 +325,7 @@ def test_a_ray_client_joins_from_outside(nodes: Nodes, asked: Callable[..., Opti
         asked(ray_address="ray://127.0.0.1:10001")
     with (
         served(nodes.address) as address,
-        joined(asked(ray_address=address, measure_on=NAME), Silent()) as cluster,
+        joined(asked(ray_address=address, measure_on=(NAME,)), Silent()) as cluster,
         workers_for(Measured(), There(latency()), None, cluster) as workers,
     ):
         submitted(workers, 1)

@@ -10,11 +10,13 @@ import pytest
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.latency import Calibration, Plan
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Place, Window
 from autocompress.search.spending import SLACK, Spending
 from autocompress.spaces.candidate import Candidate
 
-FILES = {"ort": b"x" * 100, "vino": b"x" * 200}
+ORT, VINO = Place("ort"), Place("vino")
+
+FILES = {ORT: b"x" * 100, VINO: b"x" * 200}
 
 
 class Scales:
@@ -68,7 +70,7 @@ def spending(
         also=also,
     )
     found = Spending(request, meter, compact=compact)
-    found.weigh({name: len(file) for name, file in FILES.items()})
+    found.weigh({place: len(file) for place, file in FILES.items()})
     return found
 
 
@@ -88,7 +90,7 @@ def test_nothing_is_measured_that_was_not_asked_for() -> None:
     """Without limits every runtime is left, and no process is started."""
     meter = Scales()
     found = spending(meter)
-    assert found.within(FILES, on) == ("ort", "vino")
+    assert found.within(FILES, on) == (ORT, VINO)
     assert meter.asked == []
     assert found.added(measured("ort")) == measured("ort")
 
@@ -98,7 +100,7 @@ def test_each_limit_leaves_the_runtimes_under_it(name: str) -> None:
     """A candidate goes on where it costs no more than it may, the limit itself included."""
     scale = 2 if name == "energy" else 1
     also = () if name == "size" else (name,)
-    for most, left in ((200, ("ort", "vino")), (199, ("ort",)), (100, ("ort",))):
+    for most, left in ((200, (ORT, VINO)), (199, (ORT,)), (100, (ORT,))):
         assert spending(Scales(), also=also, **{name: most / scale}).within(FILES, on) == left
     with pytest.raises(InfeasibleError, match=f"its {name} of .* is over the limit of") as caught:
         spending(Scales(), also=also, **{name: 99 / scale}).within(FILES, on)
@@ -109,7 +111,7 @@ def test_what_one_limit_cuts_the_next_does_not_measure() -> None:
     """Memory is measured of what is small enough, energy of what needs little enough memory."""
     meter = Scales()
     found = spending(meter, size=150, memory=1000, energy=1000, also=("memory", "energy"))
-    assert found.within(FILES, on) == ("ort",)
+    assert found.within(FILES, on) == (ORT,)
     assert meter.asked == [("memory", "ort"), ("energy", "ort")]
     added = found.added(measured("ort"))
     assert (added.memory_bytes, added.energy_mj) == (100, 50.0)
@@ -128,8 +130,8 @@ def test_what_is_known_of_a_cut_candidate_is_kept() -> None:
 def test_a_runtime_that_fails_or_does_not_tell_is_left_out() -> None:
     """Where a cost cannot be told a limit is not met; an obvious baseline, which has no limit, goes on without."""
     for meter in (Scales(refuses=("ort",)), Scales(hides=("ort",))):
-        assert spending(meter, memory=1000, also=("memory",)).within(FILES, on) == ("vino",)
-        assert spending(meter, also=("memory",)).within(FILES, on) == ("ort", "vino")
+        assert spending(meter, memory=1000, also=("memory",)).within(FILES, on) == (VINO,)
+        assert spending(meter, also=("memory",)).within(FILES, on) == (ORT, VINO)
     with pytest.raises(InfeasibleError, match="ort crashed"):
         spending(Scales(refuses=("ort", "vino")), memory=1000, also=("memory",)).within(FILES, on)
     with pytest.raises(InfeasibleError, match="does not tell its memory"):
@@ -139,6 +141,6 @@ def test_a_runtime_that_fails_or_does_not_tell_is_left_out() -> None:
 def test_a_compact_file_may_shrink_in_training() -> None:
     """A little over the limit is no reason to end before the training."""
     limit = 100 / SLACK + 0.01
-    assert spending(Scales(), size=limit, compact=True).within(FILES, on) == ("ort",)
+    assert spending(Scales(), size=limit, compact=True).within(FILES, on) == (ORT,)
     with pytest.raises(InfeasibleError):
         spending(Scales(), size=limit).within(FILES, on)
