@@ -94,16 +94,16 @@ class _Trainer:
 
     def __init__(self) -> None:
         self.depth = 0
-        self.waited_s = 0.0
+        self._waited_s = 0.0
+        self._waits_since: float | None = None
         self._locks: tuple[_Lock, _Lock] | None = None
 
     def enter(self) -> None:
         turnstile, floor = self._locks = self._locks or (_Lock(TURNSTILE), _Lock(FLOOR))
-        began = time.monotonic()
-        turnstile.take(fcntl.LOCK_SH)
-        floor.take(fcntl.LOCK_SH)
-        turnstile.release()
-        self.waited_s += time.monotonic() - began
+        with self.waiting():
+            turnstile.take(fcntl.LOCK_SH)
+            floor.take(fcntl.LOCK_SH)
+            turnstile.release()
 
     def leave(self) -> None:
         assert self._locks is not None
@@ -113,6 +113,19 @@ class _Trainer:
         for lock in self._locks or ():
             lock.close()
         self._locks = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self._waits_since = time.monotonic()
+        try:
+            yield
+        finally:
+            since, self._waits_since = self._waits_since, None
+            self._waited_s += time.monotonic() - since
+
+    def waited_s(self) -> float:
+        since = self._waits_since  # another thread may ask
+        return self._waited_s + (0.0 if since is None else time.monotonic() - since)
 
 
 _trainer = _Trainer()
@@ -140,8 +153,11 @@ def pause() -> None:
 
 
 def waited_s() -> float:
-    """Return how many seconds this process has been off the floor, for measurements of its own and of others."""
-    return _trainer.waited_s
+    """Return how many seconds this process has been off the floor, for measurements of its own and of others.
+
+    The one that it waits for at the moment is counted so far as it has gone.
+    """
+    return _trainer.waited_s()
 
 
 @contextmanager
@@ -150,12 +166,11 @@ def off_the_floor() -> Iterator[None]:
     if not _trainer.depth:
         yield
         return
-    began = time.monotonic()
     depth, _trainer.depth = _trainer.depth, 0
     _trainer.leave()
     try:
-        yield
+        with _trainer.waiting():
+            yield
     finally:
-        _trainer.waited_s += time.monotonic() - began
         _trainer.enter()
         _trainer.depth = depth

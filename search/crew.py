@@ -6,16 +6,18 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..errors import AutocompressError, LostError, UsageError
 from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Outcome, from_json, to_json
+from . import waits
 from .cluster import check_versions, versions_of
 from .devices import Meters, RemoteMeter
 from .guard import died
@@ -23,7 +25,7 @@ from .sharing import Packed, arrays, forget, mapped, unpacked
 from .workers import Lost, Payload, Result
 
 GRACE_S = 10.0
-"""A trial that does not end by itself is ended this much after its time."""
+"""A trial that does not end by itself is ended this much after its time, in which no waiting is counted."""
 
 AHEAD = 4
 """For so many workers one request waits its turn, so that none of them waits for the driver."""
@@ -216,8 +218,8 @@ class RayWorkers:
         while self._waiting and self._idle:
             worker, request = self._idle.pop(), self._waiting.popleft()
             key = object()
-            self._running[key] = _Running(request, worker, time.monotonic())
-            self._call_back(key, worker.evaluate.remote(request))
+            running = self._running[key] = _Running(request, worker, time.monotonic())
+            self._call_back(key, worker.evaluate.remote(request, running.token))
 
     def _end(self, running: _Running, future: Any) -> Result:
         try:
@@ -229,6 +231,7 @@ class RayWorkers:
             raise  # a defect of ours, which must be seen
         except self._ray.exceptions.RayError as error:
             self._hire()
+            waits.forget(running.token)
             return running.request, died(running.request, error)
         self._idle.append(running.worker)
         return running.request, self._excused(running, outcome)
@@ -246,9 +249,9 @@ class RayWorkers:
         with self._lock:
             if gone:
                 self._gone_at = now
-            overdue = [k for k, r in self._running.items() if now > r.began + r.request.timeout_s + GRACE_S]
-            for key in overdue:
+            for key in [key for key, running in self._running.items() if running.overdue(now)]:
                 running = self._running.pop(key)
+                waits.forget(running.token)
                 self._ray.kill(running.worker)
                 self._hire()
                 late = Infeasible(reason=f"it did not end within {running.request.timeout_s:g} s", rung="timeout")
@@ -269,11 +272,17 @@ class _Hired:
 
 @dataclass(frozen=True)
 class _Running:
-    """A request, the actor that evaluates it, and since when."""
+    """A request, the actor that evaluates it, since when, and the name under which that tells how long it waits."""
 
     request: Request
     worker: Any
     began: float
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def overdue(self, now: float) -> bool:
+        """Whether it has worked for longer than it may."""
+        late_s = now - self.began - self.request.timeout_s - GRACE_S
+        return late_s > 0 and late_s > waits.waited(self.token)
 
 
 def _blame(error: Any) -> BaseException:
@@ -309,8 +318,9 @@ class _Worker:
         self._evaluator = unpacked(payload, mapped(payload.key, payload.lengths, lambda: ray.get(buffers[0])))
         self._evaluator.meter = self._meter
 
-    def evaluate(self, request: Request) -> str:
-        return to_json(self._evaluator.evaluate(request))
+    def evaluate(self, request: Request, token: str) -> str:
+        with waits.told(token):
+            return to_json(self._evaluator.evaluate(request))
 
     def forget(self, key: str) -> None:
         """Delete what this node holds for the workers."""

@@ -124,4 +124,5 @@ def test_what_is_waited_is_counted() -> None:
         on_it = waited_s() - before
         with off_the_floor():
             time.sleep(0.2)
+            assert waited_s() - before >= on_it + 0.2  # as others see it, who look meanwhile
     assert waited_s() - before >= on_it + 0.2

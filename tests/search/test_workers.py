@@ -17,6 +17,7 @@ import pytest
 from autocompress.errors import InfeasibleError, UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.exclusive import training
 from autocompress.evaluators.latency import SEARCH, Calibration, Plan
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 from autocompress.evaluators.runtimes import Kernel
@@ -29,6 +30,10 @@ T = TypeVar("T")
 
 PROBLEM = AnalyticEvaluator(3)
 CANDIDATES = [candidate for candidate, _ in PROBLEM.everything()]
+
+
+SLOW_S = 4.0
+"""Seconds that a measurement takes for which others wait."""
 
 
 class Refusing:
@@ -45,7 +50,9 @@ class Refusing:
         raise InfeasibleError(f"the runtime refuses {artefact!r} at niceness {os.nice(0)}", rung="latency")
 
     def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
-        """Return a byte for each of the file's, and thousands for the priority of the process."""
+        """Return a byte for each of the file's, and thousands for the priority of the process; take long on demand."""
+        if artefact == b"slow":
+            time.sleep(SLOW_S)
         return 1000 * os.nice(0) + len(artefact)
 
     def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
@@ -69,6 +76,9 @@ class Scripted:
             case "hang":
                 Path(request.folder).with_name("pid").write_text(str(os.getpid()))
                 time.sleep(3600)
+            case "waits":
+                with training():
+                    self.meter.memory(b"slow")
             case "defect":
                 raise ZeroDivisionError("a defect")
             case "costs":
@@ -241,6 +251,17 @@ def test_what_never_ends_is_ended(pool: RayWorkers, tmp_path: Path, monkeypatch:
     until(lambda: not psutil.pid_exists(pid))
     pool.submit(request_for("trials/after"))
     assert isinstance(results(pool, 1)[0][1], Measurement)
+
+
+def test_what_is_waited_for_a_device_is_no_time_of_a_trial(pool: RayWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trials want the device for longer than either may work; both end, the second after both measurements."""
+    idle(pool)
+    monkeypatch.setattr(module, "GRACE_S", 1.5)
+    began = time.monotonic()
+    for name in ("one/waits", "other/waits"):
+        pool.submit(request_for(name, timeout_s=0.5))
+    assert all(isinstance(outcome, Measurement) for _, outcome in results(pool, 2))
+    assert time.monotonic() - began >= 2 * SLOW_S
 
 
 def test_no_workers_need_no_pickling() -> None:
