@@ -37,7 +37,7 @@ REAL = {"parser": _real, "metavar": "X"}
 StudyName = Annotated[
     str,
     typer.Argument(
-        help="digits, fashion_mnist, a Python file with task(), torchvision:NAME or timm:NAME.",
+        help="digits, fashion_mnist, a Python file with task(), torchvision:NAME, timm:NAME or transformers:NAME.",
         autocompletion=completion.studies,
     ),
 ]
@@ -110,7 +110,7 @@ Storage = Annotated[
 ]
 
 Out = Annotated[Path | None, _option(FILES, r"Run directory. \[default: runs/STUDY]", autocompletion=completion.runs)]
-Data = Annotated[str | None, _option(FILES, "imagefolder:DIR, for torchvision: and timm: models.")]
+Data = Annotated[str | None, _option(FILES, "imagefolder:DIR, for torchvision:, timm: and transformers: models.")]
 DataDir = Annotated[Path | None, _option(FILES, "Where the study's data is.")]
 Weights = Annotated[Path | None, _option(FILES, "State dict for torchvision: and timm: models.")]
 

@@ -15,6 +15,7 @@ SPECS = (
     ("FILE.py", "your own: a Python file with a function task() that returns a Task"),
     ("torchvision:NAME", "a classifier of torchvision, on your images: --data imagefolder:DIR"),
     ("timm:NAME", "a classifier of timm, likewise; pip install 'autocompress[timm]'"),
+    ("transformers:NAME", "one of Hugging Face's, or a directory; pip install 'autocompress[transformers]'"),
 )
 """What a study may be besides a built-in name."""
 

@@ -45,7 +45,7 @@ def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", *
 
     Args:
         study: a built-in study's name, the path of a Python file with ``task()``, ``torchvision:NAME``,
-            ``timm:NAME``, or a `Task`.
+            ``timm:NAME``, ``transformers:NAME``, or a `Task`.
         target_latency: a number with a unit, such as ``"5ms"``.
         options: see `Options`; ``out`` defaults to ``runs/STUDY``. Limits are in words, as on the command line:
             ``min_accuracy="-0.5%"`` (or a number), ``max_size="4MB"``, ``max_memory="60MB"``, ``max_energy="5mJ"``.

@@ -27,7 +27,8 @@ def load(study: str, *, data: str | None = None, data_dir: Path | None = None, w
     """Return the task of a study.
 
     Args:
-        study: a built-in name, the path of a Python file with a ``task()``, ``torchvision:NAME`` or ``timm:NAME``.
+        study: a built-in name, the path of a Python file with a ``task()``, ``torchvision:NAME``, ``timm:NAME`` or
+            ``transformers:NAME``, of which the name may be a directory.
         data: ``imagefolder:DIR``, for pretrained models only.
         data_dir: handed to ``task(data_dir=…)``.
         weights: a state dict to use instead of a download, for pretrained models only.
@@ -52,8 +53,8 @@ def load(study: str, *, data: str | None = None, data_dir: Path | None = None, w
         return _call(importlib.import_module(f"{__package__}.{study}"), study, data_dir)
     close = difflib.get_close_matches(study, BUILT_IN, n=1)
     raise StudyError(
-        f"A study is {', '.join(BUILT_IN)}, a Python file (its name ends with .py), torchvision:NAME or timm:NAME; "
-        f"{study!r} is none of them" + (f". Did you mean {close[0]!r}?" if close else "")
+        f"A study is {', '.join(BUILT_IN)}, a Python file (its name ends with .py), torchvision:NAME, timm:NAME or "
+        f"transformers:NAME; {study!r} is none of them" + (f". Did you mean {close[0]!r}?" if close else "")
     )
 
 

@@ -43,7 +43,7 @@ STUDIES = (
 BUILT_IN = tuple(study.name for study in STUDIES)
 """Their names."""
 
-LIBRARIES = ("torchvision", "timm")
+LIBRARIES = ("torchvision", "timm", "transformers")
 """Libraries whose models may be named instead, as in ``torchvision:resnet18``."""
 
 

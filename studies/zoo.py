@@ -1,4 +1,4 @@
-"""Pretrained models of torchvision and timm, with an image folder of the user's."""
+"""Pretrained models of torchvision, timm and transformers, with an image folder of the user's."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ _TRIAL_IMAGES = 2_000  # a trial fine-tunes on at most so many images
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a library's models come from: its names, its model and the model's own preprocessing."""
+    """Where a library's models come from: its names, its model, the model's own preprocessing, and its licence."""
 
     names: Callable[[], Sequence[str]]
     pretrained: Callable[[str], nn.Module]
     untrained: Callable[[str, int], nn.Module]
     transform: Callable[[str, nn.Module], Callable[[Any], Tensor]]
+    license: Callable[[str, nn.Module], str] = lambda name, model: ""
 
 
 def task(study: str, *, data: str | None, weights: Path | None = None) -> Task:
@@ -39,7 +40,7 @@ def task(study: str, *, data: str | None, weights: Path | None = None) -> Task:
     the classes' folders themselves, and is split 60/20/20.
 
     Args:
-        study: ``torchvision:NAME`` or ``timm:NAME``.
+        study: ``torchvision:NAME``, ``timm:NAME`` or ``transformers:NAME``; the last may be a directory.
         data: ``imagefolder:DIR``.
         weights: a state dict (``.pth`` or ``.safetensors``) for the model with as many outputs as the folder has
             classes; by default the library's weights are downloaded.
@@ -68,11 +69,23 @@ def task(study: str, *, data: str | None, weights: Path | None = None) -> Task:
         test=_loader(test[0]) if test else None,
         epochs=share,
         final_epochs=4 * share,
+        license=source.license(name, model),
+        description=f"{study} on the images of {Path(folder).name}, {classes} classes.",
     )
 
 
 def _source(library: str) -> _Source:
-    """Return a library's models; torch's own is always there, timm is an extra."""
+    """Return a library's models; torch's own is always there, the others are extras."""
+    if library == "transformers":
+        from . import hugging_face
+
+        return _Source(
+            names=tuple,
+            pretrained=hugging_face.pretrained,
+            untrained=hugging_face.untrained,
+            transform=lambda name, _: hugging_face.Preprocessing.of(name),
+            license=lambda name, _: hugging_face.license_of(name),
+        )
     if library == "torchvision":
         return _Source(
             names=lambda: torchvision.models.list_models(module=torchvision.models),
@@ -89,12 +102,13 @@ def _source(library: str) -> _Source:
         pretrained=lambda name: timm.create_model(name, pretrained=True),
         untrained=lambda name, classes: timm.create_model(name, num_classes=classes),
         transform=lambda _, model: timm.data.create_transform(**timm.data.resolve_model_data_config(model)),
+        license=lambda _, model: str(getattr(model, "pretrained_cfg", {}).get("license") or ""),
     )
 
 
 def _check_name(name: str, library: str, known: Sequence[str]) -> None:
-    """Check that a library has a model; a timm name may end in a tag of its weights (``resnet18.a1_in1k``)."""
-    if name.partition(".")[0] not in known:
+    """Check that a library that lists its models has one; timm's may end in a tag of weights (``resnet18.a1_in1k``)."""
+    if known and name.partition(".")[0] not in known:
         close = ", ".join(difflib.get_close_matches(name, known)) or f"see the documentation of {library}"
         raise StudyError(f"{library}:NAME must name a classifier of {library}; {name!r} is none. Close to it: {close}")
 
@@ -103,6 +117,8 @@ def _download(study: str, source: _Source) -> nn.Module:
     """Return the model with the library's weights."""
     try:
         return source.pretrained(study.partition(":")[2]).eval()
+    except StudyError:
+        raise
     except Exception as error:  # each library and its hub raise their own
         raise StudyError(
             f"The weights of {study} could not be downloaded ({type(error).__name__}: {error}). "
