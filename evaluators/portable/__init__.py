@@ -26,11 +26,13 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "litert": ("pieces", "litert"),
     "mnn": ("mnn",),
     "tensorrt": ("pieces", "tensorrt"),
+    "fake": ("onnxruntime",),
 }
-"""By runtime, the modules of its program, but for the one that all have."""
+"""By runtime, the modules of its program, but for the one that all have; the last opens the model."""
 
 NEEDS: Mapping[str, str] = {
     "onnxruntime": "onnxruntime",
+    "fake": "onnxruntime",
     "onnxruntime:cuda": "onnxruntime-gpu",
     "onnxruntime:tensorrt": "onnxruntime-gpu",
     "openvino": "openvino",
@@ -101,7 +103,7 @@ def predictor(runtime: str, path: Path, threads: int) -> Callable[..., Any]:
     family, _, variant = runtime.partition(":")
     if family not in PARTS:
         raise UsageError(f"a model is loaded by a runtime of autocompress: {', '.join(PARTS)}; got {runtime!r}.")
-    model = import_module(f".{family}", __package__).opened(path, variant, threads)
+    model = import_module(f".{PARTS[family][-1]}", __package__).opened(path, variant, threads)
 
     def predict(*inputs: Any) -> Any:
         outputs = model([np.ascontiguousarray(x) for x in inputs])
