@@ -78,13 +78,16 @@ def pick(
         choice = choose(opened, wish)
         output = Console(soft_wrap=not sys.stdout.isatty())
         if not wish.id and not choice.front.meets(choice.model):
-            output.print(Text("\n".join(_misses(choice, opened.path))))
+            if whole:
+                typer.echo(as_json(_data(choice)))
+            else:
+                output.print(Text("\n".join(_misses(choice, opened.path))))
             raise typer.Exit(MISSES)
         with working() as notice:
             notice(f"{choice.model.id}: copied, and run in a fresh process")
             picked = copied(opened, choice, out, force=force, prove=check)
         if whole:
-            typer.echo(as_json(_data(picked)))
+            typer.echo(as_json(_data(choice, picked)))
         else:
             output.print(Text("\n".join(_lines(picked))))
     raise typer.Exit(OK)
@@ -125,11 +128,11 @@ def _told(choice: Choice) -> list[str]:
     ]
 
 
-def _data(picked: Picked) -> dict[str, object]:
-    model, front = picked.model, picked.choice.front
+def _data(choice: Choice, picked: Picked | None = None) -> dict[str, object]:
+    model, front = choice.model, choice.front
     measured = model.measurement
     return {
-        "folder": str(picked.folder),
+        "folder": str(picked.folder) if picked else None,
         "model": model.id,
         "file": measured.file,
         "runtime": measured.latency.runtime,
@@ -143,6 +146,6 @@ def _data(picked: Picked) -> dict[str, object]:
         "test_accuracy": measured.test_accuracy,
         "size_bytes": measured.size_bytes,
         "rung": measured.rung,
-        "proof": picked.proof,
-        "advice": list(picked.choice.advice),
+        "proof": picked.proof if picked else None,
+        "advice": list(choice.advice),
     }

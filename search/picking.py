@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,8 +115,14 @@ def _copy(run: Run, model: Model, folder: Path) -> None:
     source, measured = run.path / model.path, model.measurement
     served = Path(measured.file)
     for name in (measured.file, str(served.with_suffix(".acz")), *COPIED):
-        if (source / name).exists():
+        with suppress(FileNotFoundError):
             shutil.copyfile(source / name, folder / name)
+    gone = [name for name in (measured.file, PREDICTIONS) if not (folder / name).exists()]
+    if gone:
+        raise UsageError(
+            f"a model that is picked must have its files; {model.id} has no {' and no '.join(gone)}: its run goes on, "
+            "and other models are better by now. Pick again."
+        )
     (folder / RECORD).write_text(to_json(measured))
     runtime = measured.latency.runtime
     if has_program(runtime):
@@ -139,9 +146,14 @@ def _prove(model: Model, folder: Path) -> str:
     if not has_program(runtime):
         return _served(model, folder)
     command = [sys.executable, "-I", str((folder / PROGRAM).resolve())]
-    done = subprocess.run(
-        command, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AutocompressError(
+            f"the copy of {model.id} must answer in a fresh process; it has not within {PATIENCE_S:g} s."
+        ) from error
     said = next((line for line in done.stdout.splitlines() if line.startswith(model.measurement.file)), "")
     if done.returncode:
         why = (done.stderr.strip().splitlines() or [said])[-1]

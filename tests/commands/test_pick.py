@@ -61,7 +61,35 @@ def test_where_nothing_meets_the_limits_nothing_is_copied(folder: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert "Nothing meets 0.001 ms, so nothing was copied" in done.stdout
     assert "autocompress pick runs/lights 0" in done.stdout
+    told = run(folder, "pick", "runs/lights", "--target-latency", "1us", "--json")
+    assert told.returncode == 1
+    assert (json.loads(told.stdout)["folder"], json.loads(told.stdout)["meets"]) == (None, False)
     assert sorted(folder.iterdir()) == before
+
+
+def test_a_run_of_one_trial_has_its_unchanged_network_alone(folder: Path, made_run: MadeRun) -> None:
+    """There is nothing to recommend; the unchanged network can be picked, and the run can be compared."""
+    made_run(folder / "runs" / "one", trials=1)
+    done = run(folder, "pick", "runs/one")
+    assert done.returncode == 2
+    assert "must have a model beside its baseline" in done.stderr
+    done = run(folder, "pick", "runs/one", "baseline")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "lights-baseline" / "load.py").exists()
+    done = run(folder, "compare", "runs/lights", "runs/one")
+    assert done.returncode == 0, done.stderr
+    assert "B/A 0.000" in done.stdout
+
+
+def test_a_model_whose_files_went_meanwhile_is_told(folder: Path, made_run: MadeRun) -> None:
+    """The message says what is missing, and nothing is left behind."""
+    path = made_run(folder / "runs" / "going")
+    for file in path.glob("models/*/predictions.npz"):
+        file.unlink()
+    done = run(folder, "pick", "runs/going", "-o", "going")
+    assert done.returncode == 2
+    assert "has no predictions.npz" in done.stderr
+    assert not (folder / "going").exists()
 
 
 @pytest.mark.parametrize(
