@@ -101,6 +101,7 @@ def _front(front: ParetoFront, runtime: str | None) -> dict[str, Any]:
     best = front.recommended
     return {
         "runtime": str(front.baseline.measurement.latency.place) if runtime is None else runtime,
+        "name": front.name,
         "baseline": key_of(front.baseline),
         "models": [key_of(model) for model in front.models],
         "obvious": [key_of(model) for model in front.obvious],

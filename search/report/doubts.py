@@ -24,8 +24,9 @@ FEW = 1000
 
 
 def doubts(front: ParetoFront, data: Mapping[str, Any], scored: Scored) -> list[str]:
-    """Return what must be known before a report's numbers are used."""
-    return list(dict.fromkeys((*_state(front, data), *_machine(data), *_accuracy(front, scored), *_models(front))))
+    """Return what must be known before a report's numbers are used, what matters most first."""
+    found = (_state(front, data), _accuracy(front), _models(front), _machine(data), _examples(scored))
+    return list(dict.fromkeys(doubt for each in found for doubt in each))
 
 
 def _state(front: ParetoFront, data: Mapping[str, Any]) -> Iterator[str]:
@@ -55,7 +56,7 @@ def _machine(data: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _accuracy(front: ParetoFront, scored: Scored) -> Iterator[str]:
+def _accuracy(front: ParetoFront) -> Iterator[str]:
     best = front.recommended
     if best is None:
         return
@@ -69,6 +70,9 @@ def _accuracy(front: ParetoFront, scored: Scored) -> Iterator[str]:
                 f"Model {best.id} lost {drop:.2%} more on the test data than on the validation data, which the search "
                 "looked at. Believe the test data."
             )
+
+
+def _examples(scored: Scored) -> Iterator[str]:
     if scored.validation is not None and scored.validation < FEW:
         yield (
             f"Accuracies are shares of {scored.validation} validation examples"
@@ -82,13 +86,26 @@ def _models(front: ParetoFront) -> Iterator[str]:
     named: defaultdict[str, list[str]] = defaultdict(list)
     for model in shown.values():
         for warning in _of(model):
-            named[warning].append("the unchanged network" if model.id == BASELINE else model.id)
+            named[warning].append(model.id)
     for warning, names in named.items():
-        yield f"Of {', '.join(names)}: {warning}."
+        yield f"{_subject(names)}: {warning}."
     best = front.recommended
     tied = [name for name in front.tied(best) if name != best.id] if best else []
     if best and tied:
         yield f"The latencies of {best.id} and {', '.join(tied)} are tied: their intervals overlap."
+
+
+def _subject(names: list[str]) -> str:
+    """Return what several models are called at the beginning of a sentence.
+
+    >>> _subject(["baseline"]), _subject(["00012"]), _subject(["baseline", "00012", "00013"])
+    ('The unchanged network', 'Model 00012', 'Models 00012, 00013 and the unchanged network')
+    """
+    models = [name for name in names if name != BASELINE]
+    if not models:
+        return "The unchanged network"
+    others = " and the unchanged network" if len(models) < len(names) else ""
+    return f"Model{'s' * (len(models) > 1)} {', '.join(models)}{others}"
 
 
 def _of(model: Model) -> Iterator[str]:

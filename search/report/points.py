@@ -9,7 +9,7 @@ from typing import Any
 
 from ...evaluators.measurement import Infeasible, Latency, Outcome
 from ...spaces.candidate import Candidate
-from ..front import Model, ParetoFront
+from ..front import Model, ParetoFront, decisive, devices_in, everywhere
 from ..opened import Trial
 from ..profile import Profile
 from ..warmstart import BASELINE
@@ -46,10 +46,15 @@ def rows(front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, s
     levels = {trial.id: trial.levels for trial in trials}
     first = next((trial for trial in trials if trial.role == BASELINE and trial.outcome is not None), None)
     levels[BASELINE] = first.levels if first else {}
-    finals = {key_of(model): (kind, model) for kind, model in _finals(front)}
+    finals: dict[str, tuple[str, Model]] = {}
+    for kind, model in _finals(front):
+        finals.setdefault(key_of(model), (kind, model))
+    together = {key_of(model) for model in (front.baseline, *front.obvious, *front.models)}
+    several = bool(devices_in([front.baseline]))
     made = [
         {
             **_model(model, kind, scored, front),
+            "decides": not several or key_of(model) in together,
             "trial": first.number if first and model.id == BASELINE else _number(model.id),
             **_chosen(model.candidate, profile, levels.get(model.id, {})),
         }
@@ -90,11 +95,12 @@ def _trial(
 ) -> Iterator[dict[str, Any]]:
     about = {"trial": trial.number, **_chosen(candidate, profile, trial.levels)}
     if isinstance(found, Infeasible):
-        yield {**_ended(found, trial.id, trial.role), **about}
+        yield {**_ended(found, trial.id, trial.role), "decides": True, **about}
         return
-    for measured in found.everywhere:
-        model = Model(id=trial.id, candidate=candidate, measurement=measured, role=trial.role or FRONT)
-        yield {**_model(model, TRIAL, scored, front), **about}
+    whole = Model(id=trial.id, candidate=candidate, measurement=found, role=trial.role or FRONT)
+    deciding = {key_of(model) for model in decisive([whole], front.limits)}
+    for model in everywhere([whole]):
+        yield {**_model(model, TRIAL, scored, front), "decides": key_of(model) in deciding, **about}
 
 
 def _chosen(candidate: Candidate, profile: Profile | None, levels: Mapping[str, int]) -> dict[str, Any]:

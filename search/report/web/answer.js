@@ -27,7 +27,7 @@ function answer() {
   const { best, rival } = recommended(target);
   const lines = [];
   if (best && meets(best, target)) {
-    lines.push(el("p", {}, el("strong", {}, `${title_of(best)}: ${ms(best.latency.median_ms)}, ${percent(best.accuracy)}`), `, ${compared(best)}.`));
+    lines.push(el("p", {}, el("strong", {}, `${title_of(best)}: ${ms(best.latency.median_ms)}, ${percent(best.accuracy)} on the validation data`), `, ${compared(best)}.`));
     if (data.state === "finished" && !best.path) {
       lines.push(el("p", {}, "It was measured in its trial only. The same run with this target takes it to the end: ", el("code", {}, `--target-latency ${target}ms`), "."));
     }

@@ -75,8 +75,8 @@ const OBJECTIVES = {
 
 const front = () => data.fronts[state.front];
 const baseline = () => points.get(front().baseline);
-/** The points of the runtime that is looked at: all of them, where that is all runtimes. */
-const here = () => data.points.filter((point) => !front().runtime || !point.runtime || point.runtime === front().runtime);
+/** The points of the place that is looked at; of all together, for each model those of the device on which it does worst. */
+const here = () => data.points.filter((point) => !point.runtime || (front().runtime ? point.runtime === front().runtime : point.decides));
 const measured = (point) => known(point.accuracy);
 const on_front = (point) => front().models.includes(point.key);
 

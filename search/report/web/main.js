@@ -5,7 +5,7 @@ function start() {
   const latencies = here().filter((point) => ["front", "baseline"].includes(kind_of(point)) && meets(point, Infinity)).map((point) => point.latency.median_ms);
   state.log = Math.max(...latencies) > 8 * Math.min(...latencies);
   const runtime = $("runtime");
-  fill(runtime, ...data.fronts.map((each, i) => el("option", { value: String(i) }, each.runtime || "all of them")));
+  fill(runtime, ...data.fronts.map((each, i) => el("option", { value: String(i) }, each.name || each.runtime || "all of them")));
   $("runtime-control").hidden = data.fronts.length < 2;
   runtime.addEventListener("change", () => {
     state.front = Number(runtime.value);

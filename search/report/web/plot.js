@@ -115,7 +115,7 @@ function lines() {
     for (const [side, chosen] of [["x", state.x], ["y", state.y]]) {
       if (chosen !== name || !known(at)) continue;
       const place = logarithmic(name) ? Math.log10(at) : at;  // notes, unlike lines, want the logarithm
-      made.push({ type: "line", layer: "below", line: { color: colour("ink"), width: 1.2, dash }, ...(side === "x" ? { x0: at, x1: at, yref: "paper", y0: 0, y1: 1 } : { y0: at, y1: at, xref: "paper", x0: 0, x1: 1 }) });
+      made.push({ type: "line", layer: "between", line: { color: colour("ink"), width: 1.2, dash }, ...(side === "x" ? { x0: at, x1: at, yref: "paper", y0: 0, y1: 1 } : { y0: at, y1: at, xref: "paper", x0: 0, x1: 1 }) });
       notes.push({ text, showarrow: false, font: { size: 12, color: colour("ink") }, ...(side === "x" ? { x: place, yref: "paper", y: 1, xanchor: "center", yanchor: "bottom" } : { y: place, xref: "paper", x: 1, xanchor: "right", yanchor: "bottom" }) });
     }
   };

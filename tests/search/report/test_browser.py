@@ -282,7 +282,7 @@ def test_what_a_user_named_is_text(told: Told, opened: Open) -> None:
     about = replace(ABOUT, study={**ABOUT.study, "study": EVIL}, folder=EVIL, calibration={"environment": {EVIL: EVIL}})
     page = opened(evil, about)
     assert EVIL in page.inner_text("#study")
-    assert EVIL in page.inner_text("#doubts")
+    assert EVIL in page.text_content("#doubts")
     assert EVIL in page.inner_text("#network-body")
     page.select_option("#which", "all")
     page.click("#table tbody tr >> nth=0")
