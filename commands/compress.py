@@ -58,6 +58,8 @@ def compress(
     weights: given.Weights = None,
     quiet: given.Quiet = False,
     whole: given.Json = False,
+    tensorboard: given.TensorBoard = None,
+    dry_run: given.DryRun = False,
     version: given.Version = False,
 ) -> None:
     """Compress a trained network to a latency target, measured on the runtime that serves it.
@@ -80,6 +82,8 @@ def compress(
         autocompress --target-latency 5ms --min-accuracy -0.5% --max-size 4MB
 
         autocompress --target-latency 5ms --ray-address auto --measure-on gpu0 --measure-on edge
+
+        autocompress my_study.py --target-latency 5ms --dry-run
     """
     with reported(STOPPED):
         from ..studies.names import study_name
@@ -87,6 +91,9 @@ def compress(
         name = study_name(study)
         options = asked_for(name, context.params)
         source = {"data": data, "data_dir": data_dir, "weights": weights}
+        if dry_run:
+            _tell(name, options, _loader(study, source), quiet=quiet, whole=whole)
+            raise typer.Exit(OK)
         code = _run(study, name, options, source, quiet=quiet, whole=whole)
     raise typer.Exit(code)
 
@@ -146,6 +153,19 @@ def _run(study: str, name: str, options: Options, source: dict[str, Any], *, qui
         return INTERRUPTED
     _show(front, options.out, whole=whole)
     return OK if front.meets_target else MISSES
+
+
+def _tell(name: str, options: Options, load: Callable[[], Task], *, quiet: bool, whole: bool) -> None:
+    """Print what a run would do."""
+    from ..search.forecast import forecast
+    from .plan import as_data, of_forecast
+
+    with _progress(quiet=quiet) as progress, redirect_stdout(sys.stderr if whole else sys.stdout):
+        plan = forecast(name, load, options, progress)
+    if whole:
+        typer.echo(as_json(as_data(plan)))
+    else:
+        Console(soft_wrap=not sys.stdout.isatty()).print(of_forecast(plan))
 
 
 def _show(front: ParetoFront, out: Path, *, whole: bool) -> None:

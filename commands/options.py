@@ -115,6 +115,12 @@ DataDir = Annotated[Path | None, _option(FILES, "Where the study's data is.")]
 Weights = Annotated[Path | None, _option(FILES, "State dict for torchvision: and timm: models.")]
 
 Quiet = Annotated[bool, _option(OUTPUT, "Print the result and errors, and no progress.", "--quiet", "-q")]
+TensorBoard = Annotated[
+    str | None, _option(OUTPUT, "Write how the trials go for TensorBoard.", "--tensorboard", metavar="DIR")
+]
+DryRun = Annotated[
+    bool, _option(OUTPUT, "Tell the space, the plan and the time it takes; train and write nothing.", "--dry-run", "-n")
+]
 Json = Annotated[bool, _option(OUTPUT, "Print the result as JSON, and nothing else on stdout.", "--json")]
 
 

@@ -123,7 +123,7 @@ def _train(
     penalty: Callable[[nn.Module], Tensor] | None,
     deadline: float,
 ) -> None:
-    steps = max(1, round(epochs * _length(task)))
+    steps = max(1, round(epochs * batches_of(task)))
     batches, hints = _endless(task), None
     if settings["features"] or settings["attention"]:
         first = next(batches)
@@ -199,7 +199,8 @@ def _scale(parameter: Tensor) -> float:
     return max(1e-2, parameter.detach().square().mean().sqrt().item())
 
 
-def _length(task: Task) -> int:
+def batches_of(task: Task) -> int:
+    """Return the batches of one pass over the training data."""
     loader: Any = task.train
     return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
 

@@ -54,6 +54,10 @@ def checked(name: str, options: Options) -> Checked:
         options = replace(options, artifacts=place)
         identity["artifacts"] = remote.plain_url(place)
         rundir.check(options.out, identity)
+    if options.tensorboard is not None:
+        from .board import check
+
+        check(options.tensorboard)
     if options.ray_address is not None:
         reachable(options.ray_address)
     return Checked(options=options, servers=servers, identity=identity)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,6 +158,7 @@ class _Run:
         with (
             workers_for(self._evaluator(), self.prepared.meter, self.options.workers, self.cluster) as workers,
             interrupts.handled(),  # second, since Ray sets handlers of its own when it starts
+            self._meanwhile() as meanwhile,
         ):
             try:
                 Driver(
@@ -171,7 +172,7 @@ class _Run:
                     started=started,
                     final_epochs=self._final_epochs,
                     student=self._student,
-                    meanwhile=NowAndThen(self._report),
+                    meanwhile=meanwhile,
                 ).run()
                 models = self._finish(workers, interrupts)
             except Interrupted as interrupted:
@@ -181,6 +182,23 @@ class _Run:
                     interrupted.front = self._publish(found, state="interrupted")
                 raise
         return self._publish(models, state="finished")
+
+    @contextmanager
+    def _meanwhile(self) -> Iterator[Callable[[], object]]:
+        """Yield what is to be called again and again during the trials, and tells of them."""
+        report = NowAndThen(self._report)
+        if self.options.tensorboard is None:
+            yield report
+            return
+        from .board import Board
+
+        with Board(self.options.tensorboard, self.store) as board:
+
+            def both() -> None:
+                report()
+                board()
+
+            yield both
 
     def _evaluator(self) -> Evaluator:
         """Return what workers use, and say where they keep what comes of it."""

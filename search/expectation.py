@@ -10,8 +10,8 @@ from ..evaluators.measurement import MEDIAN, Measurement, quantile
 FINALISTS = 8
 """How many models of a front are taken to the end."""
 
-CAREFULLY = 2.0
-"""How much longer a careful measurement takes than one in the search, with that of the memory."""
+CAREFUL_PROCESSES = 4
+"""How many processes a careful measurement takes, with that of the memory; most of their time is their start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,14 @@ class Costs:
     Attributes:
         build_s: to apply the techniques, export and build; once more after a training.
         measure_s: to time the model, while nobody trains.
+        careful_s: to time it with care, at the end.
         score_s: to score it on the validation data; once more after a training.
         epoch_s: to train it for a pass over the training data.
     """
 
     build_s: float
     measure_s: float
+    careful_s: float
     score_s: float
     epoch_s: float
 
@@ -43,7 +45,7 @@ class Costs:
     def finals_s(self, models: int, *, epochs: float, workers: int) -> float:
         """Return what the end takes: models are trained longer, scored on the test data too, and timed with care."""
         work = self.trial_s(epochs, trained=True) + self.score_s
-        return models * (work / max(1, workers) + CAREFULLY * self.measure_s)
+        return models * (work / max(1, workers) + self.careful_s)
 
 
 def costs_of(measurements: Iterable[Measurement]) -> Costs | None:
@@ -58,10 +60,12 @@ def costs_of(measurements: Iterable[Measurement]) -> Costs | None:
     def spent(rung: str, percentile: float = MEDIAN) -> float:
         return quantile([m.seconds.get(rung, 0.0) for m in trained], percentile)
 
-    build_s = spent("build")
+    build_s, measure_s = spent("build"), spent("latency", 25.0)
+    processes = quantile([max(1, m.latency.processes) for m in trained], MEDIAN)
     return Costs(
         build_s=build_s,
-        measure_s=spent("latency", 25.0),
+        measure_s=measure_s,
+        careful_s=CAREFUL_PROCESSES * measure_s / processes,
         score_s=spent("one-shot"),
         epoch_s=quantile([max(0.0, m.seconds["train"] - build_s) / m.epochs for m in trained], MEDIAN),
     )

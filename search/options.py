@@ -154,6 +154,7 @@ class Options:
         compact: whether models are kept as compact files too, and their bytes are what counts as size.
         storage: URL of the database that holds the study; None keeps it in the run directory.
         artifacts: URL where workers keep files of trials; None keeps them in the run directory, which all must reach.
+        tensorboard: folder in which TensorBoard finds how the trials go; None writes nothing for it.
         epochs: passes over the training data in a trial; None takes the task's.
         final_epochs: passes for each model of the front; None takes the task's.
 
@@ -189,6 +190,7 @@ class Options:
     max_energy_mj: float | None = None
     trial_memory_bytes: float | None = None
     artifacts: str | None = None
+    tensorboard: str | None = None
 
     @property
     def limits(self) -> Limits:

@@ -106,7 +106,7 @@ def prepare(
 
     try:
         baseline, artefact = baseline_of(task, runtimes[0], offer.supplies)
-        found = _load(rundir.path / "profile.json", offer.space)
+        found = kept_profile(rundir.path / "profile.json", offer.space)
         if found is None:
             progress.notice("calibrating the baseline's latency")
             calibrations = _calibrations(meter_of({}))
@@ -273,7 +273,12 @@ def _save(found: Profile, space: Space, calibrations: Mapping[str, Calibration],
     rundir.write_json("profile.json", {"space": space.fingerprint, "profile": found.to_dict()})
 
 
-def _load(path: Path, space: Space) -> Profile | None:
+def kept_profile(path: Path, space: Space) -> Profile | None:
+    """Return what an earlier run found of a network; None where there was none.
+
+    Raises:
+        RunDirectoryError: it is of another network.
+    """
     if not path.exists():
         return None
     content = json.loads(path.read_text())

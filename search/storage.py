@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.study import StudyDirection
 
@@ -14,6 +16,9 @@ from .journal import Journal, ReadJournal
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 """Of accuracy, latency in milliseconds, and size in bytes."""
+
+METRICS = ("accuracy", "latency_ms", "size_bytes")
+"""Names of these, as programs show them that read a study's storage."""
 
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Between the tries to make a database's tables."""
@@ -74,7 +79,12 @@ def _database(url: str) -> BaseStorage:
 def open_study(storage: BaseStorage, name: str) -> optuna.Study:
     """Return the study of a name, which is made where there is none."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
+    study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # that it may change
+        if study.metric_names is None:
+            study.set_metric_names(list(METRICS))
+    return study
 
 
 def close_storage(storage: BaseStorage) -> None:

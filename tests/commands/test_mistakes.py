@@ -55,6 +55,7 @@ MISTAKES = {
     f"{NET} --ray-address nonsense": ("--ray-address must be auto, HOST:PORT", "'nonsense'"),
     f"{NET} --storage nonsense": ("--storage must be the URL of a database", "postgresql://", "'nonsense'"),
     f"{NET} --artifacts nonsense://x": ("--artifacts must be the URL of a place", "s3://", "'nonsense://x'"),
+    f"{NET} --tensorboard net.py": ("--tensorboard must be a folder", "'net.py' is a file"),
     "net.py --target-latency 5ms --runtime fake --out photos": ("--out must be", "'photos'", "--out DIR"),
     "net.py --target-latency 5ms --runtime fake --out asked --threads 2": ("threads '1'", "'2'", "--out DIR"),
     "net.py --target-latency 5ms --runtime fake --out far": ("--artifacts URL again", "'file:///far'", "--out DIR"),

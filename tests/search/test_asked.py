@@ -35,6 +35,7 @@ EVERYTHING: dict[str, Any] = {
     "max_size_bytes": 4e6,
     "max_memory_bytes": 6e7,
     "storage": "sqlite:///study.db",
+    "tensorboard": "events",
     "epochs": 2.0,
     "final_epochs": 4.5,
 }
