@@ -295,8 +295,12 @@ def _tried(task: Task, offer: Offer, asked: Checked, progress: Progress, *, prof
         network_s += (
             calibrate_s + CAREFUL.min_windows * window_s + _profile_s(task, offer, costs, calibrate_s, progress)
         )
-    trained = TRAINED if options.promote and len(asked.servers) == 1 else (1.0, 1.0, 1.0)
-    return _Known(costs, trained, network_s, TRIED)
+    several = len(asked.servers)
+    costs = replace(costs, measure_s=several * costs.measure_s, careful_s=several * costs.careful_s)
+    trained = TRAINED if options.promote and options.places == 1 else (1.0, 1.0, 1.0)
+    return _Known(
+        costs, trained, network_s, TRIED + (" on this machine, not on the cluster" if options.ray_address else "")
+    )
 
 
 def _costs(task: Task, offer: Offer, runtime: Runtime, meter: Meter, progress: Progress) -> Costs:
