@@ -51,7 +51,8 @@ def _steps(plan: Forecast) -> Iterator[tuple[str, str]]:
     if plan.starts:
         most = "" if plan.profiled else "up to "
         yield "", f"{most}{plan.starts} of them known before: the baseline, the obvious, descents"
-    yield "end", f"up to {plan.models} models, each of {_passes(plan.final_epochs)}, test data, careful timing"
+    end = f"up to {plan.models} models, each of {_passes(plan.final_epochs)}, test data, careful timing"
+    yield "end", end if plan.models else "the front was taken to its end"
 
 
 def _passes(epochs: float) -> str:

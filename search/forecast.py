@@ -104,7 +104,7 @@ class Forecast:
             0 where they were begun.
         epochs: passes over the training data in a trial.
         final_epochs: passes for each model of the front.
-        models: how many are taken to the end, at most.
+        models: how many are taken to the end, at most; 0 where they were.
         workers: trials at a time.
         network: time until the first trial.
         search: time of the trials.
@@ -169,7 +169,7 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
     progress.notice("finding layers and groups")
     offer = offered(task, asked.servers, asked.options)
     profile = kept_profile(options.out / "profile.json", offer.space)
-    done = _finished(options)
+    done, ended = _finished(options)
     known = _of_trials(done, options) or _tried(task, offer, asked, progress, profiled=profile is not None)
     space = offer.space if profile is None else profile.space(offer.space)
     cores = os.cpu_count() or 1
@@ -188,11 +188,11 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
         starts=0 if done else _starts(space, profile, options, student=task.student is not None),
         epochs=_epochs(task, options)[0],
         final_epochs=_epochs(task, options)[1],
-        models=ROLES + _front(options),
+        models=0 if ended else ROLES + _front(options),
         workers=workers,
         network=times[0],
         search=times[1],
-        finals=times[2],
+        finals=_span((0.0, 0.0, 0.0)) if ended else times[2],
         costs=known.costs,
         rests_on=known.words,
     )
@@ -244,13 +244,15 @@ def _starts(space: Space, profile: Profile | None, options: Options, *, student:
     return min(options.trials, ROLES + student + 2 * len(DESCENTS) + len(SHARES) + len(EVEN))
 
 
-def _finished(options: Options) -> list[Outcome]:
-    """Return the outcomes that a run has; none where it has not begun."""
+def _finished(options: Options) -> tuple[list[Outcome], bool]:
+    """Return the outcomes that a run has, none where it has not begun; and whether nothing is left to be done."""
     try:
-        trials = open_run(options.out, storage=options.storage).trials
+        run = open_run(options.out, storage=options.storage)
     except (RunDirectoryError, StorageError):
-        return []
-    return [trial.outcome for trial in trials if trial.outcome is not None]
+        return [], False
+    done = [trial.outcome for trial in run.trials if trial.outcome is not None]
+    same = run.asked is not None and run.asked.limits == options.limits
+    return done, run.finished and same and len(done) >= options.trials
 
 
 def _of_trials(done: Sequence[Outcome], options: Options) -> _Known | None:

@@ -46,7 +46,7 @@ def test_a_plan_of_a_run_that_goes_on(folder: Path, command: Command) -> None:
     plan = planned(command(folder, *LINE, "--trials", 6, "--dry-run", "--json"))
     assert plan["rests_on"] == "the 6 trials that run has"
     assert (plan["finished"], plan["starts"], plan["profiled"]) == (6, 0, True)
-    assert plan["search"]["most_s"] == 0
+    assert plan["search"]["most_s"] == plan["finals"]["most_s"] == 0
     told = command(folder, *LINE, "--trials", 20, "--dry-run", "--quiet")
     assert "14 (6 are done)" in told.stdout
     assert "rests on" in told.stdout
