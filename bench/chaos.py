@@ -1,9 +1,10 @@
 """Whether a study loses anything while its processes are killed at random, hundreds of times.
 
-    python bench/chaos.py [--kills 50] [--workers 2] [--drivers 2 --storage postgresql://user@host/empty]
+    python bench/chaos.py [--kills 50] [--workers 2] [--nodes 2] [--drivers 2 --storage postgresql://user@host/empty]
 
 Real drivers and real worker processes search a problem that is evaluated by formula, so that a trial takes some tens of
-milliseconds. Whoever dies by `kill -9` is a driver or one of its workers; a driver is begun again by the same command.
+milliseconds. Whoever dies by `kill -9` is a driver, a worker, or with `--nodes` a whole node of a Ray cluster on this
+machine, beside the one that the drivers are on. A driver is begun again by the same command, a node has a successor.
 At the end all that was ever seen finished must be there unchanged, and the front must be that of the stored trials.
 Exit code 0 if so.
 """
@@ -26,6 +27,7 @@ from typing import Any
 
 import optuna
 import psutil
+from chaos_nodes import Nodes, evaluating
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -36,6 +38,7 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, Outcome, from_json, to_json
 from autocompress.search import drivers, heartbeat
+from autocompress.search.cluster import joined
 from autocompress.search.drive import Driver, Interrupts
 from autocompress.search.front import select
 from autocompress.search.limits import Limits
@@ -59,6 +62,9 @@ AWAY_S = 60.0
 
 SILENT_S, BEAT_S = 10.0, 1.0
 """A driver that is not heard of for so long is dead; sooner than in earnest, as there is little time."""
+
+NODES = 0.4
+"""Share of the kills that are of nodes, where there are any."""
 
 FAMILY_S = 15.0
 """How long the processes of a killed driver may take to end."""
@@ -100,9 +106,11 @@ def begun(folder: Path, url: str | None, problem: AnalyticEvaluator) -> Store:
             time.sleep(0.5)
 
 
-def drive(folder: Path, url: str | None, workers: int, trials: int, seed: int) -> None:
+def drive(folder: Path, options: Options) -> None:
     """Be a driver, to the end of the budget."""
     drivers.SILENT_S, heartbeat.BEAT_S = SILENT_S, BEAT_S  # type: ignore[attr-defined]
+    url, seed = options.storage, options.seed
+    progress = Lines(lambda text: print(text, flush=True), every_s=1.0)
     problem = AnalyticEvaluator(12, seed=seed)
     profile = Profile.from_dict(problem.profile())
     with (
@@ -127,14 +135,15 @@ def drive(folder: Path, url: str | None, workers: int, trials: int, seed: int) -
 
         store.tell = told  # type: ignore[method-assign]
         meter: Any = None
-        with workers_for(Slow(problem, folder / "evaluated.log"), meter, workers) as pool:
+        slow = Slow(problem, folder / "evaluated.log")
+        with joined(options, progress) as cluster, workers_for(slow, meter, options.workers, cluster) as pool:
             Driver(
                 store,
                 pool,
-                Options(target_ms=TARGET_MS, out=folder, trials=trials, workers=workers, storage=url),
+                options,
                 epochs=1.0,
                 rundir=rundir,
-                progress=Lines(lambda text: print(text, flush=True), every_s=1.0),
+                progress=progress,
                 interrupts=Interrupts(),
                 started=time.monotonic(),
             ).run()
@@ -145,7 +154,7 @@ def drive(folder: Path, url: str | None, workers: int, trials: int, seed: int) -
 class Family:
     """A driver in a process of its own, with all the processes that it starts."""
 
-    def __init__(self, folder: Path, url: str | None, workers: int, seed: int) -> None:
+    def __init__(self, folder: Path, url: str | None, workers: int, seed: int, address: str | None = None) -> None:
         self.folder = folder
         self.left_behind = 0
         self._command = [
@@ -159,6 +168,7 @@ class Family:
             str(seed),
         ]
         self._command += ["--storage", url] if url else []
+        self._command += ["--address", address] if address else []
 
     def begin(self, trials: int) -> None:
         """Start the driver."""
@@ -174,14 +184,8 @@ class Family:
             )
 
     def workers(self) -> list[psutil.Process]:
-        """Return the processes that evaluate."""
-        found = []
-        with suppress(psutil.Error):
-            for child in self.process.children(recursive=True):
-                with suppress(psutil.Error):
-                    if "ray::_Worker" in " ".join(child.cmdline()):
-                        found.append(child)
-        return found
+        """Return the processes that evaluate, where the driver has started them."""
+        return evaluating(self.process)
 
     def kill(self) -> None:
         """Kill the driver, and wait until all its processes have ended by themselves."""
@@ -286,10 +290,14 @@ def torment(asked: argparse.Namespace, root: Path) -> int:
     """Kill whoever is in the way, go on, and count what is left."""
     rng, began = random.Random(asked.seed), time.monotonic()
     folders = [root / f"driver{i}" for i in range(asked.drivers)]
-    families = [Family(folder, asked.storage, asked.workers, asked.seed) for folder in folders]
     killed: Counter[str] = Counter()
     seen: dict[int, tuple[object, ...]] = {}
     with ExitStack() as stack:
+        nodes = Nodes(asked.nodes, -(-asked.workers * asked.drivers // asked.nodes)) if asked.nodes else None
+        if nodes is not None:
+            stack.callback(nodes.close)
+        address = nodes.address if nodes else None
+        families = [Family(folder, asked.storage, asked.workers, asked.seed, address) for folder in folders]
         read = stack.enter_context(opened(folders[0], asked.storage))
         for family in families:
             family.begin(ENDLESS)
@@ -303,8 +311,11 @@ def torment(asked: argparse.Namespace, root: Path) -> int:
             for number, known in outcomes(patiently(read)).items():
                 if seen.setdefault(number, known) != known:
                     raise SystemExit(f"trial {number} has changed")
-            victims = family.workers()
-            if victims and rng.random() < asked.share:
+            victims = (nodes or family).workers()
+            if nodes is not None and rng.random() < NODES:
+                nodes.kill(rng)
+                killed["node"] += 1
+            elif victims and rng.random() < asked.share:
                 with suppress(psutil.Error):
                     rng.choice(victims).kill()
                     killed["worker"] += 1
@@ -325,7 +336,8 @@ def torment(asked: argparse.Namespace, root: Path) -> int:
     evaluated = Counter(line for folder in folders for line in _lines(folder / "evaluated.log"))
     states = Counter(trial.state.name.lower() for trial in trials)
     given_up = sum("it was begun" in str(t.user_attrs.get("outcome", "")) for t in trials)
-    print(f"{killed.total()} kills: {killed['driver']} of drivers, {killed['worker']} of workers")
+    which = ", ".join(f"{killed[kind]} of {kind}s" for kind in ("driver", "worker", *["node"] * bool(asked.nodes)))
+    print(f"{killed.total()} kills: {which}")
     print(f"{len(outcomes(trials))} trials finished, of which {len(seen)} were seen before a kill; {dict(states)}")
     twice, left = sum(count > 1 for count in evaluated.values()), sum(family.left_behind for family in families)
     print(f"{twice} of {len(evaluated)} candidates were evaluated more than once; {given_up} were given up as deadly")
@@ -345,6 +357,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2, help="of each driver; 0 evaluates in the driver")
     parser.add_argument("--drivers", type=int, default=1, help="more than one need --storage")
+    parser.add_argument("--nodes", type=int, default=0, help="of a Ray cluster, to be killed too; 0 needs none")
     parser.add_argument("--storage", help="URL of an empty database; else a journal")
     parser.add_argument(
         "--share", type=float, default=0.75, help="of the kills that are of workers, where there are any"
@@ -353,10 +366,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--trials", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--address", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if asked.drive is not None:
-        drive(asked.drive, asked.storage, asked.workers, asked.trials, asked.seed)
+        options = Options(
+            target_ms=TARGET_MS,
+            out=asked.drive,
+            trials=asked.trials,
+            workers=asked.workers,
+            seed=asked.seed,
+            storage=asked.storage,
+            ray_address=asked.address,
+        )
+        drive(asked.drive, options)
         return
     with tempfile.TemporaryDirectory(prefix="chaos-") as root:
         sys.exit(torment(asked, Path(root)))

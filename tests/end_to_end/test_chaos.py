@@ -47,6 +47,12 @@ def test_killed_drivers_and_workers_lose_nothing() -> None:
     assert workers
 
 
+def test_a_killed_node_loses_nothing() -> None:
+    """A whole node of a cluster dies, then the driver; the study goes on where the successor is."""
+    told = check(begin("--kills", 2, "--nodes", 2, "--more", 3, "--seed", 7), 2)
+    assert "1 of drivers, 0 of workers, 1 of nodes" in told
+
+
 def test_two_drivers_and_a_crashing_database_lose_nothing(server: Any) -> None:
     """Drivers that share a study are killed, and meanwhile the database crashes and comes back."""
     process = begin("--kills", 4, "--workers", 0, "--drivers", 2, "--storage", server.database(), "--seed", 1)
