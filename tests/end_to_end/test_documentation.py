@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-IN_ORDER = ("your-model.md", "README.md", "index.md", "report.md", "runtimes.md")
+IN_ORDER = ("your-model.md", "README.md", "index.md", "report.md", "runtimes.md", "dashboard.md")
 """Pages that are run, one after the other in one folder: the first one makes a study that takes seconds."""
 
 STUDY = "my_study.py"
@@ -146,6 +147,8 @@ def check(words: list[str]) -> None:
         check_pip(rest)
     elif program == "ray":
         parse_ray(rest)
+    elif program in ("optuna-dashboard", "tensorboard"):  # tests/search starts the one and reads what the other does
+        assert Path(sys.prefix, "bin", program).exists()
     elif program == "kubectl":
         if "autocompress" in rest:
             check(rest[rest.index("autocompress") :])
