@@ -29,7 +29,7 @@ function answer() {
   if (best && meets(best, target)) {
     lines.push(el("p", {}, el("strong", {}, `${title_of(best)}: ${ms(best.latency.median_ms)}, ${percent(best.accuracy)} on the validation data`), `, ${compared(best)}.`));
     if (data.state === "finished" && !best.path) {
-      lines.push(el("p", {}, "It was measured in its trial only. The same run with this target takes it to the end: ", el("code", {}, `--target-latency ${target}ms`), "."));
+      lines.push(el("p", {}, "It was measured in its trial only. Going on with this target takes it to the end:"), goes_on(target));
     }
     if (rival) lines.push(el("p", {}, `Trial ${rival.id} had ${percent(rival.accuracy)} at ${ms(rival.latency.median_ms)} in the search, but was not taken to the end.`));
     const next = here().filter((point) => measured(point) && point.kind !== "baseline" && !meets(point, target) && (point.path || !best.path) && point.accuracy > best.accuracy && meets(point, Infinity))
@@ -95,7 +95,7 @@ function headline() {
       figure("Latency", `${times(told.faster)} faster`, `${ms(base.latency.median_ms)} → ${ms(best.latency.median_ms)}`, `95 % interval ${range(told.faster_interval, times)}; up to ${ms(best.latency.high_ms)}`),
       figure("Size", `${times(told.smaller)} smaller`, `${bytes(base.size_bytes)} → ${bytes(best.size_bytes)}`, "of the file that is served"),
       figure(`Accuracy, ${on} data`, change_of(told.accuracy_change), `${percent(told.baseline_accuracy)} → ${percent(told.accuracy)}`, told.accuracy_change_interval ? `95 % interval ${range(told.accuracy_change_interval, (v) => change_of(v).replace(" points", ""))}` : ""));
-    if (best.path) fill($("take"), command(best));
+    fill($("take"), best.path ? picks(best) : data.state === "running" ? null : goes_on(data.limits.target_ms));
   }
   const items = data.warnings.map((warning) => el("li", {}, warning));
   $("doubts").hidden = !items.length;

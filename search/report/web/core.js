@@ -118,14 +118,23 @@ function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\\''") + "'";
 }
 
-/** Return the command that takes a model, with a button that copies it. */
-function command(point) {
-  const line = `autocompress pick ${quoted(data.study.folder)} ${point.id} -o DIR`;
+/** Return the command that takes a model out of the run. */
+const picks = (point) => command(`autocompress pick ${quoted(data.study.folder)} ${point.id} -o DIR`);
+
+/** Return the command that goes on with the run for a target; null where it was begun from Python. */
+function goes_on(target) {
+  if (!data.study.command) return null;
+  return command(data.study.command.replace(/--target-latency \S+/, `--target-latency ${target}ms`));
+}
+
+/** Return a command with a button that copies it. */
+function command(line) {
   const copy = el("button", { type: "button" }, "Copy");
   copy.addEventListener("click", () => {
     const done = () => { copy.textContent = "Copied"; setTimeout(() => { copy.textContent = "Copy"; }, 1500); };
     if (navigator.clipboard) navigator.clipboard.writeText(line).then(done, () => {});
     else done();
   });
-  return el("div", { class: "command" }, el("code", {}, line), copy);
+  const words = line.split(" ").flatMap((word) => [el("span", {}, word), " "]);  // each in one piece, where there is room
+  return el("div", { class: "command" }, el("code", {}, ...words.slice(0, -1)), copy);
 }

@@ -100,7 +100,7 @@ function chosen_model() {
     point.reason ? el("p", {}, `It ended at “${point.rung}”: ${point.reason}`) : null,
     other ? differences(point, other) : null,
     point.warnings.length ? el("ul", { class: "notes" }, ...point.warnings.map((warning) => el("li", {}, warning))) : null,
-    point.path && point.kind !== "baseline" ? command(point) : null,
+    point.path && point.kind !== "baseline" ? picks(point) : null,
     !point.path && measured(point) && data.state === "finished" ? el("p", { class: "quiet" }, "Its files were not kept: it was measured in its trial only.") : null,
     ...(other ? layers(point, other) : []), ...made(point));
 }

@@ -38,7 +38,7 @@ function trace(kind, chosen) {
   const [x, y] = [state.x, state.y];
   const strong = kind !== "trial" && kind !== "infeasible";
   const both = chosen.filter((point) => known(value(point, x)) && known(value(point, y)));
-  const style = { symbol: SHAPES[kind], size: SIZES[kind], color: colour(kind === "infeasible" ? "cut" : kind), opacity: strong ? 1 : 0.75, line: { width: strong ? 0 : 1.2, color: colour(kind === "infeasible" ? "cut" : kind) } };
+  const style = { symbol: SHAPES[kind], size: SIZES[kind], color: colour(kind === "infeasible" ? "cut" : kind), opacity: strong ? 1 : chosen.length > 300 ? 0.4 : 0.75, line: { width: strong ? 0 : 1.2, color: colour(kind === "infeasible" ? "cut" : kind) } };
   const made = { type: "scatter", mode: "markers", name: KINDS[kind], marker: style, customdata: both.map((p) => p.key), x: both.map((p) => value(p, x)), y: both.map((p) => value(p, y)), text: both.map(words), hovertemplate: "%{text}<extra></extra>" };
   if (strong) {
     const tint = { color: style.color };
@@ -115,7 +115,7 @@ function lines() {
     for (const [side, chosen] of [["x", state.x], ["y", state.y]]) {
       if (chosen !== name || !known(at)) continue;
       const place = logarithmic(name) ? Math.log10(at) : at;  // notes, unlike lines, want the logarithm
-      made.push({ type: "line", layer: "between", line: { color: colour("ink"), width: 1.2, dash }, ...(side === "x" ? { x0: at, x1: at, yref: "paper", y0: 0, y1: 1 } : { y0: at, y1: at, xref: "paper", x0: 0, x1: 1 }) });
+      made.push({ type: "line", layer: "above", line: { color: colour("ink"), width: 1.2, dash }, ...(side === "x" ? { x0: at, x1: at, yref: "paper", y0: 0, y1: 1 } : { y0: at, y1: at, xref: "paper", x0: 0, x1: 1 }) });
       notes.push({ text, showarrow: false, font: { size: 12, color: colour("ink") }, ...(side === "x" ? { x: place, yref: "paper", y: 1, xanchor: "center", yanchor: "bottom" } : { y: place, xref: "paper", x: 1, xanchor: "right", yanchor: "bottom" }) });
     }
   };
@@ -132,7 +132,8 @@ function draw() {
   for (const point of all) by_kind[kind_of(point)].push(point);
   const strong = [...by_kind.front, ...by_kind.obvious, ...by_kind.baseline];
   const chosen = points.get(state.chosen);
-  const within = state.view === "all" ? all : state.view === "front" ? strong : strong.filter(near);
+  const best = recommended(state.target).best;
+  const within = state.view === "all" ? all : state.view === "front" ? strong : strong.filter((p) => near(p) || p === best || p === chosen);
   const beyond = by_kind.front.filter((p) => !within.includes(p)).length;
   $("beyond").textContent = beyond ? `${plural(beyond, "model")} of the front ${beyond === 1 ? "lies" : "lie"} beyond this view.` : "";
   const traces = [];
@@ -145,7 +146,6 @@ function draw() {
   if (chosen) {
     if (chosen.latency) traces.push(ring(strong.filter((p) => p !== chosen && p.kind !== "baseline" && tied(p, chosen)), 17, "circle-open-dot", "tied with the chosen model"));
   }
-  const best = recommended(state.target).best;
   if (best) {
     traces.push({ ...ring([best], 17, "circle", "recommended"), marker: { symbol: "circle", size: 17, color: colour("front"), line: { width: 0 } } });
     traces.push({ ...ring([best], 11, "star", "recommended"), marker: { symbol: "star", size: 11, color: colour("ground"), line: { width: 0 } } });

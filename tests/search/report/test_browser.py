@@ -95,7 +95,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
         told: Told, about: About = ABOUT, *, viewport: Any = DESKTOP, dark: bool = False, mark: str = ""
     ) -> Any:
         path = tmp_path / f"report{len(contexts)}.html"
-        path.write_text(render(told.data(about)), encoding="utf-8")
+        path.write_text(render(told.data(about, quick=True)), encoding="utf-8")
         context = browser.new_context(viewport=viewport, color_scheme="dark" if dark else "light")
         contexts.append(context)
         page = context.new_page()
