@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
-from ..errors import InfeasibleError
+from ..errors import AutocompressError, InfeasibleError, StudyError
 from ..spaces.candidate import DISTILLATION, Value
 from ..spaces.space import Choice
 from ..studies.task import Batch, Task
@@ -86,13 +86,14 @@ def distil(
     Raises:
         InfeasibleError: the loss is not a number any more, the deadline has passed, or there are no features or no
             attention to learn from though they have a weight.
+        StudyError: the task's own `fit` raised.
 
     """
     with torch.random.fork_rng(), evaluating(teacher), _before_each_batch(student, pause):
         torch.manual_seed(seed)
         student.train()
         if task.fit is not None:
-            task.fit(student, teacher, epochs)
+            _fit(task.fit, student, teacher, epochs)
         else:
             chosen = {name: float(value) for name, value in {**DEFAULTS, **settings}.items()}
             chosen["learning_rate"] *= rate
@@ -102,6 +103,21 @@ def distil(
                     stack.enter_context(in_bfloat16(teacher))
                 _train(student, teacher, task, chosen, epochs, penalty, deadline)
         student.eval()
+
+
+def _fit(
+    fit: Callable[[nn.Module, nn.Module, float], None], student: nn.Module, teacher: nn.Module, epochs: float
+) -> None:
+    """Let the user's own training run; what it raises is told as what it is."""
+    try:
+        fit(student, teacher, epochs)
+    except (AutocompressError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise StudyError(
+            f"`fit(student, teacher, {epochs:g})` must train the student; it raised {type(error).__name__}: "
+            f"{(str(error).splitlines() or [''])[0]}. Epochs may be a fraction of a pass"
+        ) from error
 
 
 @contextmanager

@@ -60,7 +60,9 @@ def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...
         if not torch.isfinite(outputs).all():
             raise InfeasibleError(f"the outputs of {source} are not finite", rung="build")
         if len(outputs) > 1 and float((outputs - outputs[:1]).abs().max()) <= 1e-6 * float(outputs.abs().max()):
-            raise InfeasibleError(f"the outputs of {source} do not depend on the input", rung="build")
+            raise InfeasibleError(
+                f"the outputs of {source} do not depend on the input: too much went, or training diverged", rung="build"
+            )
     found = compare([[expected.numpy()]], [[actual.numpy()]])
     assert found is not None
     tolerance = INTEGER_TOLERANCE if quantized else FLOAT_TOLERANCE

@@ -66,9 +66,9 @@ def _best(front: ParetoFront, wish: Wish) -> Model:
 
 
 def _certain(run: Run, front: ParetoFront, wish: Wish) -> Model:
-    """Return the model of an id, at the place that decides, on the runtime where it is nearest to the limits."""
-    name = wish.id.zfill(5) if wish.id.isdigit() else wish.id
-    found = [m for m in decisive(run.models, front.limits) if m.id == name]
+    """Return the model of an id or role, at the place that decides, on the runtime where it is nearest to limits."""
+    name = wish.id.zfill(5) if wish.id.isdigit() else wish.id.replace("-", "−")  # as roles are written
+    found = [m for m in decisive(run.models, front.limits) if name == m.id or (name == m.role != "front")]
     found = [m for m in found if wish.runtime in ("", m.measurement.latency.runtime)]
     if found:
         return min(found, key=lambda m: front.limits.distance(m.measurement))
@@ -76,7 +76,8 @@ def _certain(run: Run, front: ParetoFront, wish: Wish) -> Model:
     if ended is not None and ended.outcome is not None:
         why = getattr(ended.outcome, "reason", "")
         raise UsageError(f"ID must be a model that was measured to the end; {name} ended before: {why}.")
-    known = ", ".join(dict.fromkeys(m.id for m in (front.baseline, *front.models)))
+    roles = {m.id: "" if m.role in ("front", m.id) else f" ({m.role})" for m in (front.baseline, *front.models)}
+    known = ", ".join(id + role for id, role in roles.items())
     raise UsageError(f"ID must be a model of {str(run.path)!r}; got {wish.id!r}. On its front are: {known}.")
 
 

@@ -67,7 +67,8 @@ class Task:
         metric: ``metric(model, loader)`` gives a number to maximise. The model it is given may be the network or
             the exported file in its runtime: call it, do not look inside it.
         keep: names of layers, or of modules that hold layers, that must stay untouched.
-        fit: ``fit(student, teacher, epochs)`` trains the student in place instead of our distillation.
+        fit: ``fit(student, teacher, epochs)`` trains the student in place instead of our distillation; ``epochs`` may
+            be a fraction.
         inputs: ``inputs(batch)`` gives the network's inputs of a batch.
         teacher: another network to learn from, with the model's inputs and outputs; by default the model itself.
         student: a smaller network, trained or not, that is compressed in the model's stead and learns from the

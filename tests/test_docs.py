@@ -1,10 +1,12 @@
-"""The examples in docstrings."""
+"""The examples and the sources in docstrings."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +31,13 @@ def test_every_module_is_visited() -> None:
     assert {"autocompress.errors", "autocompress.spaces.candidate", "autocompress.evaluators.runtimes.fake"} <= {
         *MODULES
     }
+
+
+def test_every_technique_has_its_paper() -> None:
+    """Whoever is named as the source of a technique in its code is named in the pages on techniques too."""
+    root = Path(__file__).parents[1]
+    author = re.compile(r"(?:De )?[A-Z]\w+(?= et\s+al\.|\s+and\s+[A-Z]\w+, [A-Z])")
+    code = {name for path in (root / "compressors").glob("*.py") for name in author.findall(path.read_text())}
+    pages = "".join((root / "docs" / name).read_text() for name in ("techniques.md", "acz.md"))
+    assert len(code) >= 20
+    assert [name for name in sorted(code) if name not in pages] == []

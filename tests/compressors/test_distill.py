@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autocompress.compressors.distill import DEFAULTS, choices, distil, soft_label_loss
-from autocompress.errors import InfeasibleError
+from autocompress.errors import InfeasibleError, StudyError
 from autocompress.studies.task import Batch, Task
 
 
@@ -141,6 +141,23 @@ def test_task_may_train_in_its_own_way(task: Task) -> None:
     assert calls == [(student, task.model, 2.5, True, False)]
     assert not student.training
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
+
+
+def test_what_a_training_of_ones_own_raises_is_told(task: Task) -> None:
+    """A loop that counts whole epochs is told that there are fractions; what is infeasible stays that."""
+
+    def fit(student: nn.Module, teacher: nn.Module, epochs: float) -> None:
+        for _ in range(epochs):  # type: ignore[arg-type]
+            pass
+
+    def stops(student: nn.Module, teacher: nn.Module, epochs: float) -> None:
+        raise InfeasibleError("it diverges", rung="train")
+
+    student = copy.deepcopy(task.model)
+    with pytest.raises(StudyError, match=r"fit\(student, teacher, 0.5\).*TypeError: .*may be a fraction"):
+        distil(student, task.model, replace(task, fit=fit), settings={}, epochs=0.5, seed=0)
+    with pytest.raises(InfeasibleError, match="it diverges"):
+        distil(student, task.model, replace(task, fit=stops), settings={}, epochs=0.5, seed=0)
 
 
 def test_same_seed_gives_the_same_weights(task: Task) -> None:

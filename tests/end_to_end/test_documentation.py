@@ -31,18 +31,19 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-IN_ORDER = ("your-model.md", "README.md", "index.md", "report.md", "runtimes.md", "dashboard.md")
+IN_ORDER = ("your-model.md", "README.md", "index.md", "choosing.md", "report.md", "runtimes.md", "dashboard.md")
 """Pages that are run, one after the other in one folder: the first one makes a study that takes seconds."""
 
 STUDY = "my_study.py"
 """What is run in place of the studies that come with the package, which take minutes."""
 
-QUICK = {"trials": 4, "workers": 0, "epochs": 0.1, "final_epochs": 0.1}
+TARGET = "50ms"
+QUICK = {"trials": 2, "workers": 0, "epochs": 0.1, "final_epochs": 0.1}
 
 NOT_RUN = {
     "README.md: downloads a network, needs a folder of photographs": 1,
     "README.md: minutes on two runtimes; tests/end_to_end/test_runtimes.py does": 1,
-    "clusters.md: needs a cluster": 5,
+    "clusters.md: needs a cluster": 6,
     "your-model.md: downloads a network, needs a folder of photographs": 1,
     "your-model.md: the network is yours": 1,
 }
@@ -111,7 +112,7 @@ def check_script(words: list[str]) -> None:
     """Check that a script is there, and has the options that it is given."""
     path = ROOT / words[0]
     if not path.exists():
-        assert words[0] in {block.file for block in PYTHON}, words[0]
+        assert path.name in {"load.py", *(block.file for block in PYTHON)}, words[0]
         return
     known = {
         constant.value
@@ -154,6 +155,8 @@ def check(words: list[str]) -> None:
             check(rest[rest.index("autocompress") :])
     elif program == "export":
         assert all(re.match(r"\w+=", word) for word in rest)
+    elif program == "source":
+        assert rest == [".venv/bin/activate"]
     else:
         path = ROOT / program
         assert program.startswith("scripts/"), f"what is {program!r}? Output stands in a block of text"
@@ -170,8 +173,14 @@ def test_every_command_is_one_that_there_is(block: Block) -> None:
 
 def test_wrong_commands_are_seen() -> None:
     """An option that there is not, an unknown command, a script that is away: all of them fail."""
-    for line in ("autocompress --target-latncy 5ms", "autocompress", "autocompress doctor --quick", "ray start --haed"):
-        with pytest.raises(Exception, match=r"option|parameter"):
+    wrong = (
+        "autocompress --target-latncy 5ms",
+        "autocompress --trials few",
+        "autocompress doctor --quick",
+        "ray start --haed",
+    )
+    for line in wrong:
+        with pytest.raises(Exception, match=r"option|whole number"):
             check(shlex.split(line))
     for line in ("python bench/nothing.py", "python bench/study.py --fast", "pip install '.[gpu]'", "make all"):
         with pytest.raises(AssertionError):
@@ -229,8 +238,9 @@ def quick(words: list[str]) -> list[str]:
     if name != DEFAULT:
         return [*words, *{"measure": ["--quick"], "doctor": ["--runtime", "onnxruntime"]}.get(name, [])]
     study, *rest = words if not words[0].startswith("--") else [BUILT_IN[0], *words]
-    settings = [part for key, value in QUICK.items() for part in (f"--{key.replace('_', '-')}", str(value))]
-    return [STUDY if study in BUILT_IN else study, *rest, *settings, "--target-latency", "50ms", "--runtime", "fake"]
+    changed = {f"--{key.replace('_', '-')}": str(value) for key, value in QUICK.items()} | {"--target-latency": TARGET}
+    left = [word for before, word in zip(["", *rest], rest, strict=False) if not {before, word} & changed.keys()]
+    return [STUDY if study in BUILT_IN else study, *left, *(word for pair in changed.items() for word in pair)]
 
 
 QUICKLY = f"""
@@ -238,7 +248,7 @@ import importlib
 module = importlib.import_module("autocompress.search.compress")
 as_it_is = module.compress
 module.compress = lambda study, target_latency, **given: as_it_is(
-    study, "50ms", **{{**given, **{QUICK!r}, "runtimes": ("fake",)}}
+    study, {TARGET!r}, **{{**given, **{QUICK!r}}}
 )
 """
 """What goes before a block of Python, so that its calls are as quick as the commands."""
@@ -313,6 +323,7 @@ RUN = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
 
 GIVEN = {
     "runs/digits": "runs/my_study",
+    "runs/digits-openvino": "runs/my_study",
     "int8.onnx": "runs/my_study/models/*/model.onnx",
     "float.onnx": "runs/my_study/baseline/model.onnx",
     "model.onnx": "runs/my_study/baseline/model.onnx",

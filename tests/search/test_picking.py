@@ -67,6 +67,17 @@ def test_a_copy_has_all_that_it_needs(runtime: str, made_run: MadeRun, tmp_path:
     assert sorted(path.name for path in (tmp_path / "the model").iterdir()) == ["of mine"]
 
 
+def test_an_obvious_baseline_goes_by_its_name(run: Run) -> None:
+    """What stands in the table in place of an id chooses that model, also with a hyphen for a minus."""
+    named = [m for m in run.models if m.role not in ("front", "baseline")]
+    assert any("−" in m.role for m in named)
+    for model in named:
+        for name in (model.role, model.role.replace("−", "-")):
+            assert choose(run, Wish(id=name)).model.id == model.id
+    with pytest.raises(UsageError, match="must be a model"):
+        choose(run, Wish(id="front"))
+
+
 def test_the_copy_says_what_it_is(run: Run, tmp_path: Path) -> None:
     """ONNX and safetensors files have metadata, the same bytes each time; tensors are as they were."""
     first, second = (pick(run, Wish(), tmp_path / name) for name in "ab")
