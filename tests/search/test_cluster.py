@@ -21,11 +21,13 @@ from autocompress.errors import InfeasibleError, UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.latency import CAREFUL, SEARCH, Calibration, Plan
-from autocompress.evaluators.measurement import Latency, Measurement, Outcome
+from autocompress.evaluators.measurement import Latency, Measurement, Outcome, Place
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.search import cluster as module
 from autocompress.search.cluster import Cluster, check_versions, joined, reachable, versions_here
+from autocompress.search.devices import Meters, devices_of
 from autocompress.search.options import Options
+from autocompress.search.places import timed
 from autocompress.search.progress import Silent
 from autocompress.search.workers import Lost, Result, Workers, workers_for
 from autocompress.spaces.candidate import Candidate
@@ -52,10 +54,14 @@ class There:
     def measure(
         self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
     ) -> Latency:
-        """Return the node as the environment."""
+        """Return the node as the environment; of what is slow also from when until when it took."""
         from dataclasses import replace
 
-        return replace(self.latency, environment={"node": node()})
+        environment, began = {"node": node()}, time.time()
+        if artefact == b"slow":
+            time.sleep(2.0)
+            environment |= {"from": f"{began}", "until": f"{time.time()}"}
+        return replace(self.latency, environment=environment)
 
     def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
         """Return the length of the file."""
@@ -316,6 +322,21 @@ def test_a_device_that_goes_away_is_waited_for(nodes: Nodes, asked: Callable[...
             until(lambda: "measuring waits for a node that offers phone" in told)
             device = nodes.add_node(num_cpus=0, resources={"phone": 1})
             assert answer.result(timeout=60) == 5
+    nodes.remove_node(device)
+
+
+def test_devices_measure_at_the_same_time(nodes: Nodes, asked: Callable[..., Options]) -> None:
+    """A candidate is timed on all devices at once, on each by a process of its own, and says where that was."""
+    device = nodes.add_node(num_cpus=0, resources={"phone": 1})
+    with joined(asked(measure_on=(NAME, "phone")), Silent()) as cluster:
+        assert isinstance(cluster, Cluster)
+        meters = Meters({it.name: it.meter(There(latency())) for it in cluster.devices})
+        assert devices_of(meters) == (NAME, "phone")
+        found = timed(meters, {Place("ort", name): b"slow" for name in devices_of(meters)}, {}, 60.0)
+    assert [(place.device, found[place].device) for place in found] == [(NAME, NAME), ("phone", "phone")]
+    each = [latency.environment for latency in found.values()]
+    assert len({environment["node"] for environment in each}) == 2
+    assert max(float(environment["from"]) for environment in each) < min(float(e["until"]) for e in each)
     nodes.remove_node(device)
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from autocompress.errors import InfeasibleError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.latency import CAREFUL, Plan
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
 from autocompress.evaluators.runtimes import Kernel
+from autocompress.search.devices import Meters
 from autocompress.search.drive import Interrupted, Interrupts
-from autocompress.search.finals import FINALISTS, Finals, as_found, finalists, read_record
+from autocompress.search.finals import ALONE, FINALISTS, Finals, as_found, finalists, read_record
 from autocompress.search.front import Model, select
 from autocompress.search.limits import Limits
 from autocompress.search.options import Options
@@ -93,7 +95,7 @@ def unspoiled(request: Request, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock, **limits: float) -> Finals:
+def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock | Meters, **limits: float) -> Finals:
     """Return the end of a run with ten passes over the training data."""
     options = Options(target_ms=TARGET_MS, out=rundir.path, workers=0, **limits)  # type: ignore[arg-type]
     interrupts = Interrupts()
@@ -157,6 +159,64 @@ def test_what_longer_training_spoils_is_trained_as_in_its_trial(
     done = finals(rundir, trainer, Clock(chosen)).run(chosen)
     assert {m.id: m.measurement.accuracy for m in done} == {m.id: m.measurement.accuracy for m in chosen}
     assert {request.epochs for request in trainer.requests} == {0.0, 10.0, 1.0}
+
+
+def on_both(measurement: Measurement) -> Measurement:
+    """Return a measurement on two devices, of which the second is 1.5 times slower."""
+    latency = measurement.latency
+    each = (("gpu0", 1.0), ("edge", 1.5))
+    return together(
+        replace(measurement, latency=replace(latency, device=device, baseline_ms=factor * latency.baseline_ms))
+        for device, factor in each
+    )
+
+
+def test_fronts_on_each_device_alone_are_taken_to_the_end_too(models: list[Model]) -> None:
+    """Beside the front for all devices come the best of those that only the faster one runs in time."""
+    both = [replace(m, measurement=on_both(m.measurement)) for m in models]
+    chosen = [m for m in finalists(both, LIMITS) if m.role == "front"]
+    assert {m.measurement.latency.device for m in chosen} == {"edge"}
+    everywhere = [m for m in chosen if LIMITS.met(m.measurement)]
+    partly = [m for m in chosen if not LIMITS.met(m.measurement)]
+    whole = [both[i] for i in select([m.measurement for m in both], LIMITS)]
+    assert len(everywhere) >= min(FINALISTS, sum(m.role == "front" for m in whole))
+    assert 0 < len(partly) <= ALONE
+    assert all(LIMITS.met(m.measurement.elsewhere[0]) for m in partly)
+    assert max(m.measurement.accuracy for m in partly) > max(m.measurement.accuracy for m in everywhere)
+
+
+class There(Clock):
+    """Is on a device, where one file cannot be measured."""
+
+    def __init__(self, models: list[Model], device: str, file: bytes = b"") -> None:
+        super().__init__(models)
+        self.device = device
+        self.file = file
+
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Refuse, or return the known latency with the device."""
+        if artefact == self.file:
+            raise InfeasibleError("it crashed", rung="latency")
+        return replace(super().measure(artefact, plan), device=self.device)
+
+
+def test_what_fails_on_one_of_the_devices_is_left_out(
+    rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
+) -> None:
+    """The others are measured on both, each with its own meter."""
+
+    def spoil(request: Request, outcome: Outcome) -> Outcome:
+        return on_both(outcome) if isinstance(outcome, Measurement) else outcome
+
+    chosen = finalists(models, LIMITS)
+    broken = chosen[-1].candidate.to_json().encode()
+    clocks = {"gpu0": There(chosen, "gpu0"), "edge": There(chosen, "edge", broken)}
+    ended = finals(rundir, Trainer(rundir.path, small, spoil), Meters(clocks)).run(chosen)  # type: ignore[arg-type]
+    assert [m.id for m in ended] == [m.id for m in chosen[:-1]]
+    for model in ended:
+        assert sorted(m.latency.device for m in model.measurement.everywhere) == ["edge", "gpu0"]
 
 
 def test_an_interrupted_end_goes_on_without_training_again(
