@@ -168,4 +168,4 @@ def _dominated(front: ParetoFront, other: ParetoFront, mine: Points, theirs: Poi
 
 
 def _key(model: Model) -> tuple[str, str]:
-    return model.id, model.measurement.latency.runtime
+    return model.id, str(model.measurement.latency.place)

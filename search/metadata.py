@@ -24,6 +24,8 @@ def notes(model: Model, study: str) -> dict[str, str]:
         "latency_ratio": f"{measured.latency.ratio:.4f}",
         "accuracy": f"{measured.accuracy:.6g}",
     }
+    if measured.latency.device:
+        found["device"] = measured.latency.device
     if measured.test_accuracy is not None:
         found["test_accuracy"] = f"{measured.test_accuracy:.6g}"
     return {PREFIX + name: value for name, value in found.items()}

@@ -77,4 +77,4 @@ def _hover(model: Model) -> str:
     measured = model.measurement
     name = model.id if model.role == "front" else f"{model.id} ({model.role})"
     numbers = f"{measured.latency.median_ms:.3g} ms, {measured.accuracy:.2%}, {measured.size_bytes / 1e6:.3g} MB"
-    return f"{escape(name)} on {escape(measured.latency.runtime)}<br>{numbers}"
+    return f"{escape(name)} on {escape(str(measured.latency.place))}<br>{numbers}"
