@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_a_report_is_written_anew_for_another_target(finished: Finished, command
     assert back.stdout.startswith(done.stdout.rstrip("\n"))
     assert sorted(path.name for path in (folder / "run" / "models").iterdir()) == models
     assert command(folder, "report", "nowhere").returncode == 2
+
+
+def test_a_model_is_picked_from_a_run(finished: Finished, command: Command) -> None:
+    """The recommended one, which answers in a fresh process as it did; its card tells the study and the layers."""
+    folder, _, _ = finished
+    best = open_run(folder / "run").front().recommended
+    assert best is not None
+    done = command(folder, "pick", "run", "-o", "picked/the best")
+    assert done.returncode == 0, done.stderr
+    assert "are the same as when it was measured" in done.stdout
+    card = (folder / "picked" / "the best" / "README.md").read_text()
+    assert f"# my_study {best.id}" in card
+    assert "`my_study.py`" in card
+    shutil.rmtree(folder / "picked")
 
 
 def test_the_front_is_a_table_with_the_baseline(front: pandas.DataFrame) -> None:

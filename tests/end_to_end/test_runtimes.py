@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def test_a_study_has_a_front_on_each_of_its_runtimes(folder: Path, command: Comm
     calibrated = json.loads((out / "calibration.json").read_text())["median_ms"]
     baseline = json.loads((out / "baseline" / "measurement.json").read_text())
     assert {measured["latency"]["baseline_ms"] for measured in (baseline, *baseline["elsewhere"])} == {calibrated}
+    for name, file in (("onnxruntime", "model.onnx"), ("openvino", "model-openvino.onnx")):
+        picked = command(folder, "pick", "run", "--runtime", name, "-o", f"the one of {name}")
+        assert picked.returncode == 0, picked.stderr
+        assert f"{file} on {name}: the answers" in picked.stdout
+        alone = [sys.executable, "-I", folder / f"the one of {name}" / "load.py"]
+        assert subprocess.run(alone, cwd="/", capture_output=True, text=True, check=True).stdout.startswith(file)
 
 
 def test_models_of_another_runtime_reproduce_their_predictions(folder: Path, command: Command) -> None:
