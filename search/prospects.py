@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..evaluators.measurement import Infeasible, Measurement
-from .front import Model, ParetoFront, front_hypervolume
+from .front import Model, ParetoFront, minimised
 from .limits import Limits
 from .opened import Run
 
@@ -25,7 +27,7 @@ class Prospects:
 
     Attributes:
         recent: how many of the last trials were asked.
-        improved: how many of them made the hypervolume of the front larger.
+        improved: how many of them came onto the front of what was known.
         reopened: trials that were cut for stricter limits, and may meet these.
         floor_ms: latency of the fastest network that the space can express; None where that is not known.
     """
@@ -37,23 +39,18 @@ class Prospects:
 
 
 def prospects(run: Run, limits: Limits) -> Prospects:
-    """Return what a run says of more trials for some limits; its baseline was measured."""
-    baseline = next(m.measurement for m in run.models if m.role == "baseline")
+    """Return what a run says of more trials for some limits; better is what no earlier trial is as good as in all."""
     ended = [trial for trial in run.trials if trial.outcome is not None and not trial.role]
-    before, last = ended[:-RECENT], ended[-RECENT:]
-    known = [trial.outcome for trial in run.trials if trial.role and isinstance(trial.outcome, Measurement)]
-    known += [trial.outcome for trial in before if isinstance(trial.outcome, Measurement)]
-    known = [found for found in map(limits.nearest, known) if limits.met(found)]
-    volume, improved = front_hypervolume(known, baseline, limits.target_ms), 0
-    for trial in last:
-        if isinstance(trial.outcome, Measurement) and limits.met(limits.nearest(trial.outcome)):
-            known.append(limits.nearest(trial.outcome))
-            larger = front_hypervolume(known, baseline, limits.target_ms)
-            improved += larger > volume
-            volume = larger
+    recent = {trial.number for trial in ended[-RECENT:]}
+    known, improved = minimised(()), 0
+    for trial in run.trials:
+        if isinstance(trial.outcome, Measurement) and limits.met(found := limits.nearest(trial.outcome)):
+            point = minimised((found,))
+            improved += trial.number in recent and not (known <= point).all(axis=1).any()
+            known = np.concatenate([known, point])
     cut = [trial.outcome for trial in ended if isinstance(trial.outcome, Infeasible)]
     return Prospects(
-        recent=len(last),
+        recent=len(recent),
         improved=improved,
         reopened=sum(not limits.hold(outcome) for outcome in cut),
         floor_ms=None if run.profile is None else run.profile.floor_ms,

@@ -77,20 +77,34 @@ def test_a_model_that_was_taken_to_the_end_is_told_as_measured_then(
     assert {m.path for name, m in by_id.items() if name != model.id} == {""}
 
 
-@pytest.mark.parametrize("url", [True, False])
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'study.db'}"
+    return str(request.getfixturevalue("server").database())
+
+
+@pytest.mark.parametrize("kept", [True, False])
 def test_a_database_is_read_where_one_was_used(
-    url: bool, small: AnalyticEvaluator, search: Search, tmp_path: Path
+    kept: bool, address: str, small: AnalyticEvaluator, search: Search, tmp_path: Path
 ) -> None:
     """Its URL is taken from the directory, or from whoever opens it."""
-    address = f"sqlite:///{tmp_path / 'study.db'}"
     store = search(small, trials=TRIALS, url=address)
-    if url:
+    if kept:
         file = tmp_path / "run" / "study.json"
         asked = Asked.of(Options(target_ms=4.0, out=tmp_path, storage=address), "digits")
         file.write_text(json.dumps({**json.loads(file.read_text()), "asked": asked.to_dict()}))
-    run = open_run(tmp_path / "run", storage=None if url else address)
+    run = open_run(tmp_path / "run", storage=None if kept else address)
     assert [m.id for m in run.models] == [m.id for m in store.models()]
     assert run.front(Limits(4.0)).meets_target
+
+
+def test_a_database_that_is_away_is_told(small: AnalyticEvaluator, search: Search, tmp_path: Path) -> None:
+    """At once, and not after the patience that a run has."""
+    search(small, trials=1, url=f"sqlite:///{tmp_path / 'study.db'}")
+    with pytest.raises(StorageError, match="can be reached"):
+        open_run(tmp_path / "run", storage="postgresql://nobody@127.0.0.1:9/none")
 
 
 @pytest.mark.parametrize(
