@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -273,7 +273,8 @@ class _Run:
             front = assemble(models, self.prepared.profile, self.store.limits)
             trials = begun(self.store.study.get_trials(deepcopy=False))
             profile = self.prepared.profile
-            files.write_report(self.rundir.path, front, trials, profile, state="running", quick=True)
+            with suppress(OSError):  # a disk that is full ends the run where a trial is lost by it, and not for this
+                files.write_report(self.rundir.path, front, trials, profile, state="running", quick=True)
 
     def _publish(self, models: list[Model], *, state: files.State) -> ParetoFront:
         limits = self.store.limits

@@ -59,7 +59,7 @@ function layers(point, other) {
   const body = data.network.layers.map((layer) => layer_row(layer, most, now.get(layer.name), then.get(layer.name), comparing));
   const changed = [...now.values()].filter((change) => Object.keys(change).length).length;
   return [el("details", { open: open_layers() }, el("summary", {}, "Layer by layer"),
-    el("p", { class: "quiet" }, `${changed} of ${plural(body.length, "layer")} changed. Grey: time in the unchanged network; blue: estimated now${comparing ? "; black mark: the other model" : ""}. ` +
+    el("p", { class: "quiet" }, `${changed} of ${plural(body.length, "layer")} changed. Grey: time in the unchanged network; blue: estimated now${comparing ? "; upright mark: the other model" : ""}. ` +
       `Estimates come from the profile, one choice at a time: ${ms(total)} together, ${ms(point.latency?.median_ms)} were measured${damage ? `; outputs move by ${small(damage)} of their variance before training` : ""}.`),
     el("table", { class: "layers" }, el("caption", { class: "hidden" }, "What was done to each layer"),
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Layer"), el("th", { scope: "col" }, "Time"), el("th", { scope: "col" }, "What was done"))), el("tbody", {}, ...body)))];
