@@ -59,10 +59,19 @@ def dashboard(storage: str) -> Iterator[Callable[[str], Any]]:
         process.wait()
 
 
-@pytest.mark.parametrize("kept", ["journal", "sqlite"])
-def test_the_dashboard_shows_the_trials(kept: str, search: Search, small: AnalyticEvaluator, tmp_path: Path) -> None:
+@pytest.fixture(params=["journal", "sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    """Return where a study is kept; None for the run directory."""
+    if request.param == "postgresql":
+        found: str = request.getfixturevalue("server").database()
+        return found
+    return f"sqlite:///{tmp_path}/study.db" if request.param == "sqlite" else None
+
+
+def test_the_dashboard_shows_the_trials(
+    url: str | None, search: Search, small: AnalyticEvaluator, tmp_path: Path
+) -> None:
     """It finds the study by its name, its objectives by theirs, and each finished trial with its values."""
-    url = f"sqlite:///{tmp_path}/study.db" if kept == "sqlite" else None
     store = search(small, trials=12, target_ms=3.0, url=url)
     before = (tmp_path / "run" / "study.journal").read_bytes() if url is None else b""
     with dashboard(url or str(tmp_path / "run" / "study.journal")) as fetch:
