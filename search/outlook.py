@@ -93,7 +93,7 @@ class Outlook:
             best=_in_words(meeting, found.all(), limits),
             front=len(meeting),
             hypervolume=self._hypervolume(meeting),
-            unchanged=finished - self._better_at if finished else 0,
+            unchanged=finished - self._better_at if meeting else 0,
         )
 
     def _left_s(self, finished: int, now: float) -> float | None:
@@ -113,6 +113,8 @@ class Outlook:
         return front_hypervolume([m.measurement for m in meeting], baseline.measurement, self._options.target_ms)
 
     def _rung(self, folder: str) -> str:
+        if self._options.workers == 0:
+            return "here"  # in this process, which tells nothing meanwhile
         try:
             return (self._rundir.path / folder / RUNG).read_text() or "start"
         except OSError:

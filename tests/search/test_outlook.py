@@ -54,7 +54,7 @@ def test_the_nearest_is_told_where_nothing_meets_the_target(
     """There is no front yet, and the model that comes closest is named."""
     state = outlook(search(small, trials=5, target_ms=0.01)).state({}, "")
     assert state.best.startswith("none meets the target yet, nearest ")
-    assert (state.front, state.hypervolume) == (0, 0.0)
+    assert (state.front, state.hypervolume, state.unchanged) == (0, 0.0, 0)
 
 
 def test_what_workers_are_at(
