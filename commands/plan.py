@@ -18,7 +18,7 @@ from ..search.progress import counted, duration
 def of_forecast(plan: Forecast) -> RenderableType:
     """Return a forecast in 80 columns: the space, what would be done, and how long that takes."""
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for label, text in (*_space(plan), *_steps(plan), *_times(plan)):
+    for label, text in (*_unchanged(plan), *_space(plan), *_steps(plan), *_times(plan)):
         grid.add_row(Text(label, style="bold"), Text(text))
     head = f"{plan.study} to {plan.target} on {', '.join(plan.runtimes)}: what would be done. Nothing was written."
     return Group(Text(head), Text(), grid)
@@ -27,6 +27,11 @@ def of_forecast(plan: Forecast) -> RenderableType:
 def as_data(plan: Forecast) -> dict[str, Any]:
     """Return the same for JSON."""
     return {**asdict(plan), "whole": asdict(plan.whole)}
+
+
+def _unchanged(plan: Forecast) -> Iterator[tuple[str, str]]:
+    if plan.baseline_ms is not None:
+        yield "unchanged", f"about {plan.baseline_ms:.3g} ms"
 
 
 def _space(plan: Forecast) -> Iterator[tuple[str, str]]:

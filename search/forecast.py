@@ -95,6 +95,7 @@ class Forecast:
         target: what a model must meet, in words.
         runtimes: what would serve the models.
         out: the run directory.
+        baseline_ms: latency of the unchanged network, on the first runtime; None where nothing tells.
         axes: the space.
         log10_candidates: power of ten of the number of candidates.
         profiled: whether the run has a profile, so that the space is what pays.
@@ -118,6 +119,7 @@ class Forecast:
     target: str
     runtimes: tuple[str, ...]
     out: str
+    baseline_ms: float | None
     axes: tuple[Axis, ...]
     log10_candidates: float
     profiled: bool
@@ -149,12 +151,14 @@ class _Known:
         trained: share of the trials that is trained: at least, probably, at most.
         network_s: seconds until the first trial.
         words: where this comes from.
+        baseline_ms: latency of the unchanged network; None where it was not timed for this.
     """
 
     costs: Costs
     trained: tuple[float, ...]
     network_s: float
     words: str
+    baseline_ms: float | None = None
 
 
 def forecast(name: str, load: Callable[[], Task], options: Options, progress: Progress) -> Forecast:
@@ -180,6 +184,7 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
         target=str(options.limits),
         runtimes=tuple(server.name for server in asked.servers),
         out=str(options.out),
+        baseline_ms=known.baseline_ms if profile is None else profile.baseline_ms,
         axes=_axes(space),
         log10_candidates=sum(math.log10(size) for size in space.sizes.values()),
         profiled=profile is not None,
@@ -300,9 +305,8 @@ def _tried(task: Task, offer: Offer, asked: Checked, progress: Progress, *, prof
     several = len(asked.servers)
     costs = replace(costs, measure_s=several * costs.measure_s, careful_s=several * costs.careful_s)
     trained = TRAINED if options.promote and options.places == 1 else (1.0, 1.0, 1.0)
-    return _Known(
-        costs, trained, network_s, TRIED + (" on this machine, not on the cluster" if options.ray_address else "")
-    )
+    words = TRIED + (" on this machine, not on the cluster" if options.ray_address else "")
+    return _Known(costs, trained, network_s, words, calibration.median_ms)
 
 
 def _costs(task: Task, offer: Offer, runtime: Runtime, meter: Meter, progress: Progress) -> Costs:

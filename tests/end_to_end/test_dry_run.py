@@ -33,6 +33,7 @@ def test_a_plan_of_a_run_that_has_not_begun(folder: Path, command: Command) -> N
     )
     assert (plan["finished"], plan["trials"], plan["workers"]) == (0, 5, 0)
     assert plan["rests_on"].startswith("one candidate")
+    assert 0 < plan["baseline_ms"] < 50
     assert plan["costs"]["epoch_s"] > 0
     for part in ("network", "search", "finals", "whole"):
         assert 0 <= plan[part]["least_s"] <= plan[part]["about_s"] <= plan[part]["most_s"]
@@ -50,6 +51,7 @@ def test_a_plan_of_a_run_that_goes_on(folder: Path, command: Command) -> None:
     told = command(folder, *LINE, "--trials", 20, "--dry-run", "--quiet")
     assert "14 (6 are done)" in told.stdout
     assert "rests on" in told.stdout
+    assert f"unchanged  about {plan['baseline_ms']:.3g} ms" in told.stdout
     assert max(map(len, told.stdout.splitlines())) <= 80
     assert told.stderr == ""
     assert {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()} == before
