@@ -64,7 +64,7 @@ def test_a_model_meets_the_target_when_it_does_on_every_device(address: str, fol
     """Each device has its baseline, its front and its file; what only one runs in time is not on the front for all."""
     (folder / "narrow.py").write_text(NARROW)
     out = folder / "run"
-    done = command(folder, *line(address, *DEVICES, trials=7))
+    done = command(folder, *line(address, *DEVICES, trials=5))
     assert done.returncode == 0, done.stderr
     front = pandas.read_csv(out / "pareto.csv")
     assert set(front.device[1:]) == {"edge"}  # which is slower
@@ -89,11 +89,11 @@ def test_a_model_meets_the_target_when_it_does_on_every_device(address: str, fol
     assert baseline["edge"].latency.baseline_ms == calibrated["elsewhere"]["edge"]["median_ms"]
     assert baseline["edge"].latency.baseline_ms > 1.5 * baseline["gpu0"].latency.baseline_ms
 
-    again = command(folder, *line(address, *DEVICES, trials=9))
+    again = command(folder, *line(address, *DEVICES, trials=6))
     assert again.returncode == 0, again.stderr
     trials = pandas.read_csv(out / "trials.csv")
-    assert len(trials) == 9
-    other = command(folder, *line(address, "edge", trials=9))
+    assert len(trials) == 6
+    other = command(folder, *line(address, "edge", trials=6))
     assert other.returncode == 2
     assert "has device 'gpu0, edge', this command asks for 'edge'" in " ".join(other.stderr.split())
 
