@@ -12,8 +12,8 @@ from .front import Model
 PREFIX = "autocompress."
 
 
-def notes(model: Model, study: str) -> dict[str, str]:
-    """Return what is said of a model."""
+def notes(model: Model, study: str, about: Mapping[str, str]) -> dict[str, str]:
+    """Return what is said of a model, with what its task tells of it: its ``license``, a ``description``."""
     measured = model.measurement
     found = {
         "version": __version__,
@@ -23,6 +23,7 @@ def notes(model: Model, study: str) -> dict[str, str]:
         "runtime": measured.latency.runtime,
         "latency_ratio": f"{measured.latency.ratio:.4f}",
         "accuracy": f"{measured.accuracy:.6g}",
+        **about,
     }
     if measured.latency.device:
         found["device"] = measured.latency.device

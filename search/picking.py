@@ -87,8 +87,9 @@ def copied(run: Run, choice: Choice, out: Path | None = None, *, force: bool = F
         folder.mkdir()
         _copy(run, model, folder)
         if prove:
+            said = metadata.notes(model, run.identity["study"], run.asked.about if run.asked else {})
             for path in folder.iterdir():
-                metadata.describe(path, metadata.notes(model, run.identity["study"]))
+                metadata.describe(path, said)
         proof = _prove(model, folder) if prove else ""
         (folder / CARD).write_text(card(run, choice.front, model, folder, proof), encoding="utf-8")
         if out.exists():

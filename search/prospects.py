@@ -80,7 +80,7 @@ def advice(run: Run, front: ParetoFront, chosen: Model | None) -> list[str]:
     elif seen.recent:
         lines.append(f"More trials would hardly help: none of the last {seen.recent} made the front better.")
     if chosen is not None and seen.floor_ms and chosen.measurement.latency.median_ms < NEAR * seen.floor_ms:
-        lines.append(f"It is near the floor of {seen.floor_ms:.3g} ms: nothing that this study can express is faster.")
+        lines.append(f"It is near the floor of {seen.floor_ms:.3g} ms: little that this study can express is faster.")
     return lines
 
 

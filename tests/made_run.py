@@ -25,6 +25,8 @@ from autocompress.spaces.candidate import Candidate
 
 WIDTH, CLASSES = 16, 4
 
+ABOUT = {"license": "", "description": "Tells which <light> is on."}
+
 
 def made_run(
     folder: Path,
@@ -55,7 +57,7 @@ def made_run(
     profile = Profile.from_dict(problem.profile())
     options = Options(target_ms=target_ms, out=folder, trials=max(trials, 1), runtimes=(runtime,))
     identity = {"study": study, "runtime": runtime, "threads": "1", "device": "this machine"}
-    rundir = RunDirectory(folder, identity, Asked.of(options, f"{study}.py").to_dict())
+    rundir = RunDirectory(folder, identity, Asked.of(options, f"{study}.py", about=ABOUT).to_dict())
     rundir.write_json("profile.json", {"space": problem.space.fingerprint, "profile": profile.to_dict()})
     store = Store(folder, None, study, problem.space, options.limits)
     store.study.sampler = create(

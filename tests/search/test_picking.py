@@ -63,6 +63,7 @@ def test_a_copy_has_all_that_it_needs(runtime: str, made_run: MadeRun, tmp_path:
     assert f"{best.measurement.latency.median_ms:.3g} ms" in text
     assert f"{best.measurement.accuracy:.2%}" in text
     assert "not told by the study" in text
+    assert "Tells which <light> is on." in text
     assert picked.proof in text
     assert sorted(path.name for path in (tmp_path / "the model").iterdir()) == ["of mine"]
 
@@ -86,6 +87,8 @@ def test_the_copy_says_what_it_is(run: Run, tmp_path: Path) -> None:
     said = {entry.key: entry.value for entry in onnx.load(first.folder / "model.onnx").metadata_props}
     assert said["autocompress.study"] == "lights"
     assert said["autocompress.model"] == first.model.id
+    assert said["autocompress.description"] == "Tells which <light> is on."
+    assert "autocompress.license" not in said
     assert json.loads(said["autocompress.candidate"]) == first.model.candidate.to_dict()
     assert float(said["autocompress.accuracy"]) == pytest.approx(first.model.measurement.accuracy)
     original = run.path / first.model.path / "model.safetensors"
