@@ -17,7 +17,7 @@ LATEST = 300
 """Trials that latencies are learned from."""
 
 RECENT = 60
-"""Sizes are scaled by the median error over this many trials."""
+"""Trials whose median error predictions are scaled by."""
 
 
 class Costs:
@@ -36,9 +36,8 @@ class Costs:
         self.tables = tables
         timed = np.flatnonzero(np.isfinite(history.latency_ms))[-LATEST:]
         self._weights = self._fitted(history.levels[timed], history.latency_ms[timed])
-        self.margin = _median(history.high_ms[timed] / history.latency_ms[timed])
-        sized = np.flatnonzero(np.isfinite(history.size_bytes))[-RECENT:]
-        self._size = _median(history.size_bytes[sized] / tables.size_bytes(history.levels[sized]))
+        self.margin = typical(history.high_ms, history.latency_ms)
+        self._size = typical(history.size_bytes, tables.size_bytes(history.levels))
 
     def latency_ms(self, levels: Levels) -> Numbers:
         """Return milliseconds, shape (points,)."""
@@ -52,7 +51,7 @@ class Costs:
     def _fitted(self, levels: Levels, latency_ms: Numbers) -> Numbers:
         parts = self.tables.time_parts(levels)
         layers = (parts.shape[1] - 2) // 2
-        scale = _median(latency_ms / self.tables.latency_ms(levels))
+        scale = typical(latency_ms, self.tables.latency_ms(levels))
         mean = scale * np.concatenate([np.ones(layers), np.zeros(layers + 1), [1.0]])
         spread = scale * np.concatenate([np.full(layers, LAYER), np.full(layers, ROOT), [BORDERS, OTHER]])
         noise = NOISE * latency_ms
@@ -62,5 +61,13 @@ class Costs:
         return weights
 
 
-def _median(values: Numbers) -> float:
-    return float(np.median(values)) if len(values) else 1.0
+def typical(measured: Numbers, expected: Numbers) -> float:
+    """Return the median of what was measured over what was expected, of the latest trials; 1 where nothing was.
+
+    Args:
+        measured: shape (trials,); NaN where nothing was.
+        expected: shape (trials,).
+
+    """
+    known = np.flatnonzero(np.isfinite(measured))[-RECENT:]
+    return float(np.median(measured[known] / expected[known])) if len(known) else 1.0

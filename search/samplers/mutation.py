@@ -15,15 +15,13 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from ..front import non_dominated
+from .costs import typical
 from .history import History, Judge, Reader
 from .moves import Moves
 from .tables import Levels, Numbers, Tables, distributions
 
 MARGIN = 0.97
 """Children aim at this share of the target, so that the interval's upper end meets it too."""
-
-RECENT = 60
-"""The prediction is scaled by the median error over this many trials."""
 
 RATE = 2.0
 """Mean number of choices that a child changes."""
@@ -66,7 +64,7 @@ class MutationSampler(BaseSampler):
     def propose(self, rng: np.random.Generator, history: History) -> Levels:
         """Return a child of the front, shape (choices,)."""
         parents, weights = self._parents(history)
-        scale = self._scale(history)
+        scale = typical(history.latency_ms, self.tables.latency_ms(history.levels))
         seen = history.seen
         for _ in range(TRIES):
             first, second = rng.choice(len(parents), 2, p=weights / weights.sum())
@@ -99,11 +97,6 @@ class MutationSampler(BaseSampler):
             nearest = timed[history.latency_ms[timed].argsort(kind="stable")[:4]]
             return history.levels[nearest], np.ones(len(nearest))
         return np.where(self.tables.compressing, self.tables.sizes // 2, 0)[None], np.ones(1)
-
-    def _scale(self, history: History) -> float:
-        timed = np.flatnonzero(np.isfinite(history.latency_ms))[-RECENT:]
-        errors = history.latency_ms[timed] / self.tables.latency_ms(history.levels[timed])
-        return float(np.median(errors)) if len(timed) else 1.0
 
 
 def crowding(points: Numbers) -> Numbers:

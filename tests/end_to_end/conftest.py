@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -57,6 +61,42 @@ def command() -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Command]:
+    """Return what `command` is, but that its processes have imported torch when they begin; see ``warm.py``.
+
+    They differ from a user's in what is random at the start of Python, so that nothing can be said of determinism.
+    """
+    with tempfile.TemporaryDirectory(prefix="ac") as name:  # pytest's are too long for sockets
+        place = Path(name)
+        server = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("warm.py"), place / "socket"],
+            env=environment(place),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+        def run(folder: Path, *given: object) -> Completed:
+            with socket.socket(socket.AF_UNIX) as connection, tempfile.TemporaryDirectory(dir=place) as printed:
+                connection.settimeout(PATIENCE_S)
+                while connection.connect_ex(str(place / "socket")):
+                    assert server.poll() is None
+                    time.sleep(0.05)
+                files = [Path(printed) / name for name in ("stdout", "stderr")]
+                for file in files:
+                    file.touch()
+                line, asked = arguments(given), {"folder": str(folder), "environment": environment(folder)}
+                asked |= {"arguments": line, "stdout": str(files[0]), "stderr": str(files[1])}
+                connection.sendall(f"{json.dumps(asked)}\n".encode())
+                return Completed(line, int(connection.recv(10)), *(file.read_text() for file in files))
+
+        try:
+            yield run
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 @pytest.fixture(scope="session")
@@ -171,7 +211,7 @@ def folder(tmp_path: Path, study_folder: Callable[[Path], Path]) -> Path:
     return study_folder(tmp_path)
 
 
-FINISHED = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", "5", "--workers", "2")
+FINISHED = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--trials", "4", "--workers", "2")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-LINE = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fake", "--trials", "7")
+LINE = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fake", "--trials", "5")
 
 
 def check_front(out: Path) -> list[str]:
@@ -26,18 +26,18 @@ def check_front(out: Path) -> list[str]:
     return [path.removeprefix("models/") for path in paths if path.startswith("models/")]
 
 
-def test_a_study_whose_files_are_in_a_store(folder: Path, command: Command) -> None:
+def test_a_study_whose_files_are_in_a_store(folder: Path, warm: Command) -> None:
     """The front is complete in the run directory, the store has its trials only, and another driver can finish it."""
     store, database = folder / "store", f"sqlite:///{folder}/study.db"
     line = (*LINE, "--artifacts", f"file://{store}", "--storage", database)
-    done = command(folder, *line, "--workers", 2)
+    done = warm(folder, *line, "--workers", 1)
     assert done.returncode == 0, done.stderr
     found = check_front(folder / "run")
     kept = {path.parent.name: json.loads(path.read_text()) for path in store.rglob("manifest.json")}
     trials = load_study(study_name="my_study", storage=database).trials
     assert set(found) <= kept.keys() <= {f"{t.number:05d}" for t in trials if t.state == TrialState.COMPLETE}
     assert any("ancestor.safetensors" in manifest["files"] for manifest in kept.values())
-    other = command(folder, *line, "--out", "other", "--workers", 0)
+    other = warm(folder, *line, "--out", "other", "--workers", 0)
     assert other.returncode == 0, other.stderr
     assert sorted(check_front(folder / "other")) == sorted(found)
     assert len(load_study(study_name="my_study", storage=database).trials) == len(trials)
@@ -51,17 +51,15 @@ def test_a_study_whose_files_are_in_a_store(folder: Path, command: Command) -> N
         (("--trial-memory", "8GB", "--workers", 0), "--trial-memory ends a trial's process"),
     ],
 )
-def test_what_cannot_be_is_refused_at_once(
-    folder: Path, command: Command, given: tuple[str, ...], message: str
-) -> None:
+def test_what_cannot_be_is_refused_at_once(folder: Path, warm: Command, given: tuple[str, ...], message: str) -> None:
     """The exit code is that of a wrong option, and nothing was written."""
-    done = command(folder, *LINE, *given)
+    done = warm(folder, *LINE, *given)
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert not (folder / "run").exists()
 
 
-def test_a_trial_over_its_memory_is_infeasible(folder: Path, command: Command) -> None:
+def test_a_trial_over_its_memory_is_infeasible(folder: Path, warm: Command) -> None:
     """Even the unchanged network needs more than a megabyte: the message says what gives it more."""
-    done = command(folder, *LINE, "--trial-memory", "1MB", "--workers", 1)
+    done = warm(folder, *LINE, "--trial-memory", "1MB", "--workers", 1)
     assert done.returncode == 2, done.stderr
     assert "it needed more than 1 MB of memory (--trial-memory gives more)" in done.stderr

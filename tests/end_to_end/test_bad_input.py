@@ -130,14 +130,14 @@ def refusals(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     study_folder: Callable[[Path], Path],
-    command: Command,
+    warm: Command,
 ) -> dict[str, Refusal]:
     """Return what became of each mistake that is tested; the commands run two at a time, as each takes a while."""
 
     def make(case: str, user: Path) -> Refusal:
         with desk(study_folder(user)) as folder:
             before = contents(folder)
-            done = command(folder, *CASES[case][0])
+            done = warm(folder, *CASES[case][0])
             return Refusal(done, before, contents(folder), (folder / "run").exists())
 
     wanted = [item.callspec.params["case"] for item in request.session.items if item.path == request.path]

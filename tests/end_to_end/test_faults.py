@@ -22,7 +22,8 @@ Trials = Callable[[Path], list[FrozenTrial]]
 Until = Callable[[Callable[[], object], str], None]
 Descendants = Callable[[Path], list[psutil.Process]]
 
-FAKE = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fake", "--trials", "7")
+TRIALS = 5
+FAKE = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fake", "--trials", TRIALS)
 SLOW = """
 import dataclasses, time
 import my_study
@@ -83,7 +84,7 @@ def worker_of(process: psutil.Process) -> psutil.Process | None:
 
 
 def test_a_killed_driver_costs_only_what_was_running(
-    folder: Path, command: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants
+    folder: Path, warm: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants
 ) -> None:
     """After `kill -9` no process is left behind, and the same command goes on with every finished trial."""
     out = folder / "run"
@@ -98,9 +99,9 @@ def test_a_killed_driver_costs_only_what_was_running(
         until(lambda: not descendants(folder), "the end of all processes of the killed command")
         assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     before = trials(out)
-    done = command(folder, *line)
+    done = warm(folder, *line)
     assert done.returncode == 0, done.stderr
-    check_whole(out, before, trials(out), 7)
+    check_whole(out, before, trials(out), TRIALS)
 
 
 def test_a_killed_worker_costs_only_its_trial(folder: Path, begin: Begin, trials: Trials, until: Until) -> None:
@@ -118,12 +119,12 @@ def test_a_killed_worker_costs_only_its_trial(folder: Path, begin: Begin, trials
     assert again[0].state in DONE
     assert trials(out)[again[0].user_attrs["retry_of"]].state == TrialState.FAIL
     assert "its worker died" in (folder / "stderr.txt").read_text()
-    check_whole(out, [], trials(out), 7)
+    check_whole(out, [], trials(out), TRIALS)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_run_leaves_its_front_and_goes_on(
-    folder: Path, command: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants, workers: int
+    folder: Path, warm: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants, workers: int
 ) -> None:
     """Ctrl-C ends the run in order with exit code 130 and the front so far; the same command goes on to the end."""
     out = folder / "run"
@@ -139,13 +140,13 @@ def test_an_interrupted_run_leaves_its_front_and_goes_on(
     assert "baseline" in (folder / "stdout.txt").read_text()
     check_models(out)
     before = trials(out)
-    assert len(outcomes(before)) < 7
+    assert len(outcomes(before)) < TRIALS
     assert not running(before)
     assert all("Interrupted" not in str(attrs) for _, _, attrs in outcomes(before).values())
     assert any(t.state == TrialState.WAITING and "retry_of" in t.user_attrs for t in before)
-    done = command(folder, *line)
+    done = warm(folder, *line)
     assert done.returncode == 0, done.stderr
-    check_whole(out, before, trials(out), 7)
+    check_whole(out, before, trials(out), TRIALS)
 
 
 def test_an_interrupt_in_the_first_trial_is_in_order(folder: Path, begin: Begin, trials: Trials, until: Until) -> None:

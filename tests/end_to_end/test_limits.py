@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +10,17 @@ import pandas
 import pytest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-Finished = tuple[Path, tuple[str, ...], subprocess.CompletedProcess[str]]
 
 LINE = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fake", "--workers", 0, "--trials")
 
 
 @pytest.fixture(scope="module")
 def limited(
-    tmp_path_factory: pytest.TempPathFactory, study_folder: Callable[[Path], Path], command: Command
+    tmp_path_factory: pytest.TempPathFactory, study_folder: Callable[[Path], Path], warm: Command
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """Return the folder of a user whose run had limits, and how its command ended."""
     folder = study_folder(tmp_path_factory.mktemp("user"))
-    return folder, command(folder, *LINE, 7, "--max-size", "100kB", "--min-accuracy", "-10%")
+    return folder, warm(folder, *LINE, 5, "--max-size", "100kB", "--min-accuracy", "-10%")
 
 
 def table(folder: Path, name: str) -> pandas.DataFrame:
@@ -54,12 +52,12 @@ def test_the_front_meets_every_limit(limited: tuple[Path, subprocess.CompletedPr
 
 
 def test_a_limit_out_of_reach_names_the_nearest(
-    limited: tuple[Path, subprocess.CompletedProcess[str]], command: Command
+    limited: tuple[Path, subprocess.CompletedProcess[str]], warm: Command
 ) -> None:
     """The same study goes on under a stricter limit without another trial: exit code 1, and what the nearest misses."""
     folder, _ = limited
     before = table(folder, "trials.csv")
-    done = command(folder, *LINE, 7, "--max-size", "1kB")
+    done = warm(folder, *LINE, 5, "--max-size", "1kB")
     assert done.returncode == 1, done.stderr
     front = table(folder, "pareto.csv")
     assert not front.meets_target.any()
@@ -68,24 +66,3 @@ def test_a_limit_out_of_reach_names_the_nearest(
     assert f"It misses: size {nearest.size_bytes / 1e3:.5g} kB, " in told(done)
     assert "over 1 kB; the best of all that were measured: " in told(done)
     assert table(folder, "trials.csv").trial.tolist() == before.trial.tolist()
-
-
-def test_memory_is_added_to_a_finished_study(finished: Finished, command: Command, tmp_path: Path) -> None:
-    """A study on the real runtime goes on under a limit on memory: what was trained is measured, not trained again."""
-    folder = tmp_path / "user"
-    shutil.copytree(finished[0], folder)
-    before = table(folder, "trials.csv")
-    line = [str(part) for part in finished[1]]
-    line[line.index("--trials") + 1] = str(len(before) + 2)
-    line[line.index("--workers") + 1] = "0"
-    done = command(folder, *line, "--max-memory", "4GB")
-    assert done.returncode == 0, done.stderr
-    added = table(folder, "trials.csv").iloc[len(before) :]
-    assert added.memory_bytes.between(10**6, 4 * 10**9).all()
-    again = before.set_index("candidate").loc[added.candidate]
-    assert added.accuracy.tolist() == again.accuracy.tolist()
-    assert added.latency_ms.tolist() == again.latency_ms.tolist()
-    front = table(folder, "pareto.csv")
-    assert front[front.id != "baseline"].meets_target.all()
-    assert front.memory_bytes.between(10**6, 4 * 10**9).all()
-    assert "4000 MB of memory" in told(done)

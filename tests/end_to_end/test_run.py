@@ -187,24 +187,45 @@ def test_the_table_names_the_recommended_model(finished: Finished, front: pandas
 
 
 def test_the_same_command_adds_nothing(
-    finished: Finished, command: Command, trials: Callable[[Path], list[FrozenTrial]]
+    finished: Finished, warm: Command, trials: Callable[[Path], list[FrozenTrial]]
 ) -> None:
     """A run that is done reproduces its front without another trial."""
     folder, line, done = finished
     tables = [folder / "run" / name for name in ("pareto.csv", "trials.csv")]
     before = [table.read_text() for table in tables]
     number = len(trials(folder / "run"))
-    again = command(folder, *line)
+    again = warm(folder, *line)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     assert [table.read_text() for table in tables] == before
     assert len(trials(folder / "run")) == number
 
 
-def test_a_target_out_of_reach_names_the_nearest(folder: Path, command: Command) -> None:
+def test_memory_is_added_to_a_finished_study(finished: Finished, warm: Command, tmp_path: Path) -> None:
+    """A study on the real runtime goes on under a limit on memory: what was trained is measured, not trained again."""
+    folder = tmp_path / "user"
+    shutil.copytree(finished[0], folder)
+    before = pandas.read_csv(folder / "run" / "trials.csv")
+    line = [str(part) for part in finished[1]]
+    line[line.index("--trials") + 1] = str(len(before) + 2)
+    line[line.index("--workers") + 1] = "0"
+    done = warm(folder, *line, "--max-memory", "4GB")
+    assert done.returncode == 0, done.stderr
+    added = pandas.read_csv(folder / "run" / "trials.csv").iloc[len(before) :]
+    assert added.memory_bytes.between(10**6, 4 * 10**9).all()
+    again = before.set_index("candidate").loc[added.candidate]
+    assert added.accuracy.tolist() == again.accuracy.tolist()
+    assert added.latency_ms.tolist() == again.latency_ms.tolist()
+    front = front_of(folder)
+    assert front[front.id != "baseline"].meets_target.all()
+    assert front.memory_bytes.between(10**6, 4 * 10**9).all()
+    assert "4000 MB of memory" in " ".join(done.stdout.split())
+
+
+def test_a_target_out_of_reach_names_the_nearest(folder: Path, warm: Command) -> None:
     """The exit code is 1; the nearest model, the floor and the files are there all the same."""
     line = ("my_study.py", "--target-latency", "1us", "--out", "run", "--trials", "6", "--workers", "0")
-    done = command(folder, *line, "--runtime", "fake")
+    done = warm(folder, *line, "--runtime", "fake")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     front = front_of(folder)

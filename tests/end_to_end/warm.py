@@ -1,0 +1,61 @@
+"""Commands as processes that are forked from one which has imported torch and others; that takes seconds each time.
+
+    python warm.py SOCKET
+
+Who connects to the socket sends a line of JSON with a command's folder, arguments, environment and the files that it
+prints to, and gets its exit code back when it has ended. All else about it is as a user's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+SLOW = ("torch", "torch._dynamo", "torch_pruning", "scipy.optimize", "optuna", "pandas", "matplotlib.figure")
+"""What takes long to import and begins no thread, which a process that is forked would lack."""
+
+
+def become(asked: dict[str, Any]) -> None:
+    """Be the command, to its end."""
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    for number, name in enumerate((os.devnull, asked["stdout"], asked["stderr"])):
+        os.dup2(os.open(name, os.O_RDWR), number)
+    sys.argv = asked["arguments"]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+    importlib.import_module("autocompress.cli").main()
+
+
+def serve(path: str) -> None:
+    """Begin a command for each connection; its exit code is sent by a process that waits for it."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        while True:
+            connection, _ = listening.accept()
+            asked = json.loads(connection.makefile().readline())
+            if not os.fork():
+                break
+            connection.close()
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+    command = os.fork()
+    if command:
+        code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+        connection.sendall(f"{code}\n".encode())
+        os._exit(0)
+    connection.close()
+    become(asked)
+
+
+if __name__ == "__main__":
+    for module in SLOW:
+        importlib.import_module(module)
+    assert len(list(Path("/proc/self/task").iterdir())) == 1
+    serve(sys.argv[1])
