@@ -56,7 +56,7 @@ class Running(NamedTuple):
     child: psutil.Process
 
 
-def until(ask: Callable[[], T], *, seconds: float = 60.0) -> T:
+def until(ask: Callable[[], T], *, seconds: float = 240.0) -> T:
     """Return the first true answer."""
     end = time.monotonic() + seconds
     while not (answer := ask()):
@@ -94,7 +94,8 @@ def running() -> Iterator[Running]:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_model_is_as_fast_as_itself(threads: int) -> None:
     """The ratio of a model to itself is about one, and what it was measured with is kept."""
-    latency = replace(METER, threads=threads).measure(chain(8), SHORT)
+    plan = replace(SHORT, min_runs=10 if threads == 1 else 200)  # others disturb wall time more than CPU time
+    latency = replace(METER, threads=threads).measure(chain(8), plan)
     assert 0.7 < latency.ratio < 1.4
     assert latency.median_ms == latency.ratio * 1.0
     assert 2 <= len(latency.windows) <= 3
@@ -145,7 +146,7 @@ def test_crash_is_infeasible(running: Running, crash: signal.Signals) -> None:
     """A runtime that kills its process costs one candidate, and the reason names the signal."""
     running.child.send_signal(crash)
     with pytest.raises(InfeasibleError, match=crash.name) as caught:
-        running.result.result(timeout=60)
+        running.result.result(timeout=240)
     assert caught.value.rung == "latency"
 
 

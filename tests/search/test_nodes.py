@@ -24,7 +24,7 @@ from autocompress.search.remote import Remote, Shipped, brought, check
 from autocompress.search.workers import Workers, workers_for
 from autocompress.spaces.candidate import Candidate
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(500)
 
 
 class Travelling:

@@ -101,7 +101,7 @@ def request_for(folder: str, candidate: Candidate | None = None, timeout_s: floa
     return Request(folder=folder, candidate=candidate or Candidate(), epochs=0, timeout_s=timeout_s)
 
 
-def until(ask: Callable[[], T], *, seconds: float = 60.0) -> T:
+def until(ask: Callable[[], T], *, seconds: float = 240.0) -> T:
     """Return the first true answer."""
     end = time.monotonic() + seconds
     while not (answer := ask()):
