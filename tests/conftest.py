@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # the machine's other work is no defect of a test
 
-LONGEST = ("test_faults.py", "test_runtimes.py", "test_run.py")
+LONGEST = ("test_faults.py", "test_runtimes.py", "test_run.py", "test_chaos.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -83,12 +83,21 @@ def worker_of(process: psutil.Process) -> psutil.Process | None:
     return None
 
 
+def trains(out: Path) -> bool:
+    """Tell whether a trial is being trained, which takes a while."""
+    found = False
+    for rung in (out / "trials").glob("*/rung"):
+        with suppress(FileNotFoundError):
+            found |= rung.read_text() == "train"
+    return found
+
+
 def test_a_killed_driver_costs_only_what_was_running(
     folder: Path, warm: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants
 ) -> None:
     """After `kill -9` no process is left behind, and the same command goes on with every finished trial."""
     out = folder / "run"
-    line = (*FAKE, "--workers", 2)
+    line = (*FAKE, "--workers", 1)
     with begin(folder, *line, "--epochs", 8) as process:
         until(lambda: at_work(trials(out), 2), "a trial after two others")
         time.sleep(random.uniform(0, 1))
@@ -107,9 +116,8 @@ def test_a_killed_driver_costs_only_what_was_running(
 def test_a_killed_worker_costs_only_its_trial(folder: Path, begin: Begin, trials: Trials, until: Until) -> None:
     """When a worker process dies its trial is tried again, and the run ends well."""
     out = folder / "run"
-
-    with begin(folder, *FAKE, "--workers", 1, "--epochs", 8) as process:
-        until(lambda: at_work(trials(out), 1) and worker_of(process), "a worker at work")
+    with begin(folder, *FAKE, "--workers", 1, "--epochs", 4) as process:
+        until(lambda: at_work(trials(out), 1) and trains(out) and worker_of(process), "a worker that trains")
         victim = worker_of(process)
         assert victim is not None
         victim.kill()
@@ -169,7 +177,7 @@ def test_a_second_interrupt_ends_at_once(
 ) -> None:
     """An impatient user's second Ctrl-C ends every process, and what was finished is still there."""
     out = folder / "run"
-    with begin(folder, *FAKE, "--workers", 2, "--epochs", 8) as process:
+    with begin(folder, *FAKE, "--workers", 1, "--epochs", 8) as process:
         until(lambda: at_work(trials(out), 2), "a trial after two others")
         before = outcomes(trials(out))
         while process.poll() is None:

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,30 @@ def become(asked: dict[str, Any]) -> None:
 
 
 def serve(path: str) -> None:
-    """Begin a command for each connection; its exit code is sent by a process that waits for it."""
+    """Begin a command for each connection; its exit code is sent by a process that waits for it.
+
+    Ends with the process that began it.
+    """
+    parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
-        while True:
-            connection, _ = listening.accept()
+        listening.settimeout(5.0)
+        while os.getppid() == parent:
+            try:
+                connection, _ = listening.accept()
+            except TimeoutError:
+                continue
+            connection.settimeout(None)
             asked = json.loads(connection.makefile().readline())
             if not os.fork():
                 break
             connection.close()
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+        else:
+            return
     command = os.fork()
     if command:
         code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
