@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-LINE = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fake", "--trials", "5")
+LINE = ("my_study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fake", "--trials", "7")
 
 
 def check_front(out: Path) -> list[str]:
@@ -30,7 +30,7 @@ def test_a_study_whose_files_are_in_a_store(folder: Path, warm: Command) -> None
     """The front is complete in the run directory, the store has its trials only, and another driver can finish it."""
     store, database = folder / "store", f"sqlite:///{folder}/study.db"
     line = (*LINE, "--artifacts", f"file://{store}", "--storage", database)
-    done = warm(folder, *line, "--workers", 1)
+    done = warm(folder, *line, "--workers", 2)
     assert done.returncode == 0, done.stderr
     found = check_front(folder / "run")
     kept = {path.parent.name: json.loads(path.read_text()) for path in store.rglob("manifest.json")}
