@@ -22,7 +22,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from ..errors import StorageError
 
@@ -58,10 +58,13 @@ WAITING = (
 
 
 def away(error: BaseException) -> bool:
-    """Return whether an error says that the database does not answer, rather than that it was asked nonsense."""
+    """Return whether an error says that the database does not answer, rather than that it was asked nonsense.
+
+    Where Optuna reads trials and the connection breaks, it asks once more in the transaction that broke with it.
+    """
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     gone = isinstance(cause, DBAPIError) and cause.connection_invalidated
-    return gone or isinstance(cause, OperationalError | InterfaceError)
+    return gone or isinstance(cause, OperationalError | InterfaceError | PendingRollbackError)
 
 
 class Database(RDBStorage):
