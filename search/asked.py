@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -13,12 +12,10 @@ from typing import Any
 from .. import __version__
 from .limits import Limits
 from .options import Options
+from .urls import PASSWORD
 
 ADDRESSES = ("storage", "artifacts", "ray_address")
 """Options that may hold a password."""
-
-PASSWORD = re.compile(r"//[^@?]*:[^@]*@|(password|passwd|secret|token|key)=", re.IGNORECASE)
-"""What a URL with a password looks like."""
 
 UNITS = {
     "target_ms": ("target-latency", "ms"),

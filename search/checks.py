@@ -14,6 +14,7 @@ from . import remote, rundir
 from .cluster import reachable
 from .limits import Limits
 from .options import Options
+from .urls import plain_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def checked(name: str, options: Options) -> Checked:
     if options.artifacts is not None:
         place = remote.check(options.artifacts, options.workers)
         options = replace(options, artifacts=place)
-        identity["artifacts"] = remote.plain_url(place)
+        identity["artifacts"] = plain_url(place)
         rundir.check(options.out, identity)
     if options.tensorboard is not None:
         from .board import check

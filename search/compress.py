@@ -281,5 +281,5 @@ class _Run:
         front = assemble(models, self.prepared.profile, limits, where=self.rundir.path)
         if state == "finished":
             self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": asdict(limits)})
-        files.write(self.rundir, front, self.store, self.prepared.profile, state=state)
+        files.write(self.rundir, front, models, self.store, self.prepared.profile, state=state)
         return front

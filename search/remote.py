@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
 import tempfile
 import time
 import uuid
@@ -25,6 +24,7 @@ from ..evaluators.measurement import Measurement, Outcome
 from .artifacts import Artifacts
 from .rundir import write_atomically
 from .sharing import scratch
+from .urls import plain_url
 from .workers import Lost
 
 if TYPE_CHECKING:
@@ -158,15 +158,6 @@ def _manifest(files: Any, base: str) -> Mapping[str, Any] | None:
 def _remove(files: Any, path: str) -> None:
     with suppress(FileNotFoundError):
         files.rm(path, recursive=True)
-
-
-def plain_url(url: str) -> str:
-    """Return a URL without the name and password in it.
-
-    >>> plain_url("ftp://me:secret@host/models")
-    'ftp://host/models'
-    """
-    return re.sub(r"//[^/@]*@", "//", url)
 
 
 def check(url: str, workers: int | None) -> str:

@@ -7,7 +7,7 @@ import fcntl
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -34,12 +34,17 @@ COUNTED = "data.json"
 """File in a run directory that says how many examples accuracies are shares of."""
 
 
-def write(rundir: RunDirectory, front: ParetoFront, store: Store, profile: Profile, *, state: State) -> None:
-    """Write the tables, the pictures and the report, and delete models that are not on the front any more."""
+def write(
+    rundir: RunDirectory, front: ParetoFront, models: Iterable[Model], store: Store, profile: Profile, *, state: State
+) -> None:
+    """Write the tables, the pictures and the report, and delete the files of all but some models.
+
+    These are what was taken to the end, on the front or not: the same run once more does not train them again.
+    """
     trials = begun(store.study.get_trials(deepcopy=False))
     write_tables(rundir.path, front, trials, store.models(), profile)
     write_report(rundir.path, front, trials, profile, state=state)
-    kept = {model.path for each in (front, *front.portfolio) for model in (*each.models, *each.obvious)}
+    kept = {model.path for model in models}
     for folder in rundir.models.iterdir() if rundir.models.exists() else ():
         if f"models/{folder.name}" not in kept:
             shutil.rmtree(folder, ignore_errors=True)

@@ -217,14 +217,15 @@ def test_the_plot_is_a_picture(target_ms: float) -> None:
 
 
 def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Path) -> None:
-    """The tables hold every model and every trial; folders of models that left the front are gone, others stay."""
+    """The tables hold every model and every trial; folders of models taken to the end stay, others go."""
     store = search(PROBLEM, trials=30, target_ms=3.0)
     rundir = RunDirectory(tmp_path / "report", {"study": "report"})
     front = front_for(4.0)
-    kept = [m.path for m in (*front.models, *front.obvious)]
+    models = (*front.models, *front.obvious)
+    kept = [m.path for m in models]
     for path in (*kept, "models/stale", "baseline"):
         (rundir.path / path).mkdir(parents=True, exist_ok=True)
-    files.write(rundir, front, store, PROFILE, state="finished")
+    files.write(rundir, front, models, store, PROFILE, state="finished")
     rundir.close()
     assert {f"models/{folder.name}" for folder in rundir.models.iterdir()} == set(kept)
     assert (rundir.path / "baseline").is_dir()
