@@ -259,7 +259,8 @@ def defects(trials: list[FrozenTrial], seen: dict[int, tuple[object, ...]], fold
     found += [f"trial {number} is not what it was" for number in seen if now.get(number) != seen[number]]
     numbers = Counter(trial.number for trial in trials)
     found += [f"number {number} is there {count} times" for number, count in numbers.items() if count > 1]
-    found += [f"trial {t.number} is {t.state.name}" for t in trials if t.state == TrialState.RUNNING]
+    begun = [t for t in trials if "candidate" in t.user_attrs]  # else its driver died while it asked for it
+    found += [f"trial {t.number} is {t.state.name}" for t in begun if t.state == TrialState.RUNNING]
     by_number = {trial.number: trial for trial in trials}
     for folder in folders:
         for line in (folder / "told.log").read_text().splitlines():

@@ -72,17 +72,17 @@ def warm() -> Iterator[Command]:
     with tempfile.TemporaryDirectory(prefix="ac") as name:  # pytest's are too long for sockets
         place = Path(name)
         server = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("warm.py"), place / "socket"],
+            [sys.executable, Path(__file__).with_name("warm.py"), place / "socket", str(os.getpid())],
             env=environment(place),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+        assert server.wait() == 0
 
         def run(folder: Path, *given: object) -> Completed:
             with socket.socket(socket.AF_UNIX) as connection, tempfile.TemporaryDirectory(dir=place) as printed:
                 connection.settimeout(PATIENCE_S)
                 while connection.connect_ex(str(place / "socket")):
-                    assert server.poll() is None
                     time.sleep(0.05)
                 files = [Path(printed) / name for name in ("stdout", "stderr")]
                 for file in files:
@@ -96,7 +96,6 @@ def warm() -> Iterator[Command]:
             yield run
         finally:
             os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
 """Commands as processes that are forked from one which has imported torch and others; that takes seconds each time.
 
-    python warm.py SOCKET
+    python warm.py SOCKET PID
 
 Who connects to the socket sends a line of JSON with a command's folder, arguments, environment and the files that it
-prints to, and gets its exit code back when it has ended. All else about it is as a user's.
+prints to, and gets its exit code back when it has ended. All else about it is as a user's. It ends with the process PID,
+but is nobody's child, so that who looks for children of the tests finds only what a test has begun.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 SLOW = ("torch", "torch._dynamo", "torch_pruning", "scipy.optimize", "optuna", "pandas", "matplotlib.figure")
 """What takes long to import and begins no thread, which a process that is forked would lack."""
@@ -33,17 +36,13 @@ def become(asked: dict[str, Any]) -> None:
     importlib.import_module("autocompress.cli").main()
 
 
-def serve(path: str) -> None:
-    """Begin a command for each connection; its exit code is sent by a process that waits for it.
-
-    Ends with the process that began it.
-    """
-    parent = os.getppid()
+def serve(path: str, parent: int) -> None:
+    """Begin a command for each connection; its exit code is sent by a process that waits for it."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)
         listening.listen()
         listening.settimeout(5.0)
-        while os.getppid() == parent:
+        while psutil.pid_exists(parent):
             try:
                 connection, _ = listening.accept()
             except TimeoutError:
@@ -71,4 +70,6 @@ if __name__ == "__main__":
     for module in SLOW:
         importlib.import_module(module)
     assert len(list(Path("/proc/self/task").iterdir())) == 1
-    serve(sys.argv[1])
+    if os.fork():
+        os._exit(0)
+    serve(sys.argv[1], int(sys.argv[2]))

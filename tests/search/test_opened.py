@@ -128,9 +128,10 @@ def test_what_is_no_run_is_told(manifest: str | None, storage: str | None, said:
 
 def test_other_runs_are_named_where_the_path_is_none(tmp_path: Path) -> None:
     """Somebody who names the folder above is told of the runs in it."""
-    RunDirectory(tmp_path / "digits", {"study": "digits"}).close()
-    with pytest.raises(RunDirectoryError, match=f"These are: {tmp_path / 'digits'}"):
-        open_run(tmp_path)
+    runs = tmp_path / "runs"
+    RunDirectory(runs / "digits", {"study": "digits"}).close()
+    with pytest.raises(RunDirectoryError, match=f"These are: {runs / 'digits'}"):
+        open_run(runs)
 
 
 def test_a_database_must_hold_the_study(small: AnalyticEvaluator, search: Search, tmp_path: Path) -> None:
