@@ -3,7 +3,7 @@
     python warm.py SOCKET PID
 
 Who connects to the socket sends a line of JSON with a command's folder, arguments, environment and the files that it
-prints to, and gets its exit code back when it has ended. All else about it is as a user's. It ends with the process PID,
+prints to, and gets its exit code back when it has ended. All else about it is as a user's. It ends with process PID,
 but is nobody's child, so that who looks for children of the tests finds only what a test has begun.
 """
 
