@@ -122,7 +122,7 @@ def _told(choice: Choice) -> list[str]:
     test = "" if measured.test_accuracy is None else f" (test {measured.test_accuracy:.2%})"
     return [
         f"  {latency.median_ms:.3g} ms ({latency.low_ms:.3g}–{latency.high_ms:.3g}) on {latency.place}, "
-        f"{base.latency.ratio / latency.ratio:.2f}× faster",
+        f"{1 / latency.ratio:.2f}× faster",
         f"  {measured.accuracy:.2%} on the validation data{test}, {measured.size_bytes / 1e6:.2f} MB, "
         f"{base.size_bytes / measured.size_bytes:.1f}× smaller",
     ]

@@ -45,7 +45,7 @@ def _headline(name: str, front: ParetoFront, model: Model) -> str:
         return f"The unchanged network of the study `{name}`, for {measured.latency.place}."
     return (
         f"The network of the study `{name}`, compressed for {measured.latency.place}: "
-        f"{base.latency.ratio / measured.latency.ratio:.2f}× as fast as the unchanged network, "
+        f"{1 / measured.latency.ratio:.2f}× as fast as the unchanged network, "
         f"{base.size_bytes / measured.size_bytes:.1f}× smaller, "
         f"{100 * (measured.accuracy - base.accuracy):+.2f} points of accuracy on the validation data."
     )
