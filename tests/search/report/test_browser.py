@@ -72,9 +72,9 @@ PLACE = """(key) => {
 """Returns where a point is on the screen."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Start one browser for all tests."""
+    """Start one browser for all tests here, which others then find no process of."""
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         yield started
