@@ -212,11 +212,11 @@ class _Run:
 
     @property
     def _epochs(self) -> float:
-        return self.task.epochs if self.options.epochs is None else self.options.epochs
+        return self.options.passes(self.task)[0]
 
     @property
     def _final_epochs(self) -> float:
-        return self.task.final_epochs if self.options.final_epochs is None else self.options.final_epochs
+        return self.options.passes(self.task)[1]
 
     @property
     def _student(self) -> bool:

@@ -36,6 +36,7 @@ from .profile import Profile
 from .profiling import SHARES
 from .progress import Progress
 from .warmstart import DESCENTS, EVEN, uniform, warm_start
+from .workers import usual
 
 T = TypeVar("T")
 
@@ -177,7 +178,7 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
     known = _of_trials(done, options) or _tried(task, offer, asked, progress, profiled=profile is not None)
     space = offer.space if profile is None else profile.space(offer.space)
     cores = os.cpu_count() or 1
-    workers = min(2, cores) if options.workers is None else options.workers
+    workers = usual() if options.workers is None else options.workers
     times = _times(known, options, task, done=len(done), workers=min(max(1, workers), cores))
     return Forecast(
         study=name,
@@ -191,8 +192,8 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
         finished=len(done),
         trials=options.trials,
         starts=0 if done else _starts(space, profile, options, student=task.student is not None),
-        epochs=_epochs(task, options)[0],
-        final_epochs=_epochs(task, options)[1],
+        epochs=options.passes(task)[0],
+        final_epochs=options.passes(task)[1],
         models=0 if ended else ROLES + _front(options),
         workers=workers,
         network=times[0],
@@ -205,7 +206,7 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
 
 def _times(known: _Known, options: Options, task: Task, *, done: int, workers: int) -> tuple[Span, Span, Span]:
     """Return the time until the first trial, that of the trials, and that of the end."""
-    (epochs, final_epochs), costs = _epochs(task, options), known.costs
+    (epochs, final_epochs), costs = options.passes(task), known.costs
     left = max(0, options.trials - done)
     search = [costs.trials_s(left, epochs=epochs, trained=share, workers=workers) for share in known.trained]
     if options.time_budget_s is not None:
@@ -225,14 +226,6 @@ def _span(seconds: Sequence[float]) -> Span:
 def _front(options: Options) -> int:
     """Return how many models of the front are taken to the end, at most."""
     return min(FINALISTS, max(1, options.trials - ROLES))
-
-
-def _epochs(task: Task, options: Options) -> tuple[float, float]:
-    """Return the passes of a trial, and of a model of the front."""
-    return (
-        task.epochs if options.epochs is None else options.epochs,
-        task.final_epochs if options.final_epochs is None else options.final_epochs,
-    )
 
 
 def _axes(space: Space) -> tuple[Axis, ...]:

@@ -5,13 +5,11 @@ Nothing is written and nothing is locked. What a driver tells meanwhile is seen 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -27,7 +25,7 @@ from .front import Model, ParetoFront
 from .ledger import Ledger, Models, outcome, trial_name
 from .limits import Limits
 from .profile import Profile
-from .records import read_record
+from .records import read_json, read_record
 from .rundir import FORMAT
 from .storage import close_storage, read_storage
 from .warmstart import BASELINE
@@ -144,7 +142,7 @@ class Run:
     @property
     def _finished(self) -> Limits | None:
         """The limits for which the front was taken to the end after the last trial."""
-        content = _json(self.path / FINISHED) or {}
+        content = read_json(self.path / FINISHED) or {}
         if content.get("trials") != sum(trial.outcome is not None for trial in self.trials):
             return None
         fields = dict(content["limits"])
@@ -189,7 +187,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
         StorageError: its database cannot be reached, or does not hold it.
     """
     path = Path(path)
-    manifest = _json(path / "study.json")
+    manifest = read_json(path / "study.json")
     if manifest is None:
         raise RunDirectoryError(
             f"RUN must be a run directory, which has a study.json; {str(path)!r} has none.{_others(path)}"
@@ -209,7 +207,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
         measured = Models(Ledger(study, _identity, lambda: "read once"), lambda: limits).all()
     finally:
         close_storage(opened)
-    profile = _json(path / "profile.json")
+    profile = read_json(path / "profile.json")
     return Run(
         path=path,
         identity={name: str(value) for name, value in manifest.items()},
@@ -258,15 +256,6 @@ def _trial(trial: FrozenTrial) -> Trial:
         began=trial.datetime_start,
         ended=trial.datetime_complete,
     )
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """Return the content of a JSON file; None where there is none."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _others(path: Path) -> str:

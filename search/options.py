@@ -6,10 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..evaluators.runtimes import plain
 from .limits import Limits
+
+if TYPE_CHECKING:
+    from ..studies.task import Task
 
 SAMPLERS = ("surrogate", "mutation", "tpe", "nsga2", "random")
 
@@ -201,6 +205,13 @@ class Options:
     def places(self) -> int:
         """At how many places a model is served: by each runtime on each device."""
         return len(self.runtimes) * max(1, len(self.measure_on))
+
+    def passes(self, task: Task) -> tuple[float, float]:
+        """Return the passes over the training data of a trial, and of a model of the front."""
+        return (
+            task.epochs if self.epochs is None else self.epochs,
+            task.final_epochs if self.final_epochs is None else self.final_epochs,
+        )
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:

@@ -115,6 +115,11 @@ class InlineWorkers:
         return queued
 
 
+def usual() -> int:
+    """Return how many workers this machine has where nobody says it."""
+    return min(2, os.cpu_count() or 1)
+
+
 @contextmanager
 def workers_for(
     evaluator: Evaluator, meter: Meter | Meters, count: int | None, cluster: Cluster | None = None
@@ -141,7 +146,7 @@ def workers_for(
         with _crew(payload, meter, count or cluster.cpus, cluster.devices, cluster.versions) as workers:
             yield workers
         return
-    count = count or min(2, os.cpu_count() or 1)
+    count = count or usual()
     with _ray(count), _crew(payload, meter, count, [Device.here()]) as workers:
         yield workers
 

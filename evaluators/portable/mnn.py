@@ -16,7 +16,7 @@ import numpy as np
 def opened(path: Path, variant: str, threads: int) -> Callable[[Any], Any]:
     """Return a function from a list of arrays to a list of arrays; the session is resized for each new shape."""
     memory = "low" if variant == "w8" else "normal"
-    with _stdout_to_stderr():
+    with stdout_to_stderr():
         import MNN
 
         interpreter = MNN.Interpreter(str(path))
@@ -30,7 +30,7 @@ def opened(path: Path, variant: str, threads: int) -> Callable[[Any], Any]:
 
     def run(inputs: Any) -> Any:
         sources = interpreter.getSessionInputAll(session)
-        pairs = [(sources[name], x) for name, x in zip(_in_order(sources), inputs)]
+        pairs = [(sources[name], x) for name, x in zip(in_order(sources), inputs)]
         if shapes != [x.shape for x in inputs]:
             for source, x in pairs:
                 interpreter.resizeTensor(source, x.shape)
@@ -43,7 +43,7 @@ def opened(path: Path, variant: str, threads: int) -> Callable[[Any], Any]:
         if interpreter.runSession(session):
             raise RuntimeError("MNN cannot run the model")
         outputs = interpreter.getSessionOutputAll(session)
-        return [read(outputs[name]) for name in _in_order(outputs)]
+        return [read(outputs[name]) for name in in_order(outputs)]
 
     def read(output: Any) -> Any:
         array = np.zeros(output.getShape(), np.float32)
@@ -54,16 +54,17 @@ def opened(path: Path, variant: str, threads: int) -> Callable[[Any], Any]:
     return run
 
 
-def _in_order(tensors: Any) -> Any:
+def in_order(tensors: Any) -> Any:
     """Return names as the exporter counts them: input2 before input10."""
     return sorted(tensors, key=lambda name: (len(name), name))
 
 
 @contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
+def stdout_to_stderr() -> Iterator[None]:
     """Send what MNN itself prints to where messages belong."""
     flush = ctypes.CDLL(None).fflush
     sys.stdout.flush()
+    flush(None)
     kept = os.dup(1)
     os.dup2(2, 1)
     try:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import InfeasibleError
 from ...spaces.capabilities import Capabilities
+from ..portable.mnn import in_order, stdout_to_stderr
 from . import Arrays, Engine, Kernel, Source, needed
 from .host import describe_host
 
@@ -49,12 +47,12 @@ class Session:
         if status := self.interpreter.runSession(self.session):
             raise InfeasibleError(f"MNN cannot run the model: its error {status}.", rung="build")
         outputs = self.interpreter.getSessionOutputAll(self.session)
-        return [self._read(outputs[name]) for name in _in_order(outputs)]
+        return [self._read(outputs[name]) for name in in_order(outputs)]
 
     def feed(self, inputs: Arrays) -> None:
         """Copy inputs to the session."""
         sources = self.interpreter.getSessionInputAll(self.session)
-        pairs = [(sources[name], x) for name, x in zip(_in_order(sources), inputs, strict=True)]
+        pairs = [(sources[name], x) for name, x in zip(in_order(sources), inputs, strict=True)]
         shapes = [x.shape for x in inputs]
         if shapes != self.shapes:
             for source, x in pairs:
@@ -142,7 +140,7 @@ class Mnn:
         mnn = self._import()
         options = {"backend": "CPU", "numThread": threads, "precision": "high"}
         options["memory"] = "low" if self.variant == "w8" else "normal"
-        with tempfile.TemporaryDirectory(prefix="autocompress-") as name, _stdout_to_stderr():
+        with tempfile.TemporaryDirectory(prefix="autocompress-") as name, stdout_to_stderr():
             path = Path(name) / "model.mnn"  # it is read at once
             path.write_bytes(artefact)
             try:
@@ -157,29 +155,8 @@ class Mnn:
             self._import()
 
     def _import(self) -> Any:
-        with _stdout_to_stderr():
+        with stdout_to_stderr():
             return needed("MNN", runtime=self.name, extra="mnn")
-
-
-def _in_order(tensors: Mapping[str, Any]) -> list[str]:
-    """Return names as our files count them: ``input2`` before ``input10``."""
-    return sorted(tensors, key=lambda name: (len(name), name))
-
-
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Send what native code prints to where messages belong; standard output is for results."""
-    flush = ctypes.CDLL(None).fflush
-    sys.stdout.flush()
-    flush(None)
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        flush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 VARIANTS = {variant: Mnn(variant) for variant in FLAGS}

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ...evaluators.measurement import Infeasible, Measurement
 from ...evaluators.runtimes import plain
@@ -20,6 +20,7 @@ from ..limits import Limits
 from ..opened import Run, Trial, begun
 from ..paying import Dropped
 from ..profile import Profile
+from ..records import read_json
 from ..rundir import RunDirectory, write_atomically
 from ..store import Store
 from .data import About, build
@@ -104,25 +105,16 @@ def write_report(
 
 
 def _about(folder: Path, state: State) -> About:
-    study = _json(folder / "study.json")
+    study = read_json(folder / "study.json") or {}
     asked = study.pop("asked", None)
     return About(
         study=study,
         folder=str(folder),
         state=state,
         command="" if asked is None else Asked.read(asked).command(folder),
-        calibration=_json(folder / "calibration.json"),
-        scored=Scored(**_json(folder / COUNTED)),
+        calibration=read_json(folder / "calibration.json") or {},
+        scored=Scored(**(read_json(folder / COUNTED) or {})),
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file; nothing where there is none."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def held(path: Path) -> bool:

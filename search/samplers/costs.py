@@ -36,8 +36,9 @@ class Costs:
         self.tables = tables
         timed = np.flatnonzero(np.isfinite(history.latency_ms))[-LATEST:]
         self._weights = self._fitted(history.levels[timed], history.latency_ms[timed])
-        self.margin = typical(history.high_ms, history.latency_ms)
-        self._size = typical(history.size_bytes, tables.size_bytes(history.levels))
+        recent, sized = latest(history.high_ms), latest(history.size_bytes)
+        self.margin = typical(history.high_ms[recent] / history.latency_ms[recent])
+        self._size = typical(history.size_bytes[sized] / tables.size_bytes(history.levels[sized]))
 
     def latency_ms(self, levels: Levels) -> Numbers:
         """Return milliseconds, shape (points,)."""
@@ -51,7 +52,7 @@ class Costs:
     def _fitted(self, levels: Levels, latency_ms: Numbers) -> Numbers:
         parts = self.tables.time_parts(levels)
         layers = (parts.shape[1] - 2) // 2
-        scale = typical(latency_ms, self.tables.latency_ms(levels))
+        scale = typical(latency_ms[-RECENT:] / self.tables.latency_ms(levels[-RECENT:]))
         mean = scale * np.concatenate([np.ones(layers), np.zeros(layers + 1), [1.0]])
         spread = scale * np.concatenate([np.full(layers, LAYER), np.full(layers, ROOT), [BORDERS, OTHER]])
         noise = NOISE * latency_ms
@@ -61,13 +62,12 @@ class Costs:
         return weights
 
 
-def typical(measured: Numbers, expected: Numbers) -> float:
-    """Return the median of what was measured over what was expected, of the latest trials; 1 where nothing was.
+def latest(measured: Numbers) -> Levels:
+    """Return the places of the latest trials of which something was measured; NaN is where nothing was."""
+    places: Levels = np.flatnonzero(np.isfinite(measured))[-RECENT:]
+    return places
 
-    Args:
-        measured: shape (trials,); NaN where nothing was.
-        expected: shape (trials,).
 
-    """
-    known = np.flatnonzero(np.isfinite(measured))[-RECENT:]
-    return float(np.median(measured[known] / expected[known])) if len(known) else 1.0
+def typical(errors: Numbers) -> float:
+    """Return the median of what was measured over what was expected; 1 where nothing was."""
+    return float(np.median(errors)) if len(errors) else 1.0

@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from ..front import non_dominated
-from .costs import typical
+from .costs import latest, typical
 from .history import History, Judge, Reader
 from .moves import Moves
 from .tables import Levels, Numbers, Tables, distributions
@@ -64,7 +64,8 @@ class MutationSampler(BaseSampler):
     def propose(self, rng: np.random.Generator, history: History) -> Levels:
         """Return a child of the front, shape (choices,)."""
         parents, weights = self._parents(history)
-        scale = typical(history.latency_ms, self.tables.latency_ms(history.levels))
+        timed = latest(history.latency_ms)
+        scale = typical(history.latency_ms[timed] / self.tables.latency_ms(history.levels[timed]))
         seen = history.seen
         for _ in range(TRIES):
             first, second = rng.choice(len(parents), 2, p=weights / weights.sum())
