@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -50,12 +49,6 @@ RUNTIME = runtimes.load("onnxruntime")
 
 CALIBRATION = 300
 """Images that set the ranges of whatever is quantized; NNCF's default."""
-
-FINALISTS = 13
-"""Models that a search takes to the end, at most: eight of its front, and the uniform ones."""
-
-LONGER = 1.7
-"""How much longer that takes than a point of another tool that is fine-tuned: most are trained with rounding."""
 
 
 class Bench:
@@ -114,7 +107,7 @@ class Bench:
 
 
 def search(task: Task, asked: argparse.Namespace, epochs: float, budget_s: float) -> Iterator[Row]:
-    """Yield the front of a search of ours that begins no trial after so many seconds."""
+    """Yield the front of a search of ours that is to end after so many seconds."""
     with tempfile.TemporaryDirectory(prefix="autocompress-") as scratch:
         options = Options(
             target_ms=parse_latency(asked.target_latency),
@@ -129,13 +122,6 @@ def search(task: Task, asked: argparse.Namespace, epochs: float, budget_s: float
     for model in front.models:
         what = model.id if model.role == "front" else f"{model.id} ({model.role})"
         yield Row(OURS, what, sum(model.measurement.seconds.values()), model.measurement)
-
-
-def for_trials(results: Results) -> float:
-    """Return how many of the seconds that the tools took are for a search's trials: its front is trained at the end."""
-    every_s = sum(results.seconds.values())
-    tuned = [row.seconds for row in results.rows if row.who == "torch-pruning" and "INT8" not in row.what]
-    return max(every_s / 4, every_s - FINALISTS * LONGER * statistics.mean(tuned)) if tuned else every_s / 2
 
 
 def main() -> None:
@@ -200,12 +186,10 @@ def compare(job: Job, results: Results, asked: argparse.Namespace) -> None:
             results.write(asked.out)
     if asked.no_search or OURS in known:
         return
-    every_s, trials_s, began = sum(results.seconds.values()), for_trials(results), time.monotonic()
-    how_long = (
-        "two trials" if asked.quick else f"in the {every_s:.0f} s that all of this took: trials for {trials_s:.0f} s"
-    )
+    every_s, began = sum(results.seconds.values()), time.monotonic()
+    how_long = "two trials" if asked.quick else f"in the {every_s:.0f} s that all of this took"
     print(f"\na search, {how_long}", flush=True)
-    for row in search(job.task, asked, job.epochs, trials_s):
+    for row in search(job.task, asked, job.epochs, every_s):
         assert isinstance(row.outcome, Measurement)
         results.add(replace(row, outcome=results.alike(row.outcome)))
     results.seconds[OURS] = time.monotonic() - began

@@ -51,7 +51,12 @@ MaxMemory = Annotated[str | None, _option(TARGET, "Most memory of a process that
 MaxEnergy = Annotated[str | None, _option(TARGET, "Most energy of one run, where the machine has a counter: 5mJ.")]
 
 Trials = Annotated[int, _option(SEARCH, "Trials that the study has when it is done.", **WHOLE)]
-TimeBudget = Annotated[str | None, _option(SEARCH, "Begin no trial after this long: 10m, 2h.")]
+TimeBudget = Annotated[
+    str | None,
+    _option(
+        SEARCH, "For the whole run, its end included: 10m, 2h. No trial begins when the rest is needed for the end."
+    ),
+]
 Sampler = Annotated[
     str, _option(SEARCH, "surrogate, mutation, tpe, nsga2 or random.", autocompletion=completion.samplers)
 ]

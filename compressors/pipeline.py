@@ -43,7 +43,7 @@ TECHNIQUES = (*SHAPES, *NUMBERS)
 
 CALIBRATION_BATCHES = 4
 
-SHAPES_SHARE = 0.6
+SHAPES_SHARE = 0.8
 """Share of the training that a network gets before its numbers change, where both change."""
 
 PENALTY_SHARE = 0.3

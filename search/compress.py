@@ -16,7 +16,8 @@ from .assemble import assemble
 from .checks import Checked, checked
 from .cluster import Cluster, joined
 from .drive import Driver, Interrupted, Interrupts
-from .finals import Finals, as_found, finalists
+from .finalists import finalists
+from .finals import Finals, as_found
 from .front import Model, ParetoFront
 from .guard import Limited
 from .joining import together

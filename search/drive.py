@@ -95,8 +95,8 @@ class Driver:
         rundir: where trials keep their files.
         progress: is told how it goes.
         interrupts: says when the user wants an end.
-        started: when the run began, by `time.monotonic`.
-        final_epochs: passes that each model of the front will have, for what is left of the time.
+        started: when the run began, by `time.monotonic`, for its time budget.
+        final_epochs: passes that each model of the front will have, for what is left of that.
         student: whether a student is compressed, which has to be trained even where nothing compresses it.
         meanwhile: is called again and again.
     """
@@ -123,7 +123,6 @@ class Driver:
         self.rundir = rundir
         self.progress = progress
         self.interrupts = interrupts
-        self.started = started
         self.student = student
         self.meanwhile = meanwhile
         store.notice = progress.notice
@@ -149,7 +148,7 @@ class Driver:
                     self._end(request, outcome)
                 self._look_after_others()
                 self.meanwhile()
-            if not self._in_time() and self.store.count() <= 1:
+            if not self._outlook.in_time() and self.store.count() <= 1:
                 self.progress.milestone(
                     "the time was over before a candidate was tried; with more of it (--time-budget) the same command "
                     "goes on"
@@ -168,7 +167,7 @@ class Driver:
 
     def _awaits_others(self) -> bool:
         """Return whether what other drivers are at belongs to this study's end, and may fall to this one."""
-        goes_on = self._in_time() or not self._has_baseline()
+        goes_on = self._outlook.in_time() or not self._has_baseline()
         return goes_on and self.store.count() < self.options.trials and self.store.elsewhere() > 0
 
     def _look_after_others(self) -> None:
@@ -179,7 +178,7 @@ class Driver:
 
     def _begin(self) -> bool:
         """Give trials to free workers; return whether the budget allows more."""
-        if not self._in_time() and self._has_baseline():
+        if not self._outlook.in_time() and self._has_baseline():
             for request in self.workers.withdraw():
                 self.store.lost(self._running.pop(request.folder)[0], "the time was over", counts=False)
         while self._budget_left() and self.workers.free():
@@ -193,17 +192,13 @@ class Driver:
             self.workers.submit(request)
         return self._budget_left()
 
-    def _in_time(self) -> bool:
-        budget = self.options.time_budget_s
-        return budget is None or time.monotonic() - self.started < budget
-
     def _has_baseline(self) -> bool:
         """Return whether the unchanged network was measured, without which there is no answer."""
         return any(model.id == BASELINE for model in self.store.found.obvious())
 
     def _budget_left(self) -> bool:
         """Return whether another trial may begin; where the time is over, that of the baseline alone."""
-        if not self._in_time():
+        if not self._outlook.in_time():
             return not self._running and not self._has_baseline() and self.store.awaits(BASELINE)
         at_work = len(self._running) + self.store.elsewhere()
         return self.store.count() + at_work < self.options.trials

@@ -10,6 +10,9 @@ from ..evaluators.measurement import MEDIAN, Measurement, quantile
 FINALISTS = 8
 """How many models of a front are taken to the end."""
 
+RESERVED = 0.5
+"""Share of a time budget that may be kept for the end; a front that takes longer takes more than was given."""
+
 CAREFUL_PROCESSES = 4
 """How many processes a careful measurement takes, with that of the memory; most of their time is their start."""
 
@@ -46,6 +49,11 @@ class Costs:
         """Return what the end takes: models are trained longer, scored on the test data too, and timed with care."""
         work = self.trial_s(epochs, trained=True) + self.score_s
         return models * (work / max(1, workers) + self.careful_s)
+
+
+def reserved_s(finals_s: float, budget_s: float) -> float:
+    """Return how much of a time budget is kept for the end of a run, which is expected to take so long."""
+    return min(finals_s, RESERVED * budget_s)
 
 
 def costs_of(measurements: Iterable[Measurement]) -> Costs | None:

@@ -17,10 +17,9 @@ from ..evaluators.memory import crowds_cache
 from .artifacts import Artifacts
 from .devices import Meters, at_once, meter_at
 from .drive import TICK_S, Interrupts, compresses
-from .expectation import FINALISTS
-from .front import Model, devices_in, front_hypervolume, on_device, select
+from .finalists import surely_late
+from .front import Model
 from .inheritance import ANCESTOR
-from .limits import Limits
 from .options import Options
 from .progress import Progress
 from .records import RECORD, read_record
@@ -30,43 +29,8 @@ from .store import ATTEMPTS
 from .warmstart import BASELINE
 from .workers import Lost, Workers
 
-ALONE = 4
-"""How many of the front on one of several devices are taken to the end, if the front on all has not got them."""
-
 ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 """One turn of one model in the careful measurement."""
-
-
-def finalists(models: Sequence[Model], limits: Limits) -> list[Model]:
-    """Return the models to take to the end: the baseline, the obvious baselines, and the best part of the front.
-
-    The front's most accurate model comes first, then always the one that adds most hypervolume; of equals, the
-    more accurate. Where none meets the limits, the nearest come first. Where there are several devices, a few come from
-    the front on each alone. Without a baseline there is nothing to compare to, and nothing is returned.
-    """
-    baseline = next((m.measurement for m in models if m.role == BASELINE), None)
-    if baseline is None:
-        return []
-    chosen = {m.id: m for m in _best(models, baseline, limits, FINALISTS)}
-    for device in devices_in(models):
-        here = on_device(models, device)
-        base = next(m.measurement for m in here if m.role == BASELINE)
-        chosen |= {m.id: m for m in models if m.id in {best.id for best in _best(here, base, limits, ALONE)}}
-    return [m for m in models if m.role != "front"] + list(chosen.values())
-
-
-def _best(models: Sequence[Model], baseline: Measurement, limits: Limits, count: int) -> list[Model]:
-    """Return so many models of a front; see `finalists`."""
-    front = [models[i] for i in select([m.measurement for m in models], limits)]
-    rest = sorted((m for m in front if m.role == "front"), key=lambda m: -m.measurement.accuracy)
-    if not any(limits.met(m.measurement) for m in front):
-        rest.sort(key=lambda m: limits.distance(m.measurement))
-    chosen = rest[:1]
-    while len(chosen) < min(count, len(rest)):
-        taken = [m.measurement for m in chosen]
-        left = [m for m in rest if m not in chosen]
-        chosen.append(max(left, key=lambda m: front_hypervolume([*taken, m.measurement], baseline, limits.target_ms)))
-    return chosen
 
 
 class Finals:
@@ -107,9 +71,17 @@ class Finals:
     def run(self, models: Sequence[Model]) -> list[Model]:
         """Return the models with their final measurements; one that fails at the end is left out.
 
+        Those that are `surely_late` have their trial's, unless an earlier run with other limits took them to the end.
+
         Raises:
             Interrupted: the user wants an end.
         """
+        late = surely_late(models, self.options.limits)
+        ended = self._to_the_end([m for m in models if m not in late])
+        found = {m.id: m for m in (*ended, *as_found(self.rundir, late, self.progress))}
+        return [found[m.id] for m in models if m.id in found]
+
+    def _to_the_end(self, models: Sequence[Model]) -> list[Model]:
         placed = [replace(m, path=_place(m)) for m in models]
         records = {m.id: record for m in placed if (record := read_record(self.rundir.path / m.path)) is not None}
         lack = self.options.limits.lack

@@ -27,7 +27,7 @@ from ..studies.task import Task
 from ..studies.validate import validate
 from .checks import Checked, checked
 from .costs import LAYER_AXES
-from .expectation import CAREFUL_PROCESSES, FINALISTS, Costs, costs_of
+from .expectation import CAREFUL_PROCESSES, FINALISTS, Costs, costs_of, reserved_s
 from .opened import open_run
 from .options import Options
 from .prepare import Offer, baseline_of, kept_profile, offered
@@ -209,11 +209,12 @@ def _times(known: _Known, options: Options, task: Task, *, done: int, workers: i
     (epochs, final_epochs), costs = options.passes(task), known.costs
     left = max(0, options.trials - done)
     search = [costs.trials_s(left, epochs=epochs, trained=share, workers=workers) for share in known.trained]
-    if options.time_budget_s is not None:
-        search = [min(seconds, options.time_budget_s) for seconds in search]
     front = _front(options)
     counts = (ROLES + 1, ROLES + (front + 1) // 2, ROLES + front)
     finals = [costs.finals_s(count, epochs=final_epochs, workers=workers) for count in counts]
+    budget_s = options.time_budget_s
+    if budget_s is not None:
+        search = [min(s, budget_s - reserved_s(end, budget_s)) for s, end in zip(search, finals, strict=True)]
     begin = known.network_s + (WORKERS_S if options.workers != 0 else 0.0)
     return Span(least_s=0.7 * begin, about_s=begin, most_s=1.5 * begin), _span(search), _span(finals)
 

@@ -140,7 +140,7 @@ class Options:
         out: the run directory.
         runtimes: what serves the models, and times them; milliseconds are told by the first one's baseline.
         trials: how many trials the study has when it is done.
-        time_budget_s: seconds after which no trial is begun; None for no limit.
+        time_budget_s: seconds for the whole run: no trial begins when the end needs the rest; None for no limit.
         trial_timeout_s: seconds after which one trial is given up.
         trial_memory_bytes: a trial that needs more of its worker's node is ended; None for no limit.
         workers: how many trials run at a time; 0 runs them in this process, None takes the cores, at most 2, or those

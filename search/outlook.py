@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 
 from .artifacts import Local
-from .expectation import FINALISTS, costs_of
+from .expectation import FINALISTS, costs_of, reserved_s
+from .finalists import surely_late
 from .front import Model, front_hypervolume
 from .ledger import trial_name
 from .limits import Limits
@@ -47,6 +48,14 @@ class Outlook:
         self._known = State(finished=-1, total=0, best="")
         self._finals_s = 0.0
 
+    def in_time(self) -> bool:
+        """Return whether a trial may begin: the end of the run must find room in the time budget too."""
+        budget_s = self._options.time_budget_s
+        return budget_s is None or time.monotonic() - self._started < self._for_trials_s(budget_s)
+
+    def _for_trials_s(self, budget_s: float) -> float:
+        return budget_s - reserved_s(self._finals_s, budget_s)
+
     def state(self, running: Mapping[str, tuple[int, float]], held_up: str) -> State:
         """Return the state of the search.
 
@@ -85,7 +94,8 @@ class Outlook:
         self._front = ids
         costs = costs_of(model.measurement for model in found.latest(LATEST))
         workers = self._options.workers or 1
-        models = len(found.obvious()) + min(FINALISTS, len(meeting))
+        obvious = found.obvious()
+        models = len(obvious) - len(surely_late([*obvious, *meeting], limits)) + min(FINALISTS, len(meeting))
         self._finals_s = costs.finals_s(models, epochs=self._final_epochs, workers=workers) if costs else 0.0
         return State(
             finished=finished,
@@ -103,7 +113,8 @@ class Outlook:
             return None
         left_s = (now - self._began) / done * max(0, self._options.trials - finished)
         if self._options.time_budget_s is not None:
-            left_s = min(left_s, max(0.0, self._options.time_budget_s - (now - self._started)))
+            over_s = self._started + self._for_trials_s(self._options.time_budget_s)
+            left_s = min(left_s, max(0.0, over_s - now))
         return left_s + self._finals_s
 
     def _hypervolume(self, meeting: list[Model]) -> float:

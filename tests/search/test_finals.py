@@ -16,7 +16,8 @@ from autocompress.evaluators.measurement import Infeasible, Latency, Measurement
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.search.devices import Meters
 from autocompress.search.drive import Interrupted, Interrupts
-from autocompress.search.finals import ALONE, FINALISTS, Finals, as_found, finalists, read_record
+from autocompress.search.finalists import ALONE, FINALISTS, finalists, surely_late
+from autocompress.search.finals import Finals, as_found, read_record
 from autocompress.search.front import Model, select
 from autocompress.search.limits import Limits
 from autocompress.search.options import Options
@@ -97,7 +98,7 @@ def unspoiled(request: Request, outcome: Outcome) -> Outcome:
 
 def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock | Meters, **limits: float) -> Finals:
     """Return the end of a run with ten passes over the training data."""
-    options = Options(target_ms=TARGET_MS, out=rundir.path, workers=0, **limits)  # type: ignore[arg-type]
+    options = Options(out=rundir.path, workers=0, **{"target_ms": TARGET_MS, **limits})  # type: ignore[arg-type]
     interrupts = Interrupts()
     return Finals(
         rundir,
@@ -108,6 +109,13 @@ def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock | Meters, **limi
         progress=Silent(),
         interrupts=interrupts,  # type: ignore[arg-type]
     )
+
+
+def trained_to_the_end(models: list[Model]) -> list[Model]:
+    """Return the finalists but those that nothing can bring within the limits."""
+    chosen = finalists(models, LIMITS)
+    late = surely_late(chosen, LIMITS)
+    return [m for m in chosen if m not in late]
 
 
 def test_finalists_are_the_best_part_of_the_front(models: list[Model]) -> None:
@@ -126,11 +134,35 @@ def test_nothing_is_taken_to_the_end_without_a_baseline(models: list[Model]) -> 
     assert finalists([m for m in models if m.role == "front"], LIMITS) == []
 
 
+def test_obvious_baselines_that_are_surely_late_stay_as_their_trials_left_them(
+    rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
+) -> None:
+    """They are neither trained nor measured again, until a looser target can be met by them."""
+    whole = next(m.measurement for m in models if m.role == "front" and LIMITS.met(m.measurement))
+    slow = replace(whole, latency=replace(whole.latency, baseline_ms=3 * TARGET_MS / whole.latency.ratio), accuracy=1.0)
+    obvious = Model(id="90000", candidate=models[1].candidate, measurement=slow, role="uniform", path="trials/90000")
+    Trainer(rundir.path, small, unspoiled).evaluate(Request(folder=obvious.path, candidate=obvious.candidate, epochs=1))
+    chosen = [*trained_to_the_end(models), obvious]
+    trainer, clock = Trainer(rundir.path, small, unspoiled), Clock(chosen)
+    *_, left = finals(rundir, trainer, clock).run(chosen)
+    assert (left.id, left.measurement) == (obvious.id, slow)
+    assert (rundir.path / left.path / "model.onnx").is_file()
+    assert "models/90000" not in {request.folder for request in trainer.requests}
+    finals(rundir, trainer, clock, target_ms=4 * TARGET_MS).run(chosen)
+    assert "models/90000" in {request.folder for request in trainer.requests}
+
+
+def test_where_nothing_meets_the_limits_all_finalists_are_taken_to_the_end(models: list[Model]) -> None:
+    """Then an obvious baseline may be the nearest."""
+    chosen = finalists(models, Limits(1e-6))
+    assert surely_late(chosen, Limits(1e-6)) == []
+
+
 def test_each_finalist_is_trained_scored_and_measured(
     rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
 ) -> None:
     """Every finalist has a final record on disk, made of at least as many windows as the careful plan wants."""
-    chosen = finalists(models, LIMITS)
+    chosen = trained_to_the_end(models)
     trainer = Trainer(rundir.path, small, unspoiled)
     done = finals(rundir, trainer, Clock(chosen)).run(chosen)
     assert [m.id for m in done] == [m.id for m in chosen]
@@ -154,7 +186,7 @@ def test_what_longer_training_spoils_is_trained_as_in_its_trial(
             return Infeasible(reason="the loss became nan", rung="train")
         return replace(outcome, accuracy=0.0)
 
-    chosen = finalists([replace(m, measurement=replace(m.measurement, epochs=1.0)) for m in models], LIMITS)
+    chosen = trained_to_the_end([replace(m, measurement=replace(m.measurement, epochs=1.0)) for m in models])
     trainer = Trainer(rundir.path, small, spoil)
     done = finals(rundir, trainer, Clock(chosen)).run(chosen)
     assert {m.id: m.measurement.accuracy for m in done} == {m.id: m.measurement.accuracy for m in chosen}
@@ -210,7 +242,7 @@ def test_what_fails_on_one_of_the_devices_is_left_out(
     def spoil(request: Request, outcome: Outcome) -> Outcome:
         return on_both(outcome) if isinstance(outcome, Measurement) else outcome
 
-    chosen = finalists(models, LIMITS)
+    chosen = trained_to_the_end(models)
     broken = chosen[-1].candidate.to_json().encode()
     clocks = {"gpu0": There(chosen, "gpu0"), "edge": There(chosen, "edge", broken)}
     ended = finals(rundir, Trainer(rundir.path, small, spoil), Meters(clocks)).run(chosen)  # type: ignore[arg-type]
@@ -223,7 +255,7 @@ def test_an_interrupted_end_goes_on_without_training_again(
     rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
 ) -> None:
     """What was trained before an interruption is only measured afterwards, and what was measured is left alone."""
-    chosen = finalists(models, LIMITS)
+    chosen = trained_to_the_end(models)
     trainer, clock = Trainer(rundir.path, small, unspoiled), Clock(chosen)
     clock.interrupt_at = len(chosen) + 2
     with pytest.raises(Interrupted):
@@ -240,7 +272,7 @@ def test_energy_is_added_to_what_was_finished_without(
     rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
 ) -> None:
     """A limit on energy has each finished model measured once more, not trained; without one nobody counts joules."""
-    chosen = finalists(models, LIMITS)
+    chosen = trained_to_the_end(models)
     trainer, clock = Trainer(rundir.path, small, unspoiled), Clock(chosen)
     before = finals(rundir, trainer, clock).run(chosen)
     assert {m.measurement.energy_mj for m in before} == {None}
@@ -255,7 +287,7 @@ def test_energy_is_added_to_what_was_finished_without(
 
 def test_an_interrupted_search_leaves_models_as_found(rundir: RunDirectory, models: list[Model]) -> None:
     """Each model gets its folder with its trial's files and record, and says that it is not final."""
-    chosen = finalists(models, LIMITS)
+    chosen = trained_to_the_end(models)
     for model in chosen:
         (rundir.path / model.path).mkdir(parents=True)
         (rundir.path / model.path / "model.onnx").write_bytes(b"model")

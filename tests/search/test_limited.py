@@ -11,7 +11,7 @@ import pytest
 from autocompress.evaluators.analytic import ACCURACY, AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
-from autocompress.search.finals import finalists
+from autocompress.search.finalists import finalists
 from autocompress.search.front import select
 from autocompress.search.limits import Limits
 from autocompress.search.store import Store, outcome

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
+from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.measurement import Measurement, Outcome
 from autocompress.search.front import front_hypervolume
 from autocompress.search.options import Options
 from autocompress.search.outlook import Outlook
@@ -18,16 +21,32 @@ from autocompress.search.store import Store
 
 Search = Callable[..., Store]
 
+HOUR_S = 3600.0
+
+
+class Timed:
+    """Says that a trial took so long, of which it trained nearly all."""
+
+    def __init__(self, problem: AnalyticEvaluator, train_s: float) -> None:
+        self.problem = problem
+        self.train_s = train_s
+
+    def evaluate(self, request: Request) -> Outcome:
+        """Evaluate, and add the seconds."""
+        outcome = self.problem.evaluate(request)
+        seconds = {"build": 1.0, "latency": 1.0, "one-shot": 1.0, "train": self.train_s}
+        return replace(outcome, epochs=request.epochs, seconds=seconds) if isinstance(outcome, Measurement) else outcome
+
 
 @pytest.fixture
 def outlook(tmp_path: Path) -> Callable[..., Outlook]:
     """Return a function that looks at a study of 40 trials."""
 
-    def look(store: Store, **given: float) -> Outlook:
+    def look(store: Store, *, spent_s: float = 0.0, **given: float) -> Outlook:
         options = Options(target_ms=store.limits.target_ms, out=tmp_path / "run", trials=40, **given)  # type: ignore[arg-type]
         rundir = RunDirectory(tmp_path / "elsewhere", {"study": "run"})
         rundir.close()
-        return Outlook(store, options, rundir, started=time.monotonic(), final_epochs=2.0)
+        return Outlook(store, options, rundir, started=time.monotonic() - spent_s, final_epochs=2.0)
 
     return look
 
@@ -84,3 +103,24 @@ def test_time_that_is_left(search: Search, small: AnalyticEvaluator, outlook: Ca
     assert left_s is not None
     assert 0 < left_s <= 2.5 * elapsed * 1.5 + 1.0
     assert hasty.state({}, "").left_s == 0.0
+
+
+@pytest.mark.parametrize(("train_s", "reserved"), [(HOUR_S / 100, (0.05, 0.49)), (HOUR_S, (0.5, 0.5))])
+def test_a_time_budget_leaves_time_for_the_end(
+    search: Search,
+    small: AnalyticEvaluator,
+    outlook: Callable[..., Outlook],
+    train_s: float,
+    reserved: tuple[float, float],
+) -> None:
+    """No trial begins when what is left is needed for the front; that is half of the time at most."""
+    store = search(small, evaluator=Timed(small, train_s), trials=20)
+
+    def begins_after(share: float) -> bool:
+        looking = outlook(store, time_budget_s=HOUR_S, spent_s=share * HOUR_S)
+        looking.state({}, "")
+        return looking.in_time()
+
+    least, most = reserved
+    assert begins_after(1 - most - 0.01)
+    assert not begins_after(1 - least + 0.01)
