@@ -25,7 +25,7 @@ from recorded import TABLE, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.search.finals import finalists
+from autocompress.search.finalists import finalists, surely_late
 from autocompress.search.front import Model, front_hypervolume, non_dominated, select
 from autocompress.search.limits import Limits
 from autocompress.search.profile import Profile
@@ -154,7 +154,9 @@ def climb(problem: RecordedProblem, order: Iterable[Start], policy: Policy, targ
             volume = 0.0 if policy.finals else _volume(problem, [m.measurement for m in models], target_ms)
         reached.append((seconds, volume))
     if policy.finals:
-        reached.append(_finished(problem, finalists(models, Limits(target_ms)), seconds, target_ms))
+        ends = finalists(models, Limits(target_ms))
+        late = surely_late(ends, Limits(target_ms))
+        reached.append(_finished(problem, [m for m in ends if m not in late], seconds, target_ms))
         seconds = reached[-1][0]
     return Outcome(seconds=seconds, reached=tuple(reached), cut=frozenset(cut), trained=len(finished))
 

@@ -6,16 +6,19 @@ Each candidate climbs the product's own ladder, with no target that could cut it
 for a long time and scored again; then it is trained from its beginning and scored once more, for a short time. The
 candidates are the warm start for several targets, and a mixture: children of the front so far, random points made fast
 enough, and random points left as slow or as small as they are. After the first target's warm start, every fourth
-candidate is of the others'. The table grows by a line a candidate; the same command goes on where it stopped.
+candidate is of the others'. Each core has a worker, as in a search. The table grows by a line a candidate; the same
+command goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
@@ -55,8 +58,10 @@ from autocompress.studies.task import Task
 
 RUNTIME = "onnxruntime"
 
-EPOCHS = (0.25, 1.0)
-"""Passes over the training data: of the short training and of the long one."""
+TRAININGS = ("short", "long")
+
+EPOCHS = (1.0, 4.0)
+"""Passes over the training data for each; those of the study's trials and of its front."""
 
 TARGETS = (0.06, 0.045, 0.085)
 """Targets of the warm starts, as shares of the baseline's latency; the first one's are recorded first."""
@@ -264,29 +269,50 @@ class Recorder:
         return Training(accuracy=accuracy, seconds={"train": round(train_s, 3), "accuracy": round(score_s, 3)})
 
 
-def prepared(study: str, data_dir: Path | None, folder: Path, seed: int) -> tuple[Prepared, Heard]:
+_recorder: Recorder
+"""A worker's own."""
+
+
+def prepared(asked: argparse.Namespace) -> tuple[Prepared, Heard]:
     """Profile a study as the product does; what an earlier call found in the folder is used again."""
-    task: Task = loading.load(study, data_dir=data_dir)
+    task: Task = loading.load(asked.study, data_dir=asked.data_dir)
     heard = Heard(task.metric)
     runtime = runtimes.load(RUNTIME)
-    options = Options(target_ms=1.0, out=folder, seed=seed)
-    rundir = RunDirectory(folder, {"study": study, "runtime": RUNTIME})
+    folder = asked.work or asked.out.with_suffix(".work")
+    options = Options(target_ms=1.0, out=folder, seed=asked.seed)
+    rundir = RunDirectory(folder, {"study": asked.study, "runtime": RUNTIME})
     progress = Lines(lambda text: print(text, flush=True))
     with closing(rundir):
         return prepare(replace(task, metric=heard), [runtime], rundir, options, progress), heard
 
 
-def begun(out: Path, ready: Prepared, asked: argparse.Namespace, epochs: Mapping[str, float]) -> dict[Candidate, Row]:
+def begin_worker(asked: argparse.Namespace, turn: Any) -> None:
+    """Make this process one that records; a profile is read by one at a time."""
+    global _recorder
+    torch.set_num_threads(1)
+    with turn:
+        ready, heard = prepared(asked)
+    assert isinstance(ready.meter, ProcessMeter)
+    ready.ladder.meter = FewProcesses.of(ready.meter, asked.processes)
+    _recorder = Recorder(ready.ladder, heard, dict(zip(TRAININGS, asked.epochs, strict=True)), seed=asked.seed)
+
+
+def record(origin: str, candidate: Candidate) -> tuple[Row, Outcome]:
+    """Record a candidate in a worker; its number is given when it is written down."""
+    return _recorder.record(-1, origin, candidate)
+
+
+def begun(out: Path, ready: Prepared, asked: argparse.Namespace) -> dict[Candidate, Row]:
     """Return the rows of a table, a new one with its header alone; a line that was not finished is dropped."""
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         first = header(
             ready.space,
             ready.profile,
-            epochs=epochs,
+            epochs=dict(zip(TRAININGS, asked.epochs, strict=True)),
             study=asked.study,
             command=f"python bench/record.py {asked.study} --data-dir DIR --count {asked.count} --seed {asked.seed} "
-            f"--epochs {epochs['short']:g} {epochs['long']:g} --processes {asked.processes}",
+            f"--epochs {asked.epochs[0]:g} {asked.epochs[1]:g} --processes {asked.processes} --workers {asked.workers}",
             seed=asked.seed,
             targets_ms=[round(share * ready.profile.baseline_ms, 4) for share in sorted(TARGETS)],
             environment=describe(runtimes.load(RUNTIME)),
@@ -309,35 +335,51 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=float, nargs=2, default=EPOCHS, help="of the short and of the long training")
     parser.add_argument("--processes", type=int, default=SEARCH.processes, help="that time a fast candidate")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path, help="where the profile is kept; by default beside the table")
     parser.add_argument("--quick", action="store_true", help="a few candidates, hardly trained: a smoke test")
     asked = parser.parse_args()
-    torch.set_num_threads(1)
+    if asked.quick:
+        asked.epochs, asked.count = (0.01, 0.05), 3
     os.nice(19 - os.nice(0))
-    epochs = dict(zip(("short", "long"), (0.01, 0.05) if asked.quick else asked.epochs, strict=True))
-    ready, heard = prepared(asked.study, asked.data_dir, asked.work or asked.out.with_suffix(".work"), asked.seed)
-    assert isinstance(ready.meter, ProcessMeter)
-    ready.ladder.meter = FewProcesses.of(ready.meter, asked.processes)
-    recorder = Recorder(ready.ladder, heard, epochs, seed=asked.seed)
-    recorded = begun(asked.out, ready, asked, epochs)
+    ready, _ = prepared(asked)
+    recorded = begun(asked.out, ready, asked)
     targets_ms = [share * ready.profile.baseline_ms for share in TARGETS]
-    with tempfile.TemporaryDirectory() as scratch:
+    context = multiprocessing.get_context("spawn")
+    begin = (asked, context.Lock())
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ProcessPoolExecutor(asked.workers, context, initializer=begin_worker, initargs=begin) as pool,
+    ):
         chooser = Chooser(Path(scratch), ready.space, ready.profile, targets_ms, seed=asked.seed)
         for row in recorded.values():
-            again = chooser.again(row.candidate)
-            chooser.store.tell(again.number, as_outcome(row))
-        while len(recorded) < (3 if asked.quick else asked.count):
-            trial, origin = chooser.next(recorded)
+            chooser.store.tell(chooser.again(row.candidate).number, as_outcome(row))
+        fill(asked, chooser, recorded, pool)
+
+
+def fill(
+    asked: argparse.Namespace, chooser: Chooser, recorded: dict[Candidate, Row], pool: ProcessPoolExecutor
+) -> None:
+    """Record what is missing, a line each as it comes."""
+    running: dict[Future[tuple[Row, Outcome]], Asked] = {}
+    while len(recorded) < asked.count:
+        while len(running) < min(asked.workers, asked.count - len(recorded)):
+            busy = {trial.candidate for trial in running.values()}
+            trial, origin = chooser.next(recorded.keys() | busy)
             if trial.candidate in recorded:  # chance drew it twice
                 chooser.store.tell(trial.number, as_outcome(recorded[trial.candidate]))
-                continue
-            started = time.monotonic()
-            row, outcome = recorder.record(len(recorded), origin, trial.candidate)
+            elif trial.candidate not in busy:
+                running[pool.submit(record, origin, trial.candidate)] = trial
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            trial = running.pop(future)
+            row, outcome = future.result()
+            row = replace(row, number=len(recorded))
             chooser.store.tell(trial.number, outcome)
             recorded[trial.candidate] = row
             with asked.out.open("a") as file:
-                file.write(row.to_json(ready.space) + "\n")
-            print(f"{in_words(row)}; {time.monotonic() - started:.0f} s", flush=True)
+                file.write(row.to_json(chooser.space) + "\n")
+            print(in_words(row), flush=True)
 
 
 def as_outcome(row: Row) -> Outcome:
