@@ -29,6 +29,7 @@ from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.task import Task
 from .costs import LAYER_AXES, CostModel, interpolated, layer_costs, layer_times, level_factors, measured_levels
+from .saliency import saliencies, saliency_of, stand_in
 
 PROFILES = 3
 """Profiles of one model, of which the median counts: they are noisy for small layers."""
@@ -177,21 +178,21 @@ def damages(
     space: Space,
     notice: Notice,
     *,
-    macs: Mapping[str, int] | None = None,
+    network: Network | None = None,
     budget_s: float = DAMAGES_BUDGET_S,
 ) -> dict[str, tuple[float, ...]]:
     """Return for each compressing choice how far each of its levels alone moves the outputs.
 
     The middle levels of all choices are tried first, then a stronger one of each; `curve` tells of the others. A
     choice that cannot be applied has infinite damage. Those for which there is no time left, the last ones by their
-    multiply-accumulates, are taken to damage as much as the median of their axis.
+    multiply-accumulates, are taken to do as much as their gradients tell beside those of their axis: see `stand_in`.
 
     Args:
         model: the network; it is not changed.
         supplies: its first batches are compared.
         space: what may vary.
         notice: is told what is being done.
-        macs: multiply-accumulates by target.
+        network: its parts, which tell what is tried first and what the gradients are of.
         budget_s: seconds after which no choice is begun; one of each axis is tried in any case.
 
     """
@@ -200,7 +201,7 @@ def damages(
     model = copy.deepcopy(model).eval()
     before = _outputs(model, batches)
     end = time.monotonic() + budget_s
-    by_axis = _by_axis(space, macs or {})
+    by_axis = _by_axis(space, network)
     in_turn = [choice for row in itertools.zip_longest(*by_axis) for choice in row if choice is not None]
     rounds = [(choice, middle(choice)) for choice in in_turn]
     rounds += [(choice, stronger(choice)) for choice in in_turn if stronger(choice) > middle(choice)]
@@ -215,10 +216,12 @@ def damages(
         except Exception:  # a user's forward may fail in any way
             change = float("inf")
         found[choice.name][level] = change if change == change else float("inf")
-    for choices in by_axis:
-        median = _median([found[c.name][middle(c)] for c in choices if c.name in found])
-        for choice in choices:
-            found.setdefault(choice.name, {middle(choice): median})
+    if len(found) < len(in_turn):
+        salient = _salient(model, batches, network)
+        for choices in by_axis:
+            tried = [(salient(c), found[c.name][middle(c)]) for c in choices if c.name in found]
+            for choice in choices:
+                found.setdefault(choice.name, {middle(choice): stand_in(tried, salient(choice))})
     return {choice.name: curve(found[choice.name], len(choice.levels)) for row in by_axis for choice in row}
 
 
@@ -249,13 +252,27 @@ def curve(known: Mapping[int, float], levels: int) -> tuple[float, ...]:
     return (0.0, *itertools.accumulate(law, max))
 
 
-def _by_axis(space: Space, macs: Mapping[str, int]) -> list[list[Choice]]:
+def _by_axis(space: Space, network: Network | None) -> list[list[Choice]]:
     """Return the compressing choices of each axis, those first that are about most multiply-accumulates."""
+    macs = {} if network is None else {layer.name: layer.macs for layer in network.layers}
     axes: defaultdict[str, list[Choice]] = defaultdict(list)
     for choice in space.choices:
         if choice.neutral is not None:
             axes[choice.axis].append(choice)
     return [sorted(choices, key=lambda choice: -macs.get(choice.target, 0)) for choices in axes.values()]
+
+
+def _salient(
+    model: nn.Module, batches: Sequence[tuple[Tensor, ...]], network: Network | None
+) -> Callable[[Choice], float]:
+    """Return what tells the saliency of a choice: 0 where that cannot be known."""
+    if network is None:
+        return lambda choice: 0.0
+    try:
+        by_layer = saliencies(model, batches)
+    except Exception:  # a user's forward may fail in any way, and need not have gradients
+        by_layer = {}
+    return lambda choice: saliency_of(choice, by_layer, network)
 
 
 def _alone(model: nn.Module, choice: Choice, level: int, supplies: Supplies) -> nn.Module:
@@ -271,11 +288,6 @@ def _alone(model: nn.Module, choice: Choice, level: int, supplies: Supplies) -> 
 def _change(model: nn.Module, batches: Sequence[tuple[Tensor, ...]], before: Tensor) -> float:
     """Return the mean squared change of a network's outputs over their variance before."""
     return float((_outputs(model, batches) - before).square().mean() / before.var().clamp_min(1e-12))
-
-
-def _median(values: Sequence[float]) -> float:
-    """Return the median of the finite ones; infinite where there are none."""
-    return statistics.median([v for v in values if v != float("inf")] or [float("inf")])
 
 
 def _outputs(model: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> Tensor:

@@ -52,8 +52,7 @@ def profile(
     if task.student is not None:
         base_ms = prober.meter.measure(artefact, PROBE, timeout_s=PROBE_TIMEOUT_S).median_ms
     costs = prober.base_costs(artefact, base_ms)
-    macs = {layer.name: layer.macs for layer in network.layers}
-    damage = damages(task.base, prober.supplies, space, notice, macs=macs)
+    damage = damages(task.base, prober.supplies, space, notice, network=network)
     usable = {name for name, by_level in damage.items() if float("inf") not in by_level}
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
     dropped = confirmed(prober, space, costs, not_paying(space, costs, size_counts=size_counts)) if reduce else ()

@@ -50,7 +50,7 @@ def test_damages_end_in_time() -> None:
     task, network, space = residual()
     macs = {layer.name: layer.macs for layer in network.layers}
     supplies, notices = supplies_of(task), list[str]()
-    found = damages(task.model, supplies, space, notices.append, macs=macs, budget_s=0.0)
+    found = damages(task.model, supplies, space, notices.append, network=network, budget_s=0.0)
     for axis in (PRUNING_RATIO, BITS):
         choices = list(space.on(axis))
         dearest = max(choices, key=lambda choice: macs[choice.target])

@@ -1,0 +1,83 @@
+"""How much the outputs hang on each layer's weights, from gradients alone: it stands in for what was not tried."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..spaces.candidate import PRUNING_RATIO
+from ..spaces.layers import Network
+from ..spaces.space import Choice
+
+DIRECTIONS = 4
+"""Random combinations of the outputs whose gradients are taken, for each batch."""
+
+ENOUGH = 4
+"""Choices of an axis that must have been tried before a law is drawn through them."""
+
+Known = tuple[float, float]
+"""Saliency and damage of a choice that was tried."""
+
+
+def saliencies(model: nn.Module, batches: Sequence[tuple[Tensor, ...]], *, seed: int = 0) -> dict[str, float]:
+    """Return for each layer the squared change of the outputs that its weights' loss would cause, to second order.
+
+    That is the sum of w²·h over its weights, where h is the diagonal of JᵀJ, the Hessian of the outputs' squared change
+    (Optimal Brain Damage: LeCun et al., NIPS 1989), estimated by gradients of the outputs times random signs
+    (Hutchinson's estimator of a diagonal: Bekas et al., Applied Numerical Mathematics 2007).
+
+    Args:
+        model: the network, in the mode in which it is to be judged; it is not changed.
+        batches: its inputs.
+        seed: of the signs.
+
+    Raises:
+        RuntimeError: the outputs have no gradient.
+
+    """
+    random = torch.Generator().manual_seed(seed)
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found: defaultdict[str, float] = defaultdict(float)
+    for inputs in batches:
+        with torch.enable_grad():
+            outputs = model(*inputs)
+            for left in reversed(range(DIRECTIONS)):
+                signs = 2.0 * torch.randint(2, outputs.shape, generator=random).to(outputs) - 1.0
+                gradients = torch.autograd.grad(
+                    outputs, list(named.values()), signs, retain_graph=left > 0, allow_unused=True
+                )
+                for (name, weights), gradient in zip(named.items(), gradients, strict=True):
+                    if gradient is not None:
+                        found[name.rpartition(".")[0]] += float((weights.detach() * gradient).square().sum())
+    return {name: total / DIRECTIONS for name, total in found.items()}
+
+
+def saliency_of(choice: Choice, by_layer: dict[str, float], network: Network) -> float:
+    """Return the saliency of what a choice is about: a layer's, or that of all layers that lose channels together."""
+    members = {group.name: group.members for group in network.groups}
+    layers = members.get(choice.target, (choice.target,)) if choice.axis == PRUNING_RATIO else (choice.target,)
+    return sum(by_layer.get(name, 0.0) for name in layers)
+
+
+def stand_in(tried: Sequence[Known], saliency: float) -> float:
+    """Return the damage that a choice of some saliency may do, by a power law through those that were tried.
+
+    Where these are too few, or the saliency is not known, it is their median; infinite where none has a finite damage.
+
+    >>> [round(stand_in([(1, 2), (4, 4), (9, 6), (16, 8)], saliency), 3) for saliency in (25.0, 0.0)]
+    [10.0, 5.0]
+    """
+    finite = [(known, damage) for known, damage in tried if math.isfinite(damage)]
+    positive = [(known, damage) for known, damage in finite if known > 0 and damage > 0]
+    if saliency <= 0 or len(positive) < ENOUGH:
+        return statistics.median([damage for _, damage in finite] or [float("inf")])
+    x, y = np.log(np.array(positive)).T
+    power = float(np.cov(x, y, bias=True)[0, 1] / x.var()) if x.var() > 0 else 0.0
+    power = min(max(0.0, power), 1.0)  # more salient layers do more damage, and to second order in proportion
+    return math.exp(float(y.mean()) + power * (math.log(saliency) - float(x.mean())))
