@@ -26,19 +26,19 @@ DEVIATIONS = 1.64
 SPARED = 0.1
 """Share of the doubted that are trained in any case."""
 
-ONE_SHOT = "one-shot"
+ONE_SHOT, TRAIN = "one-shot", "train"
 
 
 def learned(models: Sequence[Model], front: Iterable[Model], rng: np.random.Generator) -> Promotion | None:
     """Return what trained models tell of how accuracies before and after training go together; None for too few.
 
     Args:
-        models: the latest that were measured to the end.
+        models: the latest that were measured to the end; those count that were trained, be it to no avail.
         front: the rivals of the next candidate.
         rng: says whether the candidate is spared.
 
     """
-    trained = [m.measurement for m in models if m.measurement.epochs or m.measurement.doubted]
+    trained = [m.measurement for m in models if m.measurement.epochs or TRAIN in m.measurement.seconds]
     pairs = [(m.one_shot_accuracy, m.accuracy) for m in trained if m.one_shot_accuracy is not None]
     if len(pairs) < LEAST:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,16 @@ def test_the_line_is_learned() -> None:
     assert promotion.slope == pytest.approx(0.5, abs=0.05)
     assert promotion.intercept == pytest.approx(0.5, abs=0.03)
     assert 0.01 < promotion.give < 0.03
+
+
+def test_those_that_training_made_worse_count_too() -> None:
+    """They keep what they had, and tell that little may be hoped."""
+    vain = [replace(m, measurement=replace(m.measurement, accuracy=0.9, epochs=0.0)) for m in [model(0.9, 0.9)] * 20]
+    hopeful = learned(on_a_line(20), [], np.random.default_rng(0))
+    sober = learned([*on_a_line(20), *vain], [], np.random.default_rng(0))
+    assert hopeful is not None
+    assert sober is not None
+    assert sober.intercept + 0.9 * sober.slope < hopeful.intercept + 0.9 * hopeful.slope
 
 
 @pytest.mark.parametrize("models", [on_a_line(LEAST - 1), [], [model(0.5, 0.8)] * 3])
