@@ -68,7 +68,8 @@ def saliency_of(choice: Choice, by_layer: dict[str, float], network: Network) ->
 def stand_in(tried: Sequence[Known], saliency: float) -> float:
     """Return the damage that a choice of some saliency may do, by a power law through those that were tried.
 
-    Where these are too few, or the saliency is not known, it is their median; infinite where none has a finite damage.
+    The power is the median of those between any two (Theil and Sen), as some layers are far off any law. Where those
+    tried are too few, or the saliency is not known, it is their median; infinite where none has a finite damage.
 
     >>> [round(stand_in([(1, 2), (4, 4), (9, 6), (16, 8)], saliency), 3) for saliency in (25.0, 0.0)]
     [10.0, 5.0]
@@ -78,6 +79,8 @@ def stand_in(tried: Sequence[Known], saliency: float) -> float:
     if saliency <= 0 or len(positive) < ENOUGH:
         return statistics.median([damage for _, damage in finite] or [float("inf")])
     x, y = np.log(np.array(positive)).T
-    power = float(np.cov(x, y, bias=True)[0, 1] / x.var()) if x.var() > 0 else 0.0
-    power = min(max(0.0, power), 1.0)  # more salient layers do more damage, and to second order in proportion
-    return math.exp(float(y.mean()) + power * (math.log(saliency) - float(x.mean())))
+    one, other = np.triu_indices(len(x), 1)
+    apart = x[one] != x[other]
+    slopes = (y[one] - y[other])[apart] / (x[one] - x[other])[apart]
+    power = float(np.clip(np.median(slopes), 0.0, 1.0)) if apart.any() else 0.0  # more salient layers do more damage
+    return math.exp(float(np.median(y - power * x)) + power * math.log(saliency))
