@@ -25,7 +25,7 @@ from recorded import TABLE, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.search.finalists import finalists, surely_late
+from autocompress.search.finalists import FIRST, finalists, hopefuls, surely_late
 from autocompress.search.front import Model, front_hypervolume, non_dominated, select
 from autocompress.search.limits import Limits
 from autocompress.search.profile import Profile
@@ -154,9 +154,7 @@ def climb(problem: RecordedProblem, order: Iterable[Start], policy: Policy, targ
             volume = 0.0 if policy.finals else _volume(problem, [m.measurement for m in models], target_ms)
         reached.append((seconds, volume))
     if policy.finals:
-        ends = finalists(models, Limits(target_ms))
-        late = surely_late(ends, Limits(target_ms))
-        reached.append(_finished(problem, [m for m in ends if m not in late], seconds, target_ms))
+        reached.append(_finished(problem, models, seconds, target_ms))
         seconds = reached[-1][0]
     return Outcome(seconds=seconds, reached=tuple(reached), cut=frozenset(cut), trained=len(finished))
 
@@ -164,15 +162,23 @@ def climb(problem: RecordedProblem, order: Iterable[Start], policy: Policy, targ
 def _finished(
     problem: RecordedProblem, models: Sequence[Model], seconds: float, target_ms: float
 ) -> tuple[float, float]:
-    """Return the seconds and the hypervolume after models were trained for long, what was before counted in."""
-    ends = [_measured(problem, model.candidate, "long") for model in models]
-    better = [
-        m.measurement if end is None or end.accuracy < m.measurement.accuracy else end
-        for m, end in zip(models, ends, strict=True)
-    ]
+    """Return the seconds and the hypervolume after the end of a run, what was before counted in."""
+    limits = Limits(target_ms)
+    first = finalists(models, limits, FIRST)
+    late = surely_late(first, limits)
+    ended = {m.id: _ended(problem, m) for m in first if m not in late}
+    accuracies = {name: measured.accuracy for name, measured in ended.items()}
+    ended |= {m.id: _ended(problem, m) for m in hopefuls(models, accuracies, limits)}
     for model in models:
-        seconds += problem.seconds(model.candidate, "long") - problem.seconds(model.candidate, "one-shot")
-    return seconds, _volume(problem, better, target_ms)
+        if model.id in ended:
+            seconds += problem.seconds(model.candidate, "long") - problem.seconds(model.candidate, "one-shot")
+    return seconds, _volume(problem, ended.values(), target_ms)
+
+
+def _ended(problem: RecordedProblem, model: Model) -> Measurement:
+    """Return what the long training makes of a model; where that is worse, it keeps the short one."""
+    end = _measured(problem, model.candidate, "long")
+    return model.measurement if end is None or end.accuracy < model.measurement.accuracy else end
 
 
 def _measured(problem: RecordedProblem, candidate: Candidate, upto: str) -> Measurement | None:

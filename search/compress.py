@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from .assemble import assemble
 from .checks import Checked, checked
 from .cluster import Cluster, joined
 from .drive import Driver, Interrupted, Interrupts
-from .finalists import finalists
+from .finalists import FIRST, finalists, hopefuls
 from .finals import Finals, as_found
 from .front import Model, ParetoFront
 from .guard import Limited
@@ -177,7 +177,7 @@ class _Run:
                 ).run()
                 models = self._finish(workers, interrupts)
             except Interrupted as interrupted:
-                found = self._finalists()
+                found = self._found()
                 if found:
                     found = as_found(self.rundir, found, self.progress)
                     interrupted.front = self._publish(found, state="interrupted")
@@ -244,8 +244,15 @@ class _Run:
         target_ms = self.options.target_ms / prepared.profile.slowness  # predictions are of the first device
         return warm_start(prepared.space, prepared.profile, target_ms, student=self._student)
 
-    def _finalists(self) -> list[Model]:
-        return [self.store.found.whole(model) for model in finalists(self.store.models(), self.store.limits)]
+    def _found(self) -> list[Model]:
+        """Return what an interrupted run has to show: the finalists as of now, and what was taken to the end before."""
+        models = self.store.models()
+        ids = {model.id for model in finalists(models, self.store.limits)}
+        ids |= {folder.name for folder in self.rundir.path.glob("models/*")} if ids else set()
+        return self._whole([model for model in models if model.id in ids])
+
+    def _whole(self, models: Sequence[Model]) -> list[Model]:
+        return [self.store.found.whole(model) for model in models]
 
     def _finish(self, workers: Workers, interrupts: Interrupts) -> list[Model]:
         finals = Finals(
@@ -258,7 +265,9 @@ class _Run:
             interrupts=interrupts,
             student=self._student,
         )
-        return finals.run([*self._finalists(), *self._nearest()])
+        models, limits = self.store.models(), self.store.limits
+        first = [*self._whole(finalists(models, limits, FIRST)), *self._nearest()]
+        return finals.run(first, lambda ended: self._whole(hopefuls(models, ended, limits)))
 
     def _nearest(self) -> list[Model]:
         """Return, where no trial met the limits, the nearest of those that were cut for them."""

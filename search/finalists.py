@@ -1,20 +1,29 @@
-"""Which models are taken to the end of a run."""
+"""Which models are taken to the end of a run: some that are the best now, then those that may be the best by then."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..evaluators.measurement import Measurement
 from .expectation import FINALISTS
 from .front import Model, devices_in, front_hypervolume, on_device, select
 from .limits import Limits
+from .promotion import line
 from .warmstart import BASELINE
 
 ALONE = 4
 """How many of the front on one of several devices are taken to the end, if the front on all has not got them."""
 
 
-def finalists(models: Sequence[Model], limits: Limits) -> list[Model]:
+FIRST = FINALISTS // 2
+"""How many of the front are trained longer before it is known what that does to a network."""
+
+ENOUGH = 3
+"""Models that were trained for both lengths, before others' accuracies are foretold."""
+
+
+def finalists(models: Sequence[Model], limits: Limits, count: int = FINALISTS) -> list[Model]:
     """Return the models to take to the end: the baseline, the obvious baselines, and the best part of the front.
 
     The front's most accurate model comes first, then always the one that adds most hypervolume; of equals, the
@@ -24,12 +33,54 @@ def finalists(models: Sequence[Model], limits: Limits) -> list[Model]:
     baseline = next((m.measurement for m in models if m.role == BASELINE), None)
     if baseline is None:
         return []
-    chosen = {m.id: m for m in _best(models, baseline, limits, FINALISTS)}
+    chosen = {m.id: m for m in _best(models, baseline, limits, count)}
     for device in devices_in(models):
         here = on_device(models, device)
         base = next(m.measurement for m in here if m.role == BASELINE)
         chosen |= {m.id: m for m in models if m.id in {best.id for best in _best(here, base, limits, ALONE)}}
     return [m for m in models if m.role != "front"] + list(chosen.values())
+
+
+def hopefuls(models: Sequence[Model], ended: Mapping[str, float], limits: Limits) -> list[Model]:
+    """Return the models to take to the end after the first ones: those that would then add most hypervolume.
+
+    What longer training made of the first ones tells what it may make of the others, be they dominated now: accuracies
+    after it lie about a line over those before. A network that was compressed much gains much.
+
+    Args:
+        models: all that were measured.
+        ended: by their ids, the accuracies of the first ones at the end.
+        limits: see `finalists`.
+
+    """
+    baseline = next((m.measurement for m in models if m.role == BASELINE), None)
+    if baseline is None:
+        return []
+    trained = [m for m in models if m.id in ended and m.measurement.epochs]
+    pairs = [(m.measurement.accuracy, ended[m.id]) for m in trained]
+    slope, intercept, _ = line(pairs) if len(pairs) >= ENOUGH else (1.0, 0.0, 0.0)
+    known = [replace(m.measurement, accuracy=ended[m.id]) for m in models if m.id in ended]
+    rest = [m for m in models if m.role == "front" and m.id not in ended]
+    hopes = [
+        replace(m.measurement, accuracy=max(m.measurement.accuracy, intercept + slope * m.measurement.accuracy))
+        for m in rest
+    ]
+    taken = [m for m in known if limits.met(m)]
+    left = {i - len(known) for i in select([*known, *hopes], limits)} & {
+        i for i, m in enumerate(hopes) if limits.met(m)
+    }
+    chosen: set[int] = set()
+    volume = front_hypervolume(taken, baseline, limits.target_ms)
+    while left and len(chosen) < FINALISTS - FIRST:
+        volumes = {i: front_hypervolume([*taken, hopes[i]], baseline, limits.target_ms) for i in sorted(left)}
+        best = max(volumes, key=lambda i: volumes[i])
+        if volumes[best] <= volume:
+            break
+        volume = volumes[best]
+        left.remove(best)
+        chosen.add(best)
+        taken.append(hopes[best])
+    return [m for i, m in enumerate(rest) if i in chosen]
 
 
 def surely_late(models: Sequence[Model], limits: Limits) -> list[Model]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,29 +68,43 @@ class Finals:
         self.interrupts = interrupts
         self.student = student
 
-    def run(self, models: Sequence[Model]) -> list[Model]:
-        """Return the models with their final measurements; one that fails at the end is left out.
+    def run(
+        self,
+        models: Sequence[Model],
+        then: Callable[[Mapping[str, float]], Sequence[Model]] = lambda accuracies: (),
+    ) -> list[Model]:
+        """Return models with their final measurements; one that fails at the end is left out.
 
         Those that are `surely_late` have their trial's, unless an earlier run with other limits took them to the end.
+
+        Args:
+            models: those to begin with.
+            then: returns more of them, once it is known how accurate those became, by their ids.
 
         Raises:
             Interrupted: the user wants an end.
         """
         late = surely_late(models, self.options.limits)
-        ended = self._to_the_end([m for m in models if m not in late])
-        found = {m.id: m for m in (*ended, *as_found(self.rundir, late, self.progress))}
-        return [found[m.id] for m in models if m.id in found]
-
-    def _to_the_end(self, models: Sequence[Model]) -> list[Model]:
-        placed = [replace(m, path=_place(m)) for m in models]
-        records = {m.id: record for m in placed if (record := read_record(self.rundir.path / m.path)) is not None}
+        placed = [replace(m, path=_place(m)) for m in models if m not in late]
+        ended = self._trained(placed)
+        more = then({name: measured.accuracy for name, measured in ended.items()})
+        more = [replace(m, path=_place(m)) for m in more if all(m.id != first.id for first in models)]
+        ended |= self._trained(more)
+        placed += more
         lack = self.options.limits.lack
-        ended = {name: record for name, record in records.items() if record.rung in ("trained", "final")}
         done = {name: record for name, record in ended.items() if record.rung == "final" and not lack(record)}
         trained = {name: record for name, record in ended.items() if name not in done}
-        trained |= self._train([m for m in placed if m.id not in done | trained])
         done |= self._measure([m for m in placed if m.id in trained], trained)
-        return [replace(m, measurement=done[m.id]) for m in placed if m.id in done]
+        found = [replace(m, measurement=done[m.id]) for m in placed if m.id in done]
+        found += as_found(self.rundir, late, self.progress)
+        order = [m.id for m in (*models, *more)]
+        return sorted(found, key=lambda m: order.index(m.id))
+
+    def _trained(self, models: Sequence[Model]) -> dict[str, Measurement]:
+        """Return what is known of models after the longer training; what has a record is not trained again."""
+        records = {m.id: record for m in models if (record := read_record(self.rundir.path / m.path)) is not None}
+        ended = {name: record for name, record in records.items() if record.rung in ("trained", "final")}
+        return ended | self._train([m for m in models if m.id not in ended])
 
     def _train(self, models: Sequence[Model]) -> dict[str, Measurement]:
         """Train models with the longer schedule and score them on the test data, in any order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from autocompress.evaluators.measurement import Infeasible, Latency, Measurement
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.search.devices import Meters
 from autocompress.search.drive import Interrupted, Interrupts
-from autocompress.search.finalists import ALONE, FINALISTS, finalists, surely_late
+from autocompress.search.finalists import ALONE, FINALISTS, FIRST, finalists, hopefuls, surely_late
 from autocompress.search.finals import Finals, as_found, read_record
 from autocompress.search.front import Model, select
 from autocompress.search.limits import Limits
@@ -25,6 +25,7 @@ from autocompress.search.progress import Silent
 from autocompress.search.rundir import RunDirectory
 from autocompress.search.store import Store
 from autocompress.search.workers import InlineWorkers
+from autocompress.spaces.candidate import Candidate
 
 TARGET_MS = 4.0
 LIMITS = Limits(TARGET_MS)
@@ -156,6 +157,61 @@ def test_where_nothing_meets_the_limits_all_finalists_are_taken_to_the_end(model
     """Then an obvious baseline may be the nearest."""
     chosen = finalists(models, Limits(1e-6))
     assert surely_late(chosen, Limits(1e-6)) == []
+
+
+def made(name: str, accuracy: float, ratio: float, like: Measurement, role: str = "front") -> Model:
+    """Return a model that was trained for one pass, of a share of the target's latency."""
+    latency = replace(like.latency, baseline_ms=ratio * TARGET_MS / like.latency.ratio)
+    measured = replace(like, accuracy=accuracy, latency=latency, epochs=1.0)
+    return Model(id=name, candidate=Candidate(), measurement=measured, role=role)
+
+
+@pytest.fixture
+def ladder(models: list[Model]) -> list[Model]:
+    """Return a baseline and models that get faster and less accurate, and one that is dominated by a little."""
+    whole = replace(models[0].measurement, size_bytes=1000)
+    like = replace(whole, size_bytes=500)
+    steps = [(f"0000{i}", 0.9 - 0.02 * i, 0.9 - 0.1 * i) for i in range(8)]
+    fronts = [made(name, accuracy, ratio, like) for name, accuracy, ratio in steps]
+    return [made("baseline", 0.91, 3.0, whole, "baseline"), *fronts, made("00009", 0.83, 0.61, like)]
+
+
+def test_who_may_yet_gain_much_is_taken_to_the_end_next(ladder: list[Model]) -> None:
+    """One that is dominated by a model which training did not help has its turn, and nobody has two."""
+    helped = {m.id: m.measurement.accuracy + 0.08 for m in ladder if m.role == "front" and m.id != "00009"}
+    assert [m.id for m in hopefuls(ladder, {**helped, "00003": 0.85}, LIMITS)] == ["00009"]
+    first = [m for m in finalists(ladder, LIMITS, FIRST) if m.role == "front"]
+    found = hopefuls(ladder, {m.id: m.measurement.accuracy + 0.01 for m in first}, LIMITS)
+    assert 0 < len(found) <= FINALISTS - FIRST
+    assert not {m.id for m in found} & {m.id for m in first}
+
+
+def test_nobody_is_taken_to_the_end_who_can_add_nothing(ladder: list[Model]) -> None:
+    """What stays dominated, whatever the others gained, is left where it is; so is what misses the limits."""
+    ended = {m.id: m.measurement.accuracy + 0.01 for m in ladder if m.id != "00009"}
+    assert hopefuls(ladder, ended, LIMITS) == []
+    slow = [replace(m, measurement=made(m.id, 0.9, 1.5, m.measurement).measurement) for m in ladder]
+    assert hopefuls(slow, {"baseline": 0.91}, LIMITS) == []
+
+
+def test_more_models_are_taken_to_the_end_once_the_first_were(
+    rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
+) -> None:
+    """They are chosen by what became of the first; a second run finds all of them done."""
+    chosen, *more = trained_to_the_end(models)[:-1], trained_to_the_end(models)[-1]
+    trainer = Trainer(rundir.path, small, unspoiled)
+    asked: list[set[str]] = []
+
+    def then(accuracies: Mapping[str, float]) -> list[Model]:
+        asked.append(set(accuracies))
+        return more
+
+    done = finals(rundir, trainer, Clock([*chosen, *more])).run(chosen, then)
+    assert [m.id for m in done] == [m.id for m in (*chosen, *more)]
+    assert asked == [{m.id for m in chosen}]
+    requests = len(trainer.requests)
+    assert finals(rundir, trainer, Clock([*chosen, *more])).run(chosen, then) == done
+    assert len(trainer.requests) == requests
 
 
 def test_each_finalist_is_trained_scored_and_measured(
