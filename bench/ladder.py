@@ -6,9 +6,9 @@ The same recorded candidates come in several orders, the target's warm start bef
 each of them is built, timed, scored and trained to the end. The *ladder* leaves out what is surely slower than the
 target once it is timed; with a rule, also what the rule does not believe in once it is scored without training, or
 after a short training, or either. A short training is paid for on top of the long one. *As a run does it*, trials are
-trained for a short time, and the long training is for the front alone, and for what anyone would have tried first. All
-seconds and accuracies are the recorded ones, and since every candidate was trained to the end when the table was made,
-it is known what was cut wrongly.
+trained for a short time, and the long training is for eight of them, chosen in two rounds, and for what anyone would
+have tried first and is in time. All seconds and accuracies are the recorded ones, and since every candidate was trained
+to the end when the table was made, it is known what was cut wrongly.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from recorded import TABLE, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
+from autocompress.search.expectation import FINALISTS
 from autocompress.search.finalists import FIRST, finalists, hopefuls, surely_late
 from autocompress.search.front import Model, front_hypervolume, non_dominated, select
 from autocompress.search.limits import Limits
@@ -85,13 +86,13 @@ class Policy:
         cut_slow: whether what is surely too slow ends when it was timed.
         rules: who goes on after ``one-shot`` and after ``short``; a rung without a rule cuts nobody, and there is no
             short training without a rule for it.
-        finals: whether trials end with the short training, and the front is trained for long at the end.
+        finals: in how many rounds the front is trained for long at the end, where trials end with the short training.
     """
 
     name: str
     cut_slow: bool = True
     rules: Mapping[str, Rule] = field(default_factory=dict)
-    finals: bool = False
+    finals: int = 0
 
     @property
     def top(self) -> str:
@@ -105,7 +106,8 @@ POLICIES = (
     Policy("ladder: latency, one-shot", rules={"one-shot": Line()}),
     Policy("ladder: latency, short", rules={"short": Line()}),
     Policy("ladder: latency, one-shot, short", rules={"one-shot": Line(), "short": Line()}),
-    Policy("as a run does it", rules={"one-shot": Line()}, finals=True),
+    Policy("short, then eight for long", rules={"one-shot": Line()}, finals=1),
+    Policy("as a run does it", rules={"one-shot": Line()}, finals=2),
 )
 
 
@@ -154,21 +156,22 @@ def climb(problem: RecordedProblem, order: Iterable[Start], policy: Policy, targ
             volume = 0.0 if policy.finals else _volume(problem, [m.measurement for m in models], target_ms)
         reached.append((seconds, volume))
     if policy.finals:
-        reached.append(_finished(problem, models, seconds, target_ms))
+        reached.append(_finished(problem, models, seconds, target_ms, policy.finals))
         seconds = reached[-1][0]
     return Outcome(seconds=seconds, reached=tuple(reached), cut=frozenset(cut), trained=len(finished))
 
 
 def _finished(
-    problem: RecordedProblem, models: Sequence[Model], seconds: float, target_ms: float
+    problem: RecordedProblem, models: Sequence[Model], seconds: float, target_ms: float, rounds: int
 ) -> tuple[float, float]:
     """Return the seconds and the hypervolume after the end of a run, what was before counted in."""
     limits = Limits(target_ms)
-    first = finalists(models, limits, FIRST)
+    first = finalists(models, limits, FINALISTS if rounds == 1 else FIRST)
     late = surely_late(first, limits)
     ended = {m.id: _ended(problem, m) for m in first if m not in late}
     accuracies = {name: measured.accuracy for name, measured in ended.items()}
-    ended |= {m.id: _ended(problem, m) for m in hopefuls(models, accuracies, limits)}
+    if rounds > 1:
+        ended |= {m.id: _ended(problem, m) for m in hopefuls(models, accuracies, limits)}
     for model in models:
         if model.id in ended:
             seconds += problem.seconds(model.candidate, "long") - problem.seconds(model.candidate, "one-shot")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
@@ -19,6 +20,9 @@ from autocompress.search.limits import Limits
 from autocompress.search.options import SAMPLERS
 from autocompress.search.profile import Profile
 from autocompress.search.samplers import create
+from autocompress.search.samplers.costs import Costs
+from autocompress.search.samplers.history import History
+from autocompress.search.samplers.tables import Tables
 from autocompress.search.store import Store
 from autocompress.search.warmstart import BASELINE, Start, warm_start
 from autocompress.spaces.candidate import PRUNING_RATIO, Candidate
@@ -230,10 +234,8 @@ def test_the_ladder_costs_less_and_cuts_are_counted(bench: dict[str, ModuleType]
     assert full.seconds - timed.seconds == sum(problem.seconds(c) - problem.seconds(c, "latency") for c in slow) > 0
     assert none.cut == {*problem.pool} - {*slow, problem.pool[0], problem.pool[5]}
     assert ladder.final_front(problem, TARGET_MS) <= none.cut
-    finals = ladder.climb(problem, order, ladder.Policy("finals", finals=True), TARGET_MS)
-    briefly = ladder.climb(
-        problem, order, ladder.Policy("briefly", rules={"one-shot": Nobody()}, finals=True), TARGET_MS
-    )
+    finals = ladder.climb(problem, order, ladder.Policy("finals", finals=1), TARGET_MS)
+    briefly = ladder.climb(problem, order, ladder.Policy("briefly", rules={"one-shot": Nobody()}, finals=1), TARGET_MS)
     assert 0.8 * full.volume < finals.volume <= full.volume  # eight models of its front
     assert finals.seconds < timed.seconds
     assert briefly.volume == 0.0 < briefly.seconds < finals.seconds
@@ -251,3 +253,22 @@ def test_the_line_keeps_what_may_be_non_dominated(bench: dict[str, ModuleType]) 
     assert line.keep(finished, values(latency_ms=1.0, size_bytes=100, one_shot=2 * (best - 0.5)))
     assert line.keep(finished, values(latency_ms=0.9, size_bytes=100, one_shot=0.2))
     assert line.keep(finished[:4], values(latency_ms=1.0, size_bytes=100, one_shot=0.2))
+
+
+def test_real_latencies_are_foretold(bench: dict[str, ModuleType]) -> None:
+    """From twenty really measured candidates the others' latencies are told better than by the profile alone."""
+    problem = bench["recorded"].RecordedProblem()
+    tables = Tables(problem.space, Profile.from_dict(problem.profile()))
+    points = np.array([list(problem.space.levels(candidate).values()) for candidate in problem.pool])
+    latency_ms = np.array([problem.rows[candidate].latency.median_ms for candidate in problem.pool])
+    errors, before = [], []
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(len(points))
+        known, rest = order[:20], order[20:]
+        unknown, none = np.full(len(known), np.nan), np.zeros(len(known), dtype=bool)
+        history = History(points[known], unknown, latency_ms[known], latency_ms[known], unknown, none, None, points[:0])
+        told, plain = Costs(tables, history).latency_ms(points[rest]), tables.latency_ms(points)
+        plain = plain[rest] * np.median(latency_ms[known] / plain[known])
+        errors.append(np.abs(np.log(told / latency_ms[rest])).mean())
+        before.append(np.abs(np.log(plain / latency_ms[rest])).mean())
+    assert np.median(errors) < 0.8 * np.median(before)

@@ -16,10 +16,12 @@ from autocompress.evaluators.measurement import Measurement
 from autocompress.search.front import front_hypervolume, hypervolume
 from autocompress.search.knapsack import least_damage
 from autocompress.search.profile import Profile
+from autocompress.search.samplers.costs import Costs
 from autocompress.search.samplers.damage import FORMS, DamageModel
+from autocompress.search.samplers.history import History
 from autocompress.search.samplers.improvement import Improvement
 from autocompress.search.samplers.moves import Moves
-from autocompress.search.samplers.tables import Tables
+from autocompress.search.samplers.tables import Levels, Numbers, Tables
 from autocompress.search.store import Store
 from autocompress.search.warmstart import descend
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, QUANTIZATION, Candidate
@@ -71,6 +73,37 @@ def test_moves_stay_in_the_space(seed: int) -> None:
         assert (SET.canonical(each) == each).all()
     assert (children != points).any(axis=1).all()
     assert (near != points[0]).any(axis=1).all()
+
+
+def timed(points: Levels, latency_ms: Numbers) -> History:
+    """Return trials of which only the latency is known."""
+    unknown = np.full(len(points), np.nan)
+    none = np.zeros(len(points), dtype=bool)
+    return History(points, unknown, latency_ms, latency_ms, unknown, none, None, points[:0])
+
+
+@given(seeds, st.integers(0, 20), st.floats(0.0, 1.0))
+def test_predicted_latencies_are_positive(seed: int, known: int, noise: float) -> None:
+    """Whatever was measured, and however little."""
+    rng = np.random.default_rng(seed)
+    points = Moves(TABLES).random(rng, known + 20)
+    measured = TABLES.latency_ms(points[:known]) * np.exp(noise * rng.standard_normal(known))
+    assert (Costs(TABLES, timed(points[:known], measured)).latency_ms(points) > 0).all()
+
+
+@pytest.mark.parametrize("power", [1.0, 0.6])
+def test_costs_learn_what_the_profile_misjudges(power: float) -> None:
+    """Layers that cost other than was told, or small networks that cost more than their layers: both are learned."""
+    rng = np.random.default_rng(0)
+    points = Moves(TABLES).random(rng, 120)
+    layers = (TABLES.time_parts(points).shape[1] - 2) // 2
+    weights = np.concatenate([np.exp(0.3 * rng.standard_normal(layers)), np.zeros(layers + 1), [1.0]])
+    if power < 1:
+        weights[:layers] = 1.0
+    truth = (TABLES.time_parts(points) @ weights) ** power
+    told = Costs(TABLES, timed(points[:30], truth[:30])).latency_ms(points[30:])
+    before = TABLES.latency_ms(points[30:]) * np.median(truth[:30] / TABLES.latency_ms(points[:30]))
+    assert np.abs(np.log(told / truth[30:])).mean() < 0.5 * np.abs(np.log(before / truth[30:])).mean()
 
 
 def test_a_belief_learns_which_choices_hurt() -> None:
