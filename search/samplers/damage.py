@@ -40,9 +40,10 @@ follow on each other, and of the largest, how they add to the sum."""
 BEND, CONSTANT = (0.0, 0.25), (0.0, 1.0)
 """The same of another power of a choice's levels, and of what nothing explains."""
 
-SLOPE, CURVE, OTHER = (0.0, 0.7), (1.0, 0.5), (0.0, 0.5)
+SLOPE, CURVE, OTHER = (0.0, 0.7), (1.0, 0.5), (0.3, 0.3)
 """The same of a setting that is a number, by its place and its place squared between least and most: the best is
-expected near the usual one, and extremes are bad. And of each other level of a setting that is no number."""
+expected near the usual one, and extremes are bad. And of each other level of a setting that is no number: the usual
+one is usual since it was found to be good, and with few trials most others are worse."""
 
 LEAST_HARM = 0.02
 """Nothing that is taken away makes a network better: the least that a coefficient of a harm may be."""
