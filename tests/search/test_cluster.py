@@ -296,6 +296,7 @@ def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[...,
         joined(asked(measure_on=(NAME,), workers=2), Silent()) as cluster,
         workers_for(Measured(nodes.head_node.node_id), There(latency()), 2, cluster) as workers,
     ):
+        until(lambda: not workers.held_up() and workers.free() == 2)  # else one of them may get both
         submitted(workers, 2)
         nodes.remove_node(extra, allow_graceful=False)
         outcomes = [outcome for _, outcome in gathered(workers, 2)]
