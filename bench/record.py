@@ -16,6 +16,7 @@ import argparse
 import multiprocessing
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -289,12 +290,21 @@ def prepared(asked: argparse.Namespace) -> tuple[Prepared, Heard]:
 def begin_worker(asked: argparse.Namespace, turn: Any) -> None:
     """Make this process one that records; a profile is read by one at a time."""
     global _recorder
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     with turn:
         ready, heard = prepared(asked)
     assert isinstance(ready.meter, ProcessMeter)
     ready.ladder.meter = FewProcesses.of(ready.meter, asked.processes)
     _recorder = Recorder(ready.ladder, heard, dict(zip(TRAININGS, asked.epochs, strict=True)), seed=asked.seed)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that began it is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def record(origin: str, candidate: Candidate) -> tuple[Row, Outcome]:
