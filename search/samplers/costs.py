@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .history import History
+from .regression import regression
 from .tables import Levels, Numbers, Tables
 
 NOISE, LAW = 0.015, 0.1
@@ -80,11 +81,10 @@ class Costs:
         scale = typical(latency_ms[-RECENT:] / self.tables.latency_ms(levels[-RECENT:]))
         mean = scale * np.concatenate([np.ones(layers), np.zeros(layers + 1), [1.0]])
         spread = scale * np.concatenate([np.full(layers, LAYER), np.full(layers, ROOT), [BORDERS, OTHER]])
-        weights, held_out = regression(parts, latency_ms, NOISE * latency_ms, mean, spread)
-        least = 0.5 * latency_ms.min(initial=np.inf)
-        least = least if np.isfinite(least) else 0.0
-        error = log_error(np.maximum(held_out, 1e-3 * latency_ms) / latency_ms)
-        return Law(lambda points: np.maximum(self.tables.time_parts(points) @ weights, least), error)
+        fit = regression(parts, latency_ms, NOISE * latency_ms, mean, spread)
+        least = 0.5 * latency_ms.min() if len(latency_ms) else 0.0
+        error = log_error(np.maximum(fit.held_out, 1e-3 * latency_ms) / latency_ms)
+        return Law(lambda points: np.maximum(self.tables.time_parts(points) @ fit.weights, least), error)
 
     def _power(self, levels: Levels, latency_ms: Numbers) -> Law:
         """Return a power of the profile's sum, with a factor."""
@@ -94,10 +94,8 @@ class Costs:
             return np.stack([np.ones(len(points)), np.log(told)], axis=1)
 
         noise = np.full(len(levels), LAW)
-        weights, held_out = regression(
-            terms(levels), np.log(latency_ms), noise, np.array([0.0, 1.0]), np.array([3.0, POWER])
-        )
-        return Law(lambda points: np.exp(terms(points) @ weights), log_error(np.exp(held_out) / latency_ms))
+        fit = regression(terms(levels), np.log(latency_ms), noise, np.array([0.0, 1.0]), np.array([3.0, POWER]))
+        return Law(lambda points: np.exp(terms(points) @ fit.weights), log_error(np.exp(fit.held_out) / latency_ms))
 
 
 def latest(measured: Numbers) -> Levels:
@@ -109,28 +107,6 @@ def latest(measured: Numbers) -> Levels:
 def typical(errors: Numbers) -> float:
     """Return the median of what was measured over what was expected; 1 where nothing was."""
     return float(np.median(errors)) if len(errors) else 1.0
-
-
-def regression(
-    features: Numbers, values: Numbers, noise: Numbers, mean: Numbers, spread: Numbers
-) -> tuple[Numbers, Numbers]:
-    """Return the weights of a Bayesian linear regression, and what it says of each value from the others.
-
-    Args:
-        features: shape (values, features).
-        values: what is to be told.
-        noise: standard deviation of each value.
-        mean: of the weights, before anything is known.
-        spread: standard deviation of the weights, likewise.
-
-    """
-    design = features * spread / noise[:, None]
-    rest = (values - features @ mean) / noise
-    inverse = np.linalg.inv(np.eye(len(mean)) + design.T @ design)
-    solution = inverse @ design.T @ rest
-    leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
-    held_out: Numbers = values - noise * (rest - design @ solution) / np.maximum(1 - leverage, 1e-3)
-    return mean + spread * solution, held_out
 
 
 def log_error(ratios: Numbers) -> float:

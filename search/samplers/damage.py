@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 
 from ...spaces.space import Choice
+from .regression import regression
 from .tables import Levels, Numbers, Tables
 
 NOISE = 0.004
@@ -111,14 +112,9 @@ class DamageModel:
         scale = max(float(raw @ (response / noise)) / max(float(raw @ raw), 1e-30), 1e-6)
         features = self.features(form, scale, levels)
         mean, spread = self._prior()
-        design = features * spread / noise[:, None]
-        rest = (response - features @ mean) / noise
-        factor = cho_factor(np.eye(len(mean)) + design.T @ design, lower=True)
-        solution = cho_solve(factor, design.T @ rest)
-        leverage = np.einsum("ij,ji->i", design, cho_solve(factor, design.T))
-        held_out = response - noise * (rest - design @ solution) / np.maximum(1 - leverage, 1e-3)
-        error = float(np.minimum(((_root(held_out, form.response) - damage) / sigma) ** 2, 100).mean())
-        return Fitted(self, form, scale, mean + spread * solution, spread, factor[0], error)
+        fit = regression(features, response, noise, mean, spread)
+        error = float(np.minimum(((_root(fit.held_out, form.response) - damage) / sigma) ** 2, 100).mean())
+        return Fitted(self, form, scale, fit.weights, spread, fit.factor, error)
 
     def features(self, form: Form, scale: float, levels: Levels) -> Numbers:
         """Return the features of points, shape (points, features), in the unit of the response."""
