@@ -18,7 +18,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
@@ -26,9 +26,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from environment import describe
+from record_choices import TARGETS, Chooser
 from recorded import Row, Training, header
 
 from autocompress.compressors.pipeline import compress
@@ -41,19 +41,13 @@ from autocompress.evaluators.latency import SEARCH, Plan, ProcessMeter
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 from autocompress.evaluators.served import Served, source_of
 from autocompress.search.drive import compresses
-from autocompress.search.limits import Limits
 from autocompress.search.options import Options
 from autocompress.search.prepare import Prepared, prepare
-from autocompress.search.profile import Profile
 from autocompress.search.progress import Lines
 from autocompress.search.rundir import RunDirectory
 from autocompress.search.rungs import Ladder
-from autocompress.search.samplers.mutation import MutationSampler
-from autocompress.search.samplers.tables import Tables
-from autocompress.search.store import Asked, Store
-from autocompress.search.warmstart import warm_start
+from autocompress.search.store import Asked
 from autocompress.spaces.candidate import Candidate
-from autocompress.spaces.space import Space
 from autocompress.studies import loading
 from autocompress.studies.task import Task
 
@@ -63,18 +57,6 @@ TRAININGS = ("short", "long")
 
 EPOCHS = (1.0, 4.0)
 """Passes over the training data for each; those of the study's trials and of its front."""
-
-TARGETS = (0.06, 0.045, 0.085)
-"""Targets of the warm starts, as shares of the baseline's latency; the first one's are recorded first."""
-
-AIMS = (0.035, 0.1)
-"""Between these shares of the baseline's latency children and random points are made fast enough for."""
-
-KINDS = {"child": 0.6, "random": 0.25, "astray": 0.15}
-"""Shares of the mixture; those astray are not made to meet anything."""
-
-PRESENT = 0.6
-"""Share of the axes that a random point does something on, before it is made fast enough."""
 
 
 @dataclass
@@ -115,89 +97,6 @@ class FewProcesses(ProcessMeter):
     ) -> Latency:
         """Time a file; see `Meter.measure`."""
         return super().measure(artefact, replace(plan, processes=self.processes), runtime=runtime, timeout_s=timeout_s)
-
-
-class Aim:
-    """Judges trials as a store does, but asks for a latency of its own."""
-
-    def __init__(self, store: Store) -> None:
-        self.limits = store.limits
-        self.feasible = store.feasible
-
-
-class Chooser:
-    """Says which candidate is recorded next; what was recorded is read from the table, so that it can go on.
-
-    Args:
-        folder: for the study that children are drawn from.
-        space: what may vary.
-        profile: predicts latencies.
-        targets_ms: of the warm starts.
-        seed: of everything random.
-    """
-
-    def __init__(self, folder: Path, space: Space, profile: Profile, targets_ms: Sequence[float], *, seed: int) -> None:
-        self.space = space
-        self.profile = profile
-        self.seed = seed
-        widest_ms = AIMS[1] * profile.baseline_ms
-        self.store = Store(folder, None, "record", space, Limits(widest_ms))
-        self.aim = Aim(self.store)
-        self.store.study.sampler = MutationSampler(Tables(space, profile), self.aim, seed=seed)
-        self.starts: dict[Candidate, str] = {}
-        for target_ms in targets_ms:
-            for start in warm_start(space, profile, target_ms):
-                self.starts.setdefault(start.candidate, start.role or f"warm start for {target_ms:.3g} ms")
-        self.first = len(warm_start(space, profile, targets_ms[0]))
-
-    def again(self, candidate: Candidate) -> Asked:
-        """Begin a candidate that was recorded before."""
-        self.store.study.enqueue_trial(self.space.levels(candidate))
-        return self.store.ask()
-
-    def next(self, recorded: Collection[Candidate]) -> tuple[Asked, str]:
-        """Begin the next candidate; return how it was chosen too."""
-        number = len(self.store.study.get_trials(deepcopy=False))
-        left = [candidate for candidate in self.starts if candidate not in recorded]
-        if left and (number < self.first or number % 4 == 0):
-            return self.again(left[0]), self.starts[left[0]]
-        rng = np.random.default_rng([self.seed, number])
-        kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-        aim_ms = float(rng.uniform(*AIMS)) * self.profile.baseline_ms
-        self.aim.limits = Limits(aim_ms)
-        if kind == "child":
-            return self.store.ask(), f"{kind} for {aim_ms:.3g} ms"
-        levels = self._random(rng)
-        if kind == "random":
-            levels = self._fast_enough(rng, levels, aim_ms)
-        return self.again(self.space.candidate(levels)), f"{kind} for {aim_ms:.3g} ms" if kind == "random" else kind
-
-    def _random(self, rng: np.random.Generator) -> dict[str, int]:
-        """Return a point whose axes are as strong as chance wants; settings are drawn evenly."""
-        axes = sorted({choice.axis for choice in self.space.choices})
-        strength = {axis: rng.beta(0.8, 1.2) * (rng.random() < PRESENT) for axis in axes}
-        levels = {}
-        for choice in self.space.choices:
-            most = len(choice.levels) - 1
-            if choice.neutral is None:
-                levels[choice.name] = int(rng.integers(most + 1))
-            else:
-                levels[choice.name] = int(rng.binomial(most, strength[choice.axis]))
-        return levels
-
-    def _fast_enough(self, rng: np.random.Generator, levels: dict[str, int], aim_ms: float) -> dict[str, int]:
-        """Strengthen random choices until the predicted latency is what it should be."""
-        compressing = [choice.name for choice in self.space.choices if choice.neutral is not None]
-        now_ms = self.profile.predict_ms(self.space.candidate(levels))
-        for name in rng.permutation(compressing * 6):
-            if now_ms <= aim_ms:
-                break
-            if levels[name] + 1 < self.space.sizes[name]:
-                stronger = {**levels, str(name): levels[name] + 1}
-                then_ms = self.profile.predict_ms(self.space.candidate(stronger))
-                if then_ms < now_ms:
-                    levels, now_ms = stronger, then_ms
-        return levels
 
 
 class Recorder:
