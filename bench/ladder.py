@@ -204,7 +204,7 @@ def _stopped_at(
         return row.rung
     if start.role:  # what anyone would have tried first is never cut
         return policy.top
-    if policy.cut_slow and row.latency.low_ms > target_ms:
+    if policy.cut_slow and row.latency.least_ms > target_ms:
         return "latency"
     if not row.trained:
         return policy.top

@@ -188,7 +188,7 @@ class Problem:
         rng = np.random.default_rng([self.seed, int.from_bytes(digest, "little")])
         noise = rng.standard_normal(2)
         latency = _latency(float(self.latency_ms(levels)[0]) * (1 + LATENCY_NOISE * noise[0]))
-        if request.target_ms is not None and latency.low_ms > request.target_ms:
+        if request.target_ms is not None and latency.least_ms > request.target_ms:
             reason = f"{latency.median_ms:.2f} ms is over the target of {request.target_ms:g} ms"
             return Infeasible(reason=reason, rung="latency", latency=latency)
         accuracy = float(self.accuracy(levels)[0]) + NOISE * noise[1]

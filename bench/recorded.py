@@ -234,7 +234,7 @@ class RecordedProblem:
         latency = row.latency
         if latency is None:
             return Infeasible(reason=row.reason, rung=row.rung)
-        if request.target_ms is not None and latency.low_ms > request.target_ms:
+        if request.target_ms is not None and latency.least_ms > request.target_ms:
             reason = f"{latency.median_ms:.2f} ms is over the target of {request.target_ms:g} ms"
             return Infeasible(reason=reason, rung="latency", latency=latency)
         upto = self._upto(request.epochs)

@@ -85,7 +85,7 @@ class AnalyticEvaluator:
         """Return what the formulas say; a candidate that surely costs too much ends there."""
         candidate = request.candidate
         latency = next(iter(request.latencies), None) or self._latency(candidate)
-        if request.target_ms is not None and latency.low_ms > request.target_ms:
+        if request.target_ms is not None and latency.least_ms > request.target_ms:
             reason = f"{latency.median_ms:.2f} ms is over the target of {request.target_ms:g} ms"
             return Infeasible(reason=reason, rung="latency", latency=latency, size_bytes=self._size_bytes(candidate))
         accuracy, kept = self._accuracy(candidate), self._kept(candidate)

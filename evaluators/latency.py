@@ -114,6 +114,20 @@ class Calibration:
             environment=environment,
         )
 
+    @property
+    def spread(self) -> float:
+        """Half of what lies between the fastest and the slowest window, relative to the median."""
+        return spread(self.low_ms, self.median_ms, self.high_ms)
+
+
+def spread(low: float, middle: float, high: float) -> float:
+    """Return half of a range relative to its middle.
+
+    >>> spread(9.0, 10.0, 12.0)
+    0.15
+    """
+    return (high - low) / 2 / middle if middle > 0 else 0.0
+
 
 class Meter(Protocol):
     """Something that measures candidates against one baseline."""
@@ -165,6 +179,7 @@ class ProcessMeter:
         inputs: one array an input of the network, in its order, batch first.
         threads: threads of the runtime; one is timed by CPU time, several by wall time.
         baseline_ms: calibrated milliseconds of the baseline; `measure` needs them.
+        baseline_spread: how far these varied; see `Calibration.spread`.
         percentile: which of a window's run times counts.
     """
 
@@ -173,6 +188,7 @@ class ProcessMeter:
     inputs: Arrays
     threads: int = 1
     baseline_ms: float | None = None
+    baseline_spread: float = 0.0
     percentile: float = MEDIAN
 
     def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
@@ -209,6 +225,7 @@ class ProcessMeter:
             clock=result["clock"],
             threads=self.threads,
             percentile=self.percentile,
+            baseline_spread=self.baseline_spread,
             build_s=result["build_s"][-1],
             processes=1,
             environment=result["environment"],
@@ -283,6 +300,7 @@ class FakeMeter:
 
     baseline: bytes
     baseline_ms: float | None = None
+    baseline_spread: float = 0.0
 
     def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
         """Return the known time of the baseline."""
@@ -300,6 +318,7 @@ class FakeMeter:
             baseline_ms=baseline_ns / 1e6 if self.baseline_ms is None else self.baseline_ms,
             runtime=FAKE.name,
             clock="fake",
+            baseline_spread=self.baseline_spread,
             environment=FAKE.describe(),
         )
 
@@ -327,16 +346,18 @@ def meter_for(
     inputs: Arrays,
     threads: int = 1,
     baseline_ms: float | None = None,
+    baseline_spread: float = 0.0,
     percentile: float = MEDIAN,
 ) -> FakeMeter | ProcessMeter:
     """Return the meter of a runtime; the arguments are those of `ProcessMeter`."""
     if runtime == FAKE.name:
-        return FakeMeter(baseline=baseline, baseline_ms=baseline_ms)
+        return FakeMeter(baseline=baseline, baseline_ms=baseline_ms, baseline_spread=baseline_spread)
     return ProcessMeter(
         baseline=baseline,
         runtime=runtime,
         inputs=inputs,
         threads=threads,
         baseline_ms=baseline_ms,
+        baseline_spread=baseline_spread,
         percentile=percentile,
     )

@@ -97,6 +97,9 @@ class Latency:
     """How fast a candidate is, as a ratio to the interleaved baseline; the raw times are kept.
 
     Milliseconds are the ratio times the baseline's calibrated milliseconds. All are of one percentile of the runs.
+    Models are compared by their ratios alone, since the baseline's milliseconds are common to all; a claim in
+    milliseconds, `low_ms` to `high_ms`, is also as wide as those varied when they were calibrated.
+
     The interval is Student's 95 % interval of the mean of the windows' ratios, centred on their median, and widened by
     the `placement` of the processes that they come from.
 
@@ -104,6 +107,10 @@ class Latency:
     >>> latency = Latency(windows=windows, baseline_ms=10.0)
     >>> latency.median_ms, round(latency.low_ms, 2), round(latency.high_ms, 2)
     (5.0, 4.75, 5.25)
+
+    Attributes:
+        baseline_spread: how far the baseline's milliseconds varied, relative to them; see `Calibration.spread`.
+        processes: how many processes the windows come from; 0 where nothing was timed.
     """
 
     windows: tuple[Window, ...]
@@ -113,6 +120,7 @@ class Latency:
     clock: str = "cpu"
     threads: int = 1
     percentile: float = MEDIAN
+    baseline_spread: float = 0.0
     build_s: float = 0.0
     processes: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -147,12 +155,26 @@ class Latency:
 
     @property
     def low_ms(self) -> float:
-        """Lower end of the 95 % interval."""
-        return max(0.0, self.ratio - self.half_width) * self.baseline_ms
+        """Lower end of the milliseconds that are claimed: the ratio's interval and the baseline's spread."""
+        return max(0.0, self.ratio - self._claimed) * self.baseline_ms
 
     @property
     def high_ms(self) -> float:
-        """Upper end of the 95 % interval."""
+        """Upper end of the milliseconds that are claimed, which a target must allow."""
+        return (self.ratio + self._claimed) * self.baseline_ms
+
+    @property
+    def _claimed(self) -> float:
+        return math.hypot(self.half_width, self.ratio * self.baseline_spread)
+
+    @property
+    def least_ms(self) -> float:
+        """Lower end of the ratio's 95 % interval, at the baseline's calibrated speed."""
+        return max(0.0, self.ratio - self.half_width) * self.baseline_ms
+
+    @property
+    def most_ms(self) -> float:
+        """Upper end of the ratio's 95 % interval, at the baseline's calibrated speed."""
         return (self.ratio + self.half_width) * self.baseline_ms
 
     @property
@@ -170,12 +192,12 @@ class Latency:
         return replace(self, windows=other.windows + self.windows, processes=self.processes + other.processes)
 
     def meets(self, target_ms: float) -> bool:
-        """Whether even the upper end of the interval is within the target."""
+        """Whether even the upper end of the claim is within the target."""
         return self.high_ms <= target_ms
 
     def tied(self, other: Latency) -> bool:
-        """Whether the two intervals overlap."""
-        return self.low_ms <= other.high_ms and other.low_ms <= self.high_ms
+        """Whether the intervals of the two ratios overlap."""
+        return self.least_ms <= other.most_ms and other.least_ms <= self.most_ms
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,7 +212,7 @@ def _timed(report: Report, baseline: Row, inputs: Arrays, notice: Callable[[str]
     )
     notice(f"the reference on {baseline.runtime}: timed alone")
     calibration = meter.calibrate(how.plan, timeout_s=how.timeout_s)
-    meter = replace(meter, baseline_ms=calibration.median_ms)
+    meter = replace(meter, baseline_ms=calibration.median_ms, baseline_spread=calibration.spread)
     rows = []
     for row in report.rows:
         if row.serving is not None:

@@ -152,7 +152,7 @@ class ParetoFront:
         return models[knee(minimised(m.measurement for m in models))] if models else None
 
     def tied(self, model: Model) -> tuple[str, ...]:
-        """Return the ids of the front's other models whose latency interval overlaps this one's."""
+        """Return the ids of the front's other models whose ratio's interval overlaps this one's."""
         latency = model.measurement.latency
         return tuple(m.id for m in self.models if m != model and m.measurement.latency.tied(latency))
 

@@ -93,8 +93,8 @@ class Limits:
         return self.largest(measurement) <= 0
 
     def cuts(self, outcome: Outcome) -> bool:
-        """Return whether some cost is over its limit for sure: a latency is when its interval's lower end is."""
-        surely = {} if outcome.latency is None else {"latency": outcome.latency.low_ms}
+        """Return whether some cost is over its limit for sure: a latency is when its ratio's lower end is."""
+        surely = {} if outcome.latency is None else {"latency": outcome.latency.least_ms}
         costs = ((surely.get(name, known(outcome, name)), most) for name, most in self._asked() if name != "accuracy")
         return any(value is not None and value > most for value, most in costs)
 
@@ -156,7 +156,7 @@ class Limits:
                 best = max(values, default=None) if name == "accuracy" else min(values, default=None)
                 so = "" if best is None else f"; the best of all that were measured: {told(name, best)}"
                 lines.append(f"  It misses: {verdict}{so}.")
-        return tuple(lines)
+        return (*lines, *map("  {}.".format, spread_alone(measurement.latency, self.target_ms)))
 
 
 def merged(limits: Limits, changes: Mapping[str, float]) -> Limits:
@@ -203,8 +203,29 @@ def too_much(name: str, value: float, limit: float) -> str:
     return f"its {name} of {told(name, value)} is over the limit of {told(name, limit)}"
 
 
+def spread_alone(latency: Latency, target_ms: float) -> tuple[str, ...]:
+    """Say so where a target is missed only since the unchanged network's own milliseconds vary; else nothing.
+
+    >>> from ..evaluators.measurement import Window
+    >>> windows = (Window(baseline_ns=(2,), candidate_ns=(1,)),) * 3
+    >>> spread_alone(Latency(windows=windows, baseline_ms=9.5, baseline_spread=0.1), 5.0)[0][:71]
+    "as a ratio it would do: 0.500 to 0.500 of the unchanged network's time,"
+    >>> spread_alone(Latency(windows=windows, baseline_ms=9.5), 5.0)
+    ()
+    """
+    if latency.meets(target_ms) or latency.most_ms > target_ms:
+        return ()
+    low, high = latency.least_ms / latency.baseline_ms, latency.most_ms / latency.baseline_ms
+    return (
+        f"as a ratio it would do: {low:.3f} to {high:.3f} of the unchanged network's time, and {target_ms:g} ms is "
+        f"{target_ms / latency.baseline_ms:.3f} of it; but that time varied by ±{latency.baseline_spread:.0%} while it "
+        "was calibrated, and so may these milliseconds. Calibrate on a quieter machine (another --out), or take the "
+        "ratio for the target",
+    )
+
+
 def too_slow(latency: Latency, target_ms: float) -> str:
     """Return the reason of a candidate that is cut when it was timed."""
-    interval = f"{latency.median_ms:.2f} ms [{latency.low_ms:.2f}, {latency.high_ms:.2f}]"
+    interval = f"{latency.median_ms:.2f} ms [{latency.least_ms:.2f}, {latency.most_ms:.2f}]"
     where = latency.device and f" on {latency.device}"
     return f"{interval}{where} is over the target of {target_ms:g} ms"

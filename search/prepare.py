@@ -39,6 +39,9 @@ from .rungs import Ladder
 ZEROS = (0.5, 0.75, 0.9)
 """Shares of a layer's weights that may be zero where compact files count: they cost next to nothing there."""
 
+Timed = tuple[float, float]
+"""A baseline's milliseconds and their spread, as they were calibrated."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
@@ -96,9 +99,9 @@ def prepare(
     offer = offered(task, runtimes, options)
     progress.notice("exporting the baseline")
 
-    def meter_of(baselines_ms: Mapping[str, float]) -> Meter | Meters:
+    def meter_of(baselines: Mapping[str, Timed]) -> Meter | Meters:
         def local(device: str) -> Meter:
-            return _meter(runtimes[0], artefact, offer.supplies, options, baselines_ms.get(device))
+            return _meter(runtimes[0], artefact, offer.supplies, options, baselines.get(device))
 
         if cluster is None or not options.measure_on:
             return local("")
@@ -115,7 +118,7 @@ def prepare(
                 offer,
                 runtimes=runtimes,
                 baseline=(baseline, artefact),
-                meter=meter_of({device: calibration.median_ms for device, calibration in calibrations.items()}),
+                meter=meter_of({device: (each.median_ms, each.spread) for device, each in calibrations.items()}),
                 calibrations=calibrations,
                 options=options,
                 progress=progress,
@@ -126,8 +129,7 @@ def prepare(
             f"the unchanged network must be exported, served and timed before anything is compared to it; "
             f"it cannot: {error.reason}"
         ) from error
-    first = next(iter(options.measure_on), "")
-    meter = meter_of({first: found.baseline_ms, **found.others_ms})
+    meter = meter_of(_known(found, next(iter(options.measure_on), "")))
     folder = rundir.path.absolute()  # workers may have working directories of their own
     ladder = Ladder(task, offer.supplies, runtimes, meter, folder, compact=options.compact)
     if found.dropped:
@@ -198,7 +200,18 @@ def _profiled(
         reduce=options.places == 1,  # what does not pay at one place may at another
         size_counts=options.compact,
     )
-    return replace(found, device=first, others_ms={device: calibrations[device].median_ms for device in others})
+    return replace(
+        found,
+        device=first,
+        others_ms={device: calibrations[device].median_ms for device in others},
+        others_spread={device: calibrations[device].spread for device in others},
+    )
+
+
+def _known(found: Profile, first: str) -> dict[str, Timed]:
+    """Return what an earlier run calibrated, by devices."""
+    others = {device: (ms, found.others_spread.get(device, 0.0)) for device, ms in found.others_ms.items()}
+    return {first: (found.baseline_ms, found.spread), **others}
 
 
 def _calibrations(meter: Meter | Meters) -> dict[str, Calibration]:
@@ -237,15 +250,15 @@ def _together(tables: Sequence[Capabilities], *, compact: bool) -> Capabilities:
     )
 
 
-def _meter(
-    runtime: Runtime, artefact: bytes, supplies: Supplies, options: Options, baseline_ms: float | None = None
-) -> Meter:
+def _meter(runtime: Runtime, artefact: bytes, supplies: Supplies, options: Options, baseline: Timed | None) -> Meter:
+    baseline_ms, baseline_spread = baseline or (None, 0.0)
     return meter_for(
         runtime.name,
         baseline=artefact,
         inputs=[x.numpy() for x in supplies.examples],
         threads=options.threads,
         baseline_ms=baseline_ms,
+        baseline_spread=baseline_spread,
         percentile=options.percentile,
     )
 

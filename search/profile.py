@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..evaluators.latency import spread
 from ..spaces.candidate import Candidate
 from ..spaces.layers import Group, Layer, Network
 from ..spaces.space import Choice, Space
@@ -24,6 +25,7 @@ class Profile:
         baseline_high_ms: largest of its windows' medians.
         device: where all that was measured; empty for this machine.
         others_ms: the unchanged network's latency on the study's other devices, by their names.
+        others_spread: how far each of these varied; see `Calibration.spread`.
         costs: latency of each layer.
         damage: for each choice that pays, how far each of its levels alone moves the outputs: the mean squared change
             over the outputs' variance.
@@ -45,6 +47,12 @@ class Profile:
     global_pruning: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     device: str = ""
     others_ms: Mapping[str, float] = field(default_factory=dict)
+    others_spread: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def spread(self) -> float:
+        """How far the unchanged network's latency varied while it was calibrated; see `Calibration.spread`."""
+        return spread(self.baseline_low_ms, self.baseline_ms, self.baseline_high_ms)
 
     @property
     def slowness(self) -> float:

@@ -292,7 +292,7 @@ class _Climb:
         target_ms = self.request.target_ms
         if target_ms is None:
             return tuple(latencies)
-        fast = affordable({place: latency.low_ms for place, latency in latencies.items()}, target_ms)
+        fast = affordable({place: latency.least_ms for place, latency in latencies.items()}, target_ms)
         if not fast:
             raise InfeasibleError(too_slow(slowest(list(latencies.values())), target_ms), rung="latency")
         return fast

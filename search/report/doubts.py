@@ -25,7 +25,7 @@ FEW = 1000
 
 def doubts(front: ParetoFront, data: Mapping[str, Any], scored: Scored) -> list[str]:
     """Return what must be known before a report's numbers are used, what matters most first."""
-    found = (_state(front, data), _accuracy(front), _models(front), _machine(data), _examples(scored))
+    found = (_state(front, data), _accuracy(front), _models(front), _machine(front, data), _examples(scored))
     return list(dict.fromkeys(doubt for each in found for doubt in each))
 
 
@@ -45,14 +45,16 @@ def _state(front: ParetoFront, data: Mapping[str, Any]) -> Iterator[str]:
         yield f"{failed} of {total} trials could not be built, trained or measured; how the search went says why."
 
 
-def _machine(data: Mapping[str, Any]) -> Iterator[str]:
+def _machine(front: ParetoFront, data: Mapping[str, Any]) -> Iterator[str]:
     network = data["network"]
     if network is not None and network["baseline_ms"] > 0:
         low, middle, high = (network[name] for name in ("baseline_low_ms", "baseline_ms", "baseline_high_ms"))
-        if (high - low) / middle > 2 * SPREAD:
+        spread = (high - low) / 2 / middle
+        if spread > SPREAD:
             yield (
                 f"The machine's own speed varies: the unchanged network took between {low:.2f} and {high:.2f} ms while "
-                "it was calibrated. Ratios are sound; milliseconds are those of that hour."
+                f"it was calibrated, and every claim in milliseconds is ±{spread:.0%} for that alone. Ratios do "
+                f"not vary with it: {front.target_ms:g} ms is {front.target_ms / middle:.3f} of that network's time."
             )
 
 

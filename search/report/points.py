@@ -173,6 +173,8 @@ def latency_row(latency: Latency) -> dict[str, Any]:
         "median_ms": round(latency.median_ms, 5),
         "low_ms": round(latency.low_ms, 5),
         "high_ms": round(latency.high_ms, 5) if math.isfinite(latency.high_ms) else None,
+        "least_ms": round(latency.least_ms, 5),
+        "most_ms": round(latency.most_ms, 5) if math.isfinite(latency.most_ms) else None,
         "ratio": round(latency.ratio, 5),
         "half_width": round(latency.half_width, 5) if math.isfinite(latency.half_width) else None,
         "windows": len(latency.windows),

@@ -30,6 +30,7 @@ LATENCIES = st.builds(
     runtime=st.text(),
     clock=st.sampled_from(["cpu", "wall"]),
     threads=st.integers(1, 64),
+    baseline_spread=st.floats(0, 1),
     environment=st.dictionaries(st.text(), st.text()),
 )
 OUTCOMES = st.one_of(
@@ -99,6 +100,25 @@ def test_overlapping_intervals_are_tied() -> None:
     slow, close, fast = latency(0.49, 0.50, 0.51), latency(0.51, 0.52, 0.53), latency(0.1, 0.1, 0.1)
     assert slow.tied(close)
     assert close.tied(slow)
+    assert not slow.tied(fast)
+
+
+def test_a_claim_in_milliseconds_holds_the_baselines_spread() -> None:
+    """A target within the ratio's interval alone is not met where the baseline's own milliseconds may be others."""
+    steady = latency(0.49, 0.50, 0.51)
+    varied = replace(steady, baseline_spread=0.15)
+    assert steady.meets(steady.high_ms)
+    assert not varied.meets(steady.high_ms)
+    assert varied.high_ms == pytest.approx(5.0 + math.hypot(steady.high_ms - 5.0, 0.15 * 5.0))
+    assert varied.low_ms == pytest.approx(5.0 - math.hypot(5.0 - steady.low_ms, 0.15 * 5.0))
+    assert (varied.least_ms, varied.most_ms) == (steady.low_ms, steady.high_ms)
+    assert varied.half_width == steady.half_width
+
+
+def test_ties_leave_out_what_is_common_to_all() -> None:
+    """The baseline's spread moves all models together, so it ties none."""
+    slow, fast = (replace(latency(r, r, r), baseline_spread=0.2) for r in (0.50, 0.45))
+    assert fast.high_ms > slow.low_ms
     assert not slow.tied(fast)
 
 

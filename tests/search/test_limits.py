@@ -128,6 +128,18 @@ def test_a_latency_is_cut_by_its_lower_end_and_met_by_its_upper() -> None:
     assert Limits(UNSURE.high_ms).met(unsure)
 
 
+def test_the_baselines_spread_is_in_what_is_met_and_not_in_what_is_cut() -> None:
+    """A model that only the machine's mood may make too slow goes on, does not meet the target, and is told why."""
+    moody = replace(FINE, latency=replace(LATENCY, baseline_spread=0.3))
+    asked = Limits(4.5)
+    assert asked.met(FINE)
+    assert not asked.met(moody)
+    assert not asked.cuts(moody)
+    assert Limits(3.9).cuts(moody)
+    assert any("as a ratio it would do" in reason and "±30%" in reason for reason in asked.reasons(moody, [moody]))
+    assert not any("as a ratio" in reason for reason in Limits(3.9).reasons(moody, [moody]))
+
+
 def test_a_change_is_to_the_unchanged_network() -> None:
     """A difference becomes a least accuracy once the baseline's is known, and limits nothing before."""
     asked = Limits(5.0, min_change=-0.02)

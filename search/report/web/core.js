@@ -108,10 +108,10 @@ function meets(point, target) {
     && (!known(limits.min_accuracy) || point.accuracy >= limits.min_accuracy);
 }
 
-/** Return whether two latencies' intervals overlap. */
+/** Return whether the intervals of two latencies' ratios overlap. */
 function tied(one, other) {
-  const high = (p) => p.latency.high_ms ?? Infinity;
-  return one.latency.low_ms <= high(other) && other.latency.low_ms <= high(one);
+  const most = (p) => p.latency.most_ms ?? Infinity;
+  return one.latency.least_ms <= most(other) && other.latency.least_ms <= most(one);
 }
 
 function quoted(text) {
