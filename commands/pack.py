@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -160,12 +159,10 @@ def _read(path: Path) -> bytes:
 def _write(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees all of it or none of it."""
     from ..errors import UsageError
+    from ..files import write_atomically
 
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
-        part.replace(path)
+        path.parent.stat()  # which is not made
+        write_atomically(path, content)
     except OSError as error:
         raise UsageError(f"--out must be a file that can be written; {str(path)!r}: {error.strerror}.") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -13,8 +13,8 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from ..files import write_atomically
 from .heartbeat import SILENT_S, Heartbeat
-from .rundir import write_atomically
 
 if TYPE_CHECKING:
     from .database import Database

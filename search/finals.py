@@ -14,6 +14,7 @@ from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
 from ..evaluators.measurement import Latency, Measurement, Outcome, Place, to_json, together
 from ..evaluators.memory import crowds_cache
+from ..files import copy_atomically, write_atomically
 from .artifacts import Artifacts
 from .devices import Meters, at_once, meter_at
 from .drive import TICK_S, Interrupts, compresses
@@ -24,7 +25,7 @@ from .options import Options
 from .progress import Progress
 from .records import RECORD, read_record
 from .remote import brought
-from .rundir import RunDirectory, write_atomically
+from .rundir import RunDirectory
 from .store import ATTEMPTS
 from .warmstart import BASELINE
 from .workers import Lost, Workers
@@ -276,7 +277,7 @@ def as_found(rundir: RunDirectory, models: Sequence[Model], progress: Progress) 
         except LostError as error:
             progress.milestone(f"model {model.id} is not in the run directory: {error}")
         if record is None and (rundir.path / model.path).is_dir():
-            shutil.copytree(rundir.path / model.path, place, dirs_exist_ok=True)
+            shutil.copytree(rundir.path / model.path, place, dirs_exist_ok=True, copy_function=copy_atomically)
             write_atomically(place / RECORD, to_json(model.measurement).encode())
         found.append(replace(model, measurement=record or model.measurement, path=_place(model)))
     return found

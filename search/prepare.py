@@ -20,6 +20,7 @@ from ..evaluators.isolated import engine
 from ..evaluators.latency import Calibration, Meter, meter_for
 from ..evaluators.runtimes import Runtime
 from ..evaluators.served import Served, parity, source_of
+from ..files import write_atomically
 from ..spaces.candidate import Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
@@ -33,7 +34,7 @@ from .probes import PROBE_TIMEOUT_S, Prober
 from .profile import Profile
 from .profiling import profile
 from .progress import Progress
-from .rundir import RunDirectory, write_atomically
+from .rundir import RunDirectory
 from .rungs import Ladder
 
 ZEROS = (0.5, 0.75, 0.9)

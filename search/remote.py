@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import LostError, UsageError
 from ..evaluators.evaluator import Request, Wrapping
 from ..evaluators.measurement import Measurement, Outcome
+from ..files import write_atomically
 from .artifacts import Artifacts
-from .rundir import write_atomically
 from .sharing import scratch
 from .urls import plain_url
 from .workers import Lost

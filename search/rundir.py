@@ -12,10 +12,8 @@ pareto.csv, pareto.png, trials.csv
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import RunDirectoryError
+from ..files import full, write_atomically
 from .artifacts import Artifacts, Local
 
 FORMAT = 2
@@ -30,29 +29,6 @@ FORMAT = 2
 
 OPTIONAL = {"artifacts": "--artifacts URL", "sizes": "--compact"}
 """What only some studies are, and the option that asks for it."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, finds the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def full(error: BaseException | None) -> bool:
-    """Return whether an error, or what led to it, says that there is no room on a disk."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 @contextmanager

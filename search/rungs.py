@@ -6,6 +6,7 @@ decided by what the one-shot accuracy lets hope.
 
 from __future__ import annotations
 
+import io
 import time
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,13 +27,13 @@ from ..evaluators.latency import Meter
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Place, slowest, together
 from ..evaluators.outputs import Parity
 from ..evaluators.runtimes import Runtime, plain
+from ..files import full, write_atomically
 from ..spaces.candidate import BITS
 from .devices import Meters, devices_of
 from .executed import in_low_precision
 from .inheritance import ANCESTOR, SHAPES
 from .limits import too_slow
 from .places import affordable, timed
-from .rundir import full, write_atomically
 from .spending import Spending
 
 if TYPE_CHECKING:
@@ -371,7 +372,8 @@ class _Climb:
         write_atomically(folder / "model.safetensors", save(first.state()))
         if first.ancestor is not None and not self.request.test:
             write_atomically(folder / SHAPES, first.ancestor.to_bytes())
-        np.savez_compressed(folder / "predictions.npz", **predictions)  # type: ignore[arg-type]
+        np.savez_compressed(archive := io.BytesIO(), **predictions)  # type: ignore[arg-type]
+        write_atomically(folder / "predictions.npz", archive.getvalue())
         (folder / RUNG).unlink(missing_ok=True)
 
     def _file(self, runtime: Runtime) -> str:

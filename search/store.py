@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ..errors import StorageError
 from ..evaluators.measurement import Infeasible, Measurement, Outcome, from_json, to_json
 from ..evaluators.readings import packed, thinned
+from ..files import write_atomically
 from ..spaces.candidate import Candidate
 from ..spaces.space import Space
 from .drivers import Drivers
@@ -23,7 +24,6 @@ from .front import Model, objectives
 from .ledger import Ledger, Models, judged, trial_name, unmeasured
 from .ledger import outcome as outcome
 from .limits import Limits
-from .rundir import write_atomically
 from .samplers.tables import distributions
 from .storage import close_storage, open_storage, open_study
 from .warmstart import BASELINE, STUDENT, Start

@@ -14,9 +14,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from ..files import write_atomically
 from .task import cross_entropy
 
 
@@ -103,7 +104,7 @@ def trained(name: str, build: Callable[[], nn.Module], train: Shuffled, recipe: 
             title = f"{name}: training the network once ({takes}; kept in {path.parent})"
             with _all_cores(), _progress(title, recipe.epochs * len(train)) as advance:
                 _fit(model, train, recipe, advance)
-            _write(path, model)
+            write_atomically(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
         else:
             model.load_state_dict(weights)
     return model.eval()
@@ -131,17 +132,6 @@ def _read(path: Path, model: nn.Module) -> Mapping[str, Tensor] | None:
         print(f"{path} holds the weights of another network; the network is trained again", file=sys.stderr)
         return None
     return weights
-
-
-def _write(path: Path, model: nn.Module) -> None:
-    """Save the weights so that a reader sees all of the file or none of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _fit(model: nn.Module, train: Shuffled, recipe: Recipe, advance: Callable[[], None]) -> None:

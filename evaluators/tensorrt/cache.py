@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ...files import write_atomically
 from .build import Built
 
 KEPT = 64
@@ -36,9 +36,9 @@ def cached(key: str, place: str, build: Callable[[bytes], Built]) -> bytes:
         os.utime(plan)
         return content
     built = build(timings.read_bytes() if timings.is_file() else b"")
-    write(plan, built.plan)
+    write_atomically(plan, built.plan)
     if built.timing_cache:
-        write(timings, built.timing_cache)
+        write_atomically(timings, built.timing_cache)
     for old in sorted(folder().glob("*.plan"), key=_last_used)[:-KEPT]:
         old.unlink(missing_ok=True)
     return built.plan
@@ -49,16 +49,3 @@ def _last_used(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:  # another process was faster
         return 0.0
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file at once: who reads it meanwhile sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

@@ -14,6 +14,7 @@ from typing import Literal
 
 from ...evaluators.measurement import Infeasible, Measurement
 from ...evaluators.runtimes import plain
+from ...files import write_atomically
 from ..asked import Asked
 from ..front import Model, ParetoFront, objectives
 from ..limits import Limits
@@ -21,7 +22,7 @@ from ..opened import Run, Trial, begun
 from ..paying import Dropped
 from ..profile import Profile
 from ..records import read_json
-from ..rundir import RunDirectory, write_atomically
+from ..rundir import RunDirectory
 from ..store import Store
 from .data import About, build
 from .markdown import summary

@@ -11,13 +11,14 @@ import pytest
 from autocompress.errors import RunDirectoryError, StorageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.measurement import to_json
+from autocompress.files import write_atomically
 from autocompress.search.asked import Asked
 from autocompress.search.front import select
 from autocompress.search.ledger import outcome
 from autocompress.search.limits import Limits
 from autocompress.search.opened import open_run
 from autocompress.search.options import Options
-from autocompress.search.rundir import RunDirectory, write_atomically
+from autocompress.search.rundir import RunDirectory
 from autocompress.search.store import Store
 
 Search = Callable[..., Store]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import RunDirectoryError
-from autocompress.search.rundir import RunDirectory, check, write_atomically
+from autocompress.search.rundir import RunDirectory, check
 
 IDENTITY = {"study": "digits", "runtime": "fake"}
 
@@ -23,18 +23,6 @@ from autocompress.search.rundir import RunDirectory
 held = RunDirectory(Path(sys.argv[1]), {"study": "digits", "runtime": "fake"})
 print("held", flush=True)
 sys.stdin.read()
-"""
-
-FILL_DISK = """
-import resource, signal, sys
-from pathlib import Path
-from autocompress.search.rundir import write_atomically
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    write_atomically(Path(sys.argv[1]), b"new" * 1000)
-except OSError as error:
-    print(error.errno)
 """
 
 
@@ -123,22 +111,3 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         RunDirectory(path, IDENTITY).close()
-
-
-def test_a_full_disk_leaves_the_old_content(tmp_path: Path) -> None:
-    """When writing fails half-way the file is as it was, and no part of the new one is left."""
-    file = tmp_path / "study.json"
-    file.write_text("old")
-    command = [sys.executable, "-c", FILL_DISK, str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 0
-    assert contents(tmp_path) == {"study.json": b"old"}
-
-
-def test_writing_replaces_the_content(tmp_path: Path) -> None:
-    """Folders are made, the old content is gone, and other users may read the new one."""
-    file = tmp_path / "a" / "b.json"
-    for content in (b"one", b"two"):
-        write_atomically(file, content)
-    assert contents(tmp_path) == {"a/b.json": b"two"}
-    assert file.stat().st_mode & 0o444 == 0o444

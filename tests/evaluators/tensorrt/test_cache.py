@@ -34,20 +34,6 @@ def test_only_the_engines_that_were_used_last_are_kept(place: Path, monkeypatch:
     assert sorted(path.stem for path in place.glob("*.plan")) == ["first", "third"]
 
 
-def test_a_file_is_written_at_once_or_not_at_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who reads sees the old content, and no half of the new one is left."""
-    cache.write(place / "engine", b"old")
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        cache.write(place / "engine", b"new")
-    assert [path.name for path in place.iterdir()] == ["engine"]
-    assert (place / "engine").read_bytes() == b"old"
-
-
 def test_timings_are_kept_apart_by_place() -> None:
     """Those of another GPU or version are not handed to a build."""
     seen = []
