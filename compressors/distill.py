@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from ..spaces.candidate import DISTILLATION, Value
 from ..spaces.space import Choice
 from ..studies.task import Batch, Task
 from .autocast import in_bfloat16, trains_in_bfloat16
+from .batches import batches_in, endless, seeded
 from .graph import evaluating
 from .hints import Hints
 
@@ -60,7 +60,8 @@ def distil(
     *,
     settings: Mapping[str, Value],
     epochs: float,
-    seed: int,
+    seed: int | tuple[int, ...],
+    batches: Iterator[Batch] | None = None,
     rate: float = 1.0,
     penalty: Callable[[nn.Module], Tensor] | None = None,
     deadline: float = math.inf,
@@ -78,6 +79,7 @@ def distil(
         settings: the candidate's distillation settings; absent ones take their defaults.
         epochs: passes over ``task.train``; a fraction is a part of one pass.
         seed: of everything random in the training.
+        batches: a stream of ``task.train`` to go on with; None begins one. See `endless`.
         rate: multiplies the learning rate of the settings.
         penalty: ``penalty(student)`` is added to the loss.
         deadline: a time of `time.monotonic` after which the training gives up.
@@ -89,8 +91,7 @@ def distil(
         StudyError: the task's own `fit` raised.
 
     """
-    with torch.random.fork_rng(), evaluating(teacher), _before_each_batch(student, pause):
-        torch.manual_seed(seed)
+    with seeded(seed), evaluating(teacher), _before_each_batch(student, pause):
         student.train()
         if task.fit is not None:
             _fit(task.fit, student, teacher, epochs)
@@ -101,7 +102,8 @@ def distil(
                 if trains_in_bfloat16(student, task.examples):
                     stack.enter_context(in_bfloat16(student))
                     stack.enter_context(in_bfloat16(teacher))
-                _train(student, teacher, task, chosen, epochs, penalty, deadline)
+                stream = endless(task.train) if batches is None else batches
+                _train(student, teacher, task, stream, chosen, epochs, penalty, deadline)
         student.eval()
 
 
@@ -134,13 +136,13 @@ def _train(
     student: nn.Module,
     teacher: nn.Module,
     task: Task,
+    batches: Iterator[Batch],
     settings: Mapping[str, float],
     epochs: float,
     penalty: Callable[[nn.Module], Tensor] | None,
     deadline: float,
 ) -> None:
-    steps = max(1, round(epochs * batches_of(task)))
-    batches, hints = _endless(task), None
+    steps, hints = max(1, round(epochs * batches_in(task.train))), None
     if settings["features"] or settings["attention"]:
         first = next(batches)
         batches = itertools.chain([first], batches)
@@ -213,14 +215,3 @@ def _scale(parameter: Tensor) -> float:
     (Shazeer and Stern, Adafactor, ICML 2018, section 8.)
     """
     return max(1e-2, parameter.detach().square().mean().sqrt().item())
-
-
-def batches_of(task: Task) -> int:
-    """Return the batches of one pass over the training data."""
-    loader: Any = task.train
-    return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
-
-
-def _endless(task: Task) -> Iterator[Batch]:
-    while True:
-        yield from task.train

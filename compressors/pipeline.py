@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import onnx
 import torch
@@ -19,9 +19,10 @@ from ..spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
-from ..studies.task import Task
+from ..studies.task import Batch, Task
 from . import distill, prune, qdq, recurrent
 from .ancestor import Ancestor
+from .batches import endless
 from .export import have_a_batch, to_onnx
 from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm
@@ -212,14 +213,16 @@ def compress(
         InfeasibleError: the network cannot be built, trained or exported that way.
 
     """
-    training = _Training(task, candidate, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
+    stream = endless(task.train)
+    training = _Training(task, candidate, stream, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
     try:
         model, to_do = copy.deepcopy(task.base).eval(), candidate
         if ancestor is not None:
             model = ancestor.network(model, supplies)
             to_do = prune.beyond(candidate, ancestor.candidate, task.base)
         apply_s = 0.0
-        for phase in phases(to_do, model, supplies.examples, student=task.student is not None):
+        ways = phases(to_do, model, supplies.examples, student=task.student is not None)
+        for number, phase in enumerate(ways):
             started = time.monotonic()
             for technique in phase.techniques:
                 model = technique.apply(model, phase.candidate, supplies)
@@ -227,7 +230,7 @@ def compress(
             if (phase.techniques or task.student) and not phase.folded:
                 estimate_batch_norm(model, supplies.calibration)
             if epochs:
-                training.run(model, phase)
+                training.run(model, phase, number)
             if epochs and not phase.folded:
                 estimate_batch_norm(model, supplies.calibration)
                 ancestor = Ancestor.of(candidate, model)
@@ -238,21 +241,25 @@ def compress(
         raise
     except RuntimeError as error:  # what torch raises when shapes do not fit
         raise InfeasibleError(f"the network cannot be built: {str(error).splitlines()[0]}", rung="build") from error
+    finally:
+        stream.close()
 
 
 @dataclass(frozen=True)
 class _Training:
-    """How a candidate is trained in all of its phases; see `compress`."""
+    """How a candidate is trained in all of its phases, on one stream of batches; see `compress`."""
 
     task: Task
     candidate: Candidate
+    batches: Iterator[Batch]
+    _: KW_ONLY
     epochs: float
     seed: int
     deadline: float
     pause: Callable[[], None] | None
 
-    def run(self, model: nn.Module, phase: Phase) -> None:
-        """Train a network in place for a phase's share."""
+    def run(self, model: nn.Module, phase: Phase, number: int) -> None:
+        """Train a network in place for a phase's share; phases draw other random numbers each."""
         with _held(model, self.candidate):
             distill.distil(
                 model,
@@ -261,7 +268,8 @@ class _Training:
                 settings=self.candidate[DISTILLATION],
                 rate=FOLDED_RATE if phase.folded else 1.0,
                 epochs=self.epochs * phase.share,
-                seed=self.seed,
+                seed=(self.seed, number),
+                batches=self.batches,
                 penalty=phase.penalty,
                 deadline=self.deadline,
                 pause=self.pause,

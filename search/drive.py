@@ -28,6 +28,7 @@ from .progress import Progress
 from .promotion import LATEST, learned, told, unpromising
 from .remote import brought
 from .rundir import RunDirectory
+from .seeds import TRIAL, seed_of
 from .store import ATTEMPTS, Asked, Store
 from .warmstart import BASELINE
 from .workers import Lost, Result, Workers
@@ -214,7 +215,7 @@ class Driver:
             candidate=asked.candidate,
             epochs=self.epochs if trained else 0.0,
             unchanged=unchanged,
-            seed=self.options.seed,
+            seed=seed_of(self.options.seed, trial_name(asked.number), TRIAL),
             ancestor=self._ancestor(asked),
             target_ms=None if asked.role else limits.target_ms,
             max_size_bytes=most.max_size_bytes,

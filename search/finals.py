@@ -26,6 +26,7 @@ from .progress import Progress
 from .records import RECORD, read_record
 from .remote import brought
 from .rundir import RunDirectory
+from .seeds import FINAL, TRIAL, seed_of
 from .store import ATTEMPTS
 from .warmstart import BASELINE
 from .workers import Lost, Workers
@@ -143,7 +144,8 @@ class Finals:
         if isinstance(outcome, Measurement) and outcome.accuracy >= model.measurement.accuracy:
             return None
         if not isinstance(outcome, Lost) and request.epochs > model.measurement.epochs:
-            return replace(request, epochs=model.measurement.epochs)
+            seed = seed_of(self.options.seed, model.id, TRIAL)
+            return replace(request, epochs=model.measurement.epochs, seed=seed)
         if not isinstance(outcome, Measurement):
             why = outcome.why if isinstance(outcome, Lost) else outcome.reason
             self.progress.milestone(f"model {model.id} failed at the end: {why}")
@@ -157,7 +159,7 @@ class Finals:
             candidate=model.candidate,
             epochs=epochs if trained else 0.0,
             unchanged=unchanged,
-            seed=self.options.seed,
+            seed=seed_of(self.options.seed, model.id, FINAL),
             ancestor=f"trials/{model.id}/{ANCESTOR}",
             latencies=tuple(measured.latency for measured in model.measurement.everywhere),
             test=True,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
-from ..compressors.distill import batches_of
+from ..compressors.batches import batches_in
 from ..compressors.pipeline import compress
 from ..errors import InfeasibleError, RunDirectoryError, StorageError, StudyError
 from ..evaluators.isolated import engine
@@ -316,7 +316,7 @@ def _costs(task: Task, offer: Offer, runtime: Runtime, meter: Meter, progress: P
     measure_s, latency = timed(lambda: meter.measure(artefact, SEARCH))
     progress.notice("training it for a few steps")
     begun: list[float] = []
-    batches = batches_of(task)
+    batches = batches_in(task.train)
     compress(task, candidate, supplies, epochs=2 * STEPS / batches, pause=lambda: begun.append(time.monotonic()))
     steps_s = sorted(after - before for before, after in pairwise(begun))
     usual = steps_s[: max(1, len(steps_s) * 3 // 4)]  # without those between which something else was done

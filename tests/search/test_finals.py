@@ -23,6 +23,7 @@ from autocompress.search.limits import Limits
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.rundir import RunDirectory
+from autocompress.search.seeds import FINAL, TRIAL, seed_of
 from autocompress.search.store import Store
 from autocompress.search.workers import InlineWorkers
 from autocompress.spaces.candidate import Candidate
@@ -233,7 +234,7 @@ def test_each_finalist_is_trained_scored_and_measured(
 def test_what_longer_training_spoils_is_trained_as_in_its_trial(
     rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
 ) -> None:
-    """A model that ends worse, or not at all, with the longer schedule gets the schedule of its trial."""
+    """A model that ends worse, or not at all, with the longer schedule gets the schedule and seed of its trial."""
 
     def spoil(request: Request, outcome: Outcome) -> Outcome:
         if request.epochs < 10.0 or not isinstance(outcome, Measurement):
@@ -247,6 +248,10 @@ def test_what_longer_training_spoils_is_trained_as_in_its_trial(
     done = finals(rundir, trainer, Clock(chosen)).run(chosen)
     assert {m.id: m.measurement.accuracy for m in done} == {m.id: m.measurement.accuracy for m in chosen}
     assert {request.epochs for request in trainer.requests} == {0.0, 10.0, 1.0}
+    for model in chosen:
+        seeds = {r.epochs: r.seed for r in trainer.requests if Path(r.folder).name == model.id and r.epochs}
+        wanted = {10.0: seed_of(0, model.id, FINAL), 1.0: seed_of(0, model.id, TRIAL)}
+        assert seeds == {epochs: wanted[epochs] for epochs in seeds}
 
 
 def on_both(measurement: Measurement) -> Measurement:

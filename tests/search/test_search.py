@@ -94,6 +94,28 @@ def test_same_seed_same_search(sampler: str, search: Search, small: AnalyticEval
     assert first != other
 
 
+class Seeds(Counting):
+    """Remembers the seed of each request."""
+
+    def __init__(self, evaluator: AnalyticEvaluator) -> None:
+        super().__init__(evaluator)
+        self.seeds: dict[str, int] = {}
+
+    def evaluate(self, request: Request) -> Outcome:
+        """Evaluate a request."""
+        self.seeds[request.folder] = request.seed
+        return super().evaluate(request)
+
+
+def test_each_trial_draws_numbers_of_its_own(search: Search, small: AnalyticEvaluator) -> None:
+    """No two trials train with one seed, and a study repeats those of all its trials."""
+    first, again = Seeds(small), Seeds(small)
+    for evaluator, name in ((first, "first"), (again, "again")):
+        search(small, evaluator=evaluator, trials=12, name=name)
+    assert len(set(first.seeds.values())) == len(first.seeds) > 5
+    assert first.seeds == again.seeds
+
+
 def test_mutation_beats_chance(search: Search) -> None:
     """On a problem of 24 choices, mutation of the front gains more over the warm start than random candidates do."""
     problem = AnalyticEvaluator(12)
