@@ -6,11 +6,10 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
 from ..errors import AutocompressError, InfeasibleError, StudyError
@@ -19,6 +18,7 @@ from ..spaces.space import Choice
 from ..studies.task import Batch, Task
 from .autocast import in_bfloat16, trains_in_bfloat16
 from .batches import batches_in, endless, seeded
+from .distillation_loss import DistillationLoss
 from .graph import evaluating
 from .hints import Hints
 
@@ -37,22 +37,6 @@ def choices() -> tuple[Choice, ...]:
 DEFAULTS: Mapping[str, Value] = {choice.target: choice.levels[0] for choice in choices()}
 
 
-def soft_label_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return the divergence of the student's softened outputs from the teacher's, times temperature squared.
-
-    Both are logits of shape (batch, classes), or (batch, classes, …). (Hinton et al., arXiv:1503.02531, section 2.)
-    """
-    return (
-        functional.kl_div(
-            functional.log_softmax(student / temperature, 1),
-            functional.log_softmax(teacher / temperature, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        * temperature**2
-    )
-
-
 def distil(
     student: nn.Module,
     teacher: nn.Module,
@@ -69,8 +53,8 @@ def distil(
 ) -> None:
     """Train a student in place for so many passes over the task's training data.
 
-    The loss is (1 − weight) · the task's + weight · `soft_label_loss` + features · `FeatureLoss` + attention · that of
-    `attention.py`.
+    The loss is (1 − weight) · the task's + weight · the task's `distance` + features · `FeatureLoss` + attention · that
+    of `attention.py`. The teacher is given what the loss gives the student.
 
     Args:
         student: the compressed network.
@@ -155,11 +139,12 @@ def _train(
     optimizer = torch.optim.AdamW([{"params": [p], "lr": lr} for p, lr in zip(trained, rates, strict=True)])
     warmup = 0.21  # a fifth; exactly 0.2 makes the schedule divide by zero when there are four steps
     schedule = OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=warmup)
-    with _last_outputs(student) as outputs, nullcontext() if hints is None else hints.tapped():
+    taught = DistillationLoss(student, teacher, task, settings, hints)
+    with taught.watching():
         for step, batch in zip(range(steps), batches, strict=False):
             if time.monotonic() > deadline:
                 raise InfeasibleError(f"its time was over at training step {step} of {steps}", rung="train")
-            loss = _loss(student, teacher, task, batch, settings, outputs, hints)
+            loss = taught(batch)
             if penalty is not None:
                 loss = loss + penalty(student)
             if not torch.isfinite(loss):
@@ -169,44 +154,6 @@ def _train(
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-
-
-def _loss(
-    student: nn.Module,
-    teacher: nn.Module,
-    task: Task,
-    batch: Batch,
-    settings: Mapping[str, float],
-    outputs: list[Tensor],
-    hints: Hints | None,
-) -> Tensor:
-    """Return the loss of one batch; the student's outputs are taken from ``outputs``, which its hook fills."""
-    weight = settings["weight"]
-    if hints is not None:
-        teacher = hints.teacher
-    with nullcontext() if hints is None else hints.watched(student):
-        loss = (1 - weight) * task.loss(student, batch)
-    if hints is None and not weight:
-        return loss
-    with torch.no_grad(), nullcontext() if hints is None else hints.watched(teacher):
-        targets = teacher(*task.inputs(batch))
-    loss = loss + weight * soft_label_loss(outputs[-1], targets, settings["temperature"])
-    return loss if hints is None else loss + hints.loss()
-
-
-@contextmanager
-def _last_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Give a list that holds what a network gave when it ran last."""
-    outputs: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: object, output: Tensor) -> None:
-        outputs[:] = [output]
-
-    hook = model.register_forward_hook(keep)
-    try:
-        yield outputs
-    finally:
-        hook.remove()
 
 
 def _scale(parameter: Tensor) -> float:

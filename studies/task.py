@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .distance import Distance
 from .keywords import KeywordInputs, KeywordMetric, Keywords
 from .multihead import unpacked
 
@@ -77,6 +78,9 @@ class Task:
         final_epochs: passes over `train` for each model of the front at the end.
         license: of the network, for the card of a model that is picked.
         description: a sentence or two on the network and its data, likewise.
+        distance: of a student's outputs from its teacher's: ``distance(student_outputs, teacher_outputs, temperature)``
+            gives a scalar tensor, a mean over positions; or ``"softmax"`` (over axis 1), ``"sigmoid"``, ``"mse"``, or
+            ``"off"`` for none. By default it is the one that fits the loss.
     """
 
     model: nn.Module
@@ -96,6 +100,7 @@ class Task:
     final_epochs: float = 3.0
     license: str = ""
     description: str = ""
+    distance: Distance | str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.example_inputs, Mapping):

@@ -17,7 +17,10 @@ SOURCES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (
 MAY_IMPORT = {
     "files.py": {"errors"},
     "spaces": {"spaces", "errors"},
-    "compressors": {"compressors", "spaces", "errors", "files", "studies.task", "studies.keywords"},
+    "compressors": {
+        *("compressors", "spaces", "errors", "files"),
+        *(f"studies.{name}" for name in ("task", "keywords", "distance", "loss_probe")),
+    },
     "evaluators": {"evaluators", "compressors", "spaces", "errors", "files"},
 }
 HEAVY = ("torch", "ray", "optuna")

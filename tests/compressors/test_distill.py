@@ -7,15 +7,13 @@ import math
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autocompress.compressors.distill import DEFAULTS, choices, distil, soft_label_loss
+from autocompress.compressors.distill import DEFAULTS, choices, distil
 from autocompress.errors import InfeasibleError, StudyError
+from autocompress.studies.distance import Softmax
 from autocompress.studies.task import Batch, Task
 
 
@@ -42,25 +40,6 @@ def mean_loss(model: nn.Module, task: Task) -> float:
         return sum(float(task.loss(model.eval(), batch)) for batch in task.train) / 6
 
 
-@given(st.floats(0.5, 10), st.integers(1, 4), st.integers(2, 6))
-def test_equal_logits_have_no_loss(temperature: float, batch: int, classes: int) -> None:
-    """A student that says what its teacher says has nothing to learn; a shift of all logits is no difference."""
-    logits = torch.randn(batch, classes)
-    torch.testing.assert_close(soft_label_loss(logits, logits, temperature), torch.zeros(()), rtol=0, atol=1e-4)
-    torch.testing.assert_close(soft_label_loss(logits + 3, logits, temperature), torch.zeros(()), rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
-def test_soft_label_loss_is_that_of_hinton(temperature: float) -> None:
-    """The loss is T² Σ p log(p / q), averaged over the batch."""
-    student, teacher = np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 1.0]]), np.array([[2.0, 0.5, 0.0], [1.0, -1.0, 0.0]])
-    p, q = (np.exp(z / temperature) / np.exp(z / temperature).sum(1, keepdims=True) for z in (teacher, student))
-    expected = temperature**2 * (p * np.log(p / q)).sum() / 2
-    actual = soft_label_loss(torch.tensor(student), torch.tensor(teacher), temperature)
-    assert actual.item() == pytest.approx(expected)
-    assert expected > 0
-
-
 def test_training_improves_the_loss(task: Task) -> None:
     """A student gets better at the task, and ends in evaluation mode."""
     student = copy.deepcopy(task.model)
@@ -77,7 +56,7 @@ def test_student_approaches_its_teacher(task: Task) -> None:
     def distance() -> float:
         inputs = torch.cat([x for x, _ in data()])
         with torch.no_grad():
-            return float(soft_label_loss(student.eval()(inputs), teacher.eval()(inputs), 1.0))
+            return float(Softmax()(student.eval()(inputs), teacher.eval()(inputs), 1.0))
 
     before = distance()
     distil(student, teacher, task, settings={"weight": 1.0, "learning_rate": 0.05}, epochs=10, seed=0)
@@ -101,7 +80,8 @@ def test_epochs_may_be_fractions(task: Task, epochs: float, steps: int) -> None:
         seen.append(batch)
         return task.loss(model, batch)
 
-    distil(copy.deepcopy(task.model), task.model, replace(task, loss=loss), settings={}, epochs=epochs, seed=0)
+    counted = replace(task, loss=loss, distance=Softmax())
+    distil(copy.deepcopy(task.model), task.model, counted, settings={}, epochs=epochs, seed=0)
     assert len(seen) == steps
 
 
