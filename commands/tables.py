@@ -84,8 +84,8 @@ def _notes(row: Row) -> Iterator[str]:
         yield f"random inputs give outputs {row.parity.difference:.2%} of their range apart{same}"
     elif row.parity is None and row.latency is not None:
         yield "outputs have other shapes than the reference's"
-    if row.latency is not None and row.latency.contended:
-        yield "contended: other programs took the processor meanwhile"
+    if row.latency is not None:
+        yield from row.latency.doubts
     if row.serving is not None and row.serving.energy is not None:
         yield f"energy from {row.serving.energy.source}, over {row.serving.energy.runs} runs, idle power included"
 

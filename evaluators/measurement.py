@@ -21,6 +21,12 @@ MEDIAN = 50.0
 CONTENDED = 1.1
 """A window above this had others beside it: its wall time, or what all wanted of the cores, is a tenth too much."""
 
+UNPAUSED = "no"
+"""What an environment says of ``trainers_paused`` where some of ours trained on while a model was timed."""
+
+ADDED = ("windows_measured_again", "involuntary_switches")
+"""What environments count."""
+
 
 def placement(median_ms: float) -> float:
     """Return how far a process's own luck may move its ratios, as a 95 % half-width relative to them.
@@ -54,6 +60,32 @@ def half_width(values: Sequence[float]) -> float:
     if n < 2:
         return float("inf")
     return float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
+
+
+def worst(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of what was timed in two: the first begin, the last end, the greater disturbance.
+
+    What is no disturbance and differs is told of both.
+
+    >>> worst({"load_before": "9.5", "trainers_paused": "no"}, {"load_before": "10.2", "trainers_paused": "yes"})
+    {'load_before': '10.2', 'trainers_paused': 'no'}
+    """
+    together = {**one, **other}
+    for name in one.keys() & other.keys():
+        values = one[name], other[name]
+        if name in ("started", "trainers_paused"):  # "no" is before "yes"
+            together[name] = min(values)
+        elif name == "finished":
+            together[name] = max(values)
+        elif name in ADDED:
+            together[name] = str(sum(map(int, values)))
+        elif name in ("load_before", "load_after", "nice"):
+            together[name] = max(values, key=float)
+        elif values[1] not in values[0].split(" | "):
+            together[name] = " | ".join(values)
+        else:
+            together[name] = values[0]
+    return together
 
 
 class Place(NamedTuple):
@@ -187,9 +219,24 @@ class Latency:
         """Whether others disturbed more than half of the windows."""
         return statistics.median(w.contention for w in self.windows) > CONTENDED
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why it may not be what a quiet machine would tell: the beginning of a sentence each."""
+        doubts = []
+        if self.contended:
+            doubts.append("other programs ran while it was timed")
+        if self.environment.get("trainers_paused") == UNPAUSED:
+            doubts.append("trainings of this machine's studies did not pause while it was timed")
+        return tuple(doubts)
+
     def joined(self, other: Latency) -> Latency:
-        """Return both measurements of the same model as one."""
-        return replace(self, windows=other.windows + self.windows, processes=self.processes + other.processes)
+        """Return both measurements of the same model as one, in the worst of their environments."""
+        return replace(
+            self,
+            windows=other.windows + self.windows,
+            processes=self.processes + other.processes,
+            environment=worst(other.environment, self.environment),
+        )
 
     def meets(self, target_ms: float) -> bool:
         """Whether even the upper end of the claim is within the target."""

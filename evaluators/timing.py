@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 from ..errors import InfeasibleError
 from .exclusive import quiet
 from .latency import Plan, settled
-from .measurement import CONTENDED, MEDIAN, quantile
+from .measurement import CONTENDED, MEDIAN, UNPAUSED, quantile
 from .memory import last_level_cache
 from .process import answer
 from .runtimes import Arrays, DeviceEngine, Engine, load
@@ -31,34 +32,60 @@ Stopwatch = Callable[[int], list[int]]
 """Runs a model so many times, after one run that is not counted, and returns each run's nanoseconds."""
 
 
-@dataclass(frozen=True)
-class Clocks:
-    """What is read around a run, and around a window; all in nanoseconds."""
+READINGS = 1000
+"""Readings of a clock, one right after the other, that tell what one costs."""
 
-    run: Callable[[], int]
-    cpu: Callable[[], int] = time.process_time_ns
+
+@dataclass(frozen=True)
+class Clock:
+    """What times each run; one for all models that are timed in turns.
+
+    Attributes:
+        name: ``cpu``, ``wall``, or ``device`` where each engine's device has a clock of its own.
+        now: returns nanoseconds; is not asked where the device tells them.
+    """
+
+    name: str
+    now: Callable[[], int]
 
     @classmethod
-    def of(cls, threads: int) -> Clocks:
-        """Return CPU time for one thread, of the whole process as some runtimes have a thread of their own; else wall.
+    def of(cls, threads: int, devices: Collection[str] = ("cpu",), *, own: bool = False) -> Clock:
+        """Return the clock for so many threads, on devices of these kinds.
 
-        CPU time says nothing of several threads, which wait for each other.
+        CPU time for one thread, of the whole process as some runtimes have a thread of their own. It says nothing of
+        several threads, which wait for each other, nor of a GPU, for which the processor waits asleep: wall time there.
+
+        Args:
+            threads: of the runtimes.
+            devices: see `Capabilities.device`.
+            own: whether every engine tells its device's times.
         """
-        return cls(time.process_time_ns if threads == 1 else time.perf_counter_ns)
+        if own:
+            return cls("device", time.perf_counter_ns)
+        if threads == 1 and set(devices) == {"cpu"}:
+            return cls("cpu", time.process_time_ns)
+        return cls("wall", time.perf_counter_ns)
+
+    def cost_ns(self) -> float:
+        """Return what lies between two readings with nothing in between; the process's clock asks the kernel."""
+        readings = [self.now() for _ in range(READINGS)]
+        return quantile([after - before for before, after in pairwise(readings)], MEDIAN)
 
     def stopwatch(self, engine: Engine, inputs: Arrays) -> Stopwatch:
-        """Return what times an engine: the device's own clock where it has one, else this one."""
-        if isinstance(engine, DeviceEngine):
+        """Return what times an engine; what a reading costs is no part of a run."""
+        if self.name == "device":
+            assert isinstance(engine, DeviceEngine)
             device = engine
             return lambda runs: device.device_ns(inputs, runs)
+        cost = round(self.cost_ns())
 
         def watch(runs: int) -> list[int]:
             times = []
             engine.infer(inputs)  # meets the caches that another model has left
             for _ in range(runs):
-                start = self.run()
+                start = self.now()
                 engine.infer(inputs)
-                times.append(self.run() - start)
+                times.append(max(1, self.now() - start - cost))
             return times
 
         return watch
@@ -82,8 +109,8 @@ class Stretch:
         return last / first
 
 
-LONGEST_BLOCK = 100
-"""Runs of one model before the other has its turn, however fast it is."""
+LONGEST_BLOCK = 2000
+"""Runs of one model before the other has its turn, however fast it is: 20 milliseconds of one of 10 microseconds."""
 
 
 def blocks_of(times_ns: Sequence[Sequence[int]], plan: Plan) -> list[int]:
@@ -96,7 +123,12 @@ def blocks_of(times_ns: Sequence[Sequence[int]], plan: Plan) -> list[int]:
 
 
 def time_window(
-    watches: Sequence[Stopwatch], plan: Plan, *, blocks: Sequence[int] | None = None, threads: int = 1
+    watches: Sequence[Stopwatch],
+    plan: Plan,
+    *,
+    blocks: Sequence[int] | None = None,
+    threads: int = 1,
+    clock: str = "cpu",
 ) -> Stretch:
     """Time the models in turns, a block each; by default blocks of `plan.block` runs.
 
@@ -108,10 +140,12 @@ def time_window(
     while len(times[0]) < plan.min_runs or time.perf_counter_ns() - start.wall < plan.min_window_s * 1e9:
         for watch, taken, block in zip(watches, times, blocks, strict=True):
             taken += watch(block)
-    return Stretch(tuple(map(tuple, times)), _Usage.now().contention_since(start, threads))
+    return Stretch(tuple(map(tuple, times)), _Usage.now().contention_since(start, threads, clock))
 
 
-def time_windows(watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1) -> tuple[list[Stretch], int]:
+def time_windows(
+    watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1, clock: str = "cpu"
+) -> tuple[list[Stretch], int]:
     """Warm the models up, then time windows apart from each other until they are enough.
 
     A window that others disturbed is measured again, at most half of `plan.max_windows` times in all.
@@ -125,7 +159,7 @@ def time_windows(watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1) 
     while not settled([window.estimate(plan.percentile) for window in windows], plan):
         if windows or again:
             time.sleep(plan.gap_s)
-        window = time_window(watches, plan, blocks=blocks, threads=threads)
+        window = time_window(watches, plan, blocks=blocks, threads=threads, clock=clock)
         if window.contention > CONTENDED and again < plan.max_windows // 2:
             again += 1
         else:
@@ -145,9 +179,9 @@ class _Usage:
     def now(cls) -> _Usage:
         return cls(time.perf_counter_ns(), time.process_time_ns(), _busy_ns())
 
-    def contention_since(self, start: _Usage, threads: int) -> float:
+    def contention_since(self, start: _Usage, threads: int, clock: str) -> float:
         wall, cpu = self.wall - start.wall, self.cpu - start.cpu
-        if threads == 1:
+        if clock == "cpu":
             return wall / max(cpu, 1)
         if self.machine is None or start.machine is None:
             return 1.0
@@ -180,25 +214,26 @@ def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
             started = time.perf_counter()
             engines.append(stack.enter_context(server.build((directory / f"model{i}").read_bytes(), threads=threads)))
             build_s.append(time.perf_counter() - started)
-        clocks = Clocks.of(threads)
-        watches = [clocks.stopwatch(engine, inputs) for engine in engines]
+        device = [engine for engine in engines if isinstance(engine, DeviceEngine)]
+        devices = {server.capabilities.device for server in servers}
+        clock = Clock.of(threads, devices, own=len(device) == len(engines))
+        watches = [clock.stopwatch(engine, inputs) for engine in engines]
         with quiet() as alone:
             before = _conditions()
-            windows, again = time_windows(watches, plan, threads=threads)
+            windows, again = time_windows(watches, plan, threads=threads, clock=clock.name)
             after = _conditions()
-        device = [engine for engine in engines if isinstance(engine, DeviceEngine)]
-        device_conditions = _alike([engine.conditions() for engine in device])
+        device_conditions = _alike([engine.conditions() for engine in device if clock.name == "device"])
     return {
         "windows": [(window.times_ns, window.contention) for window in windows],
-        "clock": "device" if device else "cpu" if threads == 1 else "wall",
+        "clock": clock.name,
         "build_s": build_s,
         "environment": {
             **{k: v for server in servers for k, v in server.describe().items()},
             **device_conditions,
             "threads": str(threads),
             "nice": str(os.nice(0)),
-            "last_level_cache": str(last_level_cache() or ""),
-            "trainers_paused": "yes" if alone else "no",
+            "last_level_cache": str(last_level_cache() or "") if devices == {"cpu"} else "",
+            "trainers_paused": "yes" if alone else UNPAUSED,
             "windows_measured_again": str(again),
             "started": before["time"],
             "finished": after["time"],

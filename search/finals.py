@@ -249,10 +249,9 @@ class _Careful:
 
     def _doubts(self, latency: Latency) -> Iterator[str]:
         """Yield why the latency may be another one elsewhere, or at another time."""
-        if latency.contended:
-            yield f"other programs ran while it was timed on {self.place}"
-        cache = int(latency.environment.get("last_level_cache") or 0) or None  # of the machine that timed it
-        if latency.clock != "device" and crowds_cache(self.measured.size_bytes, cache):
+        yield from (f"{doubt} on {self.place}" for doubt in latency.doubts)
+        told = latency.environment.get("last_level_cache", "").partition(" | ")[0]  # of the machine that timed it
+        if crowds_cache(self.measured.size_bytes, int(told or 0) or None):
             yield "its weights fill much of the last cache: it may take twice as long where others use that too"
 
     def _file(self, folder: Path) -> bytes:

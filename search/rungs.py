@@ -336,6 +336,8 @@ class _Climb:
             executed = None
             if self.request.test:
                 executed = in_low_precision(self.ladder.meter, it.artefact, place, meant, warnings)
+            else:  # at the end it is timed anew
+                warnings += self.latencies[place].doubts
             latency, warned = self.latencies[place], (*warnings, *doubts)
             measured = replace(everywhere, latency=latency, low_precision=executed, warnings=warned)
             found.append(self.spending.added(measured))

@@ -113,7 +113,7 @@ def _subject(names: list[str]) -> str:
 def _of(model: Model) -> Iterator[str]:
     yield from model.measurement.warnings
     latency = model.measurement.latency
-    if latency.contended and not any("while it was timed" in warning for warning in model.measurement.warnings):
-        yield "other programs ran while it was timed"
+    warned = model.measurement.warnings
+    yield from (doubt for doubt in latency.doubts if not any(warning.startswith(doubt) for warning in warned))
     if latency.ratio and latency.half_width / latency.ratio > WIDE:
         yield f"the latency is known to ±{latency.half_width / latency.ratio:.0%} only"

@@ -56,7 +56,7 @@ def test_report_has_all_numbers_in_80_columns() -> None:
     assert "x 1×3 float32 · 2 threads · 95th percentile of the runs" in lines
     assert "Ratios and outputs are to float.onnx on onnxruntime." in lines
     assert "onnxruntime:tensorrt: random inputs give outputs 1.23% of their range apart, the" in text
-    assert "onnxruntime:tensorrt: contended" in text
+    assert "onnxruntime:tensorrt: other programs ran while it was timed" in text
     assert "energy from nvml, over 20 runs" in text
     assert "mine.py:fast: It cannot be built." in lines
 

@@ -153,7 +153,9 @@ def test_every_trial_has_a_row(finished: Finished) -> None:
 
 
 def test_each_model_is_complete(finished: Finished, front: pandas.DataFrame) -> None:
-    """A model's files are there, read back through the package, and agree with its row."""
+    """A model's files are there, read back through the package, and agree with its row and the calibration."""
+    baseline = json.loads((finished[0] / "run" / "calibration.json").read_text())
+    spread = (baseline["high_ms"] - baseline["low_ms"]) / 2 / baseline["median_ms"]
     for row in front.itertuples():
         folder = finished[0] / "run" / row.path
         assert {path.name for path in folder.iterdir()} >= FILES
@@ -163,6 +165,7 @@ def test_each_model_is_complete(finished: Finished, front: pandas.DataFrame) -> 
         assert isinstance(measurement, Measurement)
         assert measurement.accuracy == pytest.approx(row.accuracy)
         assert measurement.latency.median_ms == pytest.approx(row.latency_ms, abs=1e-4)
+        assert measurement.latency.baseline_spread == pytest.approx(spread)
         assert row.size_bytes == measurement.size_bytes == (folder / "model.onnx").stat().st_size
     assert front.path.is_unique
     assert (front[front.id == "baseline"].path == "baseline").all()

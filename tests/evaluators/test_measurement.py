@@ -129,6 +129,17 @@ def test_contention_shows() -> None:
     assert Latency(windows=(quiet, busy, busy), baseline_ms=1.0).contended
 
 
+def test_what_is_joined_has_the_worst_of_both_environments() -> None:
+    """A training that went on beside one of two processes is told of both together, in whatever order."""
+    quiet = {"trainers_paused": "yes", "load_after": "9.50", "windows_measured_again": "1", "started": "1", "cpu": "a"}
+    busy = {"trainers_paused": "no", "load_after": "10.25", "windows_measured_again": "2", "started": "2", "cpu": "a"}
+    for one, other in ((quiet, busy), (busy, quiet)):
+        joined = replace(latency(0.5, 0.5), environment=one).joined(replace(latency(0.5, 0.5), environment=other))
+        assert joined.environment == {**busy, "windows_measured_again": "3", "started": "1"}
+        assert any("did not pause" in doubt for doubt in joined.doubts)
+    assert replace(latency(0.5, 0.5), environment=quiet).doubts == ()
+
+
 def test_a_process_has_luck_of_its_own() -> None:
     """A measurement of one process is less sure than its windows look, and more processes make it surer."""
     windows = tuple(Window(baseline_ns=(100,), candidate_ns=(c,)) for c in (49, 50, 51))

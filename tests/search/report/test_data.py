@@ -200,6 +200,7 @@ def test_doubts_name_what_is_wrong(tell: Tell) -> None:
     latency = best.measurement.latency
     wide = replace(latency, windows=(*latency.windows, replace(latency.windows[0], candidate_ns=(1.0,), contention=3)))
     wide = replace(wide, windows=tuple(replace(window, contention=2.0) for window in wide.windows))
+    wide = replace(wide, environment={"trainers_paused": "no"})
     worse = replace(best, measurement=replace(best.measurement, latency=wide, test_accuracy=0.5, warnings=("odd",)))
     models = tuple(worse if model == best else model for model in told.front.models)
     front = replace(told.front, models=models, limits=Limits(1e9))
