@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from .modelfile import offered
 from .process import run
 from .runtimes import RUNTIMES, load
 from .runtimes.host import describe_host
+from .scratch import scratch
 
 if TYPE_CHECKING:
     from .specimen import Specimen
@@ -149,8 +149,7 @@ def check(runtime: str, sample: Specimen, *, whole: bool = True, timeout_s: floa
 
     """
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         (folder / "request.json").write_text(json.dumps({"runtime": runtime, "whole": whole}))
         (folder / "float.onnx").write_bytes(sample.onnx)
         (folder / "int8.onnx").write_bytes(sample.int8)

@@ -11,7 +11,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from .exclusive import exclusive, off_the_floor
 from .latency import device_of
 from .process import begin, environment, why
 from .runtimes import Arrays, Engine, Runtime, load
+from .scratch import scratch
 
 PATIENCE_S = 300.0
 """Seconds after which an engine that does not answer hangs."""
@@ -80,13 +80,12 @@ class _Remote:
 @contextmanager
 def _isolated(runtime: Runtime, artefact: bytes, *, threads: int, patience_s: float) -> Iterator[Engine]:
     ours, theirs = socket.socketpair()
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as name, ours, theirs:
-        directory = Path(name)
+    with scratch() as directory, ours, theirs:
         (directory / "model").write_bytes(artefact)
         log = directory / "stderr.txt"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", __spec__.name, name, str(theirs.fileno()), runtime.name, str(threads)],
+                [sys.executable, "-m", __spec__.name, str(directory), str(theirs.fileno()), runtime.name, str(threads)],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **environment(threads)},
                 stdin=subprocess.DEVNULL,

@@ -7,11 +7,9 @@ percent. It drifts between windows of time, not within one, so the windows decid
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +19,7 @@ from .measurement import MEDIAN, Latency, Window, half_width, quantile
 from .process import ask
 from .runtimes import Arrays, Kernel, load
 from .runtimes.fake import FakeRuntime
+from .scratch import scratch
 
 FAKE = FakeRuntime()
 
@@ -260,8 +259,7 @@ class ProcessMeter:
         """Return what `autocompress.evaluators.timing` makes of the models, each with its runtime's name."""
         names = [name for name, _ in models]
         plan = replace(plan, percentile=self.percentile)
-        with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
-            directory = Path(folder)
+        with scratch() as directory:
             for i, (_, model) in enumerate(models):
                 (directory / f"model{i}").write_bytes(model)
             np.savez(directory / "inputs.npz", *self.inputs)

@@ -9,7 +9,6 @@ It reads ``request.json``, ``model`` and ``inputs.npz``; it writes ``outputs.npz
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +23,7 @@ from ..errors import InfeasibleError
 from .energy import Energy, counter_of, spend
 from .process import answer, ask
 from .runtimes import Arrays, load
+from .scratch import scratch
 
 STATUS = Path("/proc/self/status")
 
@@ -83,8 +83,7 @@ def serve_once(
 
     """
     request = {"runtime": runtime, "threads": threads, "kernels": kernels, "energy": energy}
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         (folder / "model").write_bytes(artefact)
         _save(folder / "inputs.npz", batches)
         result = ask(__name__, folder, request, threads=threads, timeout_s=timeout_s, doing="tried", rung="build")

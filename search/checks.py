@@ -9,6 +9,7 @@ from ..errors import UsageError
 from ..evaluators import runtimes
 from ..evaluators.energy import counter_of
 from ..evaluators.runtimes import Runtime
+from ..evaluators.scratch import private_folder
 from ..evaluators.serve_once import peak_so_far
 from . import remote, rundir
 from .cluster import reachable
@@ -39,6 +40,8 @@ def checked(name: str, options: Options) -> Checked:
     Raises:
         UsageError: something that was asked for cannot be done.
     """
+    with private_folder():  # tells at once where it is not this user's
+        pass
     servers = [runtimes.load(runtime) for runtime in options.runtimes]
     for server in servers:
         server.describe()  # tells at once where the runtime's package is missing

@@ -9,11 +9,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import LostError, UsageError
 from ..evaluators.evaluator import Request, Wrapping
 from ..evaluators.measurement import Measurement, Outcome
+from ..evaluators.scratch import scratch
 from ..files import write_atomically
 from .artifacts import Artifacts
-from .sharing import scratch
 from .urls import plain_url
 from .workers import Lost
 
@@ -106,11 +105,11 @@ class Remote:
         Raises:
             LostError: one of that fails.
         """
-        with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
+        with scratch() as here, scratch() as there:
             folder = f"probe-{uuid.uuid4().hex}"
-            write_atomically(Path(here, folder, "file"), folder.encode())
-            self.put(Path(here), folder)
-            if not self.get(Path(there), folder):
+            write_atomically(here / folder / "file", folder.encode())
+            self.put(here, folder)
+            if not self.get(there, folder):
                 raise LostError("what was written was not there")
             self.delete(folder)
 
@@ -227,9 +226,12 @@ class Shipped(Wrapping):
 
     @contextmanager
     def _placed(self) -> Iterator[Ladder]:
-        with scratch() as folder:
+        with ExitStack() as stack:
             ladder: Ladder = copy.copy(self._evaluator)
-            ladder.folder = folder
+            try:
+                ladder.folder = stack.enter_context(scratch())
+            except UsageError as error:  # of this node; another one may do
+                raise LostError(str(error)) from error
             yield ladder
 
 

@@ -13,30 +13,23 @@ import io
 import mmap
 import os
 import pickle
-import shutil
-import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import numpy as np
+
+from ..errors import UsageError
+from ..evaluators.scratch import private_folder, sweep
 
 SHARED_BYTES = 1 << 16
 """What is smaller is copied for each worker: a mapped buffer has a cost of its own."""
 
 ALIGNMENT = 64
 """Bytes; vector instructions like their data so."""
-
-FRESH_S = 60.0
-"""What is younger is left alone: its process may be about to lock it."""
-
-FOLDER = f"autocompress-{os.getuid()}"
-"""In a node's folder for temporary files: what is shared there."""
 
 
 @dataclass(frozen=True)
@@ -147,16 +140,17 @@ def mapped(key: str, lengths: Sequence[int], fetch: Callable[[], Sequence[Any]])
         return []
     try:
         whole = memoryview(_map(key, starts[-1], fetch))
-    except OSError:  # no space, no such folder, no locks: then each process has its own
+    except (OSError, UsageError):  # no space, no folder of one's own, no locks: then each process has its own
         return copies(fetch())
     return [whole[start : start + length] for start, length in zip(starts, lengths, strict=False)]
 
 
 def _map(key: str, size: int, fetch: Callable[[], Sequence[Any]]) -> mmap.mmap:
     """Map a file, which is written first where that was not done to its end; it is locked while it is mapped."""
-    folder = _folder()
-    _sweep(folder, key)
-    with (folder / key).open("a+b") as file:
+    with private_folder() as (_, folder):
+        sweep(folder, keep=key)
+        handle = os.open(key, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    with open(handle, "a+b") as file:  # noqa: PTH123  it has no path that could be believed
         fcntl.flock(file, fcntl.LOCK_SH)
         if os.fstat(file.fileno()).st_size != size:
             fcntl.flock(file, fcntl.LOCK_EX)  # nobody maps what is not whole, so this waits for writers only
@@ -170,46 +164,10 @@ def _map(key: str, size: int, fetch: Callable[[], Sequence[Any]]) -> mmap.mmap:
         return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # holds the file, and so the lock
 
 
-def _sweep(folder: Path, key: str = "") -> None:
-    """Delete what nobody uses any more: its processes died before they could."""
-    for path in folder.iterdir():
-        with suppress(OSError):
-            if path.name == key or time.time() - path.stat().st_mtime < FRESH_S:
-                continue
-            with _locked(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a file or folder for as long as the context lasts; `OSError` where another process does."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """Have a folder on this node; one that a killed process left is deleted by those that come later."""
-    parent = _folder()
-    _sweep(parent)
-    place = tempfile.TemporaryDirectory(prefix="trial-", dir=parent, ignore_cleanup_errors=True)
-    with place as folder, _locked(Path(folder)):
-        yield Path(folder)
-
-
-def _folder() -> Path:
-    folder = Path(tempfile.gettempdir(), FOLDER)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
 def forget(key: str) -> None:
     """Delete the file behind what is shared on this node; who has mapped it keeps it."""
-    Path(tempfile.gettempdir(), FOLDER, key).unlink(missing_ok=True)
+    with suppress(FileNotFoundError, UsageError), private_folder() as (_, folder):
+        os.unlink(key, dir_fd=folder)
 
 
 def arrays(buffers: Sequence[memoryview]) -> list[np.ndarray[Any, Any]]:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, MissingRuntimeError
 from ..process import begin, run
+from ..scratch import scratch
 from . import Source
 from .litert import WINDOWS, Operation, operations
 
@@ -49,8 +49,7 @@ def convert(source: Source, *, runtime: str, dynamic: bool) -> bytes:
             f"--runtime {runtime} needs the packages litert_torch and ai_edge_quantizer to convert a network, which "
             "are not installed: pip install 'autocompress[litert-convert]'"
         )
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         _write_job(source, folder, dynamic)
         run(__name__, folder, threads=1, timeout_s=TIMEOUT_S, doing="converted", rung="build")
         return (folder / RESULT).read_bytes()

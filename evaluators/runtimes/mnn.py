@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from ...errors import InfeasibleError
 from ...spaces.capabilities import Capabilities
 from ..portable.mnn import in_order, stdout_to_stderr
+from ..scratch import scratch
 from . import Arrays, Engine, Kernel, Source, needed
 from .host import describe_host
 
@@ -140,8 +139,8 @@ class Mnn:
         mnn = self._import()
         options = {"backend": "CPU", "numThread": threads, "precision": "high"}
         options["memory"] = "low" if self.variant == "w8" else "normal"
-        with tempfile.TemporaryDirectory(prefix="autocompress-") as name, stdout_to_stderr():
-            path = Path(name) / "model.mnn"  # it is read at once
+        with scratch() as folder, stdout_to_stderr():
+            path = folder / "model.mnn"  # it is read at once
             path.write_bytes(artefact)
             try:
                 interpreter = mnn.Interpreter(str(path))

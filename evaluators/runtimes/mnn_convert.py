@@ -9,12 +9,12 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InfeasibleError
 from ..process import begin, run
+from ..scratch import scratch
 from . import needed
 
 TIMEOUT_S = 300.0
@@ -32,8 +32,7 @@ def convert(onnx: bytes, flags: Sequence[str]) -> bytes:
     Raises:
         InfeasibleError: MNN's converter gives up.
     """
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         (folder / SOURCE).write_bytes(onnx)
         (folder / FLAGS).write_text(json.dumps(list(flags)))
         run(__name__, folder, threads=1, timeout_s=TIMEOUT_S, doing="converted", rung="build")

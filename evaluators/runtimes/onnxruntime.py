@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, MissingRuntimeError
 from ...spaces.capabilities import Capabilities
+from ..scratch import scratch
 from . import Arrays, Engine, Kernel, Source, needed
 from .host import describe_host
 
@@ -74,8 +74,7 @@ class OnnxRuntime:
 
     def kernels(self, artefact: bytes, inputs: Arrays) -> Sequence[Kernel]:
         """Return the optimised graph's nodes as its profiler saw them."""
-        with tempfile.TemporaryDirectory(prefix="autocompress-") as name:
-            folder = Path(name)
+        with scratch() as folder:
             options = self._options(1)
             options.enable_profiling = True
             options.profile_file_prefix = str(folder / "profile")

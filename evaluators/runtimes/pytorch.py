@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InfeasibleError, MissingRuntimeError
 from ...spaces.capabilities import Capabilities
+from ..scratch import private_folder
 from . import Arrays, Engine, Kernel, Source
 from .host import describe_host
 
@@ -141,9 +144,22 @@ class PyTorch:
             raise MissingRuntimeError(
                 f"--runtime {self.name} needs a C++ compiler, and there is none: apt-get install g++, or set CXX"
             )
+        if self.variant in COMPILED:
+            _private_cache()
         import torch
 
         return torch
+
+
+def _private_cache() -> None:
+    """Let Inductor keep its cache, which it runs, where nobody else can write, unless the user has named a place.
+
+    Its own default is a name in the folder for temporary files that anybody can make first.
+    """
+    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if named is None or Path(named).parent == Path(tempfile.gettempdir()):  # which PyTorch sets itself
+        with private_folder() as (folder, _):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torchinductor")
 
 
 def _compiler() -> str | None:

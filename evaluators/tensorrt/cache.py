@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ...files import write_atomically
+from ...files import make_folder, write_atomically
 from .build import Built
+
+logger = logging.getLogger(__name__)
 
 KEPT = 64
 """Engines that are kept, those that were used last: a search builds hundreds."""
@@ -29,6 +32,8 @@ def cached(key: str, place: str, build: Callable[[bytes], Built]) -> bytes:
         build: makes it, with the help of earlier timings.
 
     """
+    if not _private(folder()):
+        return build(b"").plan
     plan = folder() / f"{key}.plan"
     timings = folder() / f"{hashlib.sha256(place.encode()).hexdigest()}.timings"
     with suppress(FileNotFoundError):
@@ -42,6 +47,24 @@ def cached(key: str, place: str, build: Callable[[bytes], Built]) -> bytes:
     for old in sorted(folder().glob("*.plan"), key=_last_used)[:-KEPT]:
         old.unlink(missing_ok=True)
     return built.plan
+
+
+def _private(place: Path) -> bool:
+    """Return whether nobody but this user can have put engines into a folder, which is made where there is none.
+
+    An engine is a program, and so is run only where it is known who made it.
+    """
+    make_folder(place.parent)
+    with suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    found = place.stat()
+    private = found.st_uid == os.getuid() and not found.st_mode & 0o022
+    if not private:
+        logger.warning(
+            "engines are kept only where nobody else can write, which others can in %r: delete it, or make it your own",
+            str(place),
+        )
+    return private
 
 
 def _last_used(path: Path) -> float:

@@ -16,7 +16,7 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, Outcome
-from autocompress.search import sharing
+from autocompress.evaluators.scratch import FOLDER
 from autocompress.search.cluster import environment, joined
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
@@ -104,7 +104,7 @@ def test_what_one_node_made_the_other_goes_on_from(address: str, folders: tuple[
         assert {way[0] for way in heirs} == {first}
         assert {way[1] for way in heirs} == nodes
         for folder in folders:
-            [data] = (folder / sharing.FOLDER).iterdir()
+            [data] = (folder / FOLDER).iterdir()
             assert data.stat().st_size == 8 << 20
-    assert not any(path for folder in folders for path in (folder / sharing.FOLDER).iterdir())
+    assert not any(path for folder in folders for path in (folder / FOLDER).iterdir())
     assert {path.parent.name for path in (tmp_path / "store").rglob("manifest.json")} == {"1", "2"}

@@ -16,8 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from autocompress.evaluators.scratch import FOLDER
 from autocompress.search import sharing
-from autocompress.search.sharing import copies, forget, mapped, packed, scratch, unpacked
+from autocompress.search.sharing import copies, forget, mapped, packed, unpacked
+
+KEY, OTHER, LEFT = (character * 32 for character in "abc")
+"""Names of what is shared."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool, torch.complex64)
 
@@ -118,7 +122,7 @@ def test_packing_copies_nothing() -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the node's folder for what is shared, in a place of the test's own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    yield tmp_path / sharing.FOLDER
+    yield tmp_path / FOLDER
     monkeypatch.undo()
 
 
@@ -129,51 +133,55 @@ def refuse() -> list[bytes]:
 
 def test_a_node_fetches_once(folder: Path) -> None:
     """The second process maps what the first one wrote; who writes has a copy of the page, and nobody else sees it."""
-    one = mapped("key", [5, 100_000], lambda: [b"12345", bytes(100_000)])
-    two = mapped("key", [5, 100_000], refuse)
+    one = mapped(KEY, [5, 100_000], lambda: [b"12345", bytes(100_000)])
+    two = mapped(KEY, [5, 100_000], refuse)
     one[0][0] = ord("9")
     assert (bytes(one[0]), bytes(two[0])) == (b"92345", b"12345")
     assert [view.nbytes for view in two] == [5, 100_000]
-    assert bytes(mapped("key", [5, 100_000], refuse)[0]) == b"12345"
+    assert bytes(mapped(KEY, [5, 100_000], refuse)[0]) == b"12345"
 
 
 def test_a_file_that_was_not_written_to_its_end_is_written_again(folder: Path) -> None:
     """The death of the process that wrote it costs nothing but time."""
-    folder.mkdir()
-    (folder / "key").write_bytes(b"12")
-    assert bytes(mapped("key", [5], lambda: [b"12345"])[0]) == b"12345"
+    folder.mkdir(mode=0o700)
+    (folder / KEY).write_bytes(b"12")
+    assert bytes(mapped(KEY, [5], lambda: [b"12345"])[0]) == b"12345"
 
 
 def test_what_nobody_uses_is_deleted(folder: Path) -> None:
     """What a killed run left goes when the next one comes; what is mapped stays."""
-    folder.mkdir()
-    (folder / "left").write_bytes(b"12345")
-    os.utime(folder / "left", (0, 0))
-    used = mapped("used", [5], lambda: [b"12345"])
-    other = mapped("other", [5], lambda: [b"12345"])
-    assert sorted(path.name for path in folder.iterdir()) == ["other", "used"]
-    forget("used")
+    folder.mkdir(mode=0o700)
+    (folder / LEFT).write_bytes(b"12345")
+    os.utime(folder / LEFT, (0, 0))
+    used = mapped(KEY, [5], lambda: [b"12345"])
+    other = mapped(OTHER, [5], lambda: [b"12345"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([KEY, OTHER])
+    forget(KEY)
     assert (bytes(used[0]), bytes(other[0])) == (b"12345", b"12345")
-    assert [path.name for path in folder.iterdir()] == ["other"]
+    assert [path.name for path in folder.iterdir()] == [OTHER]
 
 
 def test_without_a_place_for_the_file_each_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk, or a folder that is none, costs memory and nothing else."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    assert bytes(mapped("key", [5], lambda: [b"12345"])[0]) == b"12345"
+    assert bytes(mapped(KEY, [5], lambda: [b"12345"])[0]) == b"12345"
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_of_a_killed_trial_is_deleted_and_that_of_a_running_one_is_not(folder: Path) -> None:
-    """Whoever comes next clears away what is old and nobody's; a trial's own folder goes with it."""
-    left = folder / "trial-left"
-    left.mkdir(parents=True)
-    (left / "model.onnx").touch()
-    os.utime(left, (0, 0))
-    with scratch() as running:
-        (running / "model.onnx").touch()
-        os.utime(running, (0, 0))
-        with scratch() as other:
-            assert {*folder.iterdir()} == {running, other}
-        assert [*running.iterdir()] == [running / "model.onnx"]
-    assert not any(folder.iterdir())
+def test_the_folder_of_a_stranger_is_not_shared_through(folder: Path) -> None:
+    """Each process has its own memory then, and reads and writes nothing there."""
+    folder.mkdir(mode=0o700)
+    (folder / KEY).write_bytes(b"poison".ljust(64, b"\0"))
+    folder.chmod(0o777)
+    assert bytes(mapped(KEY, [5], lambda: [b"12345"])[0]) == b"12345"
+    forget(KEY)
+    assert (folder / KEY).read_bytes().startswith(b"poison")
+
+
+def test_a_link_in_the_place_of_what_is_shared_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    """The file that it leads to is neither read nor written."""
+    folder.mkdir(mode=0o700)
+    (tmp_path / "mine").write_bytes(b"kept")
+    (folder / KEY).symlink_to(tmp_path / "mine")
+    assert bytes(mapped(KEY, [5], lambda: [b"12345"])[0]) == b"12345"
+    assert (tmp_path / "mine").read_bytes() == b"kept"

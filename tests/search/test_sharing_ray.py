@@ -17,7 +17,7 @@ import torch
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Outcome
-from autocompress.search import sharing
+from autocompress.evaluators.scratch import FOLDER
 from autocompress.search.crew import RayWorkers
 from autocompress.search.workers import workers_for
 from autocompress.spaces.candidate import Candidate
@@ -95,7 +95,7 @@ def told(workers: RayWorkers, *folders: str) -> dict[str, tuple[float, float]]:
 def test_data_is_held_once_by_all_workers_of_a_node(workers: RayWorkers, scratch: Path) -> None:
     """Both read everything and own next to nothing of it; what one writes, the other does not see; nothing is left."""
     assert [off for off, _ in told(workers, "read", "read too").values()] == [0, 0]
-    folder = scratch / sharing.FOLDER
+    folder = scratch / FOLDER
     assert [path.stat().st_size for path in folder.iterdir()] == [8 * SIZE]
     mixed = told(workers, "write", "read")
     assert {name: off for name, (off, _) in mixed.items()} == {"write": 4000, "read": 0}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from autocompress.errors import InfeasibleError, MissingRuntimeError
 from autocompress.evaluators.runtimes import Source, low_precision
 from autocompress.evaluators.runtimes.pytorch import VARIANTS
 from autocompress.evaluators.runtimes.pytorch_programs import batch_of, export, write
+from autocompress.evaluators.scratch import FOLDER
 
 from .conftest import Sample
 
@@ -139,6 +143,20 @@ def test_compiled_programs_compute_the_same(linear: tuple[Source, NDArray[np.flo
         engine.infer([-ROWS.numpy()])
     np.testing.assert_allclose(output, expected, atol=1e-5)
     assert output.dtype == np.float32
+
+
+@pytest.mark.parametrize("named", [None, "torchinductor_me", "elsewhere/mine"])
+def test_compiled_code_is_kept_where_nobody_else_can_write(
+    named: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inductor's own place, whose name anybody can make first, is not used; one that the user has named is."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    if named is not None:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / named))
+    VARIANTS["compile"].describe()
+    mine = tmp_path / FOLDER / "torchinductor"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / named if named == "elsewhere/mine" else mine)
 
 
 @pytest.mark.parametrize("variant", ["compile", "aoti"])

@@ -45,3 +45,15 @@ def test_timings_are_kept_apart_by_place() -> None:
     for key, place in (("a", "here"), ("b", "here"), ("c", "there")):
         cache.cached(key, place, build)
     assert seen == [b"", b"+", b""]
+
+
+def test_an_engine_of_a_stranger_is_not_run(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where others may write, nothing is read and nothing is kept, and a warning tells the way out."""
+    place.mkdir(parents=True)
+    (place / "key.plan").write_bytes(b"a stranger's plan")
+    place.chmod(0o777)
+    assert cache.cached("key", "here", lambda _: built(b"a plan")) == b"a plan"
+    assert (place / "key.plan").read_bytes() == b"a stranger's plan"
+    assert "make it your own" in caplog.text
+    place.chmod(0o700)
+    assert cache.cached("key", "here", lambda _: built(b"a plan")) == b"a stranger's plan"
