@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,12 @@ T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 
+PLACE = re.compile(r"[0-9a-f]{32}")
+"""Name of a folder that an upload goes to."""
+
+NAME = re.compile(r"(?!\.\.?(/|$))[\w. +-]+(/(?!\.\.?(/|$))[\w. +-]+)*")
+"""Name of a file in a manifest: a relative path that goes down only."""
+
 ERROR = "error.txt"
 """File in the folder of a trial that failed in the user's code."""
 
@@ -55,7 +62,8 @@ class Remote:
     def put(self, root: Path, folder: str, only: str = "") -> None:
         """Upload to a new place, then let the manifest name it."""
         source = root / folder
-        names = sorted(str(p.relative_to(source)) for p in source.rglob("*") if p.is_file() and only in ("", p.name))
+        found = (p for p in source.rglob("*") if p.is_file() and not p.is_symlink() and only in ("", p.name))
+        names = sorted(str(p.relative_to(source)) for p in found)
         digests = {name: _digest((source / name).read_bytes()) for name in names}
 
         def upload() -> None:
@@ -65,7 +73,7 @@ class Remote:
                 files.put_file(str(source / name), f"{base}/{place}/{name}")
             files.pipe_file(f"{base}/{MANIFEST}", json.dumps({"place": place, "files": digests}).encode())
             if before is not None:
-                _remove(files, f"{base}/{before['place']}")
+                _remove(files, f"{base}/{before.place}")
 
         self._insist("written", upload)
 
@@ -77,11 +85,12 @@ class Remote:
             manifest = _manifest(files, base)
             if manifest is None:
                 return False
-            wanted = {name: digest for name, digest in manifest["files"].items() if only in ("", name)}
+            wanted = {name: digest for name, digest in manifest.files.items() if only in ("", name)}
+            targets = {name: _inside(root, root / folder / name) for name in wanted}
             for name, digest in wanted.items():
-                target = root / folder / name
-                if not (target.exists() and _digest(target.read_bytes()) == digest):
-                    content = files.cat_file(f"{base}/{manifest['place']}/{name}")
+                target = targets[name]
+                if not (target.is_file() and not target.is_symlink() and _digest(target.read_bytes()) == digest):
+                    content = files.cat_file(f"{base}/{manifest.place}/{name}")
                     if _digest(content) != digest:
                         raise OSError(f"{name} is damaged")
                     write_atomically(target, content)
@@ -125,6 +134,8 @@ class Remote:
         for wait in (*(WAITS_S if waits_s is None else waits_s), None):
             try:
                 return action()
+            except LostError:  # another try would find the same
+                raise
             except Exception as error:  # each file system has errors of its own
                 if wait is None:
                     cause = (str(error).splitlines() or [""])[0]
@@ -145,13 +156,54 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _manifest(files: Any, base: str) -> Mapping[str, Any] | None:
-    """Return the manifest of a folder; None where there is none, or not a whole one."""
+@dataclass(frozen=True)
+class _Manifest:
+    """What a folder holds: where its files are, and their digests by name."""
+
+    place: str
+    files: Mapping[str, str]
+
+
+def _manifest(files: Any, base: str) -> _Manifest | None:
+    """Return the manifest of a folder; None where there is none, or not a whole one.
+
+    Raises:
+        LostError: it names what is not in its folder: somebody else has written it.
+    """
     try:
-        found: Mapping[str, Any] = json.loads(files.cat_file(f"{base}/{MANIFEST}"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = json.loads(files.cat_file(f"{base}/{MANIFEST}"))
+    except (FileNotFoundError, ValueError):
         return None
-    return found
+    content = found if isinstance(found, dict) else {}
+    place, named = content.get("place"), content.get("files")
+    if not (isinstance(place, str) and PLACE.fullmatch(place)):
+        raise _foreign(base, f"keep its files in a folder of 32 hexadecimal digits; it names {place!r}")
+    if not isinstance(named, dict):
+        raise _foreign(base, f"have names of files with their digests; it has {named!r}")
+    for name, digest in named.items():
+        if not (NAME.fullmatch(name) and isinstance(digest, str)):
+            raise _foreign(base, f"name files inside its folder; it names {name!r}")
+    return _Manifest(place=place, files=named)
+
+
+def _foreign(base: str, rule: str) -> LostError:
+    return LostError(
+        f"{base}/{MANIFEST} must {rule}. autocompress has not written that, and nothing was taken from there. "
+        "Find out who else writes to the store, and delete the folder."
+    )
+
+
+def _inside(root: Path, target: Path) -> Path:
+    """Return where to write, which no link leads out of a root.
+
+    Raises:
+        LostError: one does.
+    """
+    if not target.parent.resolve().is_relative_to(root.resolve()):
+        raise LostError(
+            f"files must stay inside {str(root)!r}; a link leads {str(target)!r} out of it. Delete the link."
+        )
+    return target
 
 
 def _remove(files: Any, path: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,6 +127,88 @@ def test_what_is_damaged_is_not_taken(remote: Remote, tmp_path: Path) -> None:
     files.pipe_file(model, b"WEIGHTS")
     with pytest.raises(LostError, match=rf"{remote.url} could not be read \(OSError: model.onnx is damaged\)"):
         remote.get(tmp_path / "b", NAME)
+
+
+def tampered(remote: Remote, **changes: Any) -> None:
+    """Change the manifest of an uploaded folder, as whoever may write to the store can."""
+    files, _ = fsspec.core.url_to_fs(remote.url)
+    [manifest] = [path for path in kept(remote) if path.endswith(module.MANIFEST)]
+    files.pipe_file(manifest, json.dumps({**json.loads(files.cat_file(manifest)), **changes}).encode())
+
+
+DIGEST = hashlib.sha256(b"evil").hexdigest()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../pwned",
+        "..",
+        ".",
+        "",
+        "/etc/pwned",
+        "a/../../../../pwned",
+        "a//b",
+        "./a",
+        "deep/..",
+        "C:\\pwned",
+        "a\0b",
+    ],
+)
+def test_a_manifest_cannot_write_outside(name: str, remote: Remote, tmp_path: Path) -> None:
+    """A name that is no file below the trial's folder is an error at once, and nothing at all is written."""
+    remote.put(filled(tmp_path / "a"), NAME)
+    tampered(remote, files={"model.onnx": DIGEST, name: DIGEST})
+    before = found(tmp_path)
+    with pytest.raises(LostError, match=r"must name files inside its folder; it names .* nothing was taken"):
+        remote.get(tmp_path / "run", NAME)
+    assert found(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["../../../precious", "..", "", "/", "a" * 31, "A" * 32, None, 7])
+def test_a_manifest_cannot_delete_elsewhere(place: object, remote: Remote, tmp_path: Path) -> None:
+    """A place that is none of an upload's is neither read from nor deleted."""
+    files, root = fsspec.core.url_to_fs(remote.url)
+    files.makedirs(f"{root}/precious", exist_ok=True)
+    files.pipe_file(f"{root}/precious/thesis.tex", b"all of it")
+    remote.put(filled(tmp_path / "a"), NAME)
+    tampered(remote, place=place)
+    for act in (remote.put, remote.get):
+        with pytest.raises(LostError, match="32 hexadecimal digits"):
+            act(tmp_path / "a", NAME)
+    assert files.cat_file(f"{root}/precious/thesis.tex") == b"all of it"
+
+
+@pytest.mark.parametrize("content", [b"[]", b"7", b"{}", b'{"place": "' + b"a" * 32 + b'", "files": ["model.onnx"]}'])
+def test_a_manifest_of_another_shape_is_told(content: bytes, remote: Remote, tmp_path: Path) -> None:
+    """It is an error of ours, and no other."""
+    remote.put(filled(tmp_path / "a"), NAME)
+    files, _ = fsspec.core.url_to_fs(remote.url)
+    [manifest] = [path for path in kept(remote) if path.endswith(module.MANIFEST)]
+    files.pipe_file(manifest, content)
+    with pytest.raises(LostError, match="autocompress has not written that"):
+        remote.get(tmp_path / "b", NAME)
+
+
+@pytest.mark.parametrize("place", ["trials", NAME, f"{NAME}/deep"])
+def test_a_link_in_a_run_directory_leads_nowhere(place: str, remote: Remote, tmp_path: Path) -> None:
+    """What is downloaded stays inside, whatever has been put there."""
+    remote.put(filled(tmp_path / "a"), NAME)
+    (tmp_path / "home").mkdir()
+    link = tmp_path / "run" / place
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "home")
+    with pytest.raises(LostError, match="a link leads"):
+        remote.get(tmp_path / "run", NAME)
+    assert found(tmp_path / "home") == {}
+
+
+def test_a_link_is_not_uploaded(remote: Remote, tmp_path: Path) -> None:
+    """Nobody gets a file from outside of a trial's folder."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    ((filled(tmp_path / "a") / NAME) / "link").symlink_to(tmp_path / "secret")
+    remote.put(tmp_path / "a", NAME)
+    assert not any(path.endswith("link") for path in kept(remote))
 
 
 def test_models_of_two_drivers_do_not_meet(remote: Remote, tmp_path: Path) -> None:
