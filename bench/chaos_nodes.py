@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import psutil
 
-from autocompress.search.cluster import environment
+from autocompress.search.ray_session import environment
 
 
 class Nodes:
     """A Ray cluster on this machine: a node that drivers are on, and others that workers are on."""
 
     def __init__(self, count: int, cpus: int) -> None:
-        environment()
         from ray.cluster_utils import Cluster
 
         self._cpus = cpus
+        self._environment = ExitStack()
+        self._environment.enter_context(environment())
         self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         self._others = [self._cluster.add_node(num_cpus=cpus) for _ in range(count)]
         self.address = str(self._cluster.address)
@@ -38,6 +39,7 @@ class Nodes:
     def close(self) -> None:
         """End all of them."""
         self._cluster.shutdown()
+        self._environment.close()
 
 
 def evaluating(ancestor: psutil.Process) -> list[psutil.Process]:

@@ -31,11 +31,12 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.latency import FakeMeter
 from autocompress.evaluators.measurement import Outcome
-from autocompress.search.cluster import environment, joined
+from autocompress.search.cluster import joined
 from autocompress.search.drive import Driver, Interrupts
 from autocompress.search.options import Options
 from autocompress.search.profile import Profile
 from autocompress.search.progress import Silent
+from autocompress.search.ray_session import environment
 from autocompress.search.rundir import RunDirectory
 from autocompress.search.samplers import create
 from autocompress.search.store import Store
@@ -103,20 +104,20 @@ class Watched:
 @contextmanager
 def simulated(nodes: int, cpus: int) -> Iterator[Any]:
     """Start a head that trains nothing, and nodes that do."""
-    environment()
     from ray import cloudpickle as rays
     from ray.cluster_utils import Cluster
 
     for pickler in (cloudpickle, rays):
         pickler.register_pickle_by_value(sys.modules[__name__])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(nodes):
-            cluster.add_node(num_cpus=cpus, wait=False)
-        cluster.wait_for_nodes(120)
-        yield cluster
-    finally:
-        cluster.shutdown()
+    with environment():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            for _ in range(nodes):
+                cluster.add_node(num_cpus=cpus, wait=False)
+            cluster.wait_for_nodes(120)
+            yield cluster
+        finally:
+            cluster.shutdown()
 
 
 def search(folder: Path, workers: Workers, trials: int) -> Store:

@@ -12,9 +12,10 @@ from ..evaluators.runtimes import Runtime
 from ..evaluators.scratch import private_folder
 from ..evaluators.serve_once import peak_so_far
 from . import remote, rundir
-from .cluster import reachable
+from .cluster import check_callers, reachable
 from .limits import Limits
 from .options import Options
+from .ray_session import running
 from .urls import plain_url
 
 
@@ -62,7 +63,9 @@ def checked(name: str, options: Options) -> Checked:
         from .board import check
 
         check(options.tensorboard)
-    if options.ray_address is not None:
+    if options.workers != 0 and running():
+        check_callers(options)
+    elif options.ray_address is not None:
         reachable(options.ray_address)
     return Checked(options=options, servers=servers, identity=identity)
 

@@ -1,15 +1,14 @@
-"""A Ray cluster that others have started: joined, checked, and left as it was."""
+"""A Ray that others have started, a cluster or the caller's own: joined, checked, and left as it was."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +16,7 @@ from ..errors import UsageError
 from .devices import Device
 from .options import Options
 from .progress import Progress
+from .ray_session import authenticated, begun, by_client, reserved, running
 
 CONNECT_S = 10.0
 """Seconds that an address has to answer."""
@@ -26,6 +26,13 @@ ANSWER_S = 120.0
 
 ALWAYS = ("ray", "torch", "onnx", "onnxruntime", "cloudpickle", "numpy", "safetensors")
 """Packages that are compared where autocompress runs from a checkout that was not installed."""
+
+
+UNGUARDED = (
+    "whoever reaches the ports of this Ray cluster can run code on its nodes, as it asks for no token: start it with "
+    "RAY_AUTH_MODE=token, see https://docs.ray.io/en/latest/ray-security/token-auth.html"
+)
+"""What is told where a cluster is joined that lets everybody in."""
 
 
 @dataclass(frozen=True)
@@ -43,46 +50,114 @@ class Cluster:
     versions: Mapping[str, str]
 
 
-def environment() -> None:
-    """Tell Ray, before it is imported, how we want it."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # what measures has normal priority; trainers lower their own
-
-
 @contextmanager
 def joined(options: Options, progress: Progress) -> Iterator[Cluster | None]:
-    """Join the cluster of `Options.ray_address` for as long as the context lasts; None where no address was given.
+    """Join the cluster of `Options.ray_address` for as long as the context lasts, or use the Ray of the caller's.
+
+    None where no address was given and the caller has no Ray, or trials run in this process.
 
     Raises:
-        UsageError: it cannot be reached, its nodes differ, or none offers the device that was asked for.
+        UsageError: it cannot be reached, its nodes differ, none offers the device that was asked for, or no CPU of the
+            caller's is free.
     """
     address = options.ray_address
-    if address is None:
+    if options.workers == 0:
         yield None
         return
-    ray = _connected(address)
-    try:
-        nodes = _nodes(ray)
-        for name in options.measure_on:
-            if not any(name in node["Resources"] for node in nodes):
-                raise UsageError(
-                    f"--measure-on must name a resource that a node of the cluster offers; got {name!r}, and these are "
-                    f"offered: {', '.join(_resources(nodes)) or 'none'}. On the node with the device: "
-                    f"ray start --address=… --resources '{{\"{name}\": 1}}'"
-                )
-        versions = versions_here(options.runtimes)
-        needed = [n for n in nodes if n["Resources"].get("CPU") or {*options.measure_on} & {*n["Resources"]}]
-        _same_versions(ray, needed, versions)
-        cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
-        if not cpus:
-            raise UsageError("a cluster must have a node with CPUs to train on; this one offers none (--num-cpus).")
-        devices = tuple(map(Device.on, options.measure_on)) or (Device.here(),)
-        for device in devices:
+    with ExitStack() as stack:
+        theirs = running()
+        if theirs:
+            check_callers(options)
+        elif address is None:
+            stack.enter_context(reserved())
+            yield None
+            return
+        else:
+            _begin(address, stack)
+            if not authenticated():
+                progress.milestone(UNGUARDED)
+        import ray
+
+        cluster = _checked(ray, options)
+        if theirs:
+            cluster = replace(cluster, cpus=int(ray.available_resources().get("CPU", 0)))
+        for device in cluster.devices:
+            stack.callback(device.close)
+        for device in cluster.devices:
             _unhurried(ray, device, progress)
-        yield Cluster(cpus, devices, versions)
-    finally:
-        ray.shutdown()
+        yield cluster
+
+
+def _begin(address: str, stack: ExitStack) -> None:
+    """Make this process a driver of a cluster, until the stack is left."""
+    reachable(address)
+    try:
+        stack.enter_context(begun(address=address))
+    except UsageError:
+        raise
+    except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and others
+        raise _unreachable(address, error) from error
+
+
+def _checked(ray: Any, options: Options) -> Cluster:
+    """Return the cluster that was joined, its measuring processes asked for."""
+    nodes = _nodes(ray)
+    for name in options.measure_on:
+        if not any(name in node["Resources"] for node in nodes):
+            raise UsageError(
+                f"--measure-on must name a resource that a node of the cluster offers; got {name!r}, and these are "
+                f"offered: {', '.join(_resources(nodes)) or 'none'}. On the node with the device: "
+                f"ray start --address=… --resources '{{\"{name}\": 1}}'"
+            )
+    versions = versions_here(options.runtimes)
+    needed = [n for n in nodes if n["Resources"].get("CPU") or {*options.measure_on} & {*n["Resources"]}]
+    _same_versions(ray, needed, versions)
+    cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
+    if not cpus:
+        raise UsageError("a cluster must have a node with CPUs to train on; this one offers none (--num-cpus).")
+    devices = tuple(map(Device.on, options.measure_on)) or (Device.here(),)
+    return Cluster(cpus, devices, versions)
+
+
+def check_callers(options: Options) -> None:
+    """Check that the Ray which the caller has begun is what was asked for, and can be used.
+
+    Raises:
+        UsageError: another cluster was asked for, the caller is outside of the cluster, or no CPU is free.
+    """
+    import ray
+
+    if by_client():
+        if not options.measure_on:
+            raise UsageError(
+                "a program that has joined a Ray cluster by ray:// is no node of it, so --measure-on must name the "
+                "resource of the node to measure on; it is empty."
+            )
+    elif options.ray_address not in (None, "auto") and not _same(str(options.ray_address)):
+        raise UsageError(
+            f"--ray-address must be that of the Ray which this program has begun, "
+            f"{ray.get_runtime_context().gcs_address}; got {options.ray_address!r}. Leave it out, or call "
+            "ray.shutdown() before."
+        )
+    if ray.available_resources().get("CPU", 0) < 1:
+        raise UsageError(
+            "trials need a free CPU in the Ray that this program has begun; all are taken. Give --workers 0, to run "
+            "them in this process, or end what holds the CPUs."
+        )
+
+
+def _same(address: str) -> bool:
+    """Return whether an address is that of the Ray in which this process is."""
+    import ray
+
+    def resolved(text: str) -> tuple[str, str]:
+        host, _, port = text.rpartition(":")
+        with suppress(OSError):
+            host = socket.gethostbyname(host.strip("[]"))
+        return host, port
+
+    mine, asked = resolved(ray.get_runtime_context().gcs_address), resolved(address)
+    return mine == asked or (asked[0].startswith("127.") and mine[1] == asked[1])
 
 
 def reachable(address: str) -> None:
@@ -100,19 +175,6 @@ def reachable(address: str) -> None:
         socket.create_connection((match[1], int(match[2])), timeout=CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise _unreachable(address, error) from error
-
-
-def _connected(address: str) -> Any:
-    """Return Ray, with this process as a driver of the cluster."""
-    reachable(address)
-    environment()
-    import ray
-
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True)
-    except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and others
-        raise _unreachable(address, error) from error
-    return ray
 
 
 def _unreachable(address: str, error: Exception) -> UsageError:

@@ -118,10 +118,11 @@ def run(
     ):
         prepared = _prepared(task, asked, rundir, progress, cluster)
         student = task.student is not None
+        from .storage import quiet
         from .store import Store
 
         store = Store(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
-        with closing(store):
+        with closing(store), quiet():
             return _Run(task, options, progress, rundir, prepared, store, cluster).search(started)
 
 

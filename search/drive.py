@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,13 @@ class Interrupts:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle the signals for as long as the context lasts; a second one ends the process as usual."""
+        """Handle the signals for as long as the context lasts; a second one ends the process as usual.
+
+        Only the main thread may; where another one searches, signals are the affair of the program.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

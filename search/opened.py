@@ -27,7 +27,7 @@ from .limits import Limits
 from .profile import Profile
 from .records import read_json, read_record
 from .rundir import FORMAT
-from .storage import close_storage, read_storage
+from .storage import close_storage, quiet, read_storage
 from .warmstart import BASELINE
 
 FINISHED = "finished.json"
@@ -232,8 +232,8 @@ def _study(path: Path, name: str, asked: Asked | None, url: str | None) -> tuple
             "Wait until its run is prepared, go on with it, or give --storage URL where a database holds it."
         )
     try:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        return storage, optuna.load_study(study_name=name, storage=storage)
+        with quiet():
+            return storage, optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
         close_storage(storage)
         raise StorageError(f"the storage of {str(path)!r} must hold the study {name!r}; it does not.") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -78,10 +80,21 @@ def _database(url: str) -> BaseStorage:
     return Database(url)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Have Optuna tell of errors only; afterwards it tells what it told before."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 def open_study(storage: BaseStorage, name: str) -> optuna.Study:
     """Return the study of a name, which is made where there is none."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
+    with quiet():
+        study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # that it may change
         if study.metric_names is None:

@@ -17,8 +17,9 @@ from ..errors import LostError, UsageError
 from ..evaluators.evaluator import Evaluator, Request
 from ..evaluators.latency import Meter
 from ..evaluators.measurement import Outcome
-from .cluster import Cluster, environment
+from .cluster import Cluster
 from .devices import Device, Meters, RemoteMeter
+from .ray_session import begun
 from .sharing import Packed, packed
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def workers_for(
             yield workers
         return
     count = count or usual()
-    with _ray(count), _crew(payload, meter, count, [Device.here()]) as workers:
+    with begun(count=count), _crew(payload, meter, count, [Device.here()]) as workers:
         yield workers
 
 
@@ -184,22 +185,3 @@ def pickled(work: object) -> Payload:
             f"with --workers 1 or more a task must be picklable; this one is not: {error}. "
             "Give --workers 0 to run the trials in this process, or take out of the task what cannot be pickled."
         ) from error
-
-
-@contextmanager
-def _ray(count: int) -> Iterator[None]:
-    environment()
-    import ray
-
-    ray.init(
-        address="local",  # a cluster that runs on this machine was not asked for
-        num_cpus=count,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        configure_logging=True,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()

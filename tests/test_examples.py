@@ -48,3 +48,13 @@ def test_cluster_for_kuberay() -> None:
     assert cpus == {config["head_node_type"]: 0, "trainers": 4, "serving": 0}
     assert kinds["serving"]["resources"]["serving"] == 1
     assert kinds["trainers"]["min_workers"] == 4
+
+
+def test_clusters_ask_for_a_token() -> None:
+    """Nobody runs code on the examples' nodes who only reaches their ports."""
+    aws = read("aws.yaml")
+    starts = [line for key in ("head", "worker") for line in aws[f"{key}_start_ray_commands"] if "ray start" in line]
+    assert len(starts) == 2
+    assert all(line.startswith("RAY_AUTH_MODE=token ") for line in starts)
+    assert [path.endswith("/.ray/auth_token") for path in aws["file_mounts"]] == [True]
+    assert read("kuberay.yaml")["spec"]["authOptions"] == {"mode": "token"}

@@ -11,6 +11,7 @@ import optuna
 from ...evaluators.measurement import Measurement
 from ..front import objectives
 from ..opened import Trial
+from ..storage import quiet
 
 MOST_TRIALS = 600
 """Measured trials that are looked at, evenly taken from all: enough for a ranking, and a second's work."""
@@ -41,8 +42,8 @@ def importances(trials: Sequence[Trial]) -> dict[str, Any]:
     told: dict[str, Any] = {"trials": len(chosen), "choices": len(varied), "objectives": {}}
     if len(chosen) < LEAST_TRIALS or not varied:
         return told
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would tell of a study in memory
-    study = optuna.create_study(directions=["maximize"] * len(OBJECTIVES))
+    with quiet():  # it would tell of a study in memory
+        study = optuna.create_study(directions=["maximize"] * len(OBJECTIVES))
     study.add_trials([_only(trial, varied) for trial in chosen])
     for name, position in OBJECTIVES.items():
         evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(n_trees=TREES, max_depth=12, seed=0)

@@ -12,7 +12,7 @@ import pytest
 
 from autocompress.evaluators.measurement import Measurement, from_json
 from autocompress.evaluators.runtimes.fake import ENVIRONMENT
-from autocompress.search.cluster import environment
+from autocompress.search.ray_session import environment
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -38,12 +38,12 @@ def address() -> Iterator[str]:
     """Start a node that trains and a node for each device."""
     from ray.cluster_utils import Cluster
 
-    environment()
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    for name, times in DEVICES.items():
-        nodes.add_node(num_cpus=0, resources={name: 1}, env_vars={ENVIRONMENT: times})
-    yield nodes.address
-    nodes.shutdown()
+    with environment():
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        for name, times in DEVICES.items():
+            nodes.add_node(num_cpus=0, resources={name: 1}, env_vars={ENVIRONMENT: times})
+        yield nodes.address
+        nodes.shutdown()
 
 
 def line(address: str, *devices: str, trials: int) -> list[object]:

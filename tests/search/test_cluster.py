@@ -29,6 +29,7 @@ from autocompress.search.devices import Meters, devices_of
 from autocompress.search.options import Options
 from autocompress.search.places import timed
 from autocompress.search.progress import Silent
+from autocompress.search.ray_session import environment
 from autocompress.search.workers import Lost, Result, Workers, workers_for
 from autocompress.spaces.candidate import Candidate
 
@@ -128,13 +129,13 @@ def nodes() -> Iterator[Nodes]:
     from ray import cloudpickle as rays
     from ray.cluster_utils import Cluster as Simulated
 
-    module.environment()
     for pickler in (cloudpickle, rays):
         pickler.register_pickle_by_value(sys.modules[__name__])
-    simulated = Simulated(initialize_head=True, head_node_args={"num_cpus": 1})
-    simulated.add_node(num_cpus=0, resources={NAME: 1})
-    yield simulated
-    simulated.shutdown()
+    with environment():
+        simulated = Simulated(initialize_head=True, head_node_args={"num_cpus": 1})
+        simulated.add_node(num_cpus=0, resources={NAME: 1})
+        yield simulated
+        simulated.shutdown()
 
 
 @pytest.fixture
@@ -224,7 +225,8 @@ def test_everything_is_measured_on_the_node_with_the_device(nodes: Nodes, asked:
             outcomes = [outcome for _, outcome in gathered(workers, 1)]
     assert {m.file for m in outcomes if isinstance(m, Measurement)} == {nodes.head_node.node_id}
     assert {m.latency.environment["node"] for m in outcomes if isinstance(m, Measurement)} == {device}
-    assert bool(told.texts) == (os.nice(0) > 0)  # of Ray's processes, which have this one's priority
+    assert told.texts[0] == module.UNGUARDED  # this one asks for no token
+    assert bool(told.texts[1:]) == (os.nice(0) > 0)  # of Ray's processes, which have this one's priority
     assert alive(nodes) == 2
 
 

@@ -17,9 +17,10 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, Outcome
 from autocompress.evaluators.scratch import FOLDER
-from autocompress.search.cluster import environment, joined
+from autocompress.search.cluster import joined
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
+from autocompress.search.ray_session import environment
 from autocompress.search.remote import Remote, Shipped, brought, check
 from autocompress.search.workers import Workers, workers_for
 from autocompress.spaces.candidate import Candidate
@@ -60,14 +61,14 @@ def address(folders: tuple[Path, Path]) -> Iterator[str]:
     from ray import cloudpickle as rays
     from ray.cluster_utils import Cluster
 
-    environment()
     for pickler in (cloudpickle, rays):
         pickler.register_pickle_by_value(sys.modules[__name__])
     one, two = ({"num_cpus": 1, "env_vars": {"TMPDIR": str(folder)}} for folder in folders)
-    nodes = Cluster(initialize_head=True, head_node_args=one)
-    nodes.add_node(**two)
-    yield nodes.address
-    nodes.shutdown()
+    with environment():
+        nodes = Cluster(initialize_head=True, head_node_args=one)
+        nodes.add_node(**two)
+        yield nodes.address
+        nodes.shutdown()
 
 
 def ways(workers: Workers, store: Remote, here: Path, *asked: tuple[str, str]) -> list[list[str]]:
