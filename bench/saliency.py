@@ -34,7 +34,7 @@ def known(study: str, data_dir: Path | None, most: int | None) -> dict[str, list
     """Return for each axis the saliency and the damage of its choices, of those that can be applied."""
     task = loading.load(study, data_dir=data_dir)
     network, supplies = inspect(task.model, task.examples), supplies_of(task)
-    space = space_of(network, runtimes.load("onnxruntime").capabilities)
+    space = space_of(network, runtimes.load("onnxruntime").capabilities, task)
     choices = [choice for choice in space.choices if choice.neutral is not None][:most]
     damage = damages(task.base, supplies, Space(tuple(choices)), lambda text: None, budget_s=math.inf)
     by_layer = saliencies(task.base, supplies.calibration[:PROBE_BATCHES])

@@ -64,7 +64,8 @@ def bench(study: str, data_dir: Path | None, options: Options) -> None:
     )
     console.print(render(front, str(options.out)))
     profile = Profile.from_dict(json.loads((options.out / "profile.json").read_text())["profile"])
-    space = profile.space(space_of(profile.network, runtimes.load(options.runtimes[0]).capabilities))
+    task, served = loading.load(study, data_dir=data_dir), runtimes.load(options.runtimes[0])
+    space = profile.space(space_of(profile.network, served.capabilities, task))
     models = Store(options.out, None, study_name(study), space, options.limits).models()
     grid = {uniform(space, ratio, quantized=quantized) for ratio in (0.0, *GRID) for quantized in (True, False)}
     compare(models, grid, options.target_ms, console)

@@ -90,7 +90,7 @@ def main() -> None:
     bench = Bench(replace(task, test=list(task.test)[::4]), epochs)
     print(f"{study}, {epochs:g} passes of training, every fourth batch of the test images\n", flush=True)
     print(f"{'':46}{'one-shot':>9}{'trained':>9}{'ratio':>15}{'MB':>8}{'.acz MB':>9}{'apply s':>9}{'export s':>9}")
-    for number, row in enumerate(rows(space_of(inspect(task.model, task.examples), EVERYTHING))):
+    for number, row in enumerate(rows(space_of(inspect(task.model, task.examples), EVERYTHING, task))):
         if any(part in row.technique for part in asked.only) and not (asked.quick and number % 12):
             print(f"{row.technique + ', ' + row.strength:46}{bench.line(row)}", flush=True)
 

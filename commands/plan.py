@@ -39,6 +39,7 @@ def _space(plan: Forecast) -> Iterator[tuple[str, str]]:
     yield "space", f"10^{plan.log10_candidates:.0f} candidates, {what}"
     for axis in plan.axes:
         yield "", _axis(axis)
+    yield "distance", f"to the teacher's outputs: {plan.distance}, since {plan.distance_why}"
 
 
 def _axis(axis: Axis) -> str:

@@ -15,26 +15,37 @@ from torch.optim.lr_scheduler import OneCycleLR
 from ..errors import AutocompressError, InfeasibleError, StudyError
 from ..spaces.candidate import DISTILLATION, Value
 from ..spaces.space import Choice
+from ..studies.loss_probe import choose_distance
 from ..studies.task import Batch, Task
 from .autocast import in_bfloat16, trains_in_bfloat16
 from .batches import batches_in, endless, seeded
 from .distillation_loss import DistillationLoss
 from .graph import evaluating
-from .hints import Hints
+from .hints import Hints, offers
+
+CHOICES = (
+    Choice(axis=DISTILLATION, target="temperature", levels=(1.0, 2.0, 4.0, 8.0)),
+    Choice(axis=DISTILLATION, target="weight", levels=(0.7, 0.9, 0.5, 0.3, 0.0)),
+    Choice(axis=DISTILLATION, target="learning_rate", levels=(0.01, 0.003, 0.03)),
+    Choice(axis=DISTILLATION, target="features", levels=(0.0, 0.1, 1.0)),
+    Choice(axis=DISTILLATION, target="attention", levels=(0.0, 0.1, 1.0)),
+)
+"""The settings that a search may vary."""
+
+DEFAULTS: Mapping[str, Value] = {choice.target: choice.levels[0] for choice in CHOICES}
 
 
-def choices() -> tuple[Choice, ...]:
-    """Return the settings that a search may vary."""
-    return (
-        Choice(axis=DISTILLATION, target="temperature", levels=(1.0, 2.0, 4.0, 8.0)),
-        Choice(axis=DISTILLATION, target="weight", levels=(0.7, 0.9, 0.5, 0.3, 0.0)),
-        Choice(axis=DISTILLATION, target="learning_rate", levels=(0.01, 0.003, 0.03)),
-        Choice(axis=DISTILLATION, target="features", levels=(0.0, 0.1, 1.0)),
-        Choice(axis=DISTILLATION, target="attention", levels=(0.0, 0.1, 1.0)),
-    )
-
-
-DEFAULTS: Mapping[str, Value] = {choice.target: choice.levels[0] for choice in choices()}
+def choices(task: Task) -> tuple[Choice, ...]:
+    """Return the settings that do something in the training of a task: none where it trains with its own `fit`."""
+    if task.fit is not None:
+        return ()
+    chosen = choose_distance(task)
+    works = {
+        "weight": chosen.distance is not None,
+        "temperature": chosen.softened,
+        **{hint: offers(task, hint) for hint in ("features", "attention")},
+    }
+    return tuple(choice for choice in CHOICES if works.get(choice.target, True))
 
 
 def distil(

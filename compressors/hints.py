@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InfeasibleError
+from ..studies.task import Task
 from .attention import matrix_attention_loss, paired, recorded, spatial_attention_loss
 from .features import FeatureLoss, Pair, Taps, find_points
 from .fold import NORMS, fold_batch_norm
@@ -116,6 +117,17 @@ class Hints:
                 losses = [spatial_attention_loss(*pair) for pair in _with_positions(self._maps.pairs())]
             terms.append(self._attention * torch.stack(losses).mean())
         return torch.stack(terms).sum()
+
+
+def offers(task: Task, hint: str) -> bool:
+    """Return whether a task's networks have ``"features"`` or ``"attention"`` that can be compared."""
+    teacher = task.model if task.teacher is None else task.teacher
+    weights = {"features": 0.0, "attention": 0.0, hint: 1.0}
+    try:
+        Hints(task.base, teacher, task.examples, **weights)
+    except InfeasibleError:
+        return False
+    return True
 
 
 def _twin(teacher: nn.Module, student: nn.Module, inputs: Inputs) -> nn.Module:

@@ -88,13 +88,22 @@ class Compressed:
         return {k: v.contiguous() for k, v in self.plain.state_dict().items()}
 
 
-def space_of(network: Network, capabilities: Capabilities) -> Space:
-    """Return everything that all techniques offer for a network on a runtime."""
+def space_of(network: Network, capabilities: Capabilities, task: Task | None = None) -> Space:
+    """Return everything that all techniques offer for a network on a runtime.
+
+    Args:
+        network: its layers and groups.
+        capabilities: of the runtime.
+        task: says which settings do something in its training; None offers all of them.
+
+    """
     found: list[Choice] = []
     for technique in TECHNIQUES:
         offers = technique.choices(network, capabilities)
         found += [*offers, *technique.settings()] if offers else []
-    return Space((*found, *distill.choices()))
+    if task is not None and task.fit is not None:
+        found = [choice for choice in found if choice.name != "pruning:penalty"]  # a term of a loss of ours
+    return Space((*found, *(distill.CHOICES if task is None else distill.choices(task))))
 
 
 def supplies_of(task: Task, batch: int | None = None) -> Supplies:

@@ -99,6 +99,8 @@ class Forecast:
         baseline_ms: latency of the unchanged network, on the first runtime; None where nothing tells.
         axes: the space.
         log10_candidates: power of ten of the number of candidates.
+        distance: of a student's outputs from its teacher's.
+        distance_why: it was chosen.
         profiled: whether the run has a profile, so that the space is what pays.
         finished: trials that the run has.
         trials: that it has when it is done.
@@ -123,6 +125,8 @@ class Forecast:
     baseline_ms: float | None
     axes: tuple[Axis, ...]
     log10_candidates: float
+    distance: str
+    distance_why: str
     profiled: bool
     finished: int
     trials: int
@@ -173,6 +177,7 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
     validate(task)
     progress.notice("finding layers and groups")
     offer = offered(task, asked.servers, asked.options)
+    task = offer.task
     profile = kept_profile(options.out / "profile.json", offer.space)
     done, ended = _finished(options)
     known = _of_trials(done, options) or _tried(task, offer, asked, progress, profiled=profile is not None)
@@ -188,6 +193,8 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
         baseline_ms=known.baseline_ms if profile is None else profile.baseline_ms,
         axes=_axes(space),
         log10_candidates=sum(math.log10(size) for size in space.sizes.values()),
+        distance=offer.distance.name,
+        distance_why=offer.distance.why,
         profiled=profile is not None,
         finished=len(done),
         trials=options.trials,

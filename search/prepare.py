@@ -25,6 +25,8 @@ from ..spaces.candidate import Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Space
+from ..studies.distance import OFF
+from ..studies.loss_probe import Chosen, choose_distance
 from ..studies.task import Task
 from .cluster import Cluster
 from .devices import Meters, at_once, devices_of, meter_at
@@ -49,12 +51,16 @@ class Offer:
     """What a network and its runtimes offer to a search.
 
     Attributes:
+        task: with the distance that its students learn with.
+        distance: the same, and why.
         supplies: example inputs and calibration data.
         network: its layers and groups.
         space: all that may be tried, whether it pays or not.
 
     """
 
+    task: Task
+    distance: Chosen
     supplies: Supplies
     network: Network
     space: Space
@@ -98,6 +104,7 @@ def prepare(
     _take_up(task, rundir, progress)
     progress.notice("finding layers and groups")
     offer = offered(task, runtimes, options)
+    task = offer.task
     progress.notice("exporting the baseline")
 
     def meter_of(baselines: Mapping[str, Timed]) -> Meter | Meters:
@@ -124,6 +131,7 @@ def prepare(
                 options=options,
                 progress=progress,
             )
+            found = replace(found, distance=str(offer.distance))
             _save(found, offer.space, calibrations, rundir)
     except InfeasibleError as error:
         raise StudyError(
@@ -147,13 +155,15 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
     needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
     supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
     network = inspect(task.base, task.examples, keep=task.keep)
-    space = space_of(network, _together([runtime.capabilities for runtime in runtimes], compact=options.compact))
+    distance = choose_distance(task)
+    task = replace(task, distance=OFF if distance.distance is None else distance.distance)
+    space = space_of(network, _together([runtime.capabilities for runtime in runtimes], compact=options.compact), task)
     if not any(choice.neutral is not None for choice in space.choices):
         raise StudyError(
             "a network must have a Conv2d or Linear layer that may be compressed; this one has none. "
             "Take names out of the task's `keep`, or give another network."
         )
-    return Offer(supplies=supplies, network=network, space=space)
+    return Offer(task=task, distance=distance, supplies=supplies, network=network, space=space)
 
 
 def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compressed, bytes]:

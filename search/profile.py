@@ -33,6 +33,7 @@ class Profile:
         dropped: levels that are not offered, since they do not pay on the runtime.
         global_pruning: for shares of all channels, as text, the pruning ratio of each group that a threshold over the
             whole network gives.
+        distance: of a student's outputs from its teacher's, and why it was chosen.
 
     """
 
@@ -47,6 +48,7 @@ class Profile:
     global_pruning: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     device: str = ""
     others_ms: Mapping[str, float] = field(default_factory=dict)
+    distance: str = ""
     others_spread: Mapping[str, float] = field(default_factory=dict)
 
     @property

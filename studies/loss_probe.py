@@ -53,7 +53,7 @@ class Chosen:
     softened: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.why}"
+        return f"{self.name}, since {self.why}"
 
 
 def choose_distance(task: Task) -> Chosen:
@@ -144,7 +144,7 @@ class _Probe:
         """Return the distance that fits the outputs."""
         axis = self._softmax_axis()
         if axis is not None:
-            return _told(self.scaled(Softmax(axis)), "the loss is the same where all of that axis grow alike")
+            return _told(self.scaled(Softmax(axis)), "adding a constant to all classes does not change the loss")
         if self._is_sigmoid():
             return _told(self.scaled(Sigmoid()), "the loss takes each output for the logit of a yes or no")
         axis = self._log_axis()
@@ -231,11 +231,11 @@ def _follows_sigmoid(low: Tensor, below: Tensor, above: Tensor, high: Tensor) ->
     most = torch.stack([low.abs(), below.abs(), above.abs(), high.abs()]).max()
     if not 0 < most < math.inf:
         return False
+    near, rise = 1 / (1 + math.exp(-NEAR)), high - low
+    lines = (below - low - rise * (1 - near), above - low - rise * near)
+    if rise.abs().max() > 0 and all(line.abs().max() <= NEARLY * rise.abs().max() for line in lines):
+        return True
     little = NEARLY * most
-    near = 1 / (1 + math.exp(-NEAR))
-    lines = ((below, 1 - near), (above, near))
-    if all(bool(((g - low - (high - low) * share).abs() <= little).all()) for g, share in lines):
-        return bool(((high - low).abs().max() > little).item())
     bounded = max(low.abs().max(), high.abs().max()) <= MOST * max(below.abs().max(), above.abs().max())
     sided = bool((torch.minimum(low.abs(), high.abs()) <= little).all())
     return bool(bounded) and sided and bool((high >= -little).all()) and bool((low <= little).all())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StudyError
+from .distance import BUILT_IN, OFF
 from .task import Batch, Loader, Task
 
 _T = TypeVar("_T")
@@ -46,6 +47,7 @@ def validate(task: Task) -> None:
             _check_inputs(name, batch, task)
         _check_metric(model, first["validation"], task)
         _check_loss(model, first["train"], task)
+        _check_distance(model, first["train"], task)
         if task.teacher is not None:
             _check_like_the_model("teacher", copy.deepcopy(task.teacher), shape, task)
         if task.student is not None:
@@ -151,6 +153,26 @@ def _check_loss(model: nn.Module, batch: Batch, task: Task) -> None:
         raise StudyError(
             "`loss(model, batch)` must depend on the model's parameters; it has no gradient. Do not detach it"
         )
+
+
+def _check_distance(model: nn.Module, batch: Batch, task: Task) -> None:
+    """Check that a distance is the name of one, or gives a finite scalar for two outputs of the network."""
+    if task.distance is None:
+        return
+    if not callable(task.distance):
+        if task.distance not in (*BUILT_IN, OFF):
+            names = ", ".join(map(repr, (*BUILT_IN, OFF)))
+            raise StudyError(f"`distance` must be one of {names}, or a function of your own; it is {task.distance!r}")
+        return
+    distance = task.distance
+    with torch.no_grad():
+        outputs = model.eval()(*task.inputs(batch))
+    apart = _run("distance(student_outputs, teacher_outputs, 2.0)", lambda: distance(outputs + 1, outputs, 2.0))
+    if not isinstance(apart, Tensor) or apart.dim() > 0 or not apart.isfinite():
+        shown = str(apart.item()) if isinstance(apart, Tensor) and not apart.dim() else _kind(apart)
+        if isinstance(apart, Tensor) and apart.dim():
+            shown = f"a tensor of shape {tuple(apart.shape)}"
+        raise StudyError(f"`distance(…)` must return a finite scalar tensor; it returned {shown}")
 
 
 def _run(what: str, function: Callable[[], _T]) -> _T:

@@ -113,6 +113,7 @@ def network(profile: Profile, values: Mapping[str, Mapping[int, Any]]) -> dict[s
         "sensitivity": [
             _sensitivity(name, by_level, values.get(name, {})) for name, by_level in profile.damage.items()
         ],
+        "distance": profile.distance,
         "left_alone": [{"name": name, "reason": why} for name, why in profile.network.left_alone],
         "dropped": [
             {

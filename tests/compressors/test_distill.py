@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.distill import DEFAULTS, choices, distil
+from autocompress.compressors.distill import CHOICES, DEFAULTS, choices, distil
 from autocompress.errors import InfeasibleError, StudyError
 from autocompress.studies.distance import Softmax
 from autocompress.studies.task import Batch, Task
@@ -180,5 +180,24 @@ def test_no_hook_stays_on_the_student(task: Task) -> None:
 
 def test_settings_on_offer_begin_with_the_defaults() -> None:
     """What a candidate does not say is the first level of each choice."""
-    assert {choice.target: choice.levels[0] for choice in choices()} == dict(DEFAULTS)
+    assert {choice.target: choice.levels[0] for choice in CHOICES} == dict(DEFAULTS)
     assert DEFAULTS.keys() == {"temperature", "weight", "learning_rate", "features", "attention"}
+
+
+def offered(task: Task) -> set[str]:
+    """Return the settings of distillation that a task's search varies."""
+    return {choice.target for choice in choices(task)}
+
+
+def test_settings_that_do_nothing_are_not_offered(task: Task) -> None:
+    """Attention and features need layers that have some, a temperature a distance that it softens, and all a loss."""
+    without = {"temperature", "weight", "learning_rate", "features"}
+    assert offered(task) == without  # an MLP has no attention
+    images = [(torch.rand(4, 1, 8, 8), torch.arange(4))]
+    convolutional = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 4))
+    assert offered(replace(task, model=convolutional, example_inputs=images[0][0], train=images)) == set(DEFAULTS)
+    assert offered(replace(task, distance="mse")) == without - {"temperature"}
+    assert offered(replace(task, distance="off")) == without - {"temperature", "weight"}
+    linear = nn.Linear(4, 2)
+    assert offered(replace(task, model=linear)) == without - {"features"}
+    assert offered(replace(task, fit=lambda student, teacher, epochs: None)) == set()

@@ -281,3 +281,13 @@ def test_compressed_network_can_be_copied(task: Task) -> None:
     result = compress(task, strongest(space(task)), supplies_of(task), epochs=0)
     images = task.train[0][0]  # type: ignore[index]
     torch.testing.assert_close(copy.deepcopy(result.model)(images), result.model(images), rtol=0, atol=0)
+
+
+def test_a_training_of_ones_own_has_no_settings_of_ours(task: Task) -> None:
+    """With a `fit` nothing is offered that only our training knows; what is done before and between it stays."""
+    network = inspect(task.model, task.examples)
+    ours = {choice.name for choice in space_of(network, CAPABILITIES, task).choices}
+    own = replace(task, fit=lambda student, teacher, epochs: None)
+    left = {choice.name for choice in space_of(network, CAPABILITIES, own).choices}
+    assert ours - left == {"pruning:penalty", *(name for name in ours if name.startswith("distillation:"))}
+    assert {"pruning:steps", "pruning:importance"} <= left <= ours

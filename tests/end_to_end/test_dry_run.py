@@ -32,6 +32,8 @@ def test_a_plan_of_a_run_that_has_not_begun(folder: Path, command: Command) -> N
         3 < plan["log10_candidates"] < sum(axis["choices"] * math.log10(axis["most"]) for axis in plan["axes"]) + 1e-9
     )
     assert (plan["finished"], plan["trials"], plan["workers"]) == (0, 5, 0)
+    assert plan["distance"] == "softmax over axis 1"
+    assert plan["distance_why"] == "adding a constant to all classes does not change the loss"
     assert plan["rests_on"].startswith("one candidate")
     assert 0 < plan["baseline_ms"] < 50
     assert plan["costs"]["epoch_s"] > 0
@@ -51,6 +53,7 @@ def test_a_plan_of_a_run_that_goes_on(folder: Path, command: Command) -> None:
     told = command(folder, *LINE, "--trials", 20, "--dry-run", "--quiet")
     assert "14 (6 are done)" in told.stdout
     assert "rests on" in told.stdout
+    assert "distance   to the teacher's outputs: softmax over axis 1, since adding a" in told.stdout
     assert f"unchanged  about {plan['baseline_ms']:.3g} ms" in told.stdout
     assert max(map(len, told.stdout.splitlines())) <= 80
     assert told.stderr == ""

@@ -83,6 +83,7 @@ def test_a_run_ends_well(finished: Finished, front: pandas.DataFrame) -> None:
     assert told["state"] == "finished"
     assert told["headline"]["meets"]
     assert told["scored"]["validation"]
+    assert told["network"]["distance"].startswith("softmax over axis 1, since")
     assert told["study"]["command"].startswith("autocompress my_study.py --target-latency 50ms")
     assert (folder / "run" / "report.html").read_text().count(told["headline"]["model"]) > 1
     assert "meets it**" in (folder / "run" / "report.md").read_text()

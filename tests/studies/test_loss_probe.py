@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -152,3 +153,65 @@ def test_the_loss_tells_the_distance(name: str) -> None:
     if expected.scale != 1 or loss in (CE, BCE):
         assert chosen.distance.scale == expected.scale, chosen
     assert chosen.softened is (not isinstance(expected, SquaredError))
+
+
+def test_what_is_named_or_given_is_taken() -> None:
+    """A task's own distance comes before what its loss asks for; a temperature is known to do nothing where it does."""
+    model, labels, loss, _ = CASES["classes"]
+
+    def own(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        return (student - teacher).abs().mean()
+
+    def softened(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        return own(student, teacher, temperature) / temperature
+
+    found = [choose_distance(task_of(model, labels, loss, distance=given)) for given in (own, softened)]
+    assert [(chosen.distance, chosen.softened) for chosen in found] == [(own, False), (softened, True)]
+    for name, kind in (("softmax", Softmax), ("sigmoid", Sigmoid), ("mse", SquaredError)):
+        assert isinstance(choose_distance(task_of(model, labels, loss, distance=name)).distance, kind)
+    assert choose_distance(task_of(model, labels, loss, distance=Softmax(axis=-1))).distance == Softmax(axis=-1)
+    for nothing in ({"distance": "off"}, {"fit": lambda student, teacher, epochs: None}):
+        assert choose_distance(task_of(model, labels, loss, **nothing)).distance is None
+
+
+def test_a_loss_that_asks_no_network_has_no_distance() -> None:
+    """A loss of what is inside the network alone says so, and there is nothing to compare."""
+    model = To(3)
+    batch = (POINTS, numbers(3))
+    inside = Task(model, POINTS[:1], [batch], [batch], loss=lambda net, b: net.layer(b[0]).square().mean())
+    chosen = choose_distance(inside)
+    assert chosen.distance is None
+    assert "does not depend" in str(chosen)
+
+
+def test_numbers_weigh_what_their_loss_does() -> None:
+    """A squared error in units a thousand times smaller, or summed, has a distance that grows alike."""
+    scales = []
+    for unit, reduction in ((1.0, "mean"), (1000.0, "mean"), (1.0, "sum")):
+        loss: Loss = lambda z, y, r=reduction: MSE(z, y, reduction=r)  # type: ignore[misc]  # noqa: E731
+        task = task_of(To(3, end=lambda z, unit=unit: unit * z), unit * numbers(3) / 50, loss)  # type: ignore[misc]
+        distance = choose_distance(task).distance
+        assert isinstance(distance, SquaredError)
+        scales.append(distance.scale)
+    assert scales[1] == pytest.approx(scales[0])
+    assert scales[2] == pytest.approx(48 * scales[0], rel=0.05)
+
+
+def test_probing_changes_nothing() -> None:
+    """Weights, modes, hooks and every random state stay, and a loss that draws is asked under the same draws."""
+
+    def drawn(outputs: Tensor, labels: Tensor) -> Tensor:
+        order = torch.from_numpy(np.random.permutation(16))
+        share = random.random()
+        return share * BCE(outputs, labels) + (1 - share) * BCE(outputs[order], labels[order])
+
+    model = To(5).eval()
+    states = (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state())
+    chosen = choose_distance(task_of(model, answers(5), drawn))
+    assert isinstance(chosen.distance, Sigmoid)
+    assert random.getstate() == states[0]
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert torch.equal(torch.get_rng_state(), states[2])
+    assert not model.training
+    assert not model._forward_hooks
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())

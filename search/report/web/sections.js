@@ -36,6 +36,7 @@ function network() {
   const notes = [];
   if (told.left_alone.length) notes.push(el("details", {}, el("summary", {}, `${plural(told.left_alone.length, "part")} left alone`), el("ul", { class: "notes" }, ...told.left_alone.map((each) => el("li", {}, el("code", {}, each.name), `: ${each.reason}`)))));
   if (told.dropped.length) notes.push(el("details", {}, el("summary", {}, `${plural(told.dropped.length, "level")} not offered, as they do not pay`), el("ul", { class: "notes" }, ...told.dropped.map((each) => el("li", {}, el("code", {}, each.target), ` ${AXES[each.axis] ?? each.axis} ${level_text(each.axis, each.level)}: ${ms(each.before_ms)} → ${ms(each.after_ms)}`)))));
+  if (told.distance) notes.push(el("p", { class: "quiet" }, `What students learn from their teacher's outputs: ${told.distance}.`));
   fill($("network-body"),
     el("p", { class: "quiet" }, `The unchanged network takes ${ms(told.baseline_ms)}, between ${ms(told.baseline_low_ms)} and ${ms(told.baseline_high_ms)} while it was calibrated; ${ms(told.other_ms)} of it are no layer's.${known(told.floor_ms) ? ` The fastest network that the search can build takes ${ms(told.floor_ms)}.` : ""} ` +
       "Under a technique: by how much of their variance the outputs move when it alone is applied to that layer, from its mildest to its strongest level, before any training. The bars of those are logarithmic. Pruning is told at the first layer of those whose channels go together."),
