@@ -151,6 +151,7 @@ def _latency_to_dict(latency: Latency) -> dict[str, Any]:
         "clock": latency.clock,
         "threads": latency.threads,
         "percentile": latency.percentile,
+        "baseline_spread": round(latency.baseline_spread, 6),
         "build_s": round(latency.build_s, 4),
         "processes": latency.processes,
     }

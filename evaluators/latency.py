@@ -78,7 +78,7 @@ def settled(estimates: Sequence[float], plan: Plan) -> bool:
     n = len(estimates)
     if n < plan.min_windows:
         return False
-    return n >= plan.max_windows or half_width(estimates) < plan.tolerance * statistics.median(estimates)
+    return n >= plan.max_windows or half_width(estimates) < plan.tolerance * statistics.fmean(estimates)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,8 +132,8 @@ class Latency:
     Models are compared by their ratios alone, since the baseline's milliseconds are common to all; a claim in
     milliseconds, `low_ms` to `high_ms`, is also as wide as those varied when they were calibrated.
 
-    The interval is Student's 95 % interval of the mean of the windows' ratios, centred on their median, and widened by
-    the `placement` of the processes that they come from.
+    The ratio is the mean of the windows' ratios. Its interval is Student's 95 % interval of that mean, widened by the
+    `placement` of the processes that the windows come from.
 
     >>> windows = tuple(Window(baseline_ns=(100,), candidate_ns=(c,)) for c in (49, 50, 51))
     >>> latency = Latency(windows=windows, baseline_ms=10.0)
@@ -169,8 +169,8 @@ class Latency:
 
     @cached_property
     def ratio(self) -> float:
-        """Median over the windows."""
-        return statistics.median(self.ratios)
+        """Mean over the windows, about which Student's interval lies."""
+        return statistics.fmean(self.ratios)
 
     @cached_property
     def half_width(self) -> float:

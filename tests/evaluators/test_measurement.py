@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autocompress.evaluators.latency import CAREFUL, SEARCH, Plan, settled
 from autocompress.evaluators.measurement import (
     Infeasible,
     Latency,
@@ -138,6 +140,25 @@ def test_what_is_joined_has_the_worst_of_both_environments() -> None:
         assert joined.environment == {**busy, "windows_measured_again": "3", "started": "1"}
         assert any("did not pause" in doubt for doubt in joined.doubts)
     assert replace(latency(0.5, 0.5), environment=quiet).doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("plan", "step", "processes"), [(SEARCH, 1, 1), (SEARCH, 1, 3), (CAREFUL, 3, 1)], ids=["once", "thrice", "careful"]
+)
+@pytest.mark.parametrize("noise", [0.005, 0.02, 0.05])
+def test_the_interval_holds_the_truth_as_often_as_it_says(plan: Plan, step: int, processes: int, noise: float) -> None:
+    """Nineteen times of twenty, or hardly less, though the windows stop when the interval looks narrow enough."""
+    rng, held, tries = np.random.default_rng(7), 0, 1500
+    for _ in range(tries):
+        ratios: list[float] = []
+        for _ in range(processes):
+            own: list[float] = list(rng.normal(1.0, noise, plan.min_windows))
+            while not settled(own, plan):
+                own += list(rng.normal(1.0, noise, step))
+            ratios += own
+        found = latency(*ratios)
+        held += found.least_ms <= 10.0 <= found.most_ms
+    assert held / tries >= (0.905 if processes == 1 and plan is SEARCH else 0.93)
 
 
 def test_a_process_has_luck_of_its_own() -> None:
