@@ -22,6 +22,9 @@ CANDIDATES = 256
 TOP = 127
 """The largest integer of symmetric INT8."""
 
+LARGEST_BIAS = 2**29
+"""The largest bias in steps of the products it is added to: all must fit into 32 bits, inputs in half the step too."""
+
 
 class Histogram:
     """Counts of magnitudes above 0 in equal bins, whose range doubles when a larger one comes.

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from .calibrate import LARGEST_BIAS
 from .ranges import MOVES, largest
 
 KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Squeeze"}
@@ -175,20 +176,26 @@ def _keep_activations_apart(proto: ModelProto) -> None:
 
 
 def _narrow_weights(proto: ModelProto) -> None:
-    """Make integer weights smaller where pairs of products would overflow, and their scales larger."""
+    """Make integer weights smaller, and their scales larger, where sums of products or a bias would overflow."""
     constants = {i.name: i for i in proto.graph.initializer}
     dequantize = {n.output[0]: n for n in proto.graph.node if n.op_type == "DequantizeLinear"}
-    narrowed = set()
+    readers: dict[str, list[NodeProto]] = defaultdict(list)  # of each weight: a layer may run twice
     for node in proto.graph.node:
-        if node.op_type not in {"Conv", "Gemm", "MatMul"} or not all(name in dequantize for name in node.input[:2]):
+        if node.op_type in WEIGHTED and all(name in dequantize for name in node.input[:2]):
+            readers[node.input[1]].append(node)
+    for name, layers in readers.items():
+        weight = dequantize[name]
+        if weight.input[0] not in constants:
             continue
-        weight = dequantize[node.input[1]]
-        if weight.input[0] not in constants or weight.input[0] in narrowed:
-            continue
-        narrowed.add(weight.input[0])
-        integers, scale = (numpy_helper.to_array(constants[name]) for name in weight.input[:2])
+        integers, scale = (numpy_helper.to_array(constants[constant]) for constant in weight.input[:2])
         axis = next((a.i for a in weight.attribute if a.name == "axis"), 1)
         factors = _overflow(integers, axis)
+        for node in layers:
+            if len(node.input) > 2 and node.input[2] in constants:
+                step = numpy_helper.to_array(constants[dequantize[node.input[0]].input[1]])
+                bias = np.abs(numpy_helper.to_array(constants[node.input[2]]).astype(np.float64))
+                factors = np.maximum(factors, bias / (LARGEST_BIAS * step * scale))
+        factors = factors.astype(np.float32)
         shape = [-1 if i == axis % integers.ndim else 1 for i in range(integers.ndim)]
         smaller = np.rint(integers / factors.reshape(shape)).astype(np.int8)
         constants[weight.input[0]].CopyFrom(numpy_helper.from_array(smaller, weight.input[0]))
@@ -222,8 +229,6 @@ def _integer_biases(proto: ModelProto) -> None:
         steps = (numpy_helper.to_array(constants[scale_of[node.input[i]]]).astype(np.float64) for i in (0, 1))
         scale = np.prod(np.broadcast_arrays(*steps), axis=0)
         bias = np.rint(numpy_helper.to_array(constants[node.input[2]]) / scale)
-        if np.abs(bias).max(initial=0) >= 2**31:
-            continue
         values = {"quantized": bias.astype(np.int32), "scale": scale.astype(np.float32)}
         values["zero"] = np.zeros(scale.shape, np.int32)
         graph.initializer.extend(numpy_helper.from_array(v, f"{name}_{suffix}") for suffix, v in values.items())

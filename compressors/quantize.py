@@ -23,7 +23,7 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
 from . import recurrent
-from .calibrate import DEFAULT, MAX, METHODS, Histogram, threshold
+from .calibrate import DEFAULT, LARGEST_BIAS, MAX, METHODS, Histogram, threshold
 from .fold import fold_batch_norm
 from .graph import Inputs, always_called, parts, run
 from .precisions import block_of
@@ -123,12 +123,12 @@ class WeightQuantizer(nn.Module):
         self.block = block
         self.learned: LearnedStep | None = None
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight on its grid; gradients pass straight through."""
+    def forward(self, weight: Tensor, least: Tensor | None = None) -> Tensor:
+        """Return the weight on its grid, whose steps are at least so large; gradients pass straight through."""
         rows = self._rows(weight)
+        scale = self._steps(rows, least)
         if self.learned is not None:
-            return round_learned(rows, self.learned().unsqueeze(1), self.top, rows.shape[1]).reshape(weight.shape)
-        scale = weight_scale(rows, self.top)
+            return round_learned(rows, scale.unsqueeze(1), self.top, rows.shape[1]).reshape(weight.shape)
         zero = torch.zeros_like(scale, dtype=torch.int32)
         rounded = torch.fake_quantize_per_channel_affine(rows, scale, zero, 0, -self.top, self.top)
         return rounded.reshape(weight.shape)
@@ -137,10 +137,14 @@ class WeightQuantizer(nn.Module):
         """Train the scales from now on, beginning with those of a weight."""
         self.learned = LearnedStep(weight_scale(self._rows(weight), self.top))
 
-    def scale(self, weight: Tensor) -> Tensor:
-        """Return the steps of a weight, of shape (out,) or (out, blocks)."""
-        steps = weight_scale(self._rows(weight), self.top) if self.learned is None else self.learned().detach()
+    def scale(self, weight: Tensor, least: Tensor | None = None) -> Tensor:
+        """Return the steps of a weight, of shape (out,) or (out, blocks), none of them below the least."""
+        steps = self._steps(self._rows(weight), least).detach()
         return steps if self.block is None else steps.reshape(len(weight), -1)
+
+    def _steps(self, rows: Tensor, least: Tensor | None) -> Tensor:
+        steps = weight_scale(rows, self.top) if self.learned is None else self.learned()
+        return steps if least is None else torch.maximum(steps, least)
 
     def _rows(self, weight: Tensor) -> Tensor:
         """Return a weight with one row for each scale."""
@@ -235,7 +239,7 @@ class Quantized(nn.Module):
     @property
     def scales(self) -> Scales:
         """How it rounds."""
-        steps = self.round_weight.scale(self.weight).detach().cpu().numpy()
+        steps = self.round_weight.scale(self.weight, self._least_steps()).cpu().numpy()
         return Scales(None if self.round_input is None else self.round_input.scale, steps, self.bits)
 
     def learn_scales(self) -> None:
@@ -246,10 +250,20 @@ class Quantized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute as the layer does, on rounded numbers."""
-        weight = self.round_weight(self.layer.weight)
+        weight = self.round_weight(self.layer.weight, self._least_steps())
         x = x if self.round_input is None else self.round_input(x)
         output: Tensor = functional_call(self.layer, {"weight": weight}, (x,))
         return output
+
+    def _least_steps(self) -> Tensor | None:
+        """Return the least step of each output channel's weights; None where there is no bias in integers.
+
+        A channel that is dead, or nearly so, has weights about 0 and may still have a bias. In the steps of its
+        largest weight that bias would not fit into 32 bits; in larger ones its weights become 0.
+        """
+        if self.bias is None or self.round_input is None or self.round_input.calibrating:
+            return None
+        return self.bias.detach().abs() / (self.round_input.scale * LARGEST_BIAS)
 
 
 def _quantized(layer: nn.Module, bits: int, method: str) -> nn.Module:

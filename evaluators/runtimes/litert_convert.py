@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...compressors.calibrate import LARGEST_BIAS, TOP
 from ...errors import InfeasibleError, MissingRuntimeError
 from ..process import begin, run
 from ..scratch import scratch
@@ -28,6 +29,12 @@ PASSES_ON = {"PAD", "RELU", "RESHAPE", "TRANSPOSE"}
 POOLS = {"AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN"}
 MERGES = {"ADD", "CONCATENATION"}
 CONVOLUTIONS = {"CONV_2D", "DEPTHWISE_CONV_2D"}
+
+NARROWEST = 1e-9
+"""The narrowest range that LiteRT's quantizer gives a tensor."""
+
+Range = dict[str, NDArray[np.floating]]
+"""The least and the largest value of a tensor, or of each of a weight's output channels: ``min``, ``max``."""
 
 PROGRAM, CALIBRATION, JOB, RESULT = "program.pt2", "calibration.npz", "job.json", "model.tflite"
 
@@ -74,8 +81,8 @@ def _write_job(source: Source, folder: Path, dynamic: bool) -> None:
 
 
 def fingerprint(weight: NDArray[np.generic]) -> str:
-    """Return what stays of a weight when its axes are moved about, as converters do."""
-    return hashlib.sha256(np.sort(weight, axis=None).tobytes()).hexdigest()
+    """Return what stays of a weight when its axes are moved about, as converters do; the sign of a zero may not."""
+    return hashlib.sha256(np.sort(weight + 0, axis=None).tobytes()).hexdigest()
 
 
 def main(folder: Path) -> None:
@@ -123,11 +130,33 @@ def _static(artefact: bytes, layers: Mapping[str, str], inputs: Sequence[NDArray
     ranges = calibrator.Calibrator(artefact, num_threads=1, qsv_update_func=qsv_utils.min_max_update)
     ranges.calibrate({"serving_default": list(_batches(interpreter, inputs))}, manager)
     float_model = quantizer.Quantizer(bytearray(artefact), manager.get_quantization_recipe())
-    quantized = bytes(float_model.quantize(ranges.get_model_qsvs()).quantized_model)
+    found = ranges.get_model_qsvs()
+    found |= _weight_ranges(interpreter, chosen, found)
+    quantized = bytes(float_model.quantize(found).quantized_model)
     integers = [o for o in operations(Interpreter(model_content=quantized)) if o.kind in WINDOWS and _integer(o)]
     if len(integers) < sum(operation.kind in WINDOWS for operation in chosen):  # it passes over what it cannot do
         raise SystemExit("LiteRT's quantizer leaves layers in float that were to be in INT8.")
     return quantized
+
+
+def _weight_ranges(interpreter: Any, chosen: Sequence[Operation], inputs: Mapping[str, Range]) -> dict[str, Range]:
+    """Return ranges of weights so wide that the biases fit into 32 bits: the quantizer would let them overflow."""
+    ranges: dict[str, Range] = {}
+    for operation in chosen:
+        if operation.kind not in WINDOWS or len(operation.inputs) < 3:
+            continue
+        x, weight, bias = operation.inputs[:3]
+        values, biases = (interpreter.get_tensor(tensor["index"]) for tensor in (weight, bias))
+        axis = values.ndim - 1 if operation.kind == "DEPTHWISE_CONV_2D" else 0
+        shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+        seen = inputs[x["name"]]
+        step = (max(float(seen["max"].max()), 0) - min(float(seen["min"].min()), 0) + NARROWEST) / 255
+        reach = np.abs(values).max(tuple(i for i in range(values.ndim) if i != axis), keepdims=True)
+        reach = np.maximum(reach, np.abs(biases).reshape(shape) * (TOP / LARGEST_BIAS / step)).astype(np.float32)
+        if weight["name"] in ranges:  # two operations may read one weight
+            reach = np.maximum(reach, ranges[weight["name"]]["max"])
+        ranges[weight["name"]] = {"min": -reach, "max": reach}
+    return ranges
 
 
 def _integer(operation: Operation) -> bool:

@@ -72,6 +72,27 @@ def test_a_file_with_integer_inputs_takes_floats(converted: bytes, tmp_path: Pat
     assert 0 < np.median(np.abs(output - expected)) < 0.02 * np.ptp(expected)
 
 
+def test_a_dead_channel_keeps_its_bias() -> None:
+    """Its weights are 0, of either sign, and the bias in multiples of their products still fits into 32 bits."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Flatten(), nn.Linear(8, 5)
+    ).eval()
+    layers = ("0", "2", "5")
+    with torch.no_grad():
+        for name in layers:
+            network.get_submodule(name).weight[1] *= 0
+            network.get_submodule(name).bias[1] = 1.5
+        x = images(16)
+        expected = network(x).numpy()
+    source = Source(
+        onnx=b"", module=network, quantized=frozenset(layers), examples=[x.numpy()], calibration=[[x.numpy()]]
+    )
+    with LITERT.build(LITERT.convert(source), threads=1) as engine:
+        (output,) = engine.infer([x.numpy()])
+    assert np.abs(output - expected).max() < 0.03 * np.ptp(expected)
+
+
 def test_layers_are_found_by_their_weights(converted: bytes) -> None:
     """Names are lost in a file; a weight that is in no operation is named."""
     from ai_edge_litert.interpreter import Interpreter
