@@ -1,4 +1,4 @@
-"""Channels whose weights are about 0 and whose bias is not, as weight decay, penalties and norms of scale 0 make them."""
+"""Channels with weights about 0 and a bias that is not, as weight decay, penalties and norms of scale 0 make them."""
 
 from __future__ import annotations
 
