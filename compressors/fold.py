@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,43 +15,82 @@ from .graph import LAYERS, Inputs, run
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
+Pair = tuple[str, str]
+"""The names of a layer and of the batch norm after it."""
+
+
+class Folded(nn.Identity):
+    """Stands where a batch norm was that is part of the layer before it."""
+
+
 def fold_batch_norm(model: nn.Module, examples: Inputs) -> nn.Module:
-    """Return a copy whose batch norms are part of the layers that feed them.
+    """Return a copy in which batch norms are part of the layers that feed them, and a `Folded` in their place.
 
-    Pairs are found by the identity of the tensor that passes between them in one forward pass.
-    A network in which folding would change the outputs (a layer with a second reader) is returned unfolded.
+    Pairs are found by the identity of the tensor that passes between them in one forward pass. Each is folded for
+    itself: where that would change the outputs, as something else reads the layer too, its norm stays.
     """
-    folded = copy.deepcopy(model).eval()
-    parents = {child: (parent, name) for parent in folded.modules() for name, child in parent.named_children()}
-    for layer, norm in _pairs(folded, examples):
-        _fold(layer, norm)
-        parent, name = parents[norm]
-        setattr(parent, name, nn.Identity())
-    before, after = run(model, examples), run(folded, examples)
-    same = torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max()) + 1e-6)
-    return folded if same else copy.deepcopy(model).eval()
+    pairs = _that_fold(model, examples, _pairs(model, examples), run(model, examples))
+    return _folded(model, pairs)
 
 
-def _pairs(model: nn.Module, examples: Inputs) -> list[tuple[nn.Module, nn.Module]]:
-    made: dict[int, nn.Module] = {}
+def folded(model: nn.Module) -> bool:
+    """Tell whether layers of a network compute without batch norms, as those were folded or never were there."""
+    modules = list(model.modules())
+    return any(isinstance(m, Folded) for m in modules) or not any(isinstance(m, NORMS) for m in modules)
+
+
+def _pairs(model: nn.Module, examples: Inputs) -> list[Pair]:
+    """Return each layer that feeds one batch norm alone, with that norm, which it alone feeds."""
+    names = {module: name for name, module in model.named_modules()}
+    made: dict[int, tuple[nn.Module, int]] = {}
     alive: list[Tensor] = []  # keeps every tensor, so that no identity is used twice
-    pairs: list[tuple[nn.Module, nn.Module]] = []
+    found: dict[Pair, None] = {}
 
     def leave(module: nn.Module, _: Any, output: Tensor) -> None:
         alive.append(output)
-        made[id(output)] = module
+        made[id(output)] = module, _version(output)
 
     def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        layer, mean = made.get(id(inputs[0])), module.running_mean
-        if layer is not None and isinstance(mean, Tensor) and len(mean) == len(cast(Tensor, layer.weight)):
-            pairs.append((layer, module))
+        layer, version = made.get(id(inputs[0]), (None, 0))
+        mean = module.running_mean
+        if layer is None or version != _version(inputs[0]) or not isinstance(mean, Tensor):
+            return
+        if len(mean) == len(cast(Tensor, layer.weight)):
+            found[names[layer], names[module]] = None
 
     hooks = [m.register_forward_hook(leave) for m in model.modules() if isinstance(m, LAYERS)]
     hooks += [m.register_forward_pre_hook(enter) for m in model.modules() if isinstance(m, NORMS)]
-    run(model, examples)
-    for hook in hooks:
-        hook.remove()
-    return pairs
+    try:
+        run(model, examples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    times = Counter(name for pair in found for name in pair)
+    return [pair for pair in found if times[pair[0]] == times[pair[1]] == 1]
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place; tensors of inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _that_fold(model: nn.Module, examples: Inputs, pairs: list[Pair], expected: Tensor) -> list[Pair]:
+    """Return the pairs that can be folded without a change of the outputs, by trying halves."""
+    outputs = run(_folded(model, pairs), examples) if pairs else expected
+    if torch.allclose(expected, outputs, rtol=1e-3, atol=1e-3 * float(expected.abs().max()) + 1e-6, equal_nan=True):
+        return pairs
+    middle = len(pairs) // 2
+    halves = (pairs[:middle], pairs[middle:]) if middle else ()
+    return [pair for half in halves for pair in _that_fold(model, examples, half, expected)]
+
+
+def _folded(model: nn.Module, pairs: Sequence[Pair]) -> nn.Module:
+    """Return a copy in evaluation mode with the pairs folded."""
+    model = copy.deepcopy(model).eval()
+    for layer, norm in pairs:
+        _fold(model.get_submodule(layer), model.get_submodule(norm))
+        model.set_submodule(norm, Folded())
+    return model
 
 
 def _fold(layer: Any, norm: Any) -> None:
@@ -60,7 +100,7 @@ def _fold(layer: Any, norm: Any) -> None:
         shift = norm.bias if norm.bias is not None else torch.zeros_like(scale)
         bias = layer.bias if layer.bias is not None else torch.zeros_like(scale)
         layer.weight.mul_(scale.reshape(-1, *[1] * (layer.weight.dim() - 1)))
-        layer.bias = nn.Parameter((bias - norm.running_mean) * scale + shift)
+        layer.bias = nn.Parameter((bias - norm.running_mean) * scale + shift, layer.weight.requires_grad)
 
 
 def estimate_batch_norm(model: nn.Module, batches: Sequence[Inputs]) -> None:

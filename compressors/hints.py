@@ -12,7 +12,7 @@ from ..errors import InfeasibleError
 from ..studies.task import Task
 from .attention import matrix_attention_loss, paired, recorded, spatial_attention_loss
 from .features import FeatureLoss, Pair, Taps, find_points
-from .fold import NORMS, fold_batch_norm
+from .fold import fold_batch_norm, folded
 from .graph import Inputs, evaluating, run
 
 
@@ -132,8 +132,7 @@ def offers(task: Task, hint: str) -> bool:
 
 def _twin(teacher: nn.Module, student: nn.Module, inputs: Inputs) -> nn.Module:
     """Return a teacher whose layers compute the same thing as the student's: with a batch norm in them, or without."""
-    has = [any(isinstance(module, NORMS) for module in model.modules()) for model in (student, teacher)]
-    return fold_batch_norm(teacher, inputs) if has == [False, True] else teacher
+    return fold_batch_norm(teacher, inputs) if folded(student) and not folded(teacher) else teacher
 
 
 def _with_positions(pairs: Iterable[Pair]) -> list[Pair]:

@@ -25,7 +25,7 @@ from .ancestor import Ancestor
 from .batches import endless
 from .export import have_a_batch, to_onnx
 from .factorize import Factorize
-from .fold import estimate_batch_norm, fold_batch_norm
+from .fold import estimate_batch_norm, fold_batch_norm, folded
 from .graph import count
 from .palettize import Palettize
 from .quantize import Quantize, Quantized, calibration_of, strip
@@ -144,7 +144,7 @@ class Phase:
         techniques: what is applied, in order.
         candidate: what they are to do.
         share: of all training, between 0 and 1.
-        folded: whether batch norms are folded by then.
+        folded: whether batch norms are folded by then, all that can be.
         penalty: is added to the loss; see `prune.penalty`.
 
     """
@@ -275,7 +275,7 @@ class _Training:
                 self.task.model if self.task.teacher is None else self.task.teacher,
                 self.task,
                 settings=self.candidate[DISTILLATION],
-                rate=FOLDED_RATE if phase.folded else 1.0,
+                rate=FOLDED_RATE if phase.folded and folded(model) else 1.0,
                 epochs=self.epochs * phase.share,
                 seed=(self.seed, number),
                 batches=self.batches,

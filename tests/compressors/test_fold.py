@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.fold import estimate_batch_norm, fold_batch_norm
+from autocompress.compressors.fold import estimate_batch_norm, fold_batch_norm, folded
 from autocompress.studies.residual import ResidualNet
 
 
@@ -39,6 +41,21 @@ class TwoReaders(nn.Module):
         return y
 
 
+class Shared(nn.Module):
+    """A convolution that runs twice, before two batch norms, and a batch norm that runs after two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.one, self.two = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.a, self.b, self.norm = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, 4, H − 4, W − 4)."""
+        x = self.two(self.conv(self.one(self.conv(x))))
+        y: Tensor = self.norm(self.a(x)) + self.norm(self.b(x))
+        return y
+
+
 IMAGES = torch.randn(4, 3, 8, 8)
 FOLDABLE = {
     "conv": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), IMAGES),
@@ -54,6 +71,8 @@ UNFOLDABLE = {
     "norm after ReLU": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), IMAGES),
     "norm over positions": (nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(5)), torch.randn(4, 5, 8)),
     "norm over as many positions": (nn.Sequential(nn.Linear(8, 5), nn.BatchNorm1d(5)), torch.randn(4, 5, 8)),
+    "shared": (Shared(), IMAGES),
+    "norm after ReLU in place": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(4)), IMAGES),
     "norm of each batch": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), IMAGES),
 }
 
@@ -62,20 +81,55 @@ UNFOLDABLE = {
 def test_folding_keeps_the_outputs(model: nn.Module, x: Tensor) -> None:
     """No batch norm is left, and the network computes what it did."""
     lived_in(model)
-    folded = fold_batch_norm(model, (x[:1],))
-    assert norms(folded) == 0
-    assert not folded.training
-    torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4)
+    made = fold_batch_norm(model, (x[:1],))
+    assert norms(made) == 0
+    assert not made.training
+    torch.testing.assert_close(made(x), model(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("model", "x"), UNFOLDABLE.values(), ids=UNFOLDABLE)
 def test_what_cannot_be_folded_stays(model: nn.Module, x: Tensor) -> None:
     """Where a batch norm is not a matter of the layer before it, the network comes back as it is."""
     lived_in(model)
-    folded = fold_batch_norm(model, (x[:1],))
-    assert norms(folded) == norms(model)
-    torch.testing.assert_close(folded(x), model(x), rtol=0, atol=0)
-    assert folded is not model
+    made = fold_batch_norm(model, (x[:1],))
+    assert norms(made) == norms(model)
+    torch.testing.assert_close(made(x), model(x), rtol=0, atol=0)
+    assert made is not model
+
+
+def stage() -> nn.Module:
+    """Return a convolution, its norm and its activation, for any number of channels."""
+    return nn.Sequential(nn.LazyConv2d(4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+
+
+@pytest.mark.parametrize("kind", ["second reader", "norm after ReLU in place", "shared"])
+@pytest.mark.parametrize("place", [0, 1, 4])
+def test_each_pair_is_folded_for_itself(kind: str, place: int) -> None:
+    """One that cannot be folded keeps no other from being folded."""
+    stubborn = copy.deepcopy(UNFOLDABLE[kind][0])
+    stages = [*(stage() for _ in range(place)), nn.LazyConv2d(3, 1), stubborn, *(stage() for _ in range(4 - place))]
+    model = nn.Sequential(*stages)
+    model(IMAGES)
+    made = fold_batch_norm(lived_in(model), (IMAGES[:1],))
+    assert norms(made) == norms(stubborn)
+    torch.testing.assert_close(made(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_is_folded_as_soon_as_a_norm_is() -> None:
+    """And where it never had one; not while all norms are at work."""
+    plain, ready = nn.Sequential(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    assert folded(plain)
+    assert not folded(ready)
+    assert folded(fold_batch_norm(ready, (IMAGES,)))
+    assert not folded(fold_batch_norm(UNFOLDABLE["second reader"][0], (IMAGES,)))
+    half = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), TwoReaders())
+    assert folded(fold_batch_norm(lived_in(half), (IMAGES,)))
+
+
+def test_a_frozen_layer_stays_frozen() -> None:
+    """The bias that it gets is trained only if its weights are."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)).requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in fold_batch_norm(model, (IMAGES,)).parameters())
 
 
 def test_folding_leaves_the_network_as_it_was() -> None:

@@ -95,6 +95,18 @@ def test_folded_networks_have_nothing_to_learn_either(convolutional: Task) -> No
     torch.testing.assert_close(run(hints.teacher, (inputs,)), run(convolutional.model, (inputs,)), rtol=1e-3, atol=1e-3)
 
 
+def test_partly_folded_networks_have_nothing_to_learn_either() -> None:
+    """Where one norm cannot be folded, the teacher's stays as well."""
+    stages = [nn.Sequential(nn.LazyConv2d(4, 3), nn.BatchNorm2d(4), nn.ReLU()) for _ in range(3)]
+    stages[1] = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(4))
+    teacher, inputs = nn.Sequential(*stages, nn.Flatten(), nn.LazyLinear(3)), torch.randn(8, 1, 12, 12)
+    teacher(inputs)
+    student = fold_batch_norm(teacher, (inputs,))
+    hints = Hints(student, teacher, (inputs,), features=1.0, attention=1.0)
+    assert value(hints, student, inputs) < 1e-5
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in hints.teacher.modules()) == 1
+
+
 @pytest.mark.parametrize("setting", ["features", "attention"])
 @pytest.mark.parametrize("name", ["convolutional", "transformer"])
 def test_students_come_nearer_inside(name: str, setting: str, request: pytest.FixtureRequest) -> None:
