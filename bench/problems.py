@@ -12,6 +12,8 @@ bottleneck    the root of the sum of squares: the worst layers decide
 saturating    each layer has a ratio beyond which it breaks, at a place that no sensitivity tells
 interacting   half of the damage is of pairs of layers, near or far
 misleading    additive, but the sensitivities belong to other layers
+overheads     additive, but no layer takes less than a floor of its precision, which is high where bits are few, and
+              conversions are dear: a layer that was pruned is faster in float, and no profile of whole layers tells so
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from autocompress.spaces.candidate import BITS, DISTILLATION, PRUNING_RATIO, Can
 from autocompress.spaces.layers import Group, Layer, Network
 from autocompress.spaces.space import Choice, Space
 
-FAMILIES = ("additive", "bottleneck", "saturating", "interacting", "misleading")
+FAMILIES = ("additive", "bottleneck", "saturating", "interacting", "misleading", "overheads")
 
 LAYERS, SETTINGS = 20, 4
 RATIOS = tuple(i / 10 for i in range(9))
@@ -45,6 +47,10 @@ NOISE, LATENCY_NOISE = 0.003, 0.01
 BASELINE_MS, TARGET_MS = 12.5, 5.0
 OVERHEAD, FIXED = 0.15, 0.07
 """Shares of the arithmetic that starting kernels takes, and what is no layer."""
+
+FLOORS, CONVERSION = (0.1, 0.3, 0.45, 0.5), 0.05
+"""Of the family *overheads*: what a layer of each of the bits takes at least, and a conversion, as shares of what a
+layer takes in the mean."""
 
 SPEED = np.array([1.0, 1.7, 2.5, 2.4])
 WEIGHT_BYTES = np.array(BIT_WIDTHS) / 8
@@ -90,11 +96,14 @@ class Problem:
         self.width_settings = rng.uniform(0.25, 0.6, SETTINGS)
         self.misjudged = rng.lognormal(0, 0.5, (2, LAYERS))
         self.mistimed = rng.lognormal(0, 0.12, LAYERS)
-        self.overhead = self.fixed = 0.0
+        self.overhead = self.fixed = self.conversion = 0.0
+        self.floors = np.zeros(len(BIT_WIDTHS))
         self.scale = 1.0
         zeros = np.zeros((1, 2 * LAYERS + SETTINGS), int)
         arithmetic = float(self.latency_ms(zeros)[0])
         self.overhead, self.fixed = OVERHEAD * arithmetic / LAYERS, FIXED * arithmetic
+        if family == "overheads":
+            self.floors, self.conversion = np.array(FLOORS) * arithmetic / LAYERS, CONVERSION * arithmetic / LAYERS
         self.scale = BASELINE_MS / float(self.latency_ms(zeros)[0])
         self.baseline_bytes = float(self.size_bytes(zeros)[0])
         self.space = Space(
@@ -112,8 +121,10 @@ class Problem:
         bits = levels[:, LAYERS : 2 * LAYERS]
         arithmetic, memory = self._roofline(levels)
         spent = np.maximum(arithmetic, memory) + 0.15 * np.minimum(arithmetic, memory) + self.overhead
+        spent = np.maximum(spent, self.floors[bits])
         _, outputs = self._channels(levels)
-        converted = (bits[:, 1:] != bits[:, :-1]) * outputs[:, :-1] * self.positions[:-1] * 2.0 / BANDWIDTH
+        moved = outputs[:, :-1] * self.positions[:-1] * 2.0 / BANDWIDTH + self.conversion
+        converted = (bits[:, 1:] != bits[:, :-1]) * moved
         total: Array = (spent.sum(1) + converted.sum(1) + self.fixed) * self.scale
         return total
 
@@ -244,8 +255,9 @@ class Problem:
         def layers_ms(bits: int) -> Array:
             levels = np.zeros((1, 2 * LAYERS + SETTINGS), int)
             levels[:, LAYERS : 2 * LAYERS] = bits
-            spent: Array = (np.maximum(*self._roofline(levels))[0] + self.overhead) * self.scale
-            return spent
+            spent = np.maximum(np.maximum(*self._roofline(levels))[0] + self.overhead, self.floors[bits])
+            milliseconds: Array = spent * self.scale
+            return milliseconds
 
         before = layers_ms(0)
         factors = {

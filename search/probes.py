@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import onnx
@@ -58,6 +58,7 @@ class Prober:
         runtime: serves the models.
         meter: times them.
         timeout_s: seconds after which the timing of one is given up.
+        timed: the candidates that were timed whole, and their milliseconds.
 
     """
 
@@ -68,6 +69,7 @@ class Prober:
     runtime: Runtime
     meter: Meter
     timeout_s: float = PROBE_TIMEOUT_S
+    timed: dict[Candidate, float] = field(default_factory=dict)
 
     def base_costs(self, artefact: bytes, base_ms: float) -> CostModel:
         """Share the milliseconds of the unchanged network, in the runtime's own file, among its layers."""
@@ -98,9 +100,10 @@ class Prober:
             return None, None, b""
         try:
             artefact = self.runtime.convert(source_of(built, self.supplies))
-            return self.meter.measure(artefact, PROBE, timeout_s=self.timeout_s).median_ms, built, artefact
+            self.timed[candidate] = self.meter.measure(artefact, PROBE, timeout_s=self.timeout_s).median_ms
         except InfeasibleError:
             return None, None, b""
+        return self.timed[candidate], built, artefact
 
     def _layers(self, built: Compressed) -> dict[str, str]:
         """Return for each weight its layer; integers have the names of the weights they were made of."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..evaluators.latency import spread
-from ..spaces.candidate import Candidate
+from ..spaces.candidate import Candidate, Value
 from ..spaces.layers import Group, Layer, Network
 from ..spaces.space import Choice, Space
 from .costs import CostModel
@@ -23,6 +23,7 @@ class Profile:
         baseline_ms: the unchanged network's latency.
         baseline_low_ms: least of its windows' medians; the spread is a property of the machine.
         baseline_high_ms: largest of its windows' medians.
+        timed: networks that were built and timed whole on the way, by their axes, and their milliseconds.
         device: where all that was measured; empty for this machine.
         others_ms: the unchanged network's latency on the study's other devices, by their names.
         others_spread: how far each of these varied; see `Calibration.spread`.
@@ -46,6 +47,7 @@ class Profile:
     floor_ms: float | None
     dropped: tuple[Dropped, ...] = ()
     global_pruning: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    timed: tuple[tuple[Mapping[str, Mapping[str, Value]], float], ...] = ()
     device: str = ""
     others_ms: Mapping[str, float] = field(default_factory=dict)
     distance: str = ""
@@ -106,7 +108,8 @@ class Profile:
         costs = CostModel(**fields.pop("costs"))
         dropped = tuple(Dropped(**row) for row in fields.pop("dropped", ()))
         damage = {name: tuple(by_level) for name, by_level in fields.pop("damage").items()}
-        return cls(network=network, costs=costs, dropped=dropped, damage=damage, **fields)
+        timed = tuple((axes, milliseconds) for axes, milliseconds in fields.pop("timed", ()))
+        return cls(network=network, costs=costs, dropped=dropped, damage=damage, timed=timed, **fields)
 
 
 def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,55 +1,39 @@
-"""What candidates cost in milliseconds and bytes: the sums of a profile, set right by what was measured."""
+"""What candidates cost: latency, size, memory and energy, by laws that are learned from what was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 
+from .features import Features
 from .history import History
-from .regression import regression
+from .laws import Blend, Likeness, Parts
 from .tables import Levels, Numbers, Tables
 
-NOISE, LAW = 0.015, 0.1
-"""Standard deviations of a measured latency relative to itself: about a sum, and about a power law, which is no more
-than a law."""
-
-LAYER, ROOT, BORDERS, OTHER = 0.3, 0.3, 0.2, 0.5
-"""Prior standard deviations of the parts of a latency, as shares of what the profile says; see `Tables.time_parts`."""
+NOISE, PROBE_NOISE = 0.03, 0.05
+"""Relative standard deviations of what a trial measures, and of what was measured in a hurry for the profile: about a
+law, which does not know everything."""
 
 POWER = 0.3
-"""Prior standard deviation of the power of what the profile says."""
+"""Prior standard deviation of the power of what the profile says that a latency or an energy is."""
 
-FAR = 1.0
-"""Difference of logarithms beyond which a prediction is simply wrong."""
+STORED = 0.5
+"""The same of how a memory depends on what is stored; see `Features.stored`."""
+
+ANY = 3.0
+"""Prior standard deviation of the logarithm of a factor of which nothing is known."""
 
 LATEST = 300
-"""Trials that latencies are learned from."""
+"""Trials that costs are learned from."""
 
 RECENT = 60
 """Trials whose median error predictions are scaled by."""
 
 
-@dataclass(frozen=True)
-class Law:
-    """Tells latencies of points, in milliseconds; ``error`` is that of its logarithm, where it had to foretell them."""
-
-    tell: Callable[[Levels], Numbers]
-    error: float
-
-    def __call__(self, levels: Levels) -> Numbers:
-        """Return milliseconds, shape (points,)."""
-        return self.tell(levels)
-
-
 class Costs:
-    """Predicts latencies and sizes.
+    """Predicts what candidates cost.
 
-    A latency is a sum of parts whose weights have a Gaussian prior around the profile's, all scaled by the median error
-    (Bayesian linear regression); or it is a power of the profile's sum, where that foretells each trial better from the
-    others: what does not shrink with a network's layers makes small networks slower than their sum. A size is exact but
-    for a factor.
+    Latencies and energies are sums of parts, or what those of similar networks are, whichever is surer; memories are
+    what those of similar networks are. Each comes with how far it may be off. A size is exact but for a factor.
 
     Args:
         tables: the space and what its profile tells.
@@ -59,56 +43,62 @@ class Costs:
 
     def __init__(self, tables: Tables, history: History) -> None:
         self.tables = tables
-        timed = np.flatnonzero(np.isfinite(history.latency_ms))[-LATEST:]
-        levels, latency_ms = history.levels[timed], history.latency_ms[timed]
-        self._law = min((self._sum(levels, latency_ms), self._power(levels, latency_ms)), key=lambda law: law.error)
+        self._features = Features(tables)
+        probed, probed_ms = tables.probed
         recent, sized = latest(history.high_ms), latest(history.size_bytes)
         self.margin = typical(history.high_ms[recent] / history.latency_ms[recent])
         self._size = typical(history.size_bytes[sized] / tables.size_bytes(history.levels[sized]))
+        timed = latest(history.latency_ms, LATEST)
+        levels = np.concatenate([probed, history.levels[timed]])
+        noise = np.repeat([PROBE_NOISE, NOISE], [len(probed), len(timed)])
+        self._latency = self._spent(levels, np.concatenate([probed_ms, history.latency_ms[timed]]), noise)
+        drawn, held = latest(history.energy_mj, LATEST), latest(history.memory_bytes, LATEST)
+        self._energy = self._spent(history.levels[drawn], history.energy_mj[drawn], np.full(len(drawn), NOISE))
+        self._memory = self._held(history.levels[held], history.memory_bytes[held])
+
+    def latency(self, levels: Levels) -> tuple[Numbers, Numbers]:
+        """Return the logarithm of milliseconds and its standard deviation, each of shape (points,)."""
+        return self._latency.tell(self._features(levels))
 
     def latency_ms(self, levels: Levels) -> Numbers:
         """Return milliseconds, shape (points,)."""
-        return self._law(levels)
+        milliseconds: Numbers = np.exp(self.latency(levels)[0])
+        return milliseconds
+
+    def energy(self, levels: Levels) -> tuple[Numbers, Numbers]:
+        """Return the logarithm of millijoules and its standard deviation, each of shape (points,)."""
+        return self._energy.tell(self._features(levels))
+
+    def memory(self, levels: Levels) -> tuple[Numbers, Numbers]:
+        """Return the logarithm of bytes of memory and its standard deviation, each of shape (points,)."""
+        return self._memory.tell(self._features(levels))
 
     def size_bytes(self, levels: Levels) -> Numbers:
         """Return bytes, shape (points,)."""
         return self._size * self.tables.size_bytes(levels)
 
-    def _sum(self, levels: Levels, latency_ms: Numbers) -> Law:
-        """Return a sum of layers whose weights are learned; what it says of the fastest is held above nothing."""
-        parts = self.tables.time_parts(levels)
-        layers = (parts.shape[1] - 2) // 2
-        scale = typical(latency_ms[-RECENT:] / self.tables.latency_ms(levels[-RECENT:]))
-        mean = scale * np.concatenate([np.ones(layers), np.zeros(layers + 1), [1.0]])
-        spread = scale * np.concatenate([np.full(layers, LAYER), np.full(layers, ROOT), [BORDERS, OTHER]])
-        fit = regression(parts, latency_ms, NOISE * latency_ms, mean, spread)
-        least = 0.5 * latency_ms.min() if len(latency_ms) else 0.0
-        error = log_error(np.maximum(fit.held_out, 1e-3 * latency_ms) / latency_ms)
-        return Law(lambda points: np.maximum(self.tables.time_parts(points) @ fit.weights, least), error)
+    def _spent(self, levels: Levels, costs: Numbers, noise: Numbers) -> Blend:
+        """Return the law of what a network spends for its work."""
+        scale = typical(costs[-RECENT:] / self.tables.latency_ms(levels[-RECENT:]))
+        points, prior = self._features(levels), ((0.0, 1.0), (ANY, POWER))
+        likeness = Likeness(points, costs / scale, noise, lambda each: each.spent, prior)
+        return Blend((Parts(points, costs / scale, noise), likeness), NOISE, scale)
 
-    def _power(self, levels: Levels, latency_ms: Numbers) -> Law:
-        """Return a power of the profile's sum, with a factor."""
-
-        def terms(points: Levels) -> Numbers:
-            told = np.maximum(self.tables.latency_ms(points), 1e-6)
-            return np.stack([np.ones(len(points)), np.log(told)], axis=1)
-
-        noise = np.full(len(levels), LAW)
-        fit = regression(terms(levels), np.log(latency_ms), noise, np.array([0.0, 1.0]), np.array([3.0, POWER]))
-        return Law(lambda points: np.exp(terms(points) @ fit.weights), log_error(np.exp(fit.held_out) / latency_ms))
+    def _held(self, levels: Levels, costs: Numbers) -> Blend:
+        """Return the law of what a network holds in memory."""
+        scale = typical(costs)
+        points, prior = self._features(levels), ((0.0,) * 4, (ANY, STORED, STORED, STORED))
+        noise = np.full(len(costs), NOISE)
+        likeness = Likeness(points, costs / scale, noise, lambda each: each.stored, prior)
+        return Blend((likeness,), NOISE, scale)
 
 
-def latest(measured: Numbers) -> Levels:
+def latest(measured: Numbers, count: int = RECENT) -> Levels:
     """Return the places of the latest trials of which something was measured; NaN is where nothing was."""
-    places: Levels = np.flatnonzero(np.isfinite(measured))[-RECENT:]
+    places: Levels = np.flatnonzero(np.isfinite(measured))[-count:]
     return places
 
 
 def typical(errors: Numbers) -> float:
     """Return the median of what was measured over what was expected; 1 where nothing was."""
     return float(np.median(errors)) if len(errors) else 1.0
-
-
-def log_error(ratios: Numbers) -> float:
-    """Return the root mean square of logarithms, those that are far off held at `FAR`."""
-    return float(np.sqrt(np.mean(np.minimum(np.log(ratios) ** 2, FAR**2)))) if len(ratios) else 0.0

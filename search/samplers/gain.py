@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from scipy.special import ndtr
 
 from ..limits import Limits
 from .costs import Costs
@@ -16,12 +19,14 @@ DROP = 0.1
 HEADROOM = 0.01
 """Share of the baseline's accuracy that a model may gain and have it counted."""
 
-AIM = 0.985
-"""Share of the target that the upper end of the predicted interval may reach."""
+HOPE = 1.0
+"""Standard deviations by which a cost may be under what is told of it, and be hoped to meet its limit."""
 
 
 class Gain:
-    """What points are worth: the hypervolume that they would add, and where that is none, how near they come.
+    """What points are worth: the hypervolume that they would add, times the chance that they meet the limits.
+
+    Where that is none, how near they come, at what may be hoped of them (Schonlau, Welch and Jones, 1998).
 
     Args:
         beliefs: what points damage; the mean over all beliefs counts.
@@ -41,31 +46,48 @@ class Gain:
         self.limits = limits
         self.accuracy, self.size_bytes = baseline
         self._scale = abs(self.accuracy) or 1.0
-        self._fronts = [Improvement(box) for box in self._boxes(*self._predicted(taken))]
+        self._fronts = [Improvement(box) for box in self._boxes(taken, self._latency(taken)[0], self._accuracy(taken))]
 
     def __call__(self, levels: Levels) -> Numbers:
         """Return the worth of points, shape (points,)."""
-        accuracy, latency, size = self._predicted(levels)
-        boxes = self._boxes(accuracy, latency, size)
+        latency, accuracy = self._latency(levels), self._accuracy(levels)
+        boxes = self._boxes(levels, latency[0], accuracy)
         added = np.stack([front(box) for front, box in zip(self._fronts, boxes, strict=True)])
-        excess = np.maximum(latency / AIM - 1, 0)
+        chance, excess = np.ones(len(levels)), np.zeros(accuracy.shape)
+        for mean, spread in (latency, *self._others(levels)):
+            chance = chance * ndtr(-mean / spread)
+            excess = excess + np.maximum(np.exp(mean - HOPE * spread) - 1, 0)
         if self.limits.max_size_bytes is not None:
-            excess = excess + np.maximum(size / self.limits.max_size_bytes - 1, 0)
+            excess = excess + np.maximum(self.costs.size_bytes(levels) / self.limits.max_size_bytes - 1, 0)
         if self.limits.min_accuracy is not None:
             excess = excess + np.maximum((self.limits.min_accuracy - accuracy) / self._scale, 0)
         beyond = np.maximum(boxes - 1, 0).sum(axis=2)
-        worth: Numbers = added * (excess == 0) - 10 * excess - 0.1 * beyond - 1e-3 * boxes.mean(axis=2)
-        mean: Numbers = worth.mean(axis=0)
-        return mean
+        worth: Numbers = added * chance * (excess == 0) - 10 * excess - 0.1 * beyond - 1e-3 * boxes.mean(axis=2)
+        mean_worth: Numbers = worth.mean(axis=0)
+        return mean_worth
 
-    def _predicted(self, levels: Levels) -> tuple[Numbers, Numbers, Numbers]:
-        """Return accuracies in each belief, (beliefs, points), and of points: shares of the target, sizes in bytes."""
+    def _latency(self, levels: Levels) -> tuple[Numbers, Numbers]:
+        """Return the logarithm of the upper end of the latency, as a share of the target, and how far it may be off."""
+        mean, spread = self.costs.latency(levels)
+        return mean + np.log(self.costs.margin / self.limits.target_ms), spread
+
+    def _others(self, levels: Levels) -> Iterator[tuple[Numbers, Numbers]]:
+        """Yield the same of each other limit whose costs are learned."""
+        if self.limits.max_memory_bytes is not None:
+            mean, spread = self.costs.memory(levels)
+            yield mean - np.log(self.limits.max_memory_bytes), spread
+        if self.limits.max_energy_mj is not None:
+            mean, spread = self.costs.energy(levels)
+            yield mean - np.log(self.limits.max_energy_mj), spread
+
+    def _accuracy(self, levels: Levels) -> Numbers:
+        """Return accuracies in each belief, shape (beliefs, points)."""
         damage = np.maximum(self.beliefs(levels), -2 * HEADROOM)
-        accuracy = self.accuracy - self._scale * (1 - np.exp(-damage))
-        latency = self.costs.latency_ms(levels) * self.costs.margin / self.limits.target_ms
-        return accuracy, latency, self.costs.size_bytes(levels)
+        accuracy: Numbers = self.accuracy - self._scale * (1 - np.exp(-damage))
+        return accuracy
 
-    def _boxes(self, accuracy: Numbers, latency: Numbers, size_bytes: Numbers) -> Numbers:
+    def _boxes(self, levels: Levels, latency: Numbers, accuracy: Numbers) -> Numbers:
         """Return points between the ideal, 0, and what counts for nothing, 1, shape (beliefs, points, 3)."""
         drop = ((self.accuracy - accuracy) / self._scale + HEADROOM) / (DROP + HEADROOM)
-        return np.stack(np.broadcast_arrays(drop, latency, size_bytes / self.size_bytes), axis=2)
+        size = self.costs.size_bytes(levels) / self.size_bytes
+        return np.stack(np.broadcast_arrays(drop, np.exp(latency), size), axis=2)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ..limits import Limits
+from ...evaluators.measurement import Measurement
+from ..ledger import outcome
+from ..limits import Limits, known
 from .tables import Levels, Numbers, Tables
 
 
@@ -37,6 +39,8 @@ class History:
         latency_ms: shape (trials,).
         high_ms: the upper end of the latency's interval, shape (trials,).
         size_bytes: shape (trials,).
+        memory_bytes: shape (trials,).
+        energy_mj: shape (trials,).
         feasible: whether a trial was measured to the end and meets what is asked today, shape (trials,).
         baseline: place of the unchanged network's trial; None where it was not measured.
         others: points that are being evaluated or wait to be, shape (others, choices).
@@ -48,6 +52,8 @@ class History:
     latency_ms: Numbers
     high_ms: Numbers
     size_bytes: Numbers
+    memory_bytes: Numbers
+    energy_mj: Numbers
     feasible: NDArray[np.bool_]
     baseline: int | None
     others: Levels
@@ -63,7 +69,7 @@ class History:
         return np.stack([-self.accuracy, self.latency_ms, self.size_bytes], axis=1)
 
 
-Row = tuple[Levels, float, float, float, float]
+Row = tuple[Levels, float, float, float, float, float, float]
 
 
 class Reader:
@@ -93,8 +99,10 @@ class Reader:
                 if levels:
                     others.append(self.tables.canonical(self.tables.row(levels)))
         rows = [self._row(each) for each in finished]
-        levels, *columns = zip(*rows, strict=True) if rows else ([others[0]], [], [], [], [])
-        accuracy, latency_ms, high_ms, size_bytes = (np.array(column, dtype=float) for column in columns)
+        levels, *columns = zip(*rows, strict=True) if rows else ([others[0]], *([],) * 6)
+        accuracy, latency_ms, high_ms, size_bytes, memory_bytes, energy_mj = (
+            np.array(column, dtype=float) for column in columns
+        )
         roles = [each.user_attrs.get("role") for each in finished]
         return History(
             levels=np.concatenate(levels),
@@ -102,6 +110,8 @@ class Reader:
             latency_ms=latency_ms,
             high_ms=high_ms,
             size_bytes=size_bytes,
+            memory_bytes=memory_bytes,
+            energy_mj=energy_mj,
             feasible=self._judged(finished),
             baseline=next((i for i, role in enumerate(roles) if role == "baseline" and np.isfinite(accuracy[i])), None),
             others=np.concatenate(others),
@@ -119,9 +129,20 @@ class Reader:
     def _row(self, trial: FrozenTrial) -> Row:
         if trial.number not in self._rows:
             nothing = float("nan")
-            accuracy, _, size_bytes = trial.values or (nothing, nothing, nothing)
+            accuracy = trial.values[0] if trial.values else nothing
             latency_ms = trial.user_attrs.get("latency_ms", nothing)
             high_ms = trial.user_attrs.get("high_ms", latency_ms)
+            size_bytes = trial.values[2] if trial.values else _known(trial, "size")
+            others = _known(trial, "memory"), _known(trial, "energy")
             levels = self.tables.canonical(self.tables.row(trial.params))
-            self._rows[trial.number] = (levels, accuracy, latency_ms, high_ms, size_bytes)
+            self._rows[trial.number] = (levels, accuracy, latency_ms, high_ms, size_bytes, *others)
         return self._rows[trial.number]
+
+
+def _known(trial: FrozenTrial, name: str) -> float:
+    """Return a cost of a finished trial, the largest of all places where it was measured; NaN where it was not."""
+    if "outcome" not in trial.user_attrs:
+        return float("nan")
+    found = outcome(trial)
+    everywhere = found.everywhere if isinstance(found, Measurement) else (found,)
+    return max((float(value) for each in everywhere if (value := known(each, name)) is not None), default=float("nan"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from .tables import Numbers
 
@@ -18,14 +18,24 @@ class Regression:
 
     Attributes:
         weights: mean of the posterior, shape (features,).
+        prior: standard deviations of the weights before anything was known, shape (features,).
         factor: lower Cholesky factor of the posterior's precision, of weights in units of their prior's spread.
         held_out: what is said of each value from the others, shape (values,); Allen's PRESS residuals, 1974.
+        surprise: by how much that is off, in standard deviations of what was to be expected, shape (values,).
 
     """
 
     weights: Numbers
+    prior: Numbers
     factor: NDArray[Any]
     held_out: Numbers
+    surprise: Numbers
+
+    def spread(self, features: Numbers) -> Numbers:
+        """Return the standard deviation of what is said, shape (values,): of the mean, without a value's own noise."""
+        deviations = solve_triangular(self.factor, (features * self.prior).T, lower=True)
+        spread: Numbers = np.sqrt((deviations**2).sum(axis=0))
+        return spread
 
 
 def regression(features: Numbers, values: Numbers, noise: Numbers, mean: Numbers, spread: Numbers) -> Regression:
@@ -44,5 +54,7 @@ def regression(features: Numbers, values: Numbers, noise: Numbers, mean: Numbers
     factor = cho_factor(np.eye(len(mean)) + design.T @ design, lower=True)
     solution = cho_solve(factor, design.T @ rest)
     leverage = np.einsum("ij,ji->i", design, cho_solve(factor, design.T))
-    held_out = values - noise * (rest - design @ solution) / np.maximum(1 - leverage, 1e-3)
-    return Regression(mean + spread * solution, factor[0], held_out)
+    left = np.maximum(1 - leverage, 1e-3)
+    residual = rest - design @ solution
+    held_out = values - noise * residual / left
+    return Regression(mean + spread * solution, spread, factor[0], held_out, -residual / np.sqrt(left))

@@ -14,6 +14,7 @@ import numpy as np
 
 from .costs import Costs
 from .damage import LEAST_LEFT, DamageModel
+from .exploration import MISSES, around, misses
 from .gain import Gain
 from .history import History, Judge
 from .mutation import MutationSampler
@@ -58,11 +59,19 @@ class SurrogateSampler(MutationSampler):
         known = np.isfinite(history.accuracy)
         if history.baseline is not None and known.sum() >= LEAST_KNOWN and rng.random() >= MUTATIONS:
             seen, goal = history.seen, self._gain(rng, history)
-            for point in self._search(rng, goal, history.levels[history.feasible]):
+            for point in self._candidates(rng, goal, history):
                 if point.tobytes() not in seen:
                     found: Levels = point
                     return found
         return super().propose(rng, history)
+
+    def _candidates(self, rng: np.random.Generator, goal: Gain, history: History) -> Levels:
+        """Return points to propose, the best first; where predictions fail, some of those near what is known."""
+        missed = misses(history, self.judge.limits)
+        if missed >= MISSES and missed % 2:
+            points = around(rng, self.moves, history, self.judge.limits)
+            return points[np.argsort(-goal(points), kind="stable")]
+        return self._search(rng, goal, history.levels[history.feasible])
 
     def _gain(self, rng: np.random.Generator, history: History) -> Gain:
         """Return what says of points what they would add to the front."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, IntDistribution
 
-from ...spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SPARSITY, Value
+from ...spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
 from ...spaces.space import Choice, Space
 from ..profile import Profile
 
@@ -63,19 +64,8 @@ class Tables:
 
     def latency_ms(self, levels: Levels) -> Numbers:
         """Return what `CostModel.predict_ms` says of each point, shape (points,)."""
-        total: Numbers = self.profile.costs.other_ms + self._shares(self._time, levels) @ self._layer_ms
+        total: Numbers = self.profile.costs.other_ms + self._shares(self._time, levels) @ self.layer_ms
         return total
-
-    def time_parts(self, levels: Levels) -> Numbers:
-        """Return what a latency may be a sum of, in milliseconds, shape (points, 2 · layers + 2).
-
-        Each layer's share of its time; the root of that, as of a layer that waits for memory; what layers take that
-        have other bits than the next; all that is no layer.
-        """
-        share, bits = self._shares(self._time, levels), self._shares(self._bits, levels)
-        borders = ((bits[:, 1:] != bits[:, :-1]) * self._layer_ms[:-1]).sum(axis=1, keepdims=True)
-        other = np.full((len(levels), 1), self.profile.costs.other_ms)
-        return np.concatenate([share * self._layer_ms, np.sqrt(share) * self._layer_ms, borders, other], axis=1)
 
     def size_bytes(self, levels: Levels) -> Numbers:
         """Return the bytes of the weights that are left at each point, shape (points,)."""
@@ -84,8 +74,36 @@ class Tables:
 
     def _shares(self, table: Numbers, levels: Levels) -> Numbers:
         """Return for each layer the product of what its choices leave of it, shape (points, layers)."""
-        shares: Numbers = np.exp(table[self._columns, levels] @ self._reach)
+        shares: Numbers = np.exp(self.over_layers(table, levels))
         return shares
+
+    def over_layers(self, table: Numbers, levels: Levels) -> Numbers:
+        """Return for each layer the sum of a table's entries for the choices that change it, shape (points, layers)."""
+        total: Numbers = table[self._columns, levels] @ self._reach
+        return total
+
+    def times(self, axis: str) -> Numbers:
+        """Return the logarithms of what each level of an axis leaves of a layer's time, as a table."""
+        return np.where([[choice.axis == axis] for choice in self.space.choices], self._time, 0.0)
+
+    @cached_property
+    def probed(self) -> tuple[Levels, Numbers]:
+        """The points that were timed for the profile, and their milliseconds; none that has a level that went since."""
+        known = {}
+        for axes, milliseconds in self.profile.timed:
+            with suppress(ValueError):
+                known[tuple(self.space.levels(Candidate(axes)).values())] = milliseconds
+        levels = np.array(list(known), dtype=np.int64).reshape(-1, len(self.sizes))
+        return self.canonical(levels), np.array(list(known.values()), dtype=np.float64)
+
+    @cached_property
+    def floor(self) -> Levels:
+        """The point that should be the fastest, shape (choices,): of those that were timed, or else as layers tell."""
+        points, milliseconds = self.probed
+        if len(points):
+            return np.array(points[milliseconds.argmin()])
+        fastest: Levels = self._time.argmin(axis=1)
+        return fastest
 
     @cached_property
     def damage(self) -> Numbers:
@@ -93,7 +111,7 @@ class Tables:
 
         What is told to be infinite is ten times the largest that is not.
         """
-        told = self._table(lambda choice, value: self.profile.damage_at(choice, choice.levels.index(value)))
+        told = self.table(lambda choice, value: self.profile.damage_at(choice, choice.levels.index(value)))
         most = told[np.isfinite(told)].max(initial=0.0)
         return np.where(np.isfinite(told), told, 10 * most + 1)
 
@@ -110,7 +128,8 @@ class Tables:
         }
 
     @cached_property
-    def _layer_ms(self) -> Numbers:
+    def layer_ms(self) -> Numbers:
+        """Milliseconds of each layer of the unchanged network, shape (layers,)."""
         return np.array([self.profile.costs.layer_ms.get(layer.name, 0.0) for layer in self.profile.network.layers])
 
     @cached_property
@@ -129,17 +148,13 @@ class Tables:
 
     @cached_property
     def _time(self) -> Numbers:
-        return self._table(self._log_time)
+        return self.table(self._log_time)
 
     @cached_property
     def _bytes(self) -> Numbers:
-        return self._table(_log_bytes)
+        return self.table(_log_bytes)
 
-    @cached_property
-    def _bits(self) -> Numbers:
-        return self._table(lambda choice, value: choice.levels.index(value) if choice.axis == BITS else 0.0)
-
-    def _table(self, entry: Callable[[Choice, Value], float]) -> Numbers:
+    def table(self, entry: Callable[[Choice, Value], float]) -> Numbers:
         """Return a number for each choice and level; 0 for settings, for neutral levels and beyond the last one."""
         table = np.zeros((len(self.space.choices), int(self.sizes.max(initial=1))))
         for i, choice in enumerate(self.space.choices):

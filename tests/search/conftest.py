@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,7 +27,26 @@ from autocompress.search.workers import InlineWorkers
 
 TARGET_MS = 4.0
 
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
 Search = Callable[..., Store]
+
+
+@pytest.fixture(scope="session")
+def bench() -> Iterator[dict[str, ModuleType]]:
+    """Import some files of the benchmarks as they are imported when they are run: each knows its neighbours."""
+    sys.path.insert(0, str(BENCH))
+    loaded = {}
+    for name in ("environment", "recorded", "ladder", "problems", "latency_model", "stuck"):
+        spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        loaded[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded[name])
+    yield loaded
+    sys.path.remove(str(BENCH))
+    for name in loaded:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
@@ -20,34 +16,13 @@ from autocompress.search.limits import Limits
 from autocompress.search.options import SAMPLERS
 from autocompress.search.profile import Profile
 from autocompress.search.samplers import create
-from autocompress.search.samplers.costs import Costs
-from autocompress.search.samplers.history import History
-from autocompress.search.samplers.tables import Tables
 from autocompress.search.store import Store
 from autocompress.search.warmstart import BASELINE, Start, warm_start
 from autocompress.spaces.candidate import PRUNING_RATIO, Candidate
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
 PROBLEM = AnalyticEvaluator(3)
 TARGET_MS = 6.0
 EPOCHS = {"short": 0.25, "long": 1.0}
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[dict[str, ModuleType]]:
-    """Import the two files as they are imported when they are run: each knows its neighbours."""
-    sys.path.insert(0, str(BENCH))
-    loaded = {}
-    for name in ("recorded", "ladder"):
-        spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        loaded[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded[name])
-    yield loaded
-    sys.path.remove(str(BENCH))
-    for name in loaded:
-        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -253,22 +228,3 @@ def test_the_line_keeps_what_may_be_non_dominated(bench: dict[str, ModuleType]) 
     assert line.keep(finished, values(latency_ms=1.0, size_bytes=100, one_shot=2 * (best - 0.5)))
     assert line.keep(finished, values(latency_ms=0.9, size_bytes=100, one_shot=0.2))
     assert line.keep(finished[:4], values(latency_ms=1.0, size_bytes=100, one_shot=0.2))
-
-
-def test_real_latencies_are_foretold(bench: dict[str, ModuleType]) -> None:
-    """From twenty really measured candidates the others' latencies are told better than by the profile alone."""
-    problem = bench["recorded"].RecordedProblem()
-    tables = Tables(problem.space, Profile.from_dict(problem.profile()))
-    points = np.array([list(problem.space.levels(candidate).values()) for candidate in problem.pool])
-    latency_ms = np.array([problem.rows[candidate].latency.median_ms for candidate in problem.pool])
-    errors, before = [], []
-    for seed in range(10):
-        order = np.random.default_rng(seed).permutation(len(points))
-        known, rest = order[:20], order[20:]
-        unknown, none = np.full(len(known), np.nan), np.zeros(len(known), dtype=bool)
-        history = History(points[known], unknown, latency_ms[known], latency_ms[known], unknown, none, None, points[:0])
-        told, plain = Costs(tables, history).latency_ms(points[rest]), tables.latency_ms(points)
-        plain = plain[rest] * np.median(latency_ms[known] / plain[known])
-        errors.append(np.abs(np.log(told / latency_ms[rest])).mean())
-        before.append(np.abs(np.log(plain / latency_ms[rest])).mean())
-    assert np.median(errors) < 0.8 * np.median(before)

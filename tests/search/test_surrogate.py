@@ -33,6 +33,7 @@ TABLES = Tables(PROBLEM.space, PROFILE)
 SETTING = Choice(axis=QUANTIZATION, target="ranges", levels=("mse", "max", "entropy"), needs=BITS)
 SET = Tables(Space((*PROBLEM.space.choices, SETTING)), PROFILE)
 TARGET_MS = 4.0
+AXES = (PRUNING_RATIO, BITS)
 
 seeds = st.integers(0, 2**32 - 1)
 unit = st.floats(0.0, 1.2)
@@ -79,7 +80,7 @@ def timed(points: Levels, latency_ms: Numbers) -> History:
     """Return trials of which only the latency is known."""
     unknown = np.full(len(points), np.nan)
     none = np.zeros(len(points), dtype=bool)
-    return History(points, unknown, latency_ms, latency_ms, unknown, none, None, points[:0])
+    return History(points, unknown, latency_ms, latency_ms, unknown, unknown, unknown, none, None, points[:0])
 
 
 @given(seeds, st.integers(0, 20), st.floats(0.0, 1.0))
@@ -96,11 +97,9 @@ def test_costs_learn_what_the_profile_misjudges(power: float) -> None:
     """Layers that cost other than was told, or small networks that cost more than their layers: both are learned."""
     rng = np.random.default_rng(0)
     points = Moves(TABLES).random(rng, 120)
-    layers = (TABLES.time_parts(points).shape[1] - 2) // 2
-    weights = np.concatenate([np.exp(0.3 * rng.standard_normal(layers)), np.zeros(layers + 1), [1.0]])
-    if power < 1:
-        weights[:layers] = 1.0
-    truth = (TABLES.time_parts(points) @ weights) ** power
+    layers = np.exp(np.stack([TABLES.over_layers(TABLES.times(axis), points) for axis in AXES]).sum(axis=0))
+    weights = np.exp(0.3 * rng.standard_normal(layers.shape[1])) if power == 1 else np.ones(layers.shape[1])
+    truth = (layers @ (weights * TABLES.layer_ms) + PROFILE.costs.other_ms) ** power
     told = Costs(TABLES, timed(points[:30], truth[:30])).latency_ms(points[30:])
     before = TABLES.latency_ms(points[30:]) * np.median(truth[:30] / TABLES.latency_ms(points[:30]))
     assert np.abs(np.log(told / truth[30:])).mean() < 0.5 * np.abs(np.log(before / truth[30:])).mean()
