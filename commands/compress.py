@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ..search.progress import Progress
     from ..studies.task import Task
 
+NOT_OPTIONS = ("study", "data", "data_dir", "weights", "runtime", "quiet", "whole", "dry_run", "version")
+"""What a command line has that is no option of a run by that name: the network, and how it is told."""
+
 STOPPED = "Interrupted. Nothing that was finished is lost: the same command goes on."
 
 
@@ -104,28 +107,13 @@ def asked_for(name: str, words: Mapping[str, Any]) -> Options:
     Raises:
         UsageError: a word is none that the option takes.
     """
-    from dataclasses import fields
-
-    from ..search.options import Options, parse_duration, parse_limits, parse_size
+    from ..search.options import parse_options
 
     out = words["out"] or Path("runs", name)
     if words["target_latency"] is None:
         raise UsageError(_without_target(out))
-    beside = {limit: words[limit] for limit in ("min_accuracy", "max_size", "max_memory", "max_energy")}
-    read: dict[str, Any] = {
-        **parse_limits(words["target_latency"], **beside),
-        "out": out,
-        "runtimes": tuple(words["runtime"] or ()) or None,
-        "measure_on": tuple(words["measure_on"] or ()),
-        "trial_timeout_s": parse_duration(words["trial_timeout"], "--trial-timeout"),
-    }
-    if words["time_budget"] is not None:
-        read["time_budget_s"] = parse_duration(words["time_budget"], "--time-budget")
-    if words["trial_memory"] is not None:
-        read["trial_memory_bytes"] = parse_size(words["trial_memory"], "--trial-memory")
-    as_typed = {field.name for field in fields(Options)} - read.keys() - beside.keys()
-    read |= {field: words[field] for field in as_typed if field in words}
-    return Options(**{field: value for field, value in read.items() if value is not None})
+    read = {name: value for name, value in words.items() if name not in NOT_OPTIONS}
+    return parse_options({**read, "out": out, "runtimes": words["runtime"] or None})
 
 
 def _without_target(out: Path) -> str:

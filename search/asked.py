@@ -11,25 +11,11 @@ from typing import Any
 
 from .. import __version__
 from .limits import Limits
-from .options import Options
+from .options import UNITS, Options
 from .urls import PASSWORD
 
 ADDRESSES = ("storage", "artifacts", "ray_address")
 """Options that may hold a password."""
-
-UNITS = {
-    "target_ms": ("target-latency", "ms"),
-    "max_size_bytes": ("max-size", "B"),
-    "max_memory_bytes": ("max-memory", "B"),
-    "max_energy_mj": ("max-energy", "mJ"),
-    "min_accuracy": ("min-accuracy", ""),
-    "min_change": ("min-accuracy", ""),
-    "time_budget_s": ("time-budget", "s"),
-    "trial_timeout_s": ("trial-timeout", "s"),
-    "trial_memory_bytes": ("trial-memory", "B"),
-    "runtimes": ("runtime", ""),
-}
-"""Where an option of the command line has another name than its field, that, and its unit."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,7 +141,7 @@ def wished(
         raise UsageError("a model is chosen in one way: by an ID, by --knee, or by limits. Leave the others out.")
     if not limited:
         return Wish(id=id, knee=knee, runtime=runtime)
-    asked = parse_limits(target_latency or "1s", **words)  # type: ignore[arg-type]
+    asked = parse_limits(target_latency or "1s", **words)
     if target_latency is None:
         del asked["target_ms"]
     before = run.limits if target_latency is None or run.asked else Limits(asked["target_ms"])

@@ -1,4 +1,4 @@
-"""The whole job: from a study and a target to a Pareto front on disk."""
+"""A run: from a study and a target to a Pareto front on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -22,7 +21,7 @@ from .front import Model, ParetoFront
 from .guard import Limited
 from .joining import together
 from .opened import FINISHED, begun
-from .options import Options, parse_limits
+from .options import Options
 from .progress import Progress, Silent
 from .report import files
 from .report.live import NowAndThen
@@ -39,40 +38,6 @@ if TYPE_CHECKING:
 
 NEAREST = 3
 """How many models are taken to the end where nothing meets the target."""
-
-
-def compress(study: str | Path | Task = "digits", target_latency: str = "5ms", **options: object) -> ParetoFront:
-    """Return the Pareto front of compressed networks that meet a latency target, and leave it on disk.
-
-    Args:
-        study: a built-in study's name, the path of a Python file with ``task()``, ``torchvision:NAME``,
-            ``timm:NAME``, ``transformers:NAME``, or a `Task`.
-        target_latency: a number with a unit, such as ``"5ms"``.
-        options: see `Options`; ``out`` defaults to ``runs/STUDY``. Limits are in words, as on the command line:
-            ``min_accuracy="-0.5%"`` (or a number), ``max_size="4MB"``, ``max_memory="60MB"``, ``max_energy="5mJ"``.
-
-    Raises:
-        UsageError: something that was asked for cannot be done; nothing was written.
-        Interrupted: the user ended the run; what was found is on disk, and the same call goes on.
-    """
-    from ..studies import loading
-    from ..studies.names import study_name
-    from ..studies.task import Task
-
-    beside = ("min_accuracy", "max_size", "max_memory", "max_energy")
-    if isinstance(options.get("measure_on"), str):
-        options["measure_on"] = (options["measure_on"],)
-    limits = parse_limits(target_latency, **{name: options.pop(name, None) for name in beside})  # type: ignore[arg-type]
-    if isinstance(study, Task):
-        task = study
-        name, load = "task", lambda: task
-    else:
-        spec = str(study)
-        name, load = study_name(spec), lambda: loading.load(spec)
-    out = Path(options.get("out", Path("runs", name)))  # type: ignore[arg-type]
-    settings = {**options, **limits, "out": out}
-    given = {} if isinstance(study, Task) else {"study": str(study)}
-    return run(name, load, Options(**settings), source=given)  # type: ignore[arg-type]
 
 
 def run(
@@ -94,8 +59,8 @@ def run(
             the command that goes on.
 
     Raises:
-        UsageError: see `compress`.
-        Interrupted: see `compress`; its ``front`` is what was found.
+        UsageError: something that was asked for cannot be done; nothing was written.
+        Interrupted: the user ended the run; its ``front`` is what was found, and the same arguments go on.
     """
     progress = progress or Silent()
     started = time.monotonic()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from ..errors import UsageError
 from ..evaluators.runtimes import plain
@@ -17,28 +20,45 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("surrogate", "mutation", "tpe", "nsga2", "random")
 
-_LATENCY = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+UNITS = {
+    "target_ms": ("target-latency", "ms"),
+    "max_size_bytes": ("max-size", "B"),
+    "max_memory_bytes": ("max-memory", "B"),
+    "max_energy_mj": ("max-energy", "mJ"),
+    "min_accuracy": ("min-accuracy", ""),
+    "min_change": ("min-accuracy", ""),
+    "time_budget_s": ("time-budget", "s"),
+    "trial_timeout_s": ("trial-timeout", "s"),
+    "trial_memory_bytes": ("trial-memory", "B"),
+    "runtimes": ("runtime", ""),
+}
+"""Where an option of the command line has another name than its field, that, and its unit."""
+
+Words = str | float
+"""A quantity with its unit, as on the command line; or, from Python, a number in the unit of the field of `Options`."""
+
+_LATENCY = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _DURATION = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _SIZE = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 _ENERGY = {"uJ": 1e-3, "µJ": 1e-3, "mJ": 1.0, "J": 1e3}
 
 
-def parse_latency(text: str) -> float:
-    """Return a latency in milliseconds.
+def parse_latency(text: Words) -> float:
+    """Return a latency in milliseconds; in Python it may be a number of them.
 
-    >>> parse_latency("5ms"), parse_latency("800us"), parse_latency("0.02s")
-    (5.0, 0.8, 20.0)
+    >>> parse_latency("5ms"), parse_latency("800us"), parse_latency("0.02s"), parse_latency(5)
+    (5.0, 0.8, 20.0, 5.0)
     """
-    seconds = _quantity(text, _LATENCY)
-    if seconds is None:
+    milliseconds = _quantity(text, _LATENCY)
+    if milliseconds is None:
         raise UsageError(
             f"--target-latency must be a positive number with a unit (us, ms or s), such as 5ms; got {text!r}."
         )
-    return round(seconds * 1e3, 9)
+    return round(milliseconds, 9)
 
 
-def parse_duration(text: str, option: str) -> float:
-    """Return a duration in seconds.
+def parse_duration(text: Words, option: str) -> float:
+    """Return a duration in seconds; in Python it may be a number of them.
 
     >>> parse_duration("90s", "--time-budget"), parse_duration("1.5h", "--time-budget")
     (90.0, 5400.0)
@@ -49,8 +69,8 @@ def parse_duration(text: str, option: str) -> float:
     return seconds
 
 
-def parse_size(text: str, option: str) -> float:
-    """Return a size in bytes.
+def parse_size(text: Words, option: str) -> float:
+    """Return a size in bytes; in Python it may be a number of them.
 
     >>> parse_size("4MB", "--max-size"), parse_size("512 KiB", "--max-size")
     (4000000.0, 524288.0)
@@ -64,8 +84,8 @@ def parse_size(text: str, option: str) -> float:
     return size
 
 
-def parse_energy(text: str) -> float:
-    """Return an energy in millijoules.
+def parse_energy(text: Words) -> float:
+    """Return an energy in millijoules; in Python it may be a number of them.
 
     >>> parse_energy("5mJ"), parse_energy("0.5J")
     (5.0, 500.0)
@@ -78,13 +98,15 @@ def parse_energy(text: str) -> float:
     return energy
 
 
-def parse_accuracy(text: str) -> tuple[float, bool]:
-    """Return a least accuracy, and whether it is relative to the unchanged network's: with a sign it is.
+def parse_accuracy(text: Words) -> tuple[float, bool]:
+    """Return a least accuracy, and whether it is relative to the unchanged network's: in words, with a sign it is.
 
-    >>> parse_accuracy("0.88"), parse_accuracy("88%"), parse_accuracy("-0.5%")
-    ((0.88, False), (0.88, False), (-0.005, True))
+    >>> parse_accuracy("0.88"), parse_accuracy("88%"), parse_accuracy("-0.5%"), parse_accuracy(-0.35)
+    ((0.88, False), (0.88, False), (-0.005, True), (-0.35, False))
     """
-    match = re.fullmatch(r"\s*([+-]?)(\d+\.?\d*|\.\d+)\s*(%?)\s*", text)
+    if _is(text, float):
+        return float(text), False
+    match = re.fullmatch(r"\s*([+-]?)(\d+\.?\d*|\.\d+)\s*(%?)\s*", str(text))
     if match is None:
         raise UsageError(
             "--min-accuracy must be a number on the metric's scale, such as 0.88 or 88%, or, with a sign, the "
@@ -94,22 +116,29 @@ def parse_accuracy(text: str) -> tuple[float, bool]:
 
 
 def parse_limits(
-    target_latency: str,
+    target_latency: Words,
     *,
-    min_accuracy: str | float | None = None,
-    max_size: str | None = None,
-    max_memory: str | None = None,
-    max_energy: str | None = None,
+    min_accuracy: Words | None = None,
+    min_change: Words | None = None,
+    max_size: Words | None = None,
+    max_memory: Words | None = None,
+    max_energy: Words | None = None,
 ) -> dict[str, float]:
     """Return what a model must meet, as fields of `Options`.
 
     >>> parse_limits("5ms", min_accuracy="-1%", max_size="4MB")
     {'target_ms': 5.0, 'min_change': -0.01, 'max_size_bytes': 4000000.0}
+    >>> parse_limits(5, min_change=-0.01, max_size=4e6)
+    {'target_ms': 5.0, 'min_change': -0.01, 'max_size_bytes': 4000000.0}
     """
     found = {"target_ms": parse_latency(target_latency)}
     if min_accuracy is not None:
-        accuracy, relative = parse_accuracy(str(min_accuracy))
+        accuracy, relative = parse_accuracy(min_accuracy)
         found["min_change" if relative else "min_accuracy"] = accuracy
+    if min_change is not None:
+        if "min_change" in found:
+            raise UsageError(f"one least change can be asked for; got {min_accuracy!r} and {min_change!r}.")
+        found["min_change"] = parse_accuracy(min_change)[0]
     if max_size is not None:
         found["max_size_bytes"] = parse_size(max_size, "--max-size")
     if max_memory is not None:
@@ -119,7 +148,42 @@ def parse_limits(
     return found
 
 
-def _quantity(text: str, units: Mapping[str, float]) -> float | None:
+LIMITS = ("target_latency", "min_accuracy", "min_change", "max_size", "max_memory", "max_energy")
+"""What `parse_limits` reads."""
+
+QUANTITIES: Mapping[str, tuple[str, Callable[[Words], float]]] = {
+    "time_budget": ("time_budget_s", partial(parse_duration, option="--time-budget")),
+    "trial_timeout": ("trial_timeout_s", partial(parse_duration, option="--trial-timeout")),
+    "trial_memory": ("trial_memory_bytes", partial(parse_size, option="--trial-memory")),
+}
+"""Further quantities that may be in words, and the fields of `Options` that they are."""
+
+
+def parse_options(words: Mapping[str, Any]) -> Options:
+    """Return the options that are asked for in words or numbers; what is None has its default.
+
+    Args:
+        words: `LIMITS`, `QUANTITIES`, and further fields of `Options` as they are; several names may be one alone.
+
+    Raises:
+        UsageError: a value is none that the option takes.
+    """
+    given = {name: value for name, value in words.items() if value is not None}
+    found: dict[str, Any] = parse_limits(**{name: given.pop(name) for name in LIMITS if name in given})
+    for name, value in given.items():
+        if name in QUANTITIES:
+            field, parse = QUANTITIES[name]
+            found[field] = parse(value)
+        elif name in ("runtimes", "measure_on"):
+            found[name] = (value,) if isinstance(value, str) else tuple(value)
+        else:
+            found[name] = value
+    return Options(**found)
+
+
+def _quantity(text: Words, units: Mapping[str, float]) -> float | None:
+    if not isinstance(text, str):
+        return float(text) if _is(text, float) and text > 0 else None
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Zµ]+)\s*", text)
     if match is None or match[2] not in units or float(match[1]) <= 0:
         return None
@@ -214,6 +278,8 @@ class Options:
         )
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Options).items():
+            self._check_type(name, kind)
         if self.sampler not in SAMPLERS:
             raise UsageError(f"--sampler must be one of: {', '.join(SAMPLERS)}; got {self.sampler!r}.")
         for name, least in (("trials", 1), ("workers", 0), ("threads", 1), ("seed", 0)):
@@ -247,3 +313,36 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {value:g}.")
+
+    def _check_type(self, name: str, kind: Any) -> None:
+        """Check that a field is of one of its types."""
+        kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        value = getattr(self, name)
+        if not any(_is(value, kind) for kind in kinds):
+            flag = UNITS.get(name, (name.replace("_", "-"), ""))[0]
+            raise UsageError(f"--{flag} must be {TYPES[kinds[0]]}; got {value!r}, of type {type(value).__name__}.")
+
+
+TYPES = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    Path: "a path",
+    tuple[str, ...]: "names, in a tuple",
+}
+"""The types of `Options`, in words."""
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Return whether a value is of a type as Python's annotations mean it; a truth value is no number here.
+
+    >>> _is(2, float), _is(True, int), _is(float("nan"), float), _is(("cpu",), tuple[str, ...])
+    (True, False, False, True)
+    """
+    if kind in (int, float):
+        of_kind = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        return of_kind and math.isfinite(value)  # type: ignore[arg-type]
+    if kind == tuple[str, ...]:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    return isinstance(value, kind)

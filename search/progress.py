@@ -100,7 +100,7 @@ class Lines:
         every_s: least seconds between two notices.
     """
 
-    def __init__(self, write: Callable[[str], None], every_s: float = 30.0) -> None:
+    def __init__(self, write: Callable[[str], object], every_s: float = 30.0) -> None:
         self._write = write
         self._every_s = every_s
         self._last = float("-inf")

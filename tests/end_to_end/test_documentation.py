@@ -44,7 +44,7 @@ NOT_RUN = {
     "README.md: downloads a network, needs a folder of photographs": 1,
     "README.md: minutes on two runtimes; tests/end_to_end/test_runtimes.py does": 1,
     "clusters.md: needs a cluster": 6,
-    "your-model.md: downloads a network, needs a folder of photographs": 1,
+    "your-model.md: downloads a network, needs a folder of photographs": 2,
     "your-model.md: the network is yours": 1,
 }
 """Blocks that are not run, and why."""
@@ -245,7 +245,7 @@ def quick(words: list[str]) -> list[str]:
 
 QUICKLY = f"""
 import importlib
-module = importlib.import_module("autocompress.search.compress")
+module = importlib.import_module("autocompress.search.api")
 as_it_is = module.compress
 module.compress = lambda study, target_latency, **given: as_it_is(
     study, {TARGET!r}, **{{**given, **{QUICK!r}}}

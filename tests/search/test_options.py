@@ -116,8 +116,8 @@ def test_bad_accuracies_are_refused(text: str) -> None:
 
 
 def test_limits_are_fields_of_the_options() -> None:
-    """What was asked for reaches the limits of a run, and nothing else does; a number is taken as its text."""
-    asked = parse_limits("5ms", min_accuracy=-0.01, max_size="4MB", max_memory="60MB", max_energy="5mJ")
+    """What was asked for reaches the limits of a run, and nothing else does."""
+    asked = parse_limits("5ms", min_accuracy="-1%", max_size="4MB", max_memory="60MB", max_energy="5mJ")
     assert Options(out=Path("out"), **asked).limits == Limits(  # type: ignore[arg-type]
         5.0, min_change=-0.01, max_size_bytes=4e6, max_memory_bytes=6e7, max_energy_mj=5.0
     )
