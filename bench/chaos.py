@@ -36,7 +36,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from autocompress.errors import StorageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Measurement, Outcome, from_json, to_json
+from autocompress.evaluators.measurement import Measurement, Outcome
+from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.search import drivers, heartbeat
 from autocompress.search.cluster import joined
 from autocompress.search.drive import Driver, Interrupts

@@ -29,7 +29,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Measurement, Outcome, Window, to_json
+from autocompress.evaluators.measurement import Measurement, Outcome, Window
+from autocompress.evaluators.outcome_json import to_json
 from autocompress.evaluators.readings import packed, thinned
 from autocompress.search.drive import Driver, Interrupts
 from autocompress.search.front import objectives

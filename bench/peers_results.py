@@ -9,7 +9,8 @@ from pathlib import Path
 
 from peers_tools import TOOLS
 
-from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome, from_json, to_json
+from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
+from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.search.front import front_hypervolume
 
 UNCHANGED, OURS = "unchanged", "autocompress"

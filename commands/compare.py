@@ -30,6 +30,10 @@ def compare(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw both fronts: a .png, .svg or .pdf file.")
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The studies' database, where one holds them; or AUTOCOMPRESS_STORAGE."),
+    ] = None,
     whole: Annotated[bool, typer.Option("--json", help="Everything, as data.")] = False,
 ) -> None:
     """Put the fronts of two runs beside each other: of two targets, devices, runtimes or versions.
@@ -47,7 +51,7 @@ def compare(
         from ..search.comparing import compare as compared
         from ..search.opened import open_run
 
-        found = compared(open_run(run_a), open_run(run_b))
+        found = compared(open_run(run_a, storage=storage), open_run(run_b, storage=storage))
         if plot is not None:
             _draw(found, plot)
         if whole:

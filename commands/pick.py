@@ -34,7 +34,7 @@ def pick(
         str,
         typer.Option(
             metavar="NAME",
-            help="The only runtime that counts, of a run with several.",
+            help="The only runtime that counts, of a run with several; one that is code is run only if named.",
             autocompletion=completion.runtimes,
         ),
     ] = "",
@@ -46,7 +46,8 @@ def pick(
         bool, typer.Option("--check/--no-check", help="Run the copy in a fresh process, and compare its answers.")
     ] = True,
     storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="The study's database, where its URL has a password.")
+        str | None,
+        typer.Option(metavar="URL", help="The study's database, where one holds it; or AUTOCOMPRESS_STORAGE."),
     ] = None,
     whole: Annotated[bool, typer.Option("--json", help="What was picked, as data.")] = False,
 ) -> None:
@@ -85,7 +86,7 @@ def pick(
             raise typer.Exit(MISSES)
         with working() as notice:
             notice(f"{choice.model.id}: copied, and run in a fresh process")
-            picked = copied(opened, choice, out, force=force, prove=check)
+            picked = copied(opened, choice, out, force=force, prove=check, runtime=runtime)
         if whole:
             typer.echo(as_json(_data(choice, picked)))
         else:

@@ -22,7 +22,7 @@ def report(
         str | None, typer.Option(help=r"Judge by another target: 4ms. \[default: the run's]")
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Database URL of the study, where it has a password that was not kept.")
+        str | None, typer.Option(help="The study's database, where one holds it; or AUTOCOMPRESS_STORAGE.")
     ] = None,
 ) -> None:
     """Write report.html, report.json, report.md, the tables and the pictures of a run anew, and print its table.

@@ -1,12 +1,11 @@
-"""What is known of one candidate: a `Measurement`, or `Infeasible` with its reason. Data, JSON both ways."""
+"""What is known of one candidate: a `Measurement`, or `Infeasible` with its reason. Data; `outcome_json` writes it."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -355,53 +354,3 @@ class Infeasible:
 
 
 Outcome = Measurement | Infeasible
-
-
-def to_json(outcome: Outcome) -> str:
-    """Write an outcome as JSON; `from_json` reads it back equal."""
-    kind = "measurement" if isinstance(outcome, Measurement) else "infeasible"
-    return json.dumps({"kind": kind, **asdict(outcome)})
-
-
-def from_json(text: str) -> Outcome:
-    """Read what `to_json` wrote.
-
-    Raises:
-        ValueError: the text is no outcome.
-    """
-    fields = json.loads(text)
-    kind = fields.pop("kind", None)
-    if kind not in ("measurement", "infeasible"):
-        raise ValueError(f"kind must be 'measurement' or 'infeasible', got {kind!r}")
-    if kind == "measurement":
-        return _measurement(fields)
-    if fields.get("latency") is not None:
-        fields["latency"] = _latency(fields["latency"])
-    return Infeasible(**fields)
-
-
-def _measurement(fields: dict[str, Any]) -> Measurement:
-    return Measurement(
-        **{
-            **fields,
-            "latency": _latency(fields["latency"]),
-            "warnings": tuple(fields.get("warnings", ())),
-            "elsewhere": tuple(_measurement(other) for other in fields.get("elsewhere", ())),
-        }
-    )
-
-
-def _latency(fields: dict[str, Any]) -> Latency:
-    windows = fields.pop("windows")
-    return Latency(
-        windows=tuple(
-            Window(
-                baseline_ns=tuple(w["baseline_ns"]),
-                candidate_ns=tuple(w["candidate_ns"]),
-                contention=w["contention"],
-                timed=w.get("timed", 0),
-            )
-            for w in windows
-        ),
-        **fields,
-    )

@@ -12,10 +12,10 @@ from typing import Any
 from .. import __version__
 from .limits import Limits
 from .options import UNITS, Options
-from .urls import PASSWORD
+from .urls import plain_url
 
 ADDRESSES = ("storage", "artifacts", "ray_address")
-"""Options that may hold a password."""
+"""Options that may hold a password; of their values only `plain_url` is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,8 @@ class Asked:
         limits: what a model must meet.
         options: further fields of `Options` that are not their defaults.
         source: further options of the command line that say what the network is: ``data``, ``data_dir``, ``weights``.
-        storage: URL of the database that holds the study; None where its directory does.
-        hidden: options whose value was not kept, since there is a password in it.
+        storage: URL of the database that holds the study, without what is hidden; None where its directory does.
+        hidden: options whose URL is kept in part only: there is a user, a password or a query in it.
         about: what the task tells of the network: its ``license``, a ``description``.
         version: of autocompress.
 
@@ -55,13 +55,16 @@ class Asked:
         known = {f.name for f in fields(Limits)} | {"out"}
         given = {f.name: getattr(options, f.name) for f in fields(Options) if f.name not in known}
         given = {name: value for name, value in given.items() if value != _default(name)}
-        hidden = tuple(name for name in ADDRESSES if PASSWORD.search(str(given.get(name, ""))))
+        plain = {name: plain_url(given[name]) for name in ADDRESSES if name in given}
+        hidden = tuple(name for name, url in plain.items() if url != given[name])
+        storage = plain.pop("storage", None)
+        given.pop("storage", None)
         return cls(
             study=study,
             limits=options.limits,
-            options={name: value for name, value in given.items() if name not in (*hidden, "storage")},
+            options=given | plain,
             source={name: str(value) for name, value in (source or {}).items() if value is not None},
-            storage=None if "storage" in hidden else options.storage,
+            storage=storage,
             hidden=hidden,
             about={name: text for name, text in (about or {}).items() if text},
         )
@@ -96,7 +99,8 @@ class Asked:
             yield self.study
         limits = {name: value for name, value in asdict(self.limits).items() if value is not None}
         for name, value in {**limits, **self.options, **self.source, "storage": self.storage}.items():
-            yield from _option(name, value)
+            if name not in self.hidden:
+                yield from _option(name, value)
         for name in self.hidden:
             yield from (f"--{name.replace('_', '-')}", "URL")
 

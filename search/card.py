@@ -10,9 +10,13 @@ from ..evaluators.portable import has_program, needs
 from . import inwords
 from .front import Model, ParetoFront
 from .opened import Run
+from .report.markdown import code, escaped
 
 UNCHANGED = 5
 """How many unchanged layers are named."""
+
+UNTOLD = "not told by the study. Ask whoever made the original before you pass this on"
+"""In the place of a licence."""
 
 
 def card(run: Run, front: ParetoFront, model: Model, folder: Path, proof: str) -> str:
@@ -33,7 +37,7 @@ def card(run: Run, front: ParetoFront, model: Model, folder: Path, proof: str) -
         "Measured on": _environment(model.measurement),
     }
     name = run.identity["study"]
-    lines = [f"# {name} {model.id}", "", _headline(name, front, model), ""]
+    lines = [f"# {escaped(name)} {model.id}", "", _headline(name, front, model), ""]
     for heading, content in sections.items():
         lines += [f"## {heading}", "", *content, ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -42,9 +46,9 @@ def card(run: Run, front: ParetoFront, model: Model, folder: Path, proof: str) -
 def _headline(name: str, front: ParetoFront, model: Model) -> str:
     measured, base = model.measurement, front.baseline.measurement
     if model.id == front.baseline.id:
-        return f"The unchanged network of the study `{name}`, for {measured.latency.place}."
+        return f"The unchanged network of the study {code(name)}, for {escaped(measured.latency.place)}."
     return (
-        f"The network of the study `{name}`, compressed for {measured.latency.place}: "
+        f"The network of the study {code(name)}, compressed for {escaped(measured.latency.place)}: "
         f"{1 / measured.latency.ratio:.2f}× as fast as the unchanged network, "
         f"{base.size_bytes / measured.size_bytes:.1f}× smaller, "
         f"{100 * (measured.accuracy - base.accuracy):+.2f} points of accuracy on the validation data."
@@ -66,7 +70,7 @@ def _numbers(base: Measurement, measured: Measurement) -> Iterator[str]:
         "in turns with the unchanged network, with the 95 % interval between windows of time. "
         "Accuracies are the study's own metric, of the exported file in its runtime."
     )
-    yield from (f"\nNote: {warning}." for warning in measured.warnings)
+    yield from (f"\nNote: {escaped(warning)}." for warning in measured.warnings)
     if measured.rung != "final":
         yield "\nNote: it was not taken to the end of a run, where models are trained longer and measured carefully."
 
@@ -108,13 +112,13 @@ def _done(run: Run, model: Model, folder: Path) -> Iterator[str]:
     changed, rest = [(n, w) for n, w in layers if w], [n for n, w in layers if not w]
     if changed:
         yield from ("| layer | what was done |", "|---|---|")
-        yield from (f"| `{name}` | {words} |" for name, words in changed)
+        yield from (f"| {code(name)} | {escaped(words)} |" for name, words in changed)
     if rest:
-        named = ", ".join(f"`{name}`" for name in rest[:UNCHANGED]) + (", …" if len(rest) > UNCHANGED else "")
+        named = ", ".join(code(name) for name in rest[:UNCHANGED]) + (", …" if len(rest) > UNCHANGED else "")
         yield f"\nAs they were: {named}; {len(rest)} of {len(layers)} layers."
     chosen = inwords.settings(model.candidate)
     if chosen:
-        yield f"\nSettings: {'; '.join(chosen)}."
+        yield f"\nSettings: {escaped('; '.join(chosen))}."
     if model.measurement.epochs:
         yield f"\nThen it was trained for {model.measurement.epochs:g} passes over the study's training data."
 
@@ -122,21 +126,21 @@ def _done(run: Run, model: Model, folder: Path) -> Iterator[str]:
 def _origin(run: Run, front: ParetoFront, model: Model) -> Iterator[str]:
     about = run.asked.about if run.asked else {}
     if about.get("description"):
-        yield about["description"] + "\n"
+        yield escaped(about["description"]) + "\n"
     study = (run.asked.study if run.asked else "") or run.identity["study"]
-    yield f"- Study: `{study}`, {len(run.trials)} trials; limits: {front.limits}."
-    yield f"- Role: {model.role}." if model.role not in ("front", "baseline") else f"- Trial: {model.id}."
+    yield f"- Study: {code(study)}, {len(run.trials)} trials; limits: {front.limits}."
+    yield f"- Role: {escaped(model.role)}." if model.role not in ("front", "baseline") else f"- Trial: {model.id}."
     yield "- Data: that of the study; nothing of it is in this folder but the inputs in `predictions.npz`."
-    licence = about.get("license") or "not told by the study. Ask whoever made the original before you pass this on"
+    licence = escaped(about.get("license") or UNTOLD)
     yield f"- Licence of the original network: {licence}."
     if run.asked:
-        yield f"- Made with autocompress {run.asked.version}."
+        yield f"- Made with autocompress {escaped(run.asked.version)}."
 
 
 def _loading(model: Model, proof: str) -> Iterator[str]:
     runtime = model.measurement.latency.runtime
     if not has_program(runtime):
-        yield f"`{model.measurement.file}` is served by your own runtime, `{runtime}`."
+        yield f"{code(model.measurement.file)} is served by your own runtime, {code(runtime)}."
         return
     yield from (
         "```sh",
@@ -151,7 +155,7 @@ def _loading(model: Model, proof: str) -> Iterator[str]:
         "",
         "outputs = predict(inputs)  # arrays, batch first",
     )
-    yield from ("```", "", f"In a fresh process, when it was picked: {proof or 'not tried'}.", "")
+    yield from ("```", "", f"In a fresh process, when it was picked: {escaped(proof or 'not tried')}.", "")
     yield from (f"- `{name}`: {what}" for name, what in FILES.items())
 
 
@@ -166,4 +170,4 @@ FILES = {
 
 
 def _environment(measured: Measurement) -> Iterator[str]:
-    yield from (f"- {name}: {value}" for name, value in sorted(measured.latency.environment.items()))
+    yield from (f"- {escaped(name)}: {escaped(value)}" for name, value in sorted(measured.latency.environment.items()))

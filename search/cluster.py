@@ -17,6 +17,7 @@ from .devices import Device
 from .options import Options
 from .progress import Progress
 from .ray_session import authenticated, begun, by_client, reserved, running
+from .urls import plain_url, redacted
 
 CONNECT_S = 10.0
 """Seconds that an address has to answer."""
@@ -170,7 +171,7 @@ def reachable(address: str) -> None:
     if address == "auto":
         return
     if match is None:
-        raise UsageError(f"--ray-address must be auto, HOST:PORT or ray://HOST:PORT; got {address!r}.")
+        raise UsageError(f"--ray-address must be auto, HOST:PORT or ray://HOST:PORT; got {plain_url(address)!r}.")
     try:
         socket.create_connection((match[1], int(match[2])), timeout=CONNECT_S).close()
     except (OSError, OverflowError) as error:
@@ -183,7 +184,8 @@ def _unreachable(address: str, error: Exception) -> UsageError:
     if address.startswith("ray://") and find_spec("grpc") is None:
         hint = " ray:// needs the package grpcio here: pip install 'autocompress[cluster]'."
     return UsageError(
-        f"--ray-address must be the address of a running Ray cluster; {address!r} cannot be joined: {cause}.{hint} "
+        f"--ray-address must be the address of a running Ray cluster; {plain_url(address)!r} cannot be "
+        f"joined: {redacted(cause, address)}.{hint} "
         "`ray start --head` starts a cluster; without --ray-address the study runs on this machine."
     )
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from ..errors import AutocompressError, LostError, UsageError
 from ..evaluators.evaluator import Request
-from ..evaluators.measurement import Infeasible, Outcome, from_json, to_json
+from ..evaluators.measurement import Infeasible, Outcome
+from ..evaluators.outcome_json import from_json, to_json
 from . import waits
 from .cluster import check_versions, versions_of
 from .devices import Meters, RemoteMeter

@@ -12,8 +12,10 @@ from pathlib import Path
 from ..errors import InfeasibleError, LostError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
-from ..evaluators.measurement import Latency, Measurement, Outcome, Place, to_json, together
+from ..evaluators.measurement import Latency, Measurement, Outcome, Place, together
 from ..evaluators.memory import crowds_cache
+from ..evaluators.outcome_json import to_json
+from ..evaluators.runtimes import load
 from ..files import copy_atomically, write_atomically
 from .artifacts import Artifacts
 from .devices import Meters, at_once, meter_at
@@ -104,7 +106,9 @@ class Finals:
 
     def _trained(self, models: Sequence[Model]) -> dict[str, Measurement]:
         """Return what is known of models after the longer training; what has a record is not trained again."""
-        records = {m.id: record for m in models if (record := read_record(self.rundir.path / m.path)) is not None}
+        runtimes = {load(name).name for name in self.options.runtimes}
+        found = {m.id: read_record(self.rundir.path / m.path, runtimes) for m in models}
+        records = {name: record for name, record in found.items() if record is not None}
         ended = {name: record for name, record in records.items() if record.rung in ("trained", "final")}
         return ended | self._train([m for m in models if m.id not in ended])
 

@@ -162,13 +162,22 @@ class ParetoFront:
 
         return pandas.DataFrame([_row(model, self.limits) for model in (self.baseline, *self.models)])
 
-    def pick(self, id: str = "", *, out: str | Path | None = None, force: bool = False, **wish: Any) -> Picked:
+    def pick(
+        self,
+        id: str = "",
+        *,
+        out: str | Path | None = None,
+        force: bool = False,
+        storage: str | None = None,
+        **wish: Any,
+    ) -> Picked:
         """Copy one model with a program that serves it, and prove that the copy works; as ``autocompress pick`` does.
 
         Args:
             id: of a certain model; by default the recommended one of this front.
             out: a new folder.
             force: whether a folder of an earlier pick may be replaced.
+            storage: URL of the database that holds the study, where one does.
             wish: another way of choosing, in words as on the command line: ``knee=True``, ``target_latency="4ms"``,
                 ``min_accuracy``, ``max_size``, ``max_memory``; ``runtime``, of several.
 
@@ -180,7 +189,7 @@ class ParetoFront:
         from .opened import open_run
         from .picking import pick
 
-        run = open_run(self._folder())
+        run = open_run(self._folder(), storage=storage)
         chosen = wished(run, id, **wish)
         chosen = replace(chosen, limits=chosen.limits or self.limits)
         return pick(run, chosen, None if out is None else Path(out), force=force)

@@ -10,7 +10,8 @@ from functools import lru_cache
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ..evaluators.measurement import Infeasible, Measurement, Outcome, from_json
+from ..evaluators.measurement import Infeasible, Measurement, Outcome
+from ..evaluators.outcome_json import from_json
 from ..evaluators.readings import unpacked
 from ..spaces.candidate import Candidate
 from .front import Model, devices_in, on_device, select

@@ -5,7 +5,10 @@ Nothing is written and nothing is locked. What a driver tells meanwhile is seen 
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -26,12 +29,18 @@ from .ledger import Ledger, Models, outcome, trial_name
 from .limits import Limits
 from .profile import Profile
 from .records import read_json, read_record
-from .rundir import FORMAT
+from .rundir import FORMAT, enclosed
 from .storage import close_storage, quiet, read_storage
 from .warmstart import BASELINE
 
 FINISHED = "finished.json"
 """File in a run directory that says of which trials the front was taken to the end."""
+
+STORAGE = "AUTOCOMPRESS_STORAGE"
+"""Environment variable: URL of the database that holds the studies of runs that are opened."""
+
+NAME = re.compile(r"\w[\w.-]{0,199}")
+"""Of a study; it becomes that of a folder."""
 
 NO_TARGET_MS = 1e12
 """A target that every model meets."""
@@ -145,8 +154,9 @@ class Run:
         content = read_json(self.path / FINISHED) or {}
         if content.get("trials") != sum(trial.outcome is not None for trial in self.trials):
             return None
-        fields = dict(content["limits"])
-        return Limits(fields.pop("target_ms"), **fields)
+        with as_written(self.path):
+            fields = dict(content["limits"])
+            return Limits(fields.pop("target_ms"), **fields)
 
     def _taken_on(self) -> Iterator[Model]:
         """Yield models with what was measured at the end, and those that a trial did not measure to its end."""
@@ -180,13 +190,16 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
 
     Args:
         path: the directory.
-        storage: URL of the database that holds the study; needed where the one that was used has a password.
+        storage: URL of the database that holds the study, where one does; by default that in ``AUTOCOMPRESS_STORAGE``.
 
     Raises:
-        RunDirectoryError: it is none, of another version, or nothing was begun in it.
-        StorageError: its database cannot be reached, or does not hold it.
+        RunDirectoryError: it is none, of another version, nothing was begun in it, or it is not as autocompress writes
+            one.
+        StorageError: its database was not named, cannot be reached, or does not hold it.
     """
     path = Path(path)
+    if (path / "study.json").exists():
+        enclosed(path)
     manifest = read_json(path / "study.json")
     if manifest is None:
         raise RunDirectoryError(
@@ -198,34 +211,70 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
             f"RUN must be a run directory of format {FORMAT}; {str(path)!r} has format {version!r}. "
             "Read it with the version of autocompress that wrote it."
         )
-    kept = manifest.pop("asked", None)
-    asked = None if kept is None else Asked.read(kept)
-    opened, study = _study(path, manifest["study"], asked, storage)
-    try:
+    with as_written(path):
+        kept = manifest.pop("asked", None)
+        asked = None if kept is None else Asked.read(kept)
+        identity = {name: _line(value) for name, value in manifest.items()}
+        if not NAME.fullmatch(identity["study"]):
+            raise ValueError(f"{identity['study']!r} is no study's name")
+    opened, study = _study(path, identity["study"], asked, storage or os.environ.get(STORAGE))
+    with _closed(opened), as_written(path):
         trials = study.get_trials(deepcopy=False)
         limits = Limits(NO_TARGET_MS) if asked is None else asked.limits
-        measured = Models(Ledger(study, _identity, lambda: "read once"), lambda: limits).all()
+        profile = read_json(path / "profile.json")
+        return Run(
+            path=path,
+            identity=identity,
+            asked=asked,
+            profile=None if profile is None else Profile.from_dict(profile["profile"]),
+            trials=begun(trials),
+            measured=tuple(Models(Ledger(study, _identity, lambda: "read once"), lambda: limits).all()),
+        )
+
+
+@contextmanager
+def _closed(storage: BaseStorage) -> Iterator[None]:
+    try:
+        yield
     finally:
-        close_storage(opened)
-    profile = read_json(path / "profile.json")
-    return Run(
-        path=path,
-        identity={name: str(value) for name, value in manifest.items()},
-        asked=asked,
-        profile=None if profile is None else Profile.from_dict(profile["profile"]),
-        trials=begun(trials),
-        measured=tuple(measured),
-    )
+        close_storage(storage)
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Turn what reading may raise into one error: a run directory may be a stranger's."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RunDirectoryError(
+            f"a run directory must be as autocompress writes it; {str(path)!r} is not "
+            f"({type(error).__name__}: {error}). Do not use it, or get it again."
+        ) from error
+
+
+def _line(value: object) -> str:
+    """Return what a study's identity says, which is shown in reports and on terminals."""
+    text = str(value)
+    if not text.isprintable():
+        raise ValueError(f"{text!r} is no line of text")
+    return text
 
 
 def _study(path: Path, name: str, asked: Asked | None, url: str | None) -> tuple[BaseStorage, optuna.Study]:
-    url = url or (asked.storage if asked else None)
-    if url is None and asked is not None and "storage" in asked.hidden:
+    """Return the storage of a run, and the study in it.
+
+    A database is asked only where the user has named it: a run directory may be a stranger's, and so may be the server
+    that its ``study.json`` names.
+    """
+    elsewhere = asked is not None and (asked.storage is not None or "storage" in asked.hidden)
+    if elsewhere and url is None:
         raise StorageError(
-            f"the study of {str(path)!r} is in a database whose URL has a password, which is not kept. "
-            "Give it with --storage URL."
+            f"the study of {str(path)!r} is in a database, {(asked and asked.storage) or 'whose URL is not kept'}. "
+            "Only a database that you name is asked, as anybody may have written the directory: give --storage URL, or "
+            f"set {STORAGE}."
         )
-    storage = read_storage(path, url)
+    journal = (path / "study.journal").is_file()
+    storage = read_storage(path, None if journal and not elsewhere else url)
     if storage is None:
         raise RunDirectoryError(
             f"RUN must have begun trials; {str(path)!r} has no study.journal yet. "

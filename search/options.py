@@ -307,7 +307,7 @@ class Options:
             )
         if not self.measure_on and (self.ray_address or "").startswith("ray://"):
             raise UsageError(
-                f"--ray-address {self.ray_address} needs --measure-on NAME, as this machine is no node of the cluster."
+                "--ray-address ray://HOST:PORT needs --measure-on NAME, as this machine is no node of the cluster."
             )
         for name in ("epochs", "final_epochs"):
             value = getattr(self, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AutocompressError, InfeasibleError, UsageError
-from ..evaluators.measurement import to_json
+from ..evaluators.outcome_json import to_json
 from ..evaluators.portable import has_program, script
 from ..evaluators.serve_once import serve_once
 from . import metadata
@@ -73,12 +74,25 @@ def pick(run: Run, wish: Wish, out: Path | None = None, *, force: bool = False, 
             f"what is picked must meet {front.limits}; nothing does. {' '.join(choice.advice)} "
             f"The nearest is {model.id}: pick it by its id."
         )
-    return copied(run, choice, out, force=force, prove=prove)
+    return copied(run, choice, out, force=force, prove=prove, runtime=wish.runtime)
 
 
-def copied(run: Run, choice: Choice, out: Path | None = None, *, force: bool = False, prove: bool = True) -> Picked:
-    """Copy a model that was chosen; see `pick`."""
+def copied(
+    run: Run, choice: Choice, out: Path | None = None, *, force: bool = False, prove: bool = True, runtime: str = ""
+) -> Picked:
+    """Copy a model that was chosen; see `pick`.
+
+    Args:
+        run: where it is.
+        choice: the model.
+        out: see `pick`.
+        force: see `pick`.
+        prove: see `pick`.
+        runtime: that the user has named; whoever made the run directory names none that would be run as code.
+    """
     model = choice.model
+    if prove:
+        _trusted(model, runtime)
     out = Path(f"{run.identity['study']}-{model.id}") if out is None else out
     _free(out, force=force)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +110,23 @@ def copied(run: Run, choice: Choice, out: Path | None = None, *, force: bool = F
             shutil.rmtree(out)
         folder.rename(out)
     return Picked(folder=out, choice=choice, proof=proof)
+
+
+def _trusted(model: Model, runtime: str) -> None:
+    """Check that a copy may be run: some runtimes run what a file says, and a run directory may be a stranger's.
+
+    Raises:
+        UsageError: its runtime is such a one, and is not that which the user has named.
+    """
+    needed = model.measurement.latency.runtime
+    if needed == runtime or (has_program(needed) and not needed.startswith("pytorch:")):
+        return
+    what = "its model files are" if has_program(needed) else "it is"
+    raise UsageError(
+        f"a copy is proved by running it; {model.id} is served by {needed!r}, and {what} code, which runs with all "
+        f"your rights. Where you trust whoever made the run directory, name it: --runtime {shlex.quote(needed)}; "
+        "--no-check copies the files as they are."
+    )
 
 
 def _free(out: Path, *, force: bool) -> None:

@@ -3,21 +3,49 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..evaluators.measurement import Measurement, from_json
+from ..errors import RunDirectoryError
+from ..evaluators.measurement import Measurement
+from ..evaluators.outcome_json import from_json
 
 RECORD = "measurement.json"
 
 
-def read_record(folder: Path) -> Measurement | None:
-    """Return the measurement in a complete model's folder; None where there is none."""
+def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measurement | None:
+    """Return the measurement in a complete model's folder; None where there is none.
+
+    Args:
+        folder: the model's.
+        runtimes: those that it may have been measured on; any where None, which is for what is not served again.
+
+    Raises:
+        RunDirectoryError: the record is none that autocompress has written for these runtimes.
+    """
     try:
-        outcome = from_json((folder / RECORD).read_text())
-    except (OSError, ValueError):
+        text = (folder / RECORD).read_text()
+    except OSError:
         return None
-    return outcome if isinstance(outcome, Measurement) else None
+    try:
+        outcome = from_json(text)
+    except json.JSONDecodeError:
+        return None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RunDirectoryError(
+            f"a record must be as autocompress writes it; {str(folder / RECORD)!r} is not "
+            f"({type(error).__name__}: {error}). Delete the folder."
+        ) from error
+    if not isinstance(outcome, Measurement):
+        return None
+    others = {each.latency.runtime for each in outcome.everywhere} - set(runtimes or ())
+    if runtimes is not None and others:
+        raise RunDirectoryError(
+            f"a run goes on with the runtimes that its command names; {str(folder / RECORD)!r} is of "
+            f"{', '.join(sorted(others))}. Delete the folder, or give another directory with --out DIR."
+        )
+    return outcome
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from ..evaluators.measurement import Measurement, Outcome
 from ..evaluators.scratch import scratch
 from ..files import write_atomically
 from .artifacts import Artifacts
-from .urls import plain_url
+from .urls import plain_url, redacted
 from .workers import Lost
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ class Remote:
                 if wait is None:
                     cause = (str(error).splitlines() or [""])[0]
                     raise LostError(
-                        f"its files at {plain_url(self.url)} could not be {verb} ({type(error).__name__}: {cause})"
+                        f"its files at {plain_url(self.url)} could not be {verb} "
+                        f"({type(error).__name__}: {redacted(cause, self.url)})"
                     ) from error
                 time.sleep(wait)
         raise AssertionError("the last try ends the loop")
@@ -228,16 +229,19 @@ def check(url: str, workers: int | None) -> str:
         files, path = url_to_fs(url, **_options(url))
     except (ImportError, ValueError) as error:
         raise UsageError(
-            f"{rule}; got {plain_url(url)!r}: {error}. The package of a file system must be installed on every node."
+            f"{rule}; got {plain_url(url)!r}: {redacted(str(error), url)}. "
+            "The package of a file system must be installed on every node."
         ) from error
     if "memory" in _protocols(files) and workers != 0:
-        raise UsageError(f"{rule}; got {url!r}, which each process has for itself. Give --workers 0 with it.")
+        raise UsageError(
+            f"{rule}; got {plain_url(url)!r}, which each process has for itself. Give --workers 0 with it."
+        )
     whole = url if "://" in url and "file" not in _protocols(files) else files.unstrip_protocol(path)
     try:
         Remote(whole.rstrip("/")).probe()
     except LostError as error:
         raise UsageError(
-            f"{rule}; got {plain_url(url)!r}: {error}. Give another one, or the rights to write."
+            f"{rule}; got {plain_url(url)!r}: {redacted(str(error), url)}. Give another one, or the rights to write."
         ) from error
     return str(whole).rstrip("/")
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import RunDirectoryError
@@ -49,6 +51,28 @@ def room(path: Path) -> Iterator[None]:
         ) from error
 
 
+def enclosed(path: Path) -> None:
+    """Check that a run directory, which may be a stranger's, has files and folders only, and no link that leads out.
+
+    Raises:
+        RunDirectoryError: it has something else; nothing may be read, written or deleted there.
+    """
+    root = path.resolve()
+    for folder, folders, files in os.walk(root):
+        for entry in (Path(folder, name) for name in (*folders, *files)):
+            with suppress(FileNotFoundError):  # its driver has tidied it away
+                mode = entry.lstat().st_mode
+                if stat.S_ISLNK(mode) and not Path(os.path.realpath(entry)).is_relative_to(root):
+                    raise RunDirectoryError(
+                        f"a run directory must hold all that it needs; {str(entry)!r} is a link out of it. "
+                        "Delete the link, or move there what it leads to."
+                    )
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+                    raise RunDirectoryError(
+                        f"a run directory must hold files and folders; {str(entry)!r} is neither. Delete it."
+                    )
+
+
 def check(path: Path, identity: Mapping[str, str]) -> None:
     """Check, writing nothing, that a study may use a directory.
 
@@ -72,13 +96,15 @@ def check(path: Path, identity: Mapping[str, str]) -> None:
             "Give another one with --out DIR."
         ) from error
     manifest = path / "study.json"
-    if manifest.exists():
-        _compare(path, json.loads(manifest.read_text()), identity)
-    elif path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir()):
+    if path.is_dir() and not manifest.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
         raise RunDirectoryError(
             f"--out must be a new directory or one of autocompress; {str(path)!r} holds other files. "
             "Give another one with --out DIR."
         )
+    if path.is_dir():
+        enclosed(path)
+    if manifest.exists():
+        _compare(path, json.loads(manifest.read_text()), identity)
 
 
 def _compare(path: Path, manifest: Mapping[str, object], identity: Mapping[str, str]) -> None:

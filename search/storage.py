@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 
 from ..errors import StorageError
 from .journal import Journal, ReadJournal
-from .urls import told
+from .urls import plain_url, redacted
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 """Of accuracy, latency in milliseconds, and size in bytes."""
@@ -59,11 +59,10 @@ def read_storage(folder: Path, url: str | None) -> BaseStorage | None:
 
 
 def _unreachable(url: str, error: Exception) -> StorageError:
-    plain = told(url)
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(url, plain)
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return StorageError(
         f"--storage must be the URL of a database that can be reached, such as "
-        f"postgresql://user@host/name; got {plain!r}: {reason}"
+        f"postgresql://user@host/name; got {plain_url(url)!r}: {redacted(reason, url)}"
     )
 
 

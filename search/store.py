@@ -14,7 +14,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import StorageError
-from ..evaluators.measurement import Infeasible, Measurement, Outcome, from_json, to_json
+from ..evaluators.measurement import Infeasible, Measurement, Outcome
+from ..evaluators.outcome_json import from_json, to_json
 from ..evaluators.readings import packed, thinned
 from ..files import write_atomically
 from ..spaces.candidate import Candidate

@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Measurement, to_json
+from autocompress.evaluators.measurement import Measurement
+from autocompress.evaluators.outcome_json import to_json
 from autocompress.evaluators.runtimes import load
 from autocompress.search.asked import Asked
 from autocompress.search.options import Options

@@ -7,7 +7,6 @@ to one file; so nothing here may import anything of ours but what lies beside it
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,17 +80,22 @@ def script(
     family, _, variant = runtime.partition(":")
     settings = {"FILE": file, "OUTPUT": output, "RUNTIME": runtime, "VARIANT": variant, "THREADS": threads}
     modules = [_parsed(name) for name in (*PARTS[family], "program")]
-    heading = f"""{title or "Runs " + file} on {runtime}, without autocompress.
+    heading = f"""{_literal(title or "Runs " + file)} on {_literal(runtime)}, without autocompress.
 
     pip install {needs(runtime)}
     python load.py              compares what the model answers with what it answered when it was measured
     from load import predict    outputs = predict(inputs), arrays with the batch first
 
-Made by {maker or "autocompress"}.
+Made by {_literal(maker or "autocompress")}.
 """
-    constants = "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
+    constants = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
     parts = [*_imported(modules), constants, *(text for module in modules for text in _bodies(*module, settings))]
     return re.sub(r"\n{4,}", "\n\n\n", "\n\n".join([f'"""{heading}"""', *parts])) + "\n"
+
+
+def _literal(text: str) -> str:
+    """Return text as it stands inside the quotes of a Python string, on one line, whatever is in it."""
+    return text.encode("unicode_escape").decode().replace('"', '\\"')
 
 
 def predictor(runtime: str, path: Path, threads: int) -> Callable[..., Any]:

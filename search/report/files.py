@@ -18,7 +18,7 @@ from ...files import write_atomically
 from ..asked import Asked
 from ..front import Model, ParetoFront, objectives
 from ..limits import Limits
-from ..opened import Run, Trial, begun
+from ..opened import Run, Trial, as_written, begun
 from ..paying import Dropped
 from ..profile import Profile
 from ..records import read_json
@@ -108,14 +108,15 @@ def write_report(
 def _about(folder: Path, state: State) -> About:
     study = read_json(folder / "study.json") or {}
     asked = study.pop("asked", None)
-    return About(
-        study=study,
-        folder=str(folder),
-        state=state,
-        command="" if asked is None else Asked.read(asked).command(folder),
-        calibration=read_json(folder / "calibration.json") or {},
-        scored=Scored(**(read_json(folder / COUNTED) or {})),
-    )
+    with as_written(folder):
+        return About(
+            study=study,
+            folder=str(folder),
+            state=state,
+            command="" if asked is None else Asked.read(asked).command(folder),
+            calibration=read_json(folder / "calibration.json") or {},
+            scored=Scored(**(read_json(folder / COUNTED) or {})),
+        )
 
 
 def held(path: Path) -> bool:

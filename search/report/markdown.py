@@ -83,3 +83,13 @@ def escaped(text: object) -> str:
     line = " ".join(str(text).split())
     shown = "".join(f"\\{character}" if character in SPECIAL else character for character in line)
     return shown.replace("@", "@\u200b").replace("#", "#\u200b")  # else GitHub calls people and quotes issues
+
+
+def code(text: object) -> str:
+    r"""Return text as Markdown code, on one line, also in a table.
+
+    >>> print(code("a`b|c"))
+    `a'b\|c`
+    """
+    line = " ".join(str(text).split())
+    return "`" + line.replace("`", "'").replace("|", r"\|") + "`"

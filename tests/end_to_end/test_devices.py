@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from autocompress.evaluators.measurement import Measurement, from_json
+from autocompress.evaluators.measurement import Measurement
+from autocompress.evaluators.outcome_json import from_json
 from autocompress.evaluators.runtimes.fake import ENVIRONMENT
 from autocompress.search.ray_session import environment
 

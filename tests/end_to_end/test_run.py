@@ -12,7 +12,8 @@ import pandas
 import pytest
 from optuna.trial import FrozenTrial
 
-from autocompress.evaluators.measurement import Measurement, from_json
+from autocompress.evaluators.measurement import Measurement
+from autocompress.evaluators.outcome_json import from_json
 from autocompress.search.opened import open_run
 from autocompress.spaces.candidate import Candidate
 

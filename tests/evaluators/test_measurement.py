@@ -11,16 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.evaluators.latency import CAREFUL, SEARCH, Plan, settled
-from autocompress.evaluators.measurement import (
-    Infeasible,
-    Latency,
-    Measurement,
-    Window,
-    from_json,
-    half_width,
-    placement,
-    to_json,
-)
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window, half_width, placement
+from autocompress.evaluators.outcome_json import from_json, to_json
 
 TIMES = st.lists(st.integers(1, 10**12), min_size=1, max_size=8).map(tuple)
 FLOATS = st.floats(0, 1e6)
@@ -29,7 +21,7 @@ LATENCIES = st.builds(
     Latency,
     windows=st.lists(WINDOWS, min_size=1, max_size=4).map(tuple),
     baseline_ms=FLOATS,
-    runtime=st.text(),
+    runtime=st.sampled_from(["onnxruntime", "openvino:bf16", "pytorch:aoti", "/home/me/Müller/my runtime.py:fast"]),
     clock=st.sampled_from(["cpu", "wall"]),
     threads=st.integers(1, 64),
     baseline_spread=st.floats(0, 1),

@@ -7,7 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window, to_json
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window
+from autocompress.evaluators.outcome_json import to_json
 from autocompress.evaluators.readings import packed, thinned, unpacked
 
 TIMES = st.lists(st.integers(1, 10**12), min_size=1, max_size=8).map(tuple)

@@ -69,21 +69,32 @@ def test_the_command_tells_what_shall_change() -> None:
     assert told == "autocompress --target-latency 4ms --trials 44 --out 'my runs/a'"
 
 
-@pytest.mark.parametrize("name", ["storage", "artifacts"])
-@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "mysql://host/db?user=me&password=secret"])
-def test_passwords_are_not_kept(name: str, url: str) -> None:
-    """A URL with a password is left out and its option named."""
+@pytest.mark.parametrize("name", ["storage", "artifacts", "ray_address"])
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://host/db"),
+        ("mysql://host/db?user=me&pass=secret", "mysql://host/db"),
+        ("s3://bucket/models?sig=secret", "s3://bucket/models"),
+        ("webdav://me:se/secret@host/models", "webdav://host/models"),
+    ],
+)
+def test_passwords_are_not_kept(name: str, url: str, kept: str) -> None:
+    """Of a URL with a user, a password or a query the rest is kept, and the command names its option."""
     secret: dict[str, Any] = {name: url}
     asked = Asked.of(Options(target_ms=5.0, out=RUN, **secret), "digits")
     assert "secret" not in json.dumps(asked.to_dict())
+    assert kept in (asked.storage, *asked.options.values())
     assert asked.hidden == (name,)
-    assert f"--{name} URL" in asked.command(RUN)
+    assert f"--{name.replace('_', '-')} URL" in asked.command(RUN)
+    assert kept not in asked.command(RUN)
 
 
-def test_a_database_without_a_password_is_kept() -> None:
-    """The user's name alone is no secret."""
-    asked = Asked.of(Options(target_ms=5.0, out=RUN, storage="postgresql://me@host/db"), "digits")
-    assert (asked.storage, asked.hidden) == ("postgresql://me@host/db", ())
+def test_an_address_without_a_secret_is_kept() -> None:
+    """The command that goes on is whole then."""
+    asked = Asked.of(Options(target_ms=5.0, out=RUN, storage="postgresql://host/db"), "digits")
+    assert (asked.storage, asked.hidden) == ("postgresql://host/db", ())
+    assert "--storage postgresql://host/db" in asked.command(RUN)
 
 
 def test_a_task_from_python_has_no_command() -> None:

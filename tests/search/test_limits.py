@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window, from_json, to_json
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window
+from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.search.limits import Limits, cut, known, too_much
 
 LATENCY = Latency(windows=(Window(baseline_ns=(10**9,), candidate_ns=(4 * 10**8,)),) * 3, baseline_ms=10.0)

@@ -10,7 +10,7 @@ import pytest
 
 from autocompress.errors import RunDirectoryError, StorageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.measurement import to_json
+from autocompress.evaluators.outcome_json import to_json
 from autocompress.files import write_atomically
 from autocompress.search.asked import Asked
 from autocompress.search.front import select
@@ -90,15 +90,37 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_a_database_is_read_where_one_was_used(
     kept: bool, address: str, small: AnalyticEvaluator, search: Search, tmp_path: Path
 ) -> None:
-    """Its URL is taken from the directory, or from whoever opens it."""
+    """Whoever opens the directory names it, be it said there or not."""
     store = search(small, trials=TRIALS, url=address)
     if kept:
         file = tmp_path / "run" / "study.json"
         asked = Asked.of(Options(target_ms=4.0, out=tmp_path, storage=address), "digits")
         file.write_text(json.dumps({**json.loads(file.read_text()), "asked": asked.to_dict()}))
-    run = open_run(tmp_path / "run", storage=None if kept else address)
+    run = open_run(tmp_path / "run", storage=address)
     assert [m.id for m in run.models] == [m.id for m in store.models()]
     assert run.front(Limits(4.0)).meets_target
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{path}/study.db", "postgresql://me:secret@host/db?x=1"])
+def test_a_database_is_asked_only_where_it_is_named(
+    url: str, small: AnalyticEvaluator, search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory may be a stranger's; the environment may name it, and a run with a journal needs no database."""
+    url, address = url.format(path=tmp_path), f"sqlite:///{tmp_path / 'study.db'}"
+    search(small, trials=TRIALS, url=address)
+    file = tmp_path / "run" / "study.json"
+    asked = Asked.of(Options(target_ms=4.0, out=tmp_path, storage=url), "digits")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "asked": asked.to_dict()}))
+    with pytest.raises(StorageError, match=r"Only a database that you name is asked.*--storage URL") as caught:
+        open_run(tmp_path / "run")
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("AUTOCOMPRESS_STORAGE", address)
+    assert open_run(tmp_path / "run").models
+    asked = Asked.of(Options(target_ms=4.0, out=tmp_path), "digits")
+    RunDirectory(tmp_path / "other", {"study": "run"}, asked.to_dict()).close()
+    (tmp_path / "other" / "study.journal").touch()
+    with pytest.raises(StorageError, match="must hold the study"):
+        open_run(tmp_path / "other")
 
 
 def test_a_database_that_is_away_is_told(small: AnalyticEvaluator, search: Search, tmp_path: Path) -> None:

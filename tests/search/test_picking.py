@@ -63,7 +63,7 @@ def test_a_copy_has_all_that_it_needs(runtime: str, made_run: MadeRun, tmp_path:
     assert f"{best.measurement.latency.median_ms:.3g} ms" in text
     assert f"{best.measurement.accuracy:.2%}" in text
     assert "not told by the study" in text
-    assert "Tells which <light> is on." in text
+    assert r"Tells which \<light\> is on." in text
     assert picked.proof in text
     assert sorted(path.name for path in (tmp_path / "the model").iterdir()) == ["of mine"]
 

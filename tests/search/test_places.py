@@ -8,7 +8,8 @@ import time
 import pytest
 
 from autocompress.errors import InfeasibleError
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Place, Window, from_json, to_json
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Place, Window
+from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.search.devices import at_once
 from autocompress.search.front import Model, decisive, devices_in, on_device
 from autocompress.search.limits import Limits

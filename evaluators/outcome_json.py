@@ -1,0 +1,78 @@
+"""Outcomes as JSON, in records and storages and between processes; what is read may be a stranger's, and is checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from typing import Any
+
+from ..errors import RunDirectoryError
+from .measurement import Infeasible, Latency, Measurement, Outcome, Window
+
+FILE = re.compile(r"model(-[a-z0-9-]+)?(\.[A-Za-z0-9_]+)+")
+"""Name of a file that a runtime serves, in the folder of its model."""
+
+RUNTIME = re.compile(r"[a-z0-9_]+(:[\w.+-]*)?|[^\x00-\x1f\x7f\u2028\u2029]+\.py(:[\w.+-]*)?")
+"""Name of a runtime; one of a user's own is in a Python file."""
+
+
+def to_json(outcome: Outcome) -> str:
+    """Write an outcome as JSON; `from_json` reads it back equal."""
+    kind = "measurement" if isinstance(outcome, Measurement) else "infeasible"
+    return json.dumps({"kind": kind, **asdict(outcome)})
+
+
+def from_json(text: str) -> Outcome:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError: the text is no outcome.
+        RunDirectoryError: it names a file or a runtime as `to_json` never does: somebody else has written it.
+    """
+    fields = json.loads(text)
+    kind = fields.pop("kind", None)
+    if kind not in ("measurement", "infeasible"):
+        raise ValueError(f"kind must be 'measurement' or 'infeasible', got {kind!r}")
+    if kind == "measurement":
+        return _measurement(fields)
+    if fields.get("latency") is not None:
+        fields["latency"] = _latency(fields["latency"])
+    return Infeasible(**fields)
+
+
+def _named(what: str, value: object, form: re.Pattern[str], such: str) -> None:
+    if not (isinstance(value, str) and form.fullmatch(value)):
+        raise RunDirectoryError(
+            f"the record of a model must name a {what} such as {such}; it names {value!r}. autocompress has not "
+            "written that: do not use the run directory or the database that it is from."
+        )
+
+
+def _measurement(fields: dict[str, Any]) -> Measurement:
+    _named("file", fields.get("file", "model.onnx"), FILE, "model.onnx, beside it")
+    return Measurement(
+        **{
+            **fields,
+            "latency": _latency(fields["latency"]),
+            "warnings": tuple(fields.get("warnings", ())),
+            "elsewhere": tuple(_measurement(other) for other in fields.get("elsewhere", ())),
+        }
+    )
+
+
+def _latency(fields: dict[str, Any]) -> Latency:
+    windows = fields.pop("windows")
+    _named("runtime", fields.get("runtime", "onnxruntime"), RUNTIME, "openvino:bf16 or /home/me/mine.py")
+    return Latency(
+        windows=tuple(
+            Window(
+                baseline_ns=tuple(w["baseline_ns"]),
+                candidate_ns=tuple(w["candidate_ns"]),
+                contention=w["contention"],
+                timed=w.get("timed", 0),
+            )
+            for w in windows
+        ),
+        **fields,
+    )
