@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,15 +46,20 @@ def endless(train: Loader) -> Generator[Batch]:
     Raises:
         StudyError: a pass has no batch.
     """
-    for generator in _generators(train):
-        generator.manual_seed(int(torch.randint(2**62, ())))
+    _seed(train)
     while True:
         empty = True
-        for batch in _one_pass(train):
+        for batch in _reordered(train):
             empty = False
             yield batch
         if empty:
             raise StudyError("`train` must give batches in every pass; it gave none. Give a list or a DataLoader")
+
+
+def one_pass(train: Loader) -> Iterator[Batch]:
+    """Return the batches of the first pass of `endless`."""
+    _seed(train)
+    return iter(_reordered(train))
 
 
 def batches_in(train: Loader) -> int:
@@ -63,29 +68,28 @@ def batches_in(train: Loader) -> int:
     return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
 
 
-def _one_pass(train: Loader) -> Iterator[Batch]:
+def _reordered(train: Loader) -> Iterable[Batch]:
+    """Return what gives the batches of one pass, in an order that is drawn where the data have none of their own."""
     if isinstance(train, Sequence):
         return (train[i] for i in torch.randperm(len(train)).tolist())
-    return iter(_reordered(train) if isinstance(train, DataLoader) and not _shuffles(train) else train)
-
-
-def _shuffles(loader: DataLoader[Any]) -> bool:
-    """Return whether a loader decides on its order in another way than to go through a data set from its start."""
-    return not isinstance(getattr(loader.batch_sampler, "sampler", loader.sampler), SequentialSampler)
-
-
-def _reordered(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Return a loader with the same batches in another order."""
-    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-    chosen = list(getattr(loader, name))
-    other = copy.copy(loader)  # a loader lets nobody set its sampler
+    if not isinstance(train, DataLoader) or not isinstance(_sampler(train), SequentialSampler):
+        return train
+    name = "sampler" if train.batch_sampler is None else "batch_sampler"
+    chosen = list(getattr(train, name))
+    other = copy.copy(train)  # a loader lets nobody set its sampler
     object.__setattr__(other, name, [chosen[i] for i in torch.randperm(len(chosen)).tolist()])
     object.__setattr__(other, "_iterator", None)
     return other
 
 
-def _generators(train: Loader) -> list[torch.Generator]:
-    """Return the random states that a loader has for itself."""
-    samplers = (train, getattr(train, "sampler", None), getattr(getattr(train, "batch_sampler", None), "sampler", None))
-    found = {id(g): g for g in (getattr(it, "generator", None) for it in samplers) if isinstance(g, torch.Generator)}
-    return list(found.values())
+def _sampler(train: Loader) -> Any:
+    """Return what decides on the order of a DataLoader's examples; None for all else."""
+    return getattr(getattr(train, "batch_sampler", None), "sampler", getattr(train, "sampler", None))
+
+
+def _seed(train: Loader) -> None:
+    """Seed the random states that a loader has for itself from torch's."""
+    seed = int(torch.randint(2**62, ()))
+    for generator in (getattr(it, "generator", None) for it in (train, _sampler(train))):
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .graph import LAYERS, Inputs, run
+from .graph import LAYERS, Inputs, evaluating, run
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
@@ -104,20 +104,49 @@ def _fold(layer: Any, norm: Any) -> None:
 
 
 def estimate_batch_norm(model: nn.Module, batches: Sequence[Inputs]) -> None:
-    """Estimate the running statistics of all batch norms anew, in place, as plain averages over batches."""
-    norms = [m for m in model.modules() if isinstance(m, NORMS)]
+    """Estimate the running statistics of all batch norms anew, in place: mean and variance over all that they see.
+
+    What lies between the batches is part of the variance. Each batch is normalised by its own statistics meanwhile, as
+    in training, so batches of one example are left out where there are others.
+    """
+    norms = [m for m in model.modules() if isinstance(m, NORMS) and m.track_running_stats]
     if not norms or not batches:
         return
+    pooled = {norm: _Moments() for norm in norms}
+    hooks = [norm.register_forward_hook(pooled[norm].add) for norm in norms]
     momenta = [norm.momentum for norm in norms]
-    training = model.training
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    with torch.no_grad():
-        for inputs in batches:
+    with evaluating(model), torch.no_grad():
+        for norm in norms:
+            norm.momentum = 1.0  # what it has after a batch are that batch's statistics
+            norm.train()
+        for inputs in [batch for batch in batches if len(batch[0]) > 1] or batches:
             model(*inputs)
+    for hook in hooks:
+        hook.remove()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    model.train(training)
+        pooled[norm].write(norm)
+
+
+class _Moments:
+    """Mean and variance of a norm's channels over several batches (Chan et al., COMPSTAT 1982)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Any = 0.0
+        self.squares: Any = 0.0
+
+    def add(self, norm: Any, inputs: Inputs, _: Tensor) -> None:
+        """Take up the statistics that a norm has of its last batch."""
+        count = inputs[0].numel() // len(norm.running_mean)
+        step = norm.running_mean - self.mean
+        total = self.count + count
+        self.squares = self.squares + norm.running_var * (count - 1) + step.square() * (self.count * count / total)
+        self.mean = self.mean + step * (count / total)
+        self.count = total
+
+    def write(self, norm: Any) -> None:
+        """Give a norm the statistics of all batches; one that saw none keeps its own."""
+        if self.count:
+            norm.running_mean.copy_(self.mean)
+            norm.running_var.copy_(self.squares / max(1, self.count - 1))

@@ -6,8 +6,8 @@ DepGraph, CVPR 2023, section 3.3). `parts` says where; the methods differ in wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InfeasibleError
+from .batches import seeded
 from .graph import channel_group, evaluating
 from .technique import Supplies
 
@@ -29,8 +30,20 @@ FROM_GRADIENTS = ("taylor", "hessian")
 Score = Callable[[str], Tensor]
 """Maps the name of a group's root to one score for each of its channels, (channels,); the least goes first."""
 
-Gradients = Sequence[dict[nn.Parameter, Tensor]]
-"""For each batch the gradient of its loss by parameter."""
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """What is kept of the gradients of batches, so that there may be many of them.
+
+    Attributes:
+        changes: for each batch and parameter, Σ parameter × gradient at each position along its first dimension, and
+            along its second where it has one.
+        squares: for each parameter, the mean over batches of its squared gradient.
+
+    """
+
+    changes: Sequence[Mapping[nn.Parameter, Sequence[Tensor]]] = ()
+    squares: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +137,7 @@ def scorer(importance: str, model: nn.Module, graph: Any, supplies: Supplies) ->
     if importance not in IMPORTANCES:
         raise InfeasibleError(f"importance must be one of {', '.join(IMPORTANCES)}, got {importance!r}", rung="build")
     modules = dict(model.named_modules())
-    gradients = _gradients(model, supplies, importance) if importance in FROM_GRADIENTS else ()
+    gradients = _gradients(model, supplies, importance) if importance in FROM_GRADIENTS else Gradients()
 
     def score(name: str) -> Tensor:
         count = int(modules[name].weight.shape[0])
@@ -146,17 +159,26 @@ def _gradients(model: nn.Module, supplies: Supplies, importance: str) -> Gradien
     """Return the gradients of each batch's loss in evaluation mode; none is left on the parameters."""
     if not supplies.batches:
         raise InfeasibleError(f"importance {importance!r} needs batches of training data, got none", rung="build")
-    parameters, found = list(model.parameters()), []
-    with evaluating(model), torch.enable_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
+    parameters = list(model.parameters())
+    changes: list[Mapping[nn.Parameter, Sequence[Tensor]]] = []
+    squares = {p: torch.zeros_like(p) for p in parameters}
+    with evaluating(model), torch.enable_grad(), seeded(0):
         for batch in supplies.batches:
             loss = supplies.loss(model, batch)
             if not torch.isfinite(loss):
                 reason = f"importance {importance!r} needs a finite loss of the network that is pruned, got {loss:g}"
                 raise InfeasibleError(reason, rung="build")
-            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-            found.append(dict(zip(parameters, gradients, strict=True)))
-    return found
+            found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+            with torch.no_grad():
+                changes.append({p: _along(p * g) for p, g in zip(parameters, found, strict=True)})
+                for p, g in zip(parameters, found, strict=True):
+                    squares[p] += g.square() / len(supplies.batches)
+    return Gradients(changes, squares)
+
+
+def _along(product: Tensor) -> Sequence[Tensor]:
+    """Return a tensor's sums at each position of its first dimension, and of its second where it has one."""
+    return [product.transpose(0, dim).flatten(1).sum(1) if product.dim() > 1 else product for dim in range(2)]
 
 
 def _taylor(group: Sequence[Part], count: int, gradients: Gradients) -> Tensor:
@@ -167,9 +189,9 @@ def _taylor(group: Sequence[Part], count: int, gradients: Gradients) -> Tensor:
     """
     readers = [part for part in group if part.reads] or [part for part in group if not part.norm]
     squares = []
-    for gradient in gradients:
+    for changes in gradients.changes:
         change = sum(
-            sums(select(p * gradient[p], part.dim if p is part.weight else 0, part.rows), part.channels, count)
+            sums(changes[p][part.dim if p is part.weight else 0][part.rows], part.channels, count)
             for part in readers
             for p in part.parameters()
         )
@@ -181,8 +203,7 @@ def _hessian(group: Sequence[Part], count: int, gradients: Gradients) -> Tensor:
     total = group[0].weight.new_zeros(count)
     for part in group:
         for p in part.parameters():
-            curvature = torch.stack([gradient[p].square() for gradient in gradients]).mean(0)
-            saliency = 0.5 * p.square() * curvature
+            saliency = 0.5 * p.square() * gradients.squares[p]
             total += sums(select(saliency, part.dim if p is part.weight else 0, part.rows), part.channels, count)
     return total
 

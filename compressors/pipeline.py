@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 
@@ -22,7 +22,7 @@ from ..spaces.space import Choice, Space
 from ..studies.task import Batch, Task
 from . import distill, prune, qdq, recurrent
 from .ancestor import Ancestor
-from .batches import endless
+from .batches import endless, one_pass, seeded
 from .export import have_a_batch, to_onnx
 from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm, folded
@@ -30,6 +30,7 @@ from .graph import count
 from .palettize import Palettize
 from .quantize import Quantize, Quantized, calibration_of, strip
 from .sparsify import Sparsify
+from .supplies import GRADIENTS, RANGES, STATISTICS, affordable, divided, enough, joined
 from .technique import Supplies, Technique
 
 PRUNE = prune.Prune()
@@ -41,8 +42,6 @@ NUMBERS: tuple[Technique, ...] = (Quantize(), Palettize())
 """Techniques that change how numbers are held, in order; batch norms are folded before them."""
 
 TECHNIQUES = (*SHAPES, *NUMBERS)
-
-CALIBRATION_BATCHES = 4
 
 SHAPES_SHARE = 0.8
 """Share of the training that a network gets before its numbers change, where both change."""
@@ -107,7 +106,7 @@ def space_of(network: Network, capabilities: Capabilities, task: Task | None = N
 
 
 def supplies_of(task: Task, batch: int | None = None) -> Supplies:
-    """Return the example inputs and the inputs of a few batches for calibration.
+    """Return the example inputs, and as much data for statistics, ranges and gradients as a trial has the time for.
 
     Args:
         task: gives both.
@@ -120,14 +119,19 @@ def supplies_of(task: Task, batch: int | None = None) -> Supplies:
     if batch is not None and not have_a_batch(task.examples):
         shapes = ", ".join(str(tuple(x.shape)) for x in task.examples)
         raise StudyError(f"--batch needs inputs with one first dimension; this task's are {shapes}. Leave it out")
-    source = task.train if task.calibration is None else task.calibration
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # a loader that shuffles gives the same batches in every process
-        calibration = [task.inputs(batch) for batch in itertools.islice(source, CALIBRATION_BATCHES)]
-        torch.manual_seed(0)
-        batches = list(itertools.islice(task.train, CALIBRATION_BATCHES))
+    most = affordable(task.base, task.examples)
+
+    def some(source: Iterable[Batch], wanted: int) -> list[Batch]:
+        return enough(((batch, len(task.inputs(batch)[0])) for batch in source), min(wanted, most))
+
+    with seeded(0):  # the same batches in every process
+        source = one_pass(task.train) if task.calibration is None else task.calibration
+        statistics = joined(task.base, [task.inputs(batch) for batch in some(source, STATISTICS)])
+    with seeded(0):
+        batches = [part for batch in some(one_pass(task.train), GRADIENTS) for part in divided(batch)]
+    calibration = enough(((inputs, len(inputs[0])) for inputs in statistics), min(RANGES, most))
     examples = task.examples if batch is None else tuple(_tiled(x, batch) for x in calibration[0])
-    return Supplies(examples=examples, calibration=calibration, batches=batches, loss=task.loss)
+    return Supplies(examples=examples, calibration=calibration, statistics=statistics, batches=batches, loss=task.loss)
 
 
 def _tiled(inputs: torch.Tensor, batch: int) -> torch.Tensor:
@@ -237,11 +241,11 @@ def compress(
                 model = technique.apply(model, phase.candidate, supplies)
             apply_s += time.monotonic() - started
             if (phase.techniques or task.student) and not phase.folded:
-                estimate_batch_norm(model, supplies.calibration)
+                estimate_batch_norm(model, supplies.calibration if epochs else supplies.statistics)
             if epochs:
                 training.run(model, phase, number)
             if epochs and not phase.folded:
-                estimate_batch_norm(model, supplies.calibration)
+                estimate_batch_norm(model, supplies.statistics)
                 ancestor = Ancestor.of(candidate, model)
         started = time.monotonic()
         built = _export(model, candidate, supplies)

@@ -22,8 +22,9 @@ class Supplies:
 
     Attributes:
         examples: the network's inputs as it is served, batch first.
-        calibration: inputs of a few batches of real data.
-        batches: a few whole batches of training data, for gradients.
+        calibration: inputs of a few batches of real data, for the ranges of activations.
+        statistics: the same and more of them, for the statistics of batch norms.
+        batches: small batches of training data, for gradients.
         loss: ``loss(model, batch)``, for the same.
         onnx: whether the network must have an ONNX file.
 
@@ -31,6 +32,7 @@ class Supplies:
 
     examples: tuple[Tensor, ...]
     calibration: Sequence[tuple[Tensor, ...]]
+    statistics: Sequence[tuple[Tensor, ...]] = ()
     batches: Sequence[Batch] = ()
     loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy
     onnx: bool = True

@@ -63,7 +63,7 @@ class Task:
         train: loader of batches to fine-tune on.
         validation: loader that the search looks at.
         test: loader that no trial sees; the front is scored on it once more at the end.
-        calibration: loader for activation ranges and batch-norm statistics; by default the start of `train`.
+        calibration: loader for activation ranges and batch-norm statistics; by default some of `train`.
         loss: ``loss(model, batch)`` gives a scalar tensor to minimise.
         metric: ``metric(model, loader)`` gives a number to maximise. The model it is given may be the network or
             the exported file in its runtime: call it, do not look inside it.

@@ -151,13 +151,35 @@ def test_statistics_of_one_batch_are_exact() -> None:
     torch.testing.assert_close(model[1].running_var, made.var(1))
 
 
-def test_statistics_of_several_batches_are_their_average() -> None:
-    """Every batch counts the same, and what was known before does not count."""
+@pytest.mark.parametrize("sizes", [(8, 8, 8), (2, 16, 5), (8, 1, 8)])
+def test_statistics_of_several_batches_are_those_of_all_examples(sizes: tuple[int, ...]) -> None:
+    """What lies between batches is part of the variance; batches of one are left out, and what was known before."""
     model = lived_in(nn.Sequential(nn.BatchNorm1d(3)))
-    batches = [torch.randn(8, 3) + i for i in range(3)]
+    batches = [torch.randn(size, 3) + 2 * i for i, size in enumerate(sizes)]
     estimate_batch_norm(model, [(batch,) for batch in batches])
-    torch.testing.assert_close(model[0].running_mean, torch.stack([b.mean(0) for b in batches]).mean(0))
-    torch.testing.assert_close(model[0].running_var, torch.stack([b.var(0) for b in batches]).mean(0))
+    together = torch.cat([batch for batch in batches if len(batch) > 1])
+    torch.testing.assert_close(model[0].running_mean, together.mean(0))
+    torch.testing.assert_close(model[0].running_var, together.var(0))
+
+
+def test_a_norm_that_is_called_twice_counts_both_calls() -> None:
+    """And one that is not called keeps what it has."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.other = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.norm(x), self.norm(x + 4)])
+
+    model, x = lived_in(Twice()), torch.randn(16, 3)
+    before = model.other.running_mean.clone()
+    estimate_batch_norm(model, [(x,)])
+    both = torch.cat([x, x + 4])
+    torch.testing.assert_close(model.norm.running_mean, both.mean(0))
+    torch.testing.assert_close(model.norm.running_var, both.var(0))
+    torch.testing.assert_close(model.other.running_mean, before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -1,0 +1,100 @@
+"""How many examples are looked at where a network is not trained: for statistics, ranges and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from torch import Tensor, cat, nn
+
+from ..studies.task import Batch
+from .export import have_a_batch
+from .graph import Inputs, count, run
+
+STATISTICS, RANGES, GRADIENTS = 1024, 256, 256
+"""Examples for the statistics of batch norms, for the ranges of activations, and for gradients."""
+
+MACS, BYTES = 2e11, 2**28
+"""Multiply-accumulates, about four seconds of a core, and bytes of inputs, above which there are fewer examples."""
+
+FEWEST = 4
+"""Batches that are taken in any case."""
+
+JOINED = 32
+"""Examples of a batch that smaller ones are put together to: in a batch of one a batch norm sees no variance."""
+
+DIVIDED = 16
+"""Examples of a batch that larger ones are divided into, since each gives a gradient."""
+
+_Any = TypeVar("_Any")
+
+
+def affordable(model: nn.Module, examples: Inputs) -> int:
+    """Return on how many examples a network can be run without keeping a trial waiting.
+
+    That is told by its size, not by a clock, so that it is the same each time.
+    """
+    macs = sum(cost.macs for cost in count(model, examples).values())
+    size = sum(x[0].numel() * x.element_size() for x in examples)
+    return int(min(MACS // max(1, macs), BYTES // max(1, size)))
+
+
+def enough(batches: Iterable[tuple[_Any, int]], examples: int) -> list[_Any]:
+    """Return batches until they hold so many examples, a few in any case, and all where there are no more.
+
+    Args:
+        batches: each with the number of its examples.
+        examples: how many are wanted.
+
+    >>> enough([("a", 100), ("b", 100), ("c", 50), ("d", 3), ("e", 3)], 200)
+    ['a', 'b', 'c', 'd']
+    """
+    found: list[_Any] = []
+    held = 0
+    for batch, size in batches:
+        found.append(batch)
+        held += size
+        if held >= examples and len(found) >= FEWEST:
+            break
+    return found
+
+
+def joined(model: nn.Module, batches: list[Inputs]) -> list[Inputs]:
+    """Return small batches put together; as they are where they do not fit, or the network takes no others."""
+    size = len(batches[0][0])
+    fit = {tuple(x.shape[1:] for x in batch) for batch in batches}
+    if size >= JOINED or len(fit) > 1 or not all(map(have_a_batch, batches)):
+        return batches
+    each, rest = -(-JOINED // size), iter(batches)
+    found = [tuple(map(cat, zip(*some, strict=True))) for some in iter(lambda: list(islice(rest, each)), [])]
+    try:
+        run(model, found[0])
+    except Exception:  # a forward that knows one size of batch
+        return batches
+    return found
+
+
+def divided(batch: Batch) -> list[Batch]:
+    """Return a batch as several smaller ones; as it is where it is not made of tensors with one first dimension."""
+    sizes = set(_sizes(batch))
+    if len(sizes) != 1 or None in sizes:
+        return [batch]
+    return [_part(batch, slice(i, i + DIVIDED)) for i in range(0, sizes.pop() or 0, DIVIDED)]
+
+
+def _sizes(batch: Batch) -> Iterator[int | None]:
+    """Yield the first dimension of each tensor in a batch, None for anything that has none."""
+    if type(batch) in (tuple, list, dict):
+        for value in batch.values() if isinstance(batch, dict) else batch:
+            yield from _sizes(value)
+    else:
+        yield len(batch) if isinstance(batch, Tensor) and batch.dim() else None
+
+
+def _part(batch: Batch, rows: slice) -> Batch:
+    if isinstance(batch, Tensor):
+        return batch[rows]
+    if isinstance(batch, dict):
+        return {name: _part(value, rows) for name, value in batch.items()}
+    return type(batch)(_part(value, rows) for value in batch)
