@@ -397,6 +397,4 @@ class _Climb:
 
 def _suffixed(stem: str, runtime: Runtime, runtimes: Sequence[Runtime]) -> str:
     """Return a name that tells the study's runtimes apart; the first one's is plain."""
-    if runtime.name == runtimes[0].name:
-        return stem
-    return f"{stem}-{plain(runtime.name)}"
+    return stem if runtime.name == runtimes[0].name else f"{stem}-{plain(runtime.name)}"
