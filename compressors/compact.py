@@ -32,6 +32,12 @@ VERSION = 1
 SMALLEST = 1024
 """Bytes of the smallest tensor that is coded by itself; smaller ones stay in the structure."""
 
+LONGEST_HEADER = 64 << 20
+"""Bytes that a header may have when it is inflated: those of several hundred thousand tensors."""
+
+LARGEST = 2**31
+"""Bytes that an ONNX file may have."""
+
 RAW, HUFFMAN = "raw", "huffman"
 
 _PREFIX = struct.Struct("<8sII")
@@ -167,7 +173,7 @@ def unpack(packed: bytes) -> bytes:
     """
     with _whole():
         header, structure, streams = _read(packed)
-        rest = zlib.decompress(structure)
+        rest = inflated(structure, header.size - sum(entry.count * entry.width for entry in header.tensors))
         pieces, at, last = [], 0, 0
         for entry in header.tensors:
             gap = entry.offset - last
@@ -177,6 +183,22 @@ def unpack(packed: bytes) -> bytes:
         if len(onnx) != header.size or hashlib.sha256(onnx).hexdigest() != header.sha256:
             raise ValueError("what it holds is not what it says")
     return onnx
+
+
+def inflated(data: bytes, most: int) -> bytes:
+    """Return what a zlib stream holds; a few bytes may stand for gigabytes, so no more is made than it may hold.
+
+    Raises:
+        ValueError: it holds more, ends too early, or is followed by something.
+        zlib.error: it is none.
+    """
+    stream = zlib.decompressobj()
+    content = stream.decompress(data, max(most, 0) + 1)
+    if len(content) > most:
+        raise ValueError(f"{len(data):,} deflated bytes hold more than the {most:,} that they may")
+    if not stream.eof or stream.unused_data:
+        raise ValueError(f"{len(data):,} deflated bytes do not end where they must")
+    return content
 
 
 def stored_bytes(onnx: bytes) -> int:
@@ -262,7 +284,7 @@ def _read(packed: bytes) -> tuple[Header, bytes, Iterator[bytes]]:
     if hashlib.sha256(packed[:-_HASH_SIZE]).digest() != packed[-_HASH_SIZE:]:
         raise CompactFileError("A compact file must be whole; this one is damaged or cut short. Get it again.")
     end = _PREFIX.size + size
-    header = _header(json.loads(zlib.decompress(packed[_PREFIX.size : end])))
+    header = _header(json.loads(inflated(packed[_PREFIX.size : end], LONGEST_HEADER)))
     sizes = [header.structure, *(part.bytes for entry in header.tensors for part in entry.parts)]
     if end + sum(sizes) + _HASH_SIZE != len(packed):
         raise ValueError("its streams have other sizes than it says")
@@ -280,7 +302,10 @@ def _header(data: Any) -> Header:
         if wrong or any(part.coding not in (RAW, HUFFMAN) or part.bytes < 0 for part in parts):
             raise ValueError(f"{entry.name!r} is coded in no known way")
         entries.append(entry)
-    return Header(**data, tensors=tuple(entries))
+    header = Header(**data, tensors=tuple(entries))
+    if not 0 <= header.size <= LARGEST:
+        raise ValueError(f"it says that it holds {header.size:,} bytes, and an ONNX file has at most {LARGEST:,}")
+    return header
 
 
 @contextmanager

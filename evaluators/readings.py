@@ -12,9 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+from ..compressors.compact import inflated
 from .measurement import Infeasible, Latency, Measurement, Outcome, Window, quantile
 
 Kept = TypeVar("Kept", bound=Measurement | Infeasible)
+
+LONGEST = 64 << 20
+"""Bytes of text that clock readings may have; a careful measurement's have some hundred thousand."""
 
 
 def thinned(outcome: Kept) -> Kept:
@@ -37,7 +41,7 @@ def unpacked(outcome: Kept, text: str) -> Kept:
     """Return an outcome with its readings; `thinned` and `packed` are what it came from."""
     if not text:
         return outcome
-    readings = iter(json.loads(zlib.decompress(b85decode(text))))
+    readings = iter(json.loads(inflated(b85decode(text), LONGEST)))
 
     def whole(latency: Latency) -> Latency:
         windows = zip(latency.windows, next(readings), strict=True)

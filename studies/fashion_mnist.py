@@ -37,10 +37,14 @@ def normalized(images: Tensor) -> Tensor:
     return (images.unsqueeze(1).float() / 255 - 0.286) / 0.353
 
 
+LARGEST = 100_000_000
+"""Bytes that a file has at most when it is unpacked; the largest has half of them."""
+
+
 def read_idx(path: Path) -> Tensor:
     """Return the bytes of a gzipped idx file as a tensor of the shape that its header gives."""
     with gzip.open(path) as file:
-        data = bytearray(file.read())
+        data = bytearray(file.read(LARGEST))
     dimensions = data[3]
     shape = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(dimensions)]
     return torch.frombuffer(data, dtype=torch.uint8, offset=4 + 4 * dimensions).reshape(shape)

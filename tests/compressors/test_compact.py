@@ -257,6 +257,39 @@ def test_a_header_that_lies_is_refused(packed: bytes, change: object) -> None:
         unpack(sealed(body))
 
 
+BOMB = """
+import resource, sys
+from pathlib import Path
+from autocompress.compressors.compact import unpack
+from autocompress.errors import CompactFileError
+begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    unpack(Path(sys.argv[1]).read_bytes())
+except CompactFileError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun, error)
+"""
+
+
+@pytest.mark.parametrize("where", ["header", "structure"])
+def test_a_few_bytes_do_not_fill_the_memory(where: str, packed: bytes, tmp_path: Path) -> None:
+    """What is inflated is no more than the header tells, and the header is not endless; the error says how much."""
+    end = PREFIX + int.from_bytes(packed[PREFIX - 4 : PREFIX], "little")
+    endless = zlib.compress(bytes(300 << 20), 9)
+    header = {"size": 10, "sha256": "0" * 64, "structure": len(endless), "tensors": []}
+    text = endless if where == "header" else zlib.compress(json.dumps(header).encode())
+    body = (
+        packed[: PREFIX - 4]
+        + len(text).to_bytes(4, "little")
+        + text
+        + (packed[end:-32] if where == "header" else endless)
+    )
+    (tmp_path / "bomb.acz").write_bytes(sealed(body))
+    command = [sys.executable, "-c", BOMB, tmp_path / "bomb.acz"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(told.split()[0]) < 200 << 10  # kilobytes
+    assert f"{len(endless):,} deflated bytes hold more than the" in told
+
+
 def test_newer_and_foreign_files_say_what_they_are(model: bytes, packed: bytes) -> None:
     """The message names the version that came, or the first bytes."""
     newer = packed[: len(MAGIC)] + (VERSION + 1).to_bytes(4, "little") + packed[len(MAGIC) + 4 : -32]
