@@ -113,6 +113,7 @@ def _found(check: Check) -> Iterator[str]:
 def _machine(health: Health) -> Iterator[str]:
     it = health.machine
     yield f"machine: {it['cpu']}, {it['cores']} cores, load {it['load']}, governor {it['governor']}"
+    yield f"locks: in {it['locks']}, by which all that measures and trains on this machine takes turns"
     yield "noise: nothing could be timed" if health.noise is None else _noise(health.noise)
     yield "energy: " + (
         ", ".join(f"{device} by {source}" for device, source in health.energy.items())

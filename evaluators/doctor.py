@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InfeasibleError
 from . import energy
+from .exclusive import lock_folder
 from .latency import Plan, meter_for
 from .modelfile import offered
 from .process import run
@@ -214,9 +215,10 @@ def noise(runtime: str, sample: Specimen, plan: Plan = NOISE) -> Noise | None:
 
 
 def machine() -> Mapping[str, str]:
-    """Return what timings depend on: the processor, its governor, its load."""
+    """Return what timings depend on: the processor, its governor, its load, the locks by which programs take turns."""
     load_now = " ".join(f"{load:.2f}" for load in os.getloadavg())
-    return {**describe_host(), "load": load_now, "nice": str(os.nice(0)), "governor": _governor()}
+    nice, locks = str(os.nice(0)), str(lock_folder())
+    return {**describe_host(), "load": load_now, "nice": nice, "governor": _governor(), "locks": locks}
 
 
 def _governor() -> str:

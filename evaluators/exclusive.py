@@ -1,6 +1,6 @@
 """Who has the machine: one measurement at a time on a device, and no training of ours beside it.
 
-Three files in the directory for temporary files, locked by the kernel, so that whoever dies lets go:
+Three files in a folder that the machine has for that, locked by the kernel, so that whoever dies lets go:
 
 - the *device* is held by the one who measures;
 - the *floor* is shared by all who train, and held alone by who measures;
@@ -8,41 +8,127 @@ Three files in the directory for temporary files, locked by the kernel, so that 
   the floor occupied for ever.
 
 Trainers leave the floor at every batch for as long as the turnstile is closed: they pause. That holds for all studies
-on a machine, whoever started them.
+on a machine, whoever started them, whatever their ``TMPDIR``. Containers do not see each other's locks, unless they
+have mounted one folder and name it in ``AUTOCOMPRESS_LOCKS``.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
+import re
+import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ..errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+LOCKS = "AUTOCOMPRESS_LOCKS"
+"""Environment variable: the folder of the locks, for containers that share a machine."""
+
+FOLDERS = (Path("/run/lock"), Path("/dev/shm"))
+"""Where the locks are: in the first of these that everybody may write to, else in the folder for temporary files."""
+
+HELD = Path("/proc/locks")
 
 FLOOR, TURNSTILE = "training", "turnstile"
 
 PATIENCE_S = 10.0
 """Seconds that a measurement waits for trainers to leave the floor; then it begins beside them, and says so."""
 
+LONG_S = 60.0
+"""Seconds after which it is told who is waited for."""
+
 POLL_S = 0.01
 
 
+def lock_folder() -> Path:
+    """Return where the locks of this machine are, the same for all users."""
+    named = os.environ.get(LOCKS)
+    if named:
+        return Path(named)
+    return next(filter(_everybodys, FOLDERS), Path(tempfile.gettempdir()))
+
+
+def _everybodys(folder: Path) -> bool:
+    try:
+        return folder.stat().st_mode & 0o1777 == 0o1777 and os.access(folder, os.W_OK)
+    except OSError:
+        return False
+
+
+def check_locks() -> None:
+    """Check that training and measuring can take turns here.
+
+    Raises:
+        UsageError: something else is in the place of a lock.
+    """
+    for name in (FLOOR, TURNSTILE):
+        _Lock(name).close()
+
+
 class _Lock:
-    """A file that any user may lock."""
+    """A file that any user may lock.
+
+    Raises:
+        UsageError: what has its name is no such file.
+    """
 
     def __init__(self, name: str) -> None:
-        path = Path(tempfile.gettempdir(), f"autocompress-{name}.lock")
+        self.path = lock_folder() / f"autocompress-{re.sub(r'[^A-Za-z0-9_.-]', '-', name)}.lock"
         try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            self.descriptor = self._opened()
+        except OSError as error:
+            why = "it is a link" if error.errno == errno.ELOOP else error.strerror
+            raise self._unusable(str(why)) from error
+        if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+            os.close(self.descriptor)
+            raise self._unusable("it is no file")
+
+    def _opened(self) -> int:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # else a FIFO would wait for a writer
+        try:
+            return os.open(self.path, flags)
         except FileNotFoundError:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CREAT, 0o666)
+            descriptor = os.open(self.path, flags | os.O_CREAT, 0o666)
             with suppress(PermissionError):  # another user was faster
-                os.fchmod(self.descriptor, 0o666)
+                os.fchmod(descriptor, 0o666)
+            return descriptor
+
+    def _unusable(self, why: str) -> UsageError:
+        return UsageError(
+            f"a lock of the machine must be a file that everybody may open; {str(self.path)!r} cannot be used: {why}. "
+            f"Delete it, or name another folder in {LOCKS}, the same for all who measure here."
+        )
 
     def take(self, kind: int) -> None:
-        fcntl.flock(self.descriptor, kind)
+        """Wait for it as long as that takes; tell who has it where that is long."""
+        with suppress(BlockingIOError):
+            fcntl.flock(self.descriptor, kind | fcntl.LOCK_NB)
+            return
+        teller = threading.Timer(LONG_S, self._tell)
+        teller.daemon = True
+        teller.start()
+        try:
+            fcntl.flock(self.descriptor, kind)
+        finally:
+            teller.cancel()
+
+    def _tell(self) -> None:
+        logger.warning(
+            "waiting for %s since %g s, which is held by %s: measurements and trainings of a machine take turns",
+            self.path,
+            LONG_S,
+            ", ".join(_holders(os.fstat(self.descriptor).st_ino)) or "somebody whom the system does not tell",
+        )
 
     def taken(self, kind: int, patience_s: float) -> bool:
         """Try for so long; return whether it was taken."""
@@ -64,6 +150,17 @@ class _Lock:
     def close(self) -> None:
         self.release()
         os.close(self.descriptor)
+
+
+def _holders(inode: int) -> Iterator[str]:
+    """Yield the processes that have locked a file, as far as this system tells."""
+    with suppress(OSError):
+        for line in HELD.read_text().splitlines():
+            _, kind, *_, process, place, _, _ = line.split()
+            if kind == "FLOCK" and place.endswith(f":{inode}"):
+                name = Path("/proc", process, "comm")
+                with suppress(OSError):
+                    yield f"process {process} ({name.read_text().strip()})"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ..errors import UsageError
 from ..evaluators import runtimes
 from ..evaluators.energy import counter_of
+from ..evaluators.exclusive import check_locks
 from ..evaluators.runtimes import Runtime
 from ..evaluators.scratch import private_folder
 from ..evaluators.serve_once import peak_so_far
@@ -41,6 +42,7 @@ def checked(name: str, options: Options) -> Checked:
     Raises:
         UsageError: something that was asked for cannot be done.
     """
+    check_locks()
     with private_folder():  # tells at once where it is not this user's
         pass
     servers = [runtimes.load(runtime) for runtime in options.runtimes]

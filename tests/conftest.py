@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault("AUTOCOMPRESS_LOCKS", tempfile.gettempdir())  # tests leave the machine's own to its user
+
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # the machine's other work is no defect of a test
 

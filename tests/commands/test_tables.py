@@ -78,7 +78,13 @@ def test_health_is_a_line_each_in_80_columns() -> None:
         Check(runtime="/home/me/mine.py", state=FAILS, reason="fails at INT8: It crashed."),
     )
     noise = Noise(runtime="onnxruntime", milliseconds=0.5, ratio=1.001, half_width=0.004, worst=0.0123, contention=1.02)
-    machine = {"cpu": "a processor", "cores": "2", "load": "0.10 0.20 0.30", "governor": "unknown"}
+    machine = {
+        "cpu": "a processor",
+        "cores": "2",
+        "load": "0.10 0.20 0.30",
+        "governor": "unknown",
+        "locks": "/run/lock",
+    }
     lines = printed(of_health(Health(checks=checks, noise=noise, machine=machine, energy={"gpu": "nvml"})))
     assert lines[1].split() == ["openvino:bf16", "2026.4.1", "works", "0.10%", "2.00%", "97%", "8.0"]
     assert [line.split()[0] for line in lines[2:5]] == ["litert", "onnxruntime:tensorrt", "mine.py"]
@@ -89,5 +95,6 @@ def test_health_is_a_line_each_in_80_columns() -> None:
         "mine.py fails at INT8: It crashed.",
         "against itself 1.001 ±0.004, worst window 1.2% off, wall / CPU 1.02",
         "energy: gpu by nvml",
+        "locks: in /run/lock",
     ):
         assert said in text

@@ -95,5 +95,5 @@ def test_noise_is_that_of_a_model_against_itself(sample: Specimen) -> None:
 
 def test_machine_is_described() -> None:
     """By what timings depend on; what it does not tell is unknown, not left out."""
-    assert {"cpu", "cores", "load", "nice", "governor"} <= set(machine())
+    assert {"cpu", "cores", "load", "nice", "governor", "locks"} <= set(machine())
     assert all(machine().values())

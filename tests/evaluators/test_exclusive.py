@@ -7,15 +7,20 @@ import select
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
 import pytest
+from typer.testing import CliRunner
 
-from autocompress.evaluators.exclusive import exclusive, off_the_floor, pause, quiet, training, waited_s
+from autocompress import cli
+from autocompress.errors import UsageError
+from autocompress.evaluators import exclusive as module
+from autocompress.evaluators.exclusive import exclusive, lock_folder, off_the_floor, pause, quiet, training, waited_s
 
 TRAINER = """
 import itertools, sys, time
@@ -31,8 +36,7 @@ with training():
 @pytest.fixture(autouse=True)
 def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep away from whoever else measures here."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("AUTOCOMPRESS_LOCKS", str(tmp_path))
 
 
 @contextmanager
@@ -128,3 +132,92 @@ def test_what_is_waited_is_counted() -> None:
             time.sleep(0.2)
             assert waited_s() - before >= on_it + 0.2  # as others see it, who look meanwhile
     assert waited_s() - before >= on_it + 0.2
+
+
+@contextmanager
+def holder(name: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that holds a lock."""
+    code = (
+        "import fcntl, sys, time; lock = open(sys.argv[1], 'a'); fcntl.flock(lock, fcntl.LOCK_EX);"
+        "print('held', flush=True); time.sleep(600)"
+    )
+    path = lock_folder() / f"autocompress-{name}.lock"
+    with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def test_who_holds_a_lock_for_long_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock and the process are named, and when that ends it goes on."""
+    monkeypatch.setattr(module, "LONG_S", 0.2)
+    with holder("turnstile") as process:
+        waiter = threading.Thread(target=lambda: quiet().__enter__(), daemon=True)
+        waiter.start()
+        end = time.monotonic() + 60
+        while "held by" not in caplog.text:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert waiter.is_alive()
+        assert f"autocompress-turnstile.lock since 0.2 s, which is held by process {process.pid} (" in caplog.text
+        process.kill()
+        waiter.join(60)
+        assert not waiter.is_alive()
+
+
+def fifo(path: Path) -> None:
+    """Have whoever opens it wait for ever."""
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    """Be no file."""
+    path.mkdir()
+
+
+def link(path: Path) -> None:
+    """Lead to somebody's file."""
+    (path.parent / "somebody's").touch()
+    path.symlink_to(path.parent / "somebody's")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("attack", [fifo, folder, link])
+@pytest.mark.parametrize(
+    ("name", "act"), [("training", training), ("turnstile", quiet), ("device-cpu", lambda: exclusive("cpu"))]
+)
+def test_what_is_no_lock_is_told(
+    attack: Callable[[Path], None], name: str, act: Callable[[], AbstractContextManager[object]]
+) -> None:
+    """Nobody waits for what a stranger has put in its place, or follows it."""
+    path = lock_folder() / f"autocompress-{name}.lock"
+    attack(path)
+    with pytest.raises(UsageError, match=r"must be a file that everybody may open.*AUTOCOMPRESS_LOCKS"), act():
+        pass
+
+
+@pytest.mark.timeout(60)
+def test_a_run_is_not_begun_without_locks(tmp_path: Path) -> None:
+    """The command ends with a sentence."""
+    fifo(lock_folder() / "autocompress-turnstile.lock")
+    result = CliRunner().invoke(cli.app, ["--target-latency", "5ms", "--out", str(tmp_path / "run")])
+    assert (result.exit_code, "it is no file" in result.output) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_locks_are_the_machine_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has another folder for temporary files has the same locks; where there is no place for them, not."""
+    monkeypatch.delenv("AUTOCOMPRESS_LOCKS")
+    closed, shared, mine = (tmp_path / name for name in ("closed", "shared", "mine"))
+    for place, mode in ((closed, 0o755), (shared, 0o1777), (mine, 0o700)):
+        place.mkdir()
+        place.chmod(mode)
+    monkeypatch.setattr(module, "FOLDERS", (tmp_path / "none", closed, shared))
+    for temporary in (mine, tmp_path):
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        assert lock_folder() == shared
+    monkeypatch.setattr(module, "FOLDERS", (closed,))
+    assert lock_folder() == tmp_path

@@ -7,7 +7,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -182,8 +181,7 @@ def test_failed_run_is_infeasible() -> None:
 
 def test_timing_process_dies_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed study leaves nobody on the processor, and the lock is free."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("AUTOCOMPRESS_LOCKS", str(tmp_path))
     code = (
         "from dataclasses import replace; from autocompress.evaluators.latency import *; import numpy as np, sys;"
         "meter = ProcessMeter(baseline=sys.stdin.buffer.read(), runtime='onnxruntime', "
