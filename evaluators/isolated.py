@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import InfeasibleError
 from .exclusive import exclusive, off_the_floor
 from .latency import device_of
-from .process import begin, environment, why
+from .process import begin, end, environment, why
 from .runtimes import Arrays, Engine, Runtime, load
 from .scratch import scratch
 
@@ -102,7 +102,7 @@ def _isolated(runtime: Runtime, artefact: bytes, *, threads: int, patience_s: fl
                     remote.answer("built")
                 yield remote
         finally:
-            process.kill()
+            end(process)
             process.wait()
 
 

@@ -9,14 +9,16 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import InfeasibleError
+from .cgroup import available_memory
 
 MEMORY = "AUTOCOMPRESS_MEMORY"
-"""Environment variable: gigabytes that such a process may have; by default half of the machine's."""
+"""Environment variable: gigabytes that such a process may have; by default half of the machine's or container's."""
 
 
 REQUEST, RESULT = "request.json", "result.json"
@@ -77,20 +79,50 @@ def run(module: str, directory: Path, *, threads: int, timeout_s: float | None, 
     log = directory / "stderr.txt"
     with log.open("wb") as stderr:
         try:
-            status = subprocess.run(
+            status = finished(
                 [sys.executable, "-m", module, str(directory)],
                 cwd=directory,
                 env={**os.environ, **environment(threads)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                timeout=timeout_s,
-                process_group=0,  # an interrupt from the terminal is for the parent to answer
+                timeout_s=timeout_s,
             ).returncode
         except subprocess.TimeoutExpired as error:
-            raise InfeasibleError(f"The model was not {doing} within {timeout_s:g} s.", rung=rung) from error
+            said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            last = f" It said last: {said[-1]}" if said else ""
+            raise InfeasibleError(f"The model was not {doing} within {timeout_s:g} s.{last}", rung=rung) from error
     if status:
         raise InfeasibleError(why(status, log.read_text(errors="replace"), doing), rung=rung)
+
+
+def finished(command: Sequence[str], *, timeout_s: float | None, **how: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a command, and wait for it; where that ends before it does, so do all processes that it has begun.
+
+    They have a process group of their own: an interrupt from the terminal is for the parent to answer.
+
+    Args:
+        command: the program and its arguments.
+        timeout_s: seconds after which it is killed.
+        how: as `subprocess.Popen` takes it.
+
+    Raises:
+        subprocess.TimeoutExpired: it was killed.
+    """
+    with subprocess.Popen(command, process_group=0, **how) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_s)
+        except BaseException:
+            end(process)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Kill a process that has a group of its own, and all that it has begun."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def environment(threads: int) -> Mapping[str, str]:
@@ -127,4 +159,4 @@ def memory_limit() -> int:
     gigabytes = os.environ.get(MEMORY)
     if gigabytes:
         return int(float(gigabytes) * 1e9)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available_memory() // 2

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import AutocompressError, InfeasibleError, UsageError
 from ..evaluators.outcome_json import to_json
 from ..evaluators.portable import has_program, script
+from ..evaluators.process import finished
 from ..evaluators.serve_once import serve_once
 from . import metadata
 from .card import card
@@ -179,8 +180,13 @@ def _prove(model: Model, folder: Path) -> str:
         return _served(model, folder)
     command = [sys.executable, "-I", str((folder / PROGRAM).resolve())]
     try:
-        done = subprocess.run(
-            command, cwd=tempfile.gettempdir(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        done = finished(
+            command,
+            timeout_s=PATIENCE_S,
+            cwd=tempfile.gettempdir(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     except subprocess.TimeoutExpired as error:
         raise AutocompressError(
