@@ -69,8 +69,10 @@ def run(
     task = load()  # may show a training's progress bar of its own
 
     from ..studies.validate import validate
+    from .fingerprint import FILE, check_same
 
     validate(task)
+    fingerprint = check_same(options.out, task)
     words = dict(source or {})
     about = {"license": task.license, "description": task.description}
     kept = Asked.of(options, str(words.pop("study", "")), words, about)
@@ -81,7 +83,9 @@ def run(
         joined(options, progress) as cluster,
         closing(RunDirectory(options.out, asked.identity, kept.to_dict())) as rundir,
     ):
-        prepared = _prepared(task, asked, rundir, progress, cluster)
+        if not (rundir.path / FILE).exists():
+            rundir.write_json(FILE, fingerprint)
+        prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
         student = task.student is not None
         from .storage import quiet
         from .store import Store
@@ -92,13 +96,18 @@ def run(
 
 
 def _prepared(
-    task: Task, asked: Checked, rundir: RunDirectory, progress: Progress, cluster: Cluster | None
+    task: Task,
+    asked: Checked,
+    rundir: RunDirectory,
+    progress: Progress,
+    cluster: Cluster | None,
+    fingerprint: Mapping[str, object],
 ) -> Prepared:
     """Return what the search starts from; what was begun with a network that will not do is taken away again."""
     from .prepare import prepare
 
     try:
-        with together(asked.options.storage, task, rundir, asked.identity, progress.notice):
+        with together(asked.options.storage, task, rundir, asked.identity, progress.notice, fingerprint):
             return prepare(task, asked.servers, rundir, asked.options, progress, cluster)
     except UsageError:
         if rundir.fresh:  # it is in the way of the mended one

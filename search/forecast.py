@@ -28,6 +28,7 @@ from ..studies.validate import validate
 from .checks import Checked, checked
 from .costs import LAYER_AXES
 from .expectation import CAREFUL_PROCESSES, FINALISTS, Costs, costs_of, reserved_s
+from .fingerprint import check_same
 from .opened import open_run
 from .options import Options
 from .prepare import Offer, baseline_of, kept_profile, offered
@@ -175,6 +176,7 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
     asked = checked(name, options)
     task = load()
     validate(task)
+    check_same(asked.options.out, task)
     progress.notice("finding layers and groups")
     offer = offered(task, asked.servers, asked.options)
     task = offer.task

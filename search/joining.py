@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RunDirectoryError
+from .fingerprint import differences
 from .rundir import RunDirectory
 from .storage import close_storage, open_storage, open_study
 
@@ -25,7 +26,12 @@ FILES = ("profile.json", "calibration.json")
 
 @contextmanager
 def together(
-    url: str | None, task: Task, rundir: RunDirectory, identity: Mapping[str, str], notice: Callable[[str], object]
+    url: str | None,
+    task: Task,
+    rundir: RunDirectory,
+    identity: Mapping[str, str],
+    notice: Callable[[str], object],
+    fingerprint: Mapping[str, object],
 ) -> Iterator[None]:
     """Let one driver at a time prepare a study of a database, each with what the first one has found.
 
@@ -35,6 +41,7 @@ def together(
         rundir: this driver's directory.
         identity: what must be the same for all drivers, among it the study's name.
         notice: is told while another driver is waited for.
+        fingerprint: of the task, see `fingerprint_of`.
 
     Raises:
         RunDirectoryError: see `join`.
@@ -51,6 +58,7 @@ def together(
         with storage.alone(f"{identity['study']}, before its trials"):
             study = open_study(storage, identity["study"])
             join(study, task, rundir, identity)
+            _compare(study, task, fingerprint)
             yield
             contribute(study, task, rundir, identity)
     finally:
@@ -74,6 +82,23 @@ def join(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mappin
     for name in FILES:
         if name in known:
             rundir.write_json(name, known[name])
+
+
+def _compare(study: optuna.Study, task: Task, fingerprint: Mapping[str, object]) -> None:
+    """Compare a task's fingerprint with the first driver's, which keeps it with the study.
+
+    Raises:
+        RunDirectoryError: they differ.
+    """
+    if "fingerprint" not in study.user_attrs:
+        study.set_user_attr("fingerprint", dict(fingerprint))
+        return
+    others = differences(study.user_attrs["fingerprint"], fingerprint, task)
+    if others:
+        raise RunDirectoryError(
+            f"all drivers of a study in a database must have the same task; that with which {study.study_name!r} was "
+            f"begun has another {', another '.join(others)}. Give the same, or another database with --storage."
+        )
 
 
 def contribute(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mapping[str, str]) -> None:

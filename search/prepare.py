@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -30,6 +29,7 @@ from ..studies.loss_probe import Chosen, choose_distance
 from ..studies.task import Task
 from .cluster import Cluster
 from .devices import Meters, at_once, devices_of, meter_at
+from .fingerprint import NETWORKS
 from .options import Options
 from .paying import summary
 from .probes import PROBE_TIMEOUT_S, Prober
@@ -101,7 +101,7 @@ def prepare(
         StudyError: the unchanged network cannot be exported, served or timed.
         RunDirectoryError: the network is not the one that the run directory was begun with.
     """
-    _take_up(task, rundir, progress)
+    _take_up(task, rundir)
     progress.notice("finding layers and groups")
     offer = offered(task, runtimes, options)
     task = offer.task
@@ -231,13 +231,15 @@ def _calibrations(meter: Meter | Meters) -> dict[str, Calibration]:
     return dict(zip(devices, at_once([meter_at(meter, device).calibrate for device in devices]), strict=True))
 
 
-def _take_up(task: Task, rundir: RunDirectory, progress: Progress) -> None:
-    """Give the networks the weights that the run was begun with; tell where they had others."""
-    same = _same_weights(task.model, rundir.path / "baseline" / "original.safetensors")
-    if task.student is not None:
-        same &= _same_weights(task.student, rundir.path / "baseline" / "student.safetensors")
-    if not same:
-        progress.milestone("the network's weights are not those this run was begun with; the run's own are used")
+def _take_up(task: Task, rundir: RunDirectory) -> None:
+    """Keep the networks' weights, or give the networks, to the bit, those that the run was begun with."""
+    for name, file in NETWORKS.items():
+        network: nn.Module | None = getattr(task, name)
+        path = rundir.path / "baseline" / f"{file}.safetensors"
+        if network is not None and path.exists():
+            network.load_state_dict(load_file(path))
+        elif network is not None:
+            write_atomically(path, save({n: tensor.contiguous().clone() for n, tensor in network.state_dict().items()}))
 
 
 def _student(task: Task, supplies: Supplies, runtime: Runtime) -> tuple[Compressed, bytes]:
@@ -272,22 +274,6 @@ def _meter(runtime: Runtime, artefact: bytes, supplies: Supplies, options: Optio
         baseline_spread=baseline_spread,
         percentile=options.percentile,
     )
-
-
-def _same_weights(model: nn.Module, path: Path) -> bool:
-    """Give a network the weights that the run was begun with; return whether it had them already."""
-    state = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
-    if not path.exists():
-        write_atomically(path, save(state))
-        return True
-    kept = load_file(path)
-    if {n: t.shape for n, t in kept.items()} != {n: t.shape for n, t in state.items()}:
-        raise RunDirectoryError(
-            f"a run directory goes on with the network it was begun with; the one in {str(path)!r} has other layers "
-            "than this study's. Give another directory with --out DIR."
-        )
-    model.load_state_dict(kept)
-    return all(torch.equal(kept[name], tensor) for name, tensor in state.items())
 
 
 def _save(found: Profile, space: Space, calibrations: Mapping[str, Calibration], rundir: RunDirectory) -> None:

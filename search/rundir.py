@@ -1,6 +1,7 @@
 """A run directory: the one place on disk that a study writes to, held by one driver at a time.
 
 study.json          what the study is, a directory of another one is refused; and what was asked of it last
+fingerprint.json    by what its network, data, loss, metric and training are known again; others are refused
 study.journal       the Optuna study, unless a database holds it
 profile.json        what was learned of the network before the first trial
 baseline/           the unchanged network: model.onnx, model.safetensors, measurement.json, …

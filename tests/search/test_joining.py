@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from autocompress.errors import RunDirectoryError
+from autocompress.search.fingerprint import fingerprint_of
 from autocompress.search.joining import together
 from autocompress.search.rundir import RunDirectory
 from autocompress.studies.task import Task
@@ -19,14 +20,15 @@ IDENTITY = {"study": "shared", "threads": "1"}
 Joined = Callable[..., Path]
 
 
-def task(weight: float) -> Task:
-    """Return a task with a network of one weight."""
+def task(weight: float, metric: float = 1.0) -> Task:
+    """Return a task with a network of one weight and a metric that is the same for all."""
     import torch
     from torch import nn
 
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, weight)
-    return Task(model=model, example_inputs=torch.ones(1, 1), train=[], validation=[])
+    data = [(torch.ones(2, 1), torch.zeros(2, dtype=torch.long))]
+    return Task(model, torch.ones(1, 1), data, data, metric=lambda model, loader: metric)
 
 
 @pytest.fixture
@@ -37,7 +39,8 @@ def joined(server: Any, tmp_path: Path) -> Iterator[Joined]:
 
         def join(name: str, mine: Task, threads: str = "1") -> Path:
             rundir = stack.enter_context(closing(RunDirectory(tmp_path / name, {"study": name})))
-            with together(url, mine, rundir, {**IDENTITY, "threads": threads}, lambda text: None):
+            identity, fingerprint = {**IDENTITY, "threads": threads}, fingerprint_of(mine)
+            with together(url, mine, rundir, identity, lambda text: None, fingerprint):
                 if not (rundir.path / "profile.json").exists():
                     rundir.write_json("profile.json", {"by": name})
                     rundir.write_json("calibration.json", {"by": name})
@@ -59,6 +62,13 @@ def test_another_network_is_refused(joined: Joined) -> None:
     joined("first", task(1.0))
     with pytest.raises(RunDirectoryError, match=r"must have the same weights; 'shared' was begun with .* --storage"):
         joined("second", task(1.0000001))
+
+
+def test_another_metric_is_refused(joined: Joined) -> None:
+    """The same network, judged by something else, is another study."""
+    joined("first", task(1.0))
+    with pytest.raises(RunDirectoryError, match=r"'shared' was begun has another metric\. .*--storage"):
+        joined("second", task(1.0, metric=2.0))
 
 
 def test_other_settings_are_refused(joined: Joined) -> None:
