@@ -18,6 +18,11 @@ Anything else that is raised is a defect of ours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_BLAME = "raised in the task's"
+
 
 class AutocompressError(Exception):
     """Base of all errors raised on purpose."""
@@ -66,3 +71,34 @@ class InfeasibleError(AutocompressError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+@contextmanager
+def blaming(part: str) -> Iterator[None]:
+    """Note on an error that it was raised in a part of the user's task; it is raised on as what it is.
+
+    >>> try:
+    ...     with blaming("loss"):
+    ...         raise RuntimeError("no such label")
+    ... except RuntimeError as error:
+    ...     print(blamed(error))
+    raised in the task's `loss`
+    """
+    try:
+        yield
+    except AutocompressError:
+        raise
+    except Exception as error:
+        error.add_note(f"{_BLAME} `{part}`")
+        raise
+
+
+def blamed(error: BaseException) -> str:
+    """Return what `blaming` has noted on an error; empty where that is nothing."""
+    return next((note for note in getattr(error, "__notes__", ()) if note.startswith(_BLAME)), "")
+
+
+def in_a_line(error: BaseException) -> str:
+    """Return an error's kind, the first line of what it says, and what `blaming` has noted."""
+    said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return f"{said} ({blamed(error)})" if blamed(error) else said

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, SequentialSampler
 
-from ..errors import StudyError
+from ..errors import StudyError, blaming
 from ..studies.task import Batch, Loader
 
 
@@ -47,13 +47,14 @@ def endless(train: Loader) -> Generator[Batch]:
         StudyError: a pass has no batch.
     """
     _seed(train)
-    while True:
-        empty = True
-        for batch in _reordered(train):
-            empty = False
-            yield batch
-        if empty:
-            raise StudyError("`train` must give batches in every pass; it gave none. Give a list or a DataLoader")
+    with blaming("train"):
+        while True:
+            empty = True
+            for batch in _reordered(train):
+                empty = False
+                yield batch
+            if empty:
+                raise StudyError("`train` must give batches in every pass; it gave none. Give a list or a DataLoader")
 
 
 def one_pass(train: Loader) -> Iterator[Batch]:

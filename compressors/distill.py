@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from ..errors import AutocompressError, InfeasibleError, StudyError
+from ..errors import AutocompressError, InfeasibleError, StudyError, blaming
 from ..spaces.candidate import DISTILLATION, Value
 from ..spaces.space import Choice
 from ..studies.loss_probe import choose_distance
@@ -147,7 +147,9 @@ def _train(
     trained = [p for p in student.parameters() if p.requires_grad]
     trained += [] if hints is None else hints.parameters()
     rates = [settings["learning_rate"] * _scale(p) for p in trained]
-    optimizer = torch.optim.AdamW([{"params": [p], "lr": lr} for p, lr in zip(trained, rates, strict=True)])
+    optimizer = torch.optim.AdamW(
+        {"params": [p], "lr": lr, "weight_decay": _decay(p)} for p, lr in zip(trained, rates, strict=True)
+    )
     warmup = 0.21  # a fifth; exactly 0.2 makes the schedule divide by zero when there are four steps
     schedule = OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=warmup)
     taught = DistillationLoss(student, teacher, task, settings, hints)
@@ -155,16 +157,22 @@ def _train(
         for step, batch in zip(range(steps), batches, strict=False):
             if time.monotonic() > deadline:
                 raise InfeasibleError(f"its time was over at training step {step} of {steps}", rung="train")
-            loss = taught(batch)
+            with blaming("loss"):
+                loss = taught(batch)
             if penalty is not None:
                 loss = loss + penalty(student)
             if not torch.isfinite(loss):
                 raise InfeasibleError(f"the loss became {loss.item()} at training step {step} of {steps}", rung="train")
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(trained, 1.0)  # one odd batch moves Adam's averages no further than others do
             optimizer.step()
             schedule.step()
+
+
+def _decay(parameter: Tensor) -> float:
+    """Return a parameter's weight decay: none for norms, biases and steps, which are to be of their own size."""
+    return 0.01 if parameter.dim() > 1 else 0.0
 
 
 def _scale(parameter: Tensor) -> float:

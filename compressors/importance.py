@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from ..errors import InfeasibleError
+from ..errors import InfeasibleError, blaming
 from .batches import seeded
 from .graph import channel_group, evaluating
 from .technique import Supplies
@@ -164,7 +164,8 @@ def _gradients(model: nn.Module, supplies: Supplies, importance: str) -> Gradien
     squares = {p: torch.zeros_like(p) for p in parameters}
     with evaluating(model), torch.enable_grad(), seeded(0):
         for batch in supplies.batches:
-            loss = supplies.loss(model, batch)
+            with blaming("loss"):
+                loss = supplies.loss(model, batch)
             if not torch.isfinite(loss):
                 reason = f"importance {importance!r} needs a finite loss of the network that is pruned, got {loss:g}"
                 raise InfeasibleError(reason, rung="build")

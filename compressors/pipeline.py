@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..errors import InfeasibleError, StudyError
+from ..errors import InfeasibleError, StudyError, blamed
 from ..spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
@@ -26,6 +26,7 @@ from .batches import endless, one_pass, seeded
 from .export import have_a_batch, to_onnx
 from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm, folded
+from .frozen import freeze_as
 from .graph import count
 from .palettize import Palettize
 from .quantize import Quantize, Quantized, calibration_of, strip
@@ -224,38 +225,61 @@ def compress(
 
     Raises:
         InfeasibleError: the network cannot be built, trained or exported that way.
+        MemoryError: there is not enough memory for it.
+        Exception: the task's own loss or data raised it; `blamed` tells which.
 
     """
     stream = endless(task.train)
     training = _Training(task, candidate, stream, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
+    apply_s = 0.0
     try:
-        model, to_do = copy.deepcopy(task.base).eval(), candidate
-        if ancestor is not None:
-            model = ancestor.network(model, supplies)
-            to_do = prune.beyond(candidate, ancestor.candidate, task.base)
-        apply_s = 0.0
-        ways = phases(to_do, model, supplies.examples, student=task.student is not None)
+        with _building():
+            model, to_do = copy.deepcopy(task.base).eval(), candidate
+            if ancestor is not None:
+                model = ancestor.network(model, supplies)
+                to_do = prune.beyond(candidate, ancestor.candidate, task.base)
+            ways = phases(to_do, model, supplies.examples, student=task.student is not None)
         for number, phase in enumerate(ways):
             started = time.monotonic()
-            for technique in phase.techniques:
-                model = technique.apply(model, phase.candidate, supplies)
-            apply_s += time.monotonic() - started
-            if (phase.techniques or task.student) and not phase.folded:
-                estimate_batch_norm(model, supplies.calibration if epochs else supplies.statistics)
+            with _building():
+                for technique in phase.techniques:
+                    model = technique.apply(model, phase.candidate, supplies)
+                apply_s += time.monotonic() - started
+                if (phase.techniques or task.student) and not phase.folded:
+                    estimate_batch_norm(model, supplies.calibration if epochs else supplies.statistics)
             if epochs:
+                freeze_as(model, task.base)
                 training.run(model, phase, number)
             if epochs and not phase.folded:
                 estimate_batch_norm(model, supplies.statistics)
                 ancestor = Ancestor.of(candidate, model)
         started = time.monotonic()
-        built = _export(model, candidate, supplies)
+        with _building():
+            built = _export(model, candidate, supplies)
         return replace(built, apply_s=apply_s, export_s=time.monotonic() - started, ancestor=ancestor)
-    except (InfeasibleError, MemoryError):
+    except RuntimeError as error:
+        if _lacks_memory(error):
+            raise MemoryError(str(error)) from error
         raise
-    except RuntimeError as error:  # what torch raises when shapes do not fit
-        raise InfeasibleError(f"the network cannot be built: {str(error).splitlines()[0]}", rung="build") from error
     finally:
         stream.close()
+
+
+@contextmanager
+def _building() -> Iterator[None]:
+    """Tell what torch raises when shapes do not fit as what it is; not so what the user's own functions raise."""
+    try:
+        yield
+    except RuntimeError as error:
+        if blamed(error) or _lacks_memory(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InfeasibleError(f"the network cannot be built: {reason}", rung="build") from error
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    """Return whether torch had no memory, which it tells of on a processor in words alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..compressors.compact import pack
-from ..errors import InfeasibleError, LostError
+from ..errors import InfeasibleError, LostError, blaming, in_a_line
 from ..evaluators.evaluator import Request
 from ..evaluators.exclusive import pause, training, waited_s
 from ..evaluators.isolated import engine
@@ -98,10 +98,9 @@ class Ladder:
         except Exception as error:  # a user's loss, metric or forward may fail in any way
             if full(error):
                 raise LostError(f"the disk of {str(self.folder)!r} is full") from error
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             climb.folder.mkdir(parents=True, exist_ok=True)
             (climb.folder / "error.txt").write_text(traceback.format_exc())
-            return climb.ended(reason, climb.rung)
+            return climb.ended(in_a_line(error), climb.rung)
 
 
 @dataclass(frozen=True)
@@ -347,7 +346,7 @@ class _Climb:
         from ..evaluators.served import Served
 
         loader: Loader = getattr(self.ladder.task, split)
-        with engine(it.runtime, it.artefact, threads=1, patience_s=self._left) as built:
+        with engine(it.runtime, it.artefact, threads=1, patience_s=self._left) as built, blaming("metric"):
             value = float(self.ladder.task.metric(Served(built), loader))
         if not np.isfinite(value):
             raise InfeasibleError(f"the metric is {value}", rung=self.rung)

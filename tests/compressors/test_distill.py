@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compressors.distill import CHOICES, DEFAULTS, choices, distil
+from autocompress.compressors.quantize import Quantized
 from autocompress.errors import InfeasibleError, StudyError
 from autocompress.studies.distance import Softmax
 from autocompress.studies.task import Batch, Task
@@ -201,3 +202,43 @@ def test_settings_that_do_nothing_are_not_offered(task: Task) -> None:
     linear = nn.Linear(4, 2)
     assert offered(replace(task, model=linear)) == without - {"features"}
     assert offered(replace(task, fit=lambda student, teacher, epochs: None)) == set()
+
+
+def test_only_matrices_decay(task: Task) -> None:
+    """A training whose loss has no slope makes weights smaller, and leaves norms, biases and learned steps alone."""
+    rounded = Quantized(nn.Linear(4, 16), 8)
+    student = nn.Sequential(rounded, nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+    student(torch.randn(8, 4))
+    assert rounded.round_input is not None
+    rounded.round_input.calibrated()
+    rounded.learn_scales()
+    for parameter in student.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.0)
+    before = {name: p.detach().clone() for name, p in student.named_parameters()}
+
+    def flat(model: nn.Module, batch: Batch) -> Tensor:
+        return 0 * sum(p.sum() for p in model.parameters())
+
+    distil(student, task.model, replace(task, loss=flat), settings={"weight": 0.0}, epochs=1, seed=0)
+    smaller = {name for name, p in student.named_parameters() if (p < before[name]).all()}
+    same = {name for name, p in student.named_parameters() if torch.equal(p, before[name])}
+    assert smaller == {"0.layer.weight", "3.weight"}
+    steps = {"0.round_weight.learned.factor", "0.round_input.learned.factor"}
+    assert same == {"0.layer.bias", "1.weight", "1.bias", "3.bias", *steps}
+
+
+def test_gradients_are_clipped_with_those_of_hints(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The norm that is limited is that of all that is trained."""
+    clip, clipped = nn.utils.clip_grad_norm_, []
+
+    def watch(parameters: list[nn.Parameter], most: float) -> Tensor:
+        clipped.append(parameters)
+        norm = clip(parameters, most)
+        assert torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm() <= 1.001
+        return norm
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", watch)
+    student = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 2))
+    distil(student, network(), task, settings={"features": 1.0}, epochs=1, seed=0)
+    assert clipped
+    assert all(len(parameters) > len(list(student.parameters())) for parameters in clipped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from autocompress.compressors.pipeline import TECHNIQUES as ALL
 from autocompress.compressors.pipeline import Compressed, compress, space_of, supplies_of
 from autocompress.compressors.quantize import Quantized
 from autocompress.compressors.technique import Technique
-from autocompress.errors import InfeasibleError
+from autocompress.errors import InfeasibleError, blamed
 from autocompress.spaces.candidate import SETTINGS, Candidate
 from autocompress.spaces.capabilities import Capabilities
 from autocompress.spaces.space import Space
@@ -237,14 +238,28 @@ def test_what_torch_refuses_is_infeasible(task: Task) -> None:
     assert caught.value.rung == "build"
 
 
-def test_a_defect_of_the_tasks_functions_still_raises(task: Task) -> None:
-    """A programming error is not taken for a candidate that cannot be built."""
+@pytest.mark.parametrize("kind", [KeyError, RuntimeError, ValueError])
+@pytest.mark.parametrize("part", ["loss", "train"])
+def test_a_defect_of_the_tasks_functions_still_raises(task: Task, part: str, kind: type[Exception]) -> None:
+    """What the user's own code raises is not taken for a candidate that cannot be built; it tells whose it is."""
+    supplies, error = supplies_of(task), kind("mine")
+
+    class Train:
+        def __len__(self) -> int:
+            return 4
+
+        def __iter__(self) -> Iterator[Batch]:
+            yield from batches(1)
+            raise error
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        raise KeyError("mine")
+        raise error
 
-    with pytest.raises(KeyError, match="mine"):
-        compress(replace(task, loss=loss), Candidate(), supplies_of(task), epochs=1)
+    task = replace(task, **{part: {"loss": loss, "train": Train()}[part]})
+    with pytest.raises(kind, match="mine") as caught:
+        compress(task, Candidate(), supplies, epochs=1)
+    assert caught.value is error
+    assert blamed(error) == f"raised in the task's `{part}`"
 
 
 def test_deadline_reaches_the_training(task: Task) -> None:
