@@ -114,9 +114,11 @@ def rows(space: Space) -> Iterator[Row]:
     for importance in IMPORTANCES:
         yield Row("importance at 50 %", importance, at(space, prune[0.5], {PRUNING: {"importance": importance}}))
     for steps in (2, 4):
-        yield Row("pruning in steps, 75 %", f"{steps}", at(space, prune[0.75], {PRUNING: {"steps": steps}}))
+        slowly = at(space, prune[0.75], {PRUNING: {"steps": steps}})
+        yield Row("pruning in steps, 75 %", f"{steps}", slowly, seeds=3)
     for penalty in ("l1", "group"):
-        yield Row("pruning after a penalty, 75 %", penalty, at(space, prune[0.75], {PRUNING: {"penalty": penalty}}))
+        pressed = at(space, prune[0.75], {PRUNING: {"penalty": penalty}})
+        yield Row("pruning after a penalty, 75 %", penalty, pressed, seeds=3)
     for ratio in (0.5, 0.75):
         for name, settings in KINDS.items():
             taught = at(space, prune[ratio], {DISTILLATION: settings})
