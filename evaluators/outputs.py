@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..spaces.capabilities import Capabilities
 from .runtimes import Arrays
 
 FLOAT_TOLERANCE = 0.01
@@ -14,6 +15,24 @@ FLOAT_TOLERANCE = 0.01
 
 INTEGER_TOLERANCE = 0.1
 """The same for a quantized network, whose rounding differs in a few places that PyTorch does not simulate."""
+
+ROUNDED_TOLERANCE = 0.5
+"""The same where the runtime rounds by itself: it tells what computes something else; the metric tells the rest."""
+
+
+def tolerance(capabilities: Capabilities, *, quantized: bool) -> float:
+    """Return the largest difference from PyTorch, as a share of the outputs' range, that a runtime's rounding explains.
+
+    Args:
+        capabilities: of the runtime.
+        quantized: whether layers of the network are rounded in PyTorch too.
+
+    >>> [tolerance(Capabilities(runtime="mine", rounds=rounds), quantized=True) for rounds in (False, True)]
+    [0.1, 0.5]
+    """
+    if capabilities.rounds:
+        return ROUNDED_TOLERANCE
+    return INTEGER_TOLERANCE if quantized else FLOAT_TOLERANCE
 
 
 @dataclass(frozen=True, kw_only=True)

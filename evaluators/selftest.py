@@ -79,11 +79,12 @@ class _Test:
 
     def _float(self) -> None:
         times = {}
+        tolerance = INTEGER_TOLERANCE if self.runtime.capabilities.rounds else FLOAT_TOLERANCE
         for batch in (len(self.inputs), 1):
             artefact = self.runtime.convert(self._source("float", batch))
             with self.runtime.build(artefact, threads=1) as engine:
                 if batch > 1:
-                    self._check(engine, "float", INTEGER_TOLERANCE if ":" in self.runtime.name else FLOAT_TOLERANCE)
+                    self._check(engine, "float", tolerance)
                 times[batch] = _fastest_ms(engine, [self.inputs[:batch]])
         self.note(batch_times_ms=list(times.values()))
         if self.runtime.capabilities.device == "cpu" and not times[len(self.inputs)] > times[1]:

@@ -12,8 +12,12 @@ from ..compressors.pipeline import Compressed
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from .exclusive import pause
-from .outputs import FLOAT_TOLERANCE, INTEGER_TOLERANCE, Parity, compare
-from .runtimes import Engine, Source
+from .isolated import PATIENCE_S, engine
+from .outputs import Parity, compare, tolerance
+from .runtimes import Engine, Runtime, Source
+
+PARITY_BATCHES = 2
+"""Batches of calibration data on which the runtime's outputs are compared to PyTorch's."""
 
 
 class Served(nn.Module):
@@ -43,8 +47,37 @@ def source_of(compressed: Compressed, supplies: Supplies) -> Source:
     )
 
 
-def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...]], *, quantized: bool) -> Parity:
+def checked(
+    compressed: Compressed, runtime: Runtime, supplies: Supplies, *, quantized: bool, patience_s: float = PATIENCE_S
+) -> tuple[bytes, Parity]:
+    """Return a runtime's own file of a network, which does what PyTorch does, and how far it is from that.
+
+    Args:
+        compressed: the network.
+        runtime: serves it.
+        supplies: gives the inputs for both.
+        quantized: whether layers of it are rounded in PyTorch too.
+        patience_s: seconds that the runtime has to build it; see `isolated.engine`.
+
+    Raises:
+        InfeasibleError: the runtime cannot serve it, or computes something else.
+
+    """
+    artefact = runtime.convert(source_of(compressed, supplies))
+    with engine(runtime, artefact, threads=1, patience_s=patience_s) as built:
+        may_differ = tolerance(runtime.capabilities, quantized=quantized)
+        found = parity(compressed.model, Served(built), supplies.calibration[:PARITY_BATCHES], tolerance=may_differ)
+    return artefact, found
+
+
+def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...]], *, tolerance: float) -> Parity:
     """Check that the runtime computes what PyTorch does, and that the outputs depend on the inputs.
+
+    Args:
+        model: in PyTorch.
+        served: the same by a runtime.
+        batches: of inputs.
+        tolerance: see `outputs.tolerance`.
 
     Raises:
         InfeasibleError: outputs that are not finite, the same for all inputs, or too far apart.
@@ -65,7 +98,6 @@ def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...
             )
     found = compare([[expected.numpy()]], [[actual.numpy()]])
     assert found is not None
-    tolerance = INTEGER_TOLERANCE if quantized else FLOAT_TOLERANCE
     if found.difference > tolerance:
         far = f"{found.difference:.1%} of their range, over {tolerance:.0%}"
         raise InfeasibleError(f"the runtime's outputs differ from PyTorch's by {far}", rung="build")

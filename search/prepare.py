@@ -18,7 +18,7 @@ from ..errors import InfeasibleError, RunDirectoryError, StudyError
 from ..evaluators.isolated import engine
 from ..evaluators.latency import Calibration, Meter, meter_for
 from ..evaluators.runtimes import Runtime
-from ..evaluators.served import Served, parity, source_of
+from ..evaluators.served import Served, checked, source_of
 from ..files import write_atomically
 from ..spaces.candidate import Candidate
 from ..spaces.capabilities import Capabilities
@@ -119,6 +119,8 @@ def prepare(
         baseline, artefact = baseline_of(task, runtimes[0], offer.supplies)
         found = kept_profile(rundir.path / "profile.json", offer.space)
         if found is None:
+            if runtimes[0].capabilities.rounds:
+                progress.milestone(cost_of_rounding(task, runtimes[0], baseline, artefact))
             progress.notice("calibrating the baseline's latency")
             calibrations = _calibrations(meter_of({}))
             found = _profiled(
@@ -173,10 +175,17 @@ def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compr
         InfeasibleError: it cannot be exported or served.
     """
     baseline = compress(replace(task, student=None), Candidate(), supplies, epochs=0)
-    artefact = runtime.convert(source_of(baseline, supplies))
-    with engine(runtime, artefact, threads=1) as built:
-        parity(baseline.model, Served(built), supplies.calibration[:1], quantized=False)
+    artefact, _ = checked(baseline, runtime, supplies, quantized=False)
     return baseline, artefact
+
+
+def cost_of_rounding(task: Task, runtime: Runtime, baseline: Compressed, artefact: bytes) -> str:
+    """Return what a runtime that rounds by itself makes of the unchanged network's metric."""
+    with engine(runtime, artefact, threads=1) as built:
+        served = float(task.metric(Served(built), task.validation))
+    genuine = float(task.metric(baseline.model, task.validation))
+    told = f"the unchanged network's metric is {served:.4g} in it and {genuine:.4g} in PyTorch"
+    return f"{runtime.name} rounds by itself: {told}"
 
 
 def _profiled(

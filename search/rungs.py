@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from ..compressors.technique import Supplies
     from ..studies.task import Loader, Task
 
-PARITY_BATCHES = 2
-
 AGREEMENT = 0.95
 """Share of examples that must have the same class in PyTorch and in the runtime, without a warning."""
 
@@ -244,15 +242,12 @@ class _Climb:
         return compressed, served
 
     def _serve(self, compressed: Compressed, runtime: Runtime) -> _Served:
-        from ..evaluators.served import Served, parity, source_of
+        from ..evaluators.served import checked
 
-        supplies = self.ladder.supplies
         pause()
-        artefact = runtime.convert(source_of(compressed, supplies))
-        with engine(runtime, artefact, threads=1, patience_s=self._left) as built:
-            batches = supplies.calibration[:PARITY_BATCHES]
-            found = parity(compressed.model, Served(built), batches, quantized=bool(self.request.candidate[BITS]))
-        return _Served(runtime, artefact, found)
+        rounded = bool(self.request.candidate[BITS])
+        made = checked(compressed, runtime, self.ladder.supplies, quantized=rounded, patience_s=self._left)
+        return _Served(runtime, *made)
 
     def _within_limits(self, served: list[_Served]) -> tuple[Place, ...]:
         """Measure what a network costs at each place, and return those where that is not surely too much.

@@ -25,6 +25,8 @@ class Capabilities:
         free_batch: whether one built model serves batches of any size; else it has the size of its examples.
         threads: whether the number of threads can be set.
         isolated: whether its engines live in processes of their own, as they may take a process down with them.
+        rounds: whether it rounds numbers by itself that the network has in float: its outputs may be farther from
+            PyTorch's then, and the metric tells what that costs.
         device: what it computes on, ``cpu`` or ``gpu``; one measurement at a time on each.
 
     """
@@ -40,4 +42,5 @@ class Capabilities:
     free_batch: bool = True
     threads: bool = True
     isolated: bool = False
+    rounds: bool = False
     device: str = "cpu"

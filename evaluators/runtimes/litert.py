@@ -75,6 +75,7 @@ class LiteRt:
             reads=(".tflite",),
             opset=None,
             free_batch=False,
+            rounds=self.dynamic,
         )
 
     def convert(self, source: Source) -> bytes:

@@ -83,7 +83,9 @@ class Mnn:
     def __init__(self, variant: str = "") -> None:
         self.name = f"mnn:{variant}" if variant else "mnn"
         self.variant = variant
-        self.capabilities = Capabilities(runtime=self.name, bits=(32,), reads=(".mnn",), isolated=True)
+        self.capabilities = Capabilities(
+            runtime=self.name, bits=(32,), reads=(".mnn",), isolated=True, rounds=bool(variant)
+        )
 
     def convert(self, source: Source) -> bytes:
         """Convert the canonical file; weights are narrowed by the variant alone."""

@@ -86,7 +86,9 @@ class OpenVino:
         self.name = f"openvino:{variant}" if variant else "openvino"
         self.variant = variant
         self.precision = "bf16" if variant == "bf16" else "f32"
-        self.capabilities = Capabilities(runtime=self.name, opset=21, weight_bits=() if variant == "int4" else (4,))
+        self.capabilities = Capabilities(
+            runtime=self.name, opset=21, weight_bits=() if variant == "int4" else (4,), rounds=bool(variant)
+        )
 
     def convert(self, source: Source) -> bytes:
         """Make activations unsigned, and weights so small that pairs of products fit into 16 bits.

@@ -48,6 +48,7 @@ class PyTorch:
             reads=READS.get(variant, (".pt2",)),
             opset=None,
             free_batch=variant != "aoti",
+            rounds=variant == "bf16",
         )
 
     def convert(self, source: Source) -> bytes:

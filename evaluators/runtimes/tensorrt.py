@@ -34,6 +34,7 @@ class TensorRt:
             opset=22,
             threads=False,
             isolated=True,
+            rounds=bool(variant),
             device="gpu",
         )
 

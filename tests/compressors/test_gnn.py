@@ -92,7 +92,7 @@ def test_served_as_simulated(kind: str, axis: str) -> None:
     for name in ("onnxruntime", "pytorch")[: 1 if axis == BITS else 2]:
         runtime = load(name)
         with runtime.build(runtime.convert(source_of(built, supplies)), threads=1) as engine:
-            found = parity(built.model, Served(engine), supplies.calibration, quantized=axis == BITS)
+            found = parity(built.model, Served(engine), supplies.calibration, tolerance=0.1 if axis == BITS else 0.01)
             assert found.difference < (0.05 if axis == BITS else 1e-4)
             assert found.agreement is not None
             assert found.agreement > 0.95
@@ -127,7 +127,7 @@ def test_an_input_that_is_not_read_stays_an_input() -> None:
     built = compress(made, Candidate(), supplies, epochs=0)
     assert [value.name for value in onnx.load_from_string(built.onnx).graph.input] == ["input0", "input1"]
     with runtime.build(runtime.convert(source_of(built, supplies)), threads=1) as engine:
-        assert parity(built.model, Served(engine), supplies.calibration, quantized=False).difference < 1e-4
+        assert parity(built.model, Served(engine), supplies.calibration, tolerance=0.01).difference < 1e-4
 
 
 def test_graphs_come_one_at_a_time() -> None:

@@ -224,7 +224,9 @@ def test_served_in_any_batch_as_simulated(kind: type[nn.RNNBase], form: dict[str
                 actual = [Served(engine)(*inputs) for inputs in batches]
                 far = max(float((e - a).abs().max()) for e, a in zip(expected, actual, strict=True))
                 assert far < share * float(expected[0].max() - expected[0].min()) + 1e-6
-            found = parity(built.model, Served(engine), supplies.calibration, quantized=bool(candidate["bits"]))
+            found = parity(
+                built.model, Served(engine), supplies.calibration, tolerance=0.1 if candidate["bits"] else 0.01
+            )
         assert found.agreement is not None
         assert found.agreement > 0.9
 
