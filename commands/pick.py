@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 def pick(
     run: Annotated[Path, typer.Argument(help="A run directory, finished or not.", autocompletion=completion.runs)],
     id: Annotated[str, typer.Argument(help="Of a certain model: 00012, 12 or baseline.")] = "",
-    target_latency: Annotated[str | None, typer.Option(help="The most accurate within it: 4ms, 800us.")] = None,
+    target_latency: Annotated[str | None, typer.Option(help="The recommended one within it: 4ms, 800us.")] = None,
     min_accuracy: Annotated[
         str | None, typer.Option(help="The fastest with at least this metric: 0.88, or -0.5% to the unchanged network.")
     ] = None,
@@ -138,7 +137,7 @@ def _data(choice: Choice, picked: Picked | None = None) -> dict[str, object]:
         "file": measured.file,
         "runtime": measured.latency.runtime,
         "meets": front.meets(model),
-        "limits": asdict(front.limits),
+        "limits": front.limits.asked,
         "latency_ms": measured.latency.median_ms,
         "latency_low_ms": measured.latency.low_ms,
         "latency_high_ms": measured.latency.high_ms,

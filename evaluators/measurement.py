@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from scipy.special import stdtrit
 
+from .environment import UNPAUSED, worst
+
 T = TypeVar("T")
 
 MEDIAN = 50.0
@@ -19,12 +21,6 @@ MEDIAN = 50.0
 
 CONTENDED = 1.1
 """A window above this had others beside it: its wall time, or what all wanted of the cores, is a tenth too much."""
-
-UNPAUSED = "no"
-"""What an environment says of ``trainers_paused`` where some of ours trained on while a model was timed."""
-
-ADDED = ("windows_measured_again", "involuntary_switches")
-"""What environments count."""
 
 
 def placement(median_ms: float) -> float:
@@ -59,32 +55,6 @@ def half_width(values: Sequence[float]) -> float:
     if n < 2:
         return float("inf")
     return float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
-
-
-def worst(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of what was timed in two: the first begin, the last end, the greater disturbance.
-
-    What is no disturbance and differs is told of both.
-
-    >>> worst({"load_before": "9.5", "trainers_paused": "no"}, {"load_before": "10.2", "trainers_paused": "yes"})
-    {'load_before': '10.2', 'trainers_paused': 'no'}
-    """
-    together = {**one, **other}
-    for name in one.keys() & other.keys():
-        values = one[name], other[name]
-        if name in ("started", "trainers_paused"):  # "no" is before "yes"
-            together[name] = min(values)
-        elif name == "finished":
-            together[name] = max(values)
-        elif name in ADDED:
-            together[name] = str(sum(map(int, values)))
-        elif name in ("load_before", "load_after", "nice"):
-            together[name] = max(values, key=float)
-        elif values[1] not in values[0].split(" | "):
-            together[name] = " | ".join(values)
-        else:
-            together[name] = values[0]
-    return together
 
 
 class Place(NamedTuple):
@@ -271,6 +241,8 @@ class Measurement:
         energy_mj: millijoules of one run, by a counter of the machine; None unless a limit asks.
         warnings: why a number should not be trusted, or is worse than meant; a sentence each.
         elsewhere: the same candidate at the study's other places, where it can be served.
+        scores: the metric of each validation example, packed; empty where it gives but one number. See `scores`.
+        test_scores: likewise of the test data.
     """
 
     accuracy: float
@@ -292,6 +264,8 @@ class Measurement:
     energy_mj: float | None = None
     warnings: tuple[str, ...] = ()
     elsewhere: tuple[Measurement, ...] = ()
+    scores: str = ""
+    test_scores: str = ""
 
     @property
     def everywhere(self) -> tuple[Measurement, ...]:

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InfeasibleError
+from .environment import UNPAUSED
 from .exclusive import quiet
 from .latency import Plan, settled
-from .measurement import CONTENDED, MEDIAN, UNPAUSED, quantile
+from .measurement import CONTENDED, MEDIAN, quantile
 from .memory import last_level_cache
 from .process import answer
 from .runtimes import Arrays, DeviceEngine, Engine, load

@@ -79,7 +79,7 @@ class Asked:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return asdict(self)
+        return {**asdict(self), "limits": self.limits.asked}
 
     def command(self, out: Path, *, limits: Limits | None = None, **changes: Any) -> str:
         """Return the command that goes on with a run; empty where it was begun from Python with a `Task`.
@@ -97,7 +97,7 @@ class Asked:
     def _words(self) -> Iterator[str]:
         if self.study != "digits":
             yield self.study
-        limits = {name: value for name, value in asdict(self.limits).items() if value is not None}
+        limits = {name: value for name, value in self.limits.asked.items() if value is not None}
         for name, value in {**limits, **self.options, **self.source, "storage": self.storage}.items():
             if name not in self.hidden:
                 yield from _option(name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -265,6 +265,6 @@ class _Run:
         limits = self.store.limits
         front = assemble(models, self.prepared.profile, limits, where=self.rundir.path)
         if state == "finished":
-            self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": asdict(limits)})
+            self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": limits.asked})
         files.write(self.rundir, front, models, self.store, self.prepared.profile, state=state)
         return front

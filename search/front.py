@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..evaluators.measurement import Measurement
+from ..evaluators.scores import standard_error
 from ..spaces.candidate import Candidate
 from .knee import knee
 from .limits import Limits
@@ -134,13 +135,29 @@ class ParetoFront:
 
     @property
     def recommended(self) -> Model | None:
-        """The most accurate model that meets the limits, the smallest of equals; else the nearest to them."""
+        """The fastest model that meets the limits and is no worse than the most accurate that does; else the nearest.
+
+        It is no worse where it loses at most one standard error of their difference on the same examples, or nothing
+        where the metric gives but one number: what is picked as the best of many owes some of that to chance.
+        (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.) The unchanged network comes before
+        what is slower and no better.
+        """
         if not self.models:
             return None
         meeting = [m for m in self.models if self.meets(m)]
-        if meeting:
-            return max(meeting, key=lambda m: (m.measurement.accuracy, -m.measurement.size_bytes))
-        return min(self.models, key=lambda m: self.limits.distance(m.measurement))
+        if not meeting:
+            return min(self.models, key=lambda m: self.limits.distance(m.measurement))
+        best = max((m.measurement for m in meeting), key=lambda measured: measured.accuracy)
+        if self.meets(self.baseline):
+            meeting.append(self.baseline)
+        as_good = [m for m in meeting if no_worse(m.measurement, best)]
+        return min(as_good, key=lambda m: (m.measurement.latency.median_ms, m.measurement.size_bytes))
+
+    @property
+    def most_accurate(self) -> Model | None:
+        """The most accurate model that meets the limits, by however little; None where none does."""
+        meeting = [m for m in self.models if self.meets(m)]
+        return max(meeting, key=lambda m: m.measurement.accuracy, default=None)
 
     @property
     def knee(self) -> Model | None:
@@ -297,6 +314,11 @@ def decisive(models: Iterable[Model], limits: Limits) -> list[Model]:
             if all(key(other) < key(m) for other in others):
                 found.append(replace(model, measurement=replace(m, elsewhere=others)))
     return found
+
+
+def no_worse(measured: Measurement, best: Measurement) -> bool:
+    """Return whether a measurement loses at most a standard error to a more accurate one, on the same examples."""
+    return best.accuracy - measured.accuracy <= standard_error(measured.scores, best.scores)
 
 
 def objectives(measurement: Measurement) -> tuple[float, float, float]:

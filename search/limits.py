@@ -7,9 +7,10 @@ measured is kept and limits are not: a study that goes on with others judges its
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
+from ..evaluators.scores import standard_error
 
 UNKNOWN = 1.0
 """Excess of what was not measured."""
@@ -21,7 +22,7 @@ class Limits:
 
     Attributes:
         target_ms: the most milliseconds, which the upper end of the latency's interval must meet.
-        min_accuracy: the least value of the metric on the validation data.
+        min_accuracy: the least value of the metric on the validation data; see `Compared`.
         min_change: the least difference of that to the unchanged network's; see `against`.
         max_size_bytes: the most bytes of the file that is served.
         max_memory_bytes: the most bytes of a fresh process that serves it.
@@ -65,21 +66,35 @@ class Limits:
         return self != Limits(self.target_ms)
 
     @property
+    def asked(self) -> dict[str, float | None]:
+        """What was asked for, as plain data."""
+        return {each.name: getattr(self, each.name) for each in fields(Limits)}
+
+    @property
     def measured(self) -> tuple[str, ...]:
         """What has to be measured of each candidate besides latency, size and accuracy."""
         return tuple(name for name, _ in self._asked() if name in ("memory", "energy"))
 
-    def against(self, baseline: float | None) -> Limits:
-        """Return the limits with the least change as a least accuracy, where the unchanged network's is known."""
-        if self.min_change is None or baseline is None:
+    def against(self, baseline: Measurement | None) -> Limits:
+        """Return the limits with the least change as a least accuracy, where the unchanged network's is known.
+
+        Where its examples were scored too, models are judged on the same examples; see `Compared`.
+        """
+        if baseline is None or (self.min_change is None and self.min_accuracy is None):
             return self
-        return replace(self, min_accuracy=baseline + self.min_change, min_change=None)
+        least = self.min_accuracy if self.min_change is None else baseline.accuracy + self.min_change
+        found = replace(self, min_accuracy=least, min_change=None)
+        return Compared(**found.asked, reference=baseline.scores) if baseline.scores else found  # type: ignore[arg-type]
+
+    def known(self, outcome: Outcome, name: str) -> float | None:
+        """Return of a cost or of the accuracy what must be within its limit; None where it was not measured."""
+        return known(outcome, name)
 
     def excesses(self, outcome: Outcome) -> dict[str, float]:
         """Return by what share of itself each limit is missed; at most 0 is met, and what is unknown is not."""
         found = {}
         for name, limit in self._asked():
-            value = known(outcome, name)
+            value = self.known(outcome, name)
             missing = UNKNOWN if value is None else (value - limit) / (abs(limit) or 1.0)
             found[name] = -missing if name == "accuracy" and value is not None else missing
         return found
@@ -137,8 +152,8 @@ class Limits:
         """
         excesses, said = self.excesses(measurement), {}
         for name, limit in self._asked():
-            value, least = known(measurement, name), name == "accuracy"
-            now = "unknown" if value is None else told(name, value)
+            value, least = self.known(measurement, name), name == "accuracy"
+            now = "unknown" if value is None else self._told(measurement, name, value)
             so = f" ({'at least' if least else 'at most'} {told(name, limit)})"
             if value is not None and excesses[name] > 0:
                 by = f"{100 * (limit - value):.3g} points under" if least else f"{100 * excesses[name]:.3g}% over"
@@ -146,17 +161,48 @@ class Limits:
             said[name] = f"{name} {'up to ' * (name == 'latency')}{now}{so}"
         return said
 
+    def _told(self, measurement: Measurement, name: str, value: float) -> str:
+        return told(name, value)
+
     def reasons(self, measurement: Measurement, others: Iterable[Measurement]) -> tuple[str, ...]:
         """Say which limits a measurement misses, by how much, and how near any of the others comes to each."""
         excesses, lines = self.excesses(measurement), []
         others = list(others)
         for name, verdict in self.verdicts(measurement).items():
             if excesses[name] > 0:
-                values = [value for other in others if (value := known(other, name)) is not None]
+                values = [value for other in others if (value := self.known(other, name)) is not None]
                 best = max(values, default=None) if name == "accuracy" else min(values, default=None)
                 so = "" if best is None else f"; the best of all that were measured: {told(name, best)}"
                 lines.append(f"  It misses: {verdict}{so}.")
         return (*lines, *map("  {}.".format, spread_alone(measurement.latency, self.target_ms)))
+
+
+@dataclass(frozen=True)
+class Compared(Limits):
+    """Limits with a least accuracy that is judged on the same examples as the unchanged network's.
+
+    A model meets it when its accuracy less one standard error of its difference to the unchanged network does: with
+    about 84 % confidence its loss on further examples is no larger than allowed. What both have right or wrong alike
+    says nothing of a difference, so that is far nearer than two intervals apart would be.
+
+    Attributes:
+        reference: the unchanged network's scores on the validation data; see `evaluators.scores`.
+    """
+
+    _: KW_ONLY
+    reference: str = field(default="", repr=False)
+
+    def known(self, outcome: Outcome, name: str) -> float | None:
+        """Return what must be within its limit; of the accuracy its lower end."""
+        value = known(outcome, name)
+        if name != "accuracy" or value is None or not isinstance(outcome, Measurement):
+            return value
+        return value - standard_error(outcome.scores, self.reference)
+
+    def _told(self, measurement: Measurement, name: str, value: float) -> str:
+        if name != "accuracy" or value == measurement.accuracy:
+            return told(name, value)
+        return f"{told(name, measurement.accuracy)} less {told(name, measurement.accuracy - value)} of standard error"
 
 
 def merged(limits: Limits, changes: Mapping[str, float]) -> Limits:
@@ -167,7 +213,7 @@ def merged(limits: Limits, changes: Mapping[str, float]) -> Limits:
     """
     if changes.keys() & {"min_accuracy", "min_change"}:
         limits = replace(limits, min_accuracy=None, min_change=None)
-    return Limits(**{**asdict(limits), **changes})
+    return replace(limits, **changes)  # type: ignore[arg-type]  # mypy takes the mark of keywords for a field
 
 
 def known(outcome: Outcome, name: str) -> float | None:

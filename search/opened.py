@@ -111,8 +111,8 @@ class Run:
         return self.against_baseline(self.asked.limits)
 
     def against_baseline(self, limits: Limits) -> Limits:
-        """Return limits with a least change of accuracy as a least accuracy."""
-        return limits.against(next((m.measurement.accuracy for m in self.models if m.role == BASELINE), None))
+        """Return limits that compare accuracies to the baseline's, where that is known."""
+        return limits.against(next((m.measurement for m in self.models if m.role == BASELINE), None))
 
     @cached_property
     def models(self) -> tuple[Model, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunDirectoryError
 from ..evaluators.measurement import Measurement
 from ..evaluators.outcome_json import from_json
+from ..evaluators.runtimes import Runtime, plain
 
 RECORD = "measurement.json"
 
@@ -55,3 +56,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def suffixed(stem: str, runtime: Runtime, runtimes: Sequence[Runtime]) -> str:
+    """Return a file's name that tells the study's runtimes apart; the first one's is plain."""
+    if runtime.name == runtimes[0].name:
+        return stem
+    return f"{stem}-{plain(runtime.name)}"

@@ -26,7 +26,8 @@ from ..evaluators.isolated import engine
 from ..evaluators.latency import Meter
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Place, slowest, together
 from ..evaluators.outputs import Parity
-from ..evaluators.runtimes import Runtime, plain
+from ..evaluators.runtimes import Runtime
+from ..evaluators.scores import Accuracy, accuracy
 from ..files import full, write_atomically
 from ..spaces.candidate import BITS
 from .devices import Meters, devices_of
@@ -34,13 +35,14 @@ from .executed import in_low_precision
 from .inheritance import ANCESTOR, SHAPES
 from .limits import too_slow
 from .places import affordable, timed
+from .records import suffixed
 from .spending import Spending
 
 if TYPE_CHECKING:
     from ..compressors.ancestor import Ancestor
     from ..compressors.pipeline import Compressed
     from ..compressors.technique import Supplies
-    from ..studies.task import Loader, Task
+    from ..studies.task import Task
 
 AGREEMENT = 0.95
 """Share of examples that must have the same class in PyTorch and in the runtime, without a warning."""
@@ -121,7 +123,7 @@ class _Scored:
 
     compressed: Compressed
     served: _Served
-    accuracy: float
+    accuracy: Accuracy
     epochs: float
 
 
@@ -167,16 +169,16 @@ class _Climb:
         served = [it for it in served if any(place.runtime == it.runtime.name for place in places)]
         with self._on("one-shot"):
             best = {it.runtime.name: _Scored(compressed, it, self._score(it, "validation"), 0.0) for it in served}
-        self.one_shot = {name: scored.accuracy for name, scored in best.items()}
+        self.one_shot = {name: scored.accuracy.value for name, scored in best.items()}
         self._promote(best.values())
         if self.request.epochs:
             compressed, trained = self._build(epochs=self.request.epochs)
             with self._on("accuracy"):
                 for it in trained:
                     if it.runtime.name in best:
-                        accuracy = self._score(it, "validation")
-                        if accuracy >= best[it.runtime.name].accuracy:
-                            best[it.runtime.name] = _Scored(compressed, it, accuracy, self.request.epochs)
+                        after = self._score(it, "validation")
+                        if after.value >= best[it.runtime.name].accuracy.value:
+                            best[it.runtime.name] = _Scored(compressed, it, after, self.request.epochs)
         measurements = [m for scored in best.values() for m in self._measurements(scored, places)]
         self._keep(list(best.values()))
         return together(measurements)
@@ -191,7 +193,7 @@ class _Climb:
         if promotion is None or not self.request.epochs:
             return
         doubts = [
-            promotion.doubt(each.accuracy, latency, self._size(each.served))
+            promotion.doubt(each.accuracy.value, latency, self._size(each.served))
             for each in scored
             for place, latency in self.latencies.items()
             if place.runtime == each.served.runtime.name
@@ -296,24 +298,24 @@ class _Climb:
         """Return what is known of a network with one runtime, once for each device."""
         it, compressed, task = scored.served, scored.compressed, self.ladder.task
         here = [place for place in places if place.runtime == it.runtime.name]
-        test_accuracy: float | None = None
+        test: Accuracy | None = None
         doubts: list[str] = []
         if self.request.test:
             if task.test is not None:
                 with self._on("test"):
-                    test_accuracy = self._score(it, "test")
+                    test = self._score(it, "test")
             if it.parity.agreement is not None and it.parity.agreement < AGREEMENT:
                 doubts.append(
                     f"on {it.runtime.name} it has another class than in PyTorch for {1 - it.parity.agreement:.0%} "
                     "of the examples compared"
                 )
         everywhere = Measurement(
-            accuracy=scored.accuracy,
+            accuracy=scored.accuracy.value,
             latency=self.latencies[here[0]],
             size_bytes=self._size(it),
             params=compressed.params,
             macs=compressed.macs,
-            test_accuracy=test_accuracy,
+            test_accuracy=test and test.value,
             one_shot_accuracy=self.one_shot[it.runtime.name],
             doubted=self.doubted,
             rung="trained" if self.request.test else "short",
@@ -322,6 +324,8 @@ class _Climb:
             agreement=it.parity.agreement,
             seconds=self.seconds,
             file=self._file(it.runtime),
+            scores=scored.accuracy.scores,
+            test_scores=test.scores if test else "",
         )
         meant = compressed.low_precision * compressed.macs * len(self.ladder.supplies.examples[0])
         found = []
@@ -337,15 +341,15 @@ class _Climb:
             found.append(self.spending.added(measured))
         return found
 
-    def _score(self, it: _Served, split: str) -> float:
+    def _score(self, it: _Served, split: str) -> Accuracy:
         from ..evaluators.served import Served
 
-        loader: Loader = getattr(self.ladder.task, split)
+        task = self.ladder.task
         with engine(it.runtime, it.artefact, threads=1, patience_s=self._left) as built, blaming("metric"):
-            value = float(self.ladder.task.metric(Served(built), loader))
-        if not np.isfinite(value):
-            raise InfeasibleError(f"the metric is {value}", rung=self.rung)
-        return value
+            found = accuracy(task.metric, task.each, Served(built), getattr(task, split))
+        if not np.isfinite(found.value):
+            raise InfeasibleError(f"the metric is {found.value}", rung=self.rung)
+        return found
 
     def _keep(self, models: Sequence[_Scored]) -> None:
         """Write the files of a candidate: those of the first runtime for all, and each other's own."""
@@ -356,7 +360,7 @@ class _Climb:
         for scored in models:
             it = scored.served
             with engine(it.runtime, it.artefact, threads=1, patience_s=self._left) as built:
-                predictions[_suffixed("output", it.runtime, self.ladder.runtimes)] = np.asarray(built.infer(inputs)[0])
+                predictions[suffixed("output", it.runtime, self.ladder.runtimes)] = np.asarray(built.infer(inputs)[0])
             file = folder / self._file(it.runtime)
             write_atomically(file, it.artefact)
             if self.ladder.compact:
@@ -373,7 +377,7 @@ class _Climb:
         (folder / RUNG).unlink(missing_ok=True)
 
     def _file(self, runtime: Runtime) -> str:
-        return _suffixed("model", runtime, self.ladder.runtimes) + runtime.capabilities.reads[0]
+        return suffixed("model", runtime, self.ladder.runtimes) + runtime.capabilities.reads[0]
 
     @contextmanager
     def _on(self, rung: str) -> Iterator[None]:
@@ -387,8 +391,3 @@ class _Climb:
             )
         yield
         self.seconds[rung] = round(self.seconds.get(rung, 0.0) + time.monotonic() - started, 3)
-
-
-def _suffixed(stem: str, runtime: Runtime, runtimes: Sequence[Runtime]) -> str:
-    """Return a name that tells the study's runtimes apart; the first one's is plain."""
-    return stem if runtime.name == runtimes[0].name else f"{stem}-{plain(runtime.name)}"

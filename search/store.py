@@ -65,6 +65,7 @@ class Store:
     ) -> None:
         self.space = space
         self._limits = limits
+        self._compared = limits.min_accuracy is None and limits.min_change is None
         self.student = student
         self._folder = folder
         self._storage = open_storage(folder, url)
@@ -77,11 +78,11 @@ class Store:
 
     @property
     def limits(self) -> Limits:
-        """What a model must meet today; a least change of accuracy is a least accuracy once the baseline's is known."""
-        if self._limits.min_change is not None:
-            baselines = (outcome(t) for t in self.finished() if t.user_attrs.get("role") == BASELINE)
-            accuracies = (found.accuracy for found in baselines if isinstance(found, Measurement))
-            self._limits = self._limits.against(next(accuracies, None))
+        """What a model must meet today; its accuracy is compared to the baseline's once that is known."""
+        if not self._compared:
+            outcomes = (outcome(t) for t in self.finished() if t.user_attrs.get("role") == BASELINE)
+            baseline = next((found for found in outcomes if isinstance(found, Measurement)), None)
+            self._limits, self._compared = self._limits.against(baseline), baseline is not None
         return self._limits
 
     def feasible(self, trial: FrozenTrial) -> bool:

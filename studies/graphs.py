@@ -73,7 +73,7 @@ def node_task(
         test=[split["test"]] if "test" in split else None,
         calibration=[split["train"]],
         loss=node_loss,
-        metric=node_accuracy,
+        per_example=right_nodes,
         epochs=epochs,
         final_epochs=final_epochs,
         keep=keep,
@@ -88,12 +88,13 @@ def node_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def node_accuracy(model: nn.Module, loader: Loader) -> float:
     """Return the share of the masks' nodes whose largest output is their label, between 0 and 1."""
-    right = total = 0
+    return float(right_nodes(model, loader).double().mean())
+
+
+def right_nodes(model: nn.Module, loader: Loader) -> Tensor:
+    """Return 1 for each of the masks' nodes whose largest output is its label, else 0; shape (nodes,)."""
     with torch.no_grad():
-        for inputs, (labels, mask) in loader:
-            right += int((model(*inputs).argmax(1) == labels)[mask].sum())
-            total += int(mask.sum())
-    return right / total
+        return torch.cat([(model(*inputs).argmax(1) == labels)[mask].float() for inputs, (labels, mask) in loader])
 
 
 def with_plain_layers(model: nn.Module) -> nn.Module:

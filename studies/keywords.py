@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 Named = Mapping[str, Tensor]
 
@@ -45,14 +47,14 @@ class _Ordered(nn.Module):
 
 
 @dataclass(frozen=True)
-class KeywordMetric:
-    """A user's metric, whose model takes mappings whatever serves it."""
+class KeywordMetric(Generic[T]):
+    """A user's metric, or what gives its score of each example, whose model takes mappings whatever serves it."""
 
-    metric: Callable[[nn.Module, Any], float]
+    metric: Callable[[nn.Module, Any], T]
     names: Sequence[str]
 
-    def __call__(self, model: nn.Module, loader: Any) -> float:
-        """Return the metric of a model that takes tensors in order."""
+    def __call__(self, model: nn.Module, loader: Any) -> T:
+        """Return what it gives for a model that takes tensors in order."""
         return self.metric(_Ordered(model, self.names).train(model.training), loader)
 
 

@@ -29,12 +29,28 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
 
 def top1(model: nn.Module, loader: Loader) -> float:
     """Return the share of examples whose largest output is their label, between 0 and 1."""
-    right = total = 0
+    return float(right(model, loader).double().mean())
+
+
+def right(model: nn.Module, loader: Loader) -> Tensor:
+    """Return 1 for each example whose largest output is its label, else 0; shape (examples,)."""
+    found = []
     with torch.no_grad():
         for inputs, labels in map(_halves, loader):
-            right += int((model(inputs).argmax(1) == labels).sum())
-            total += len(labels)
-    return right / total
+            same = model(inputs).argmax(1) == labels
+            found.append(same.reshape(len(labels), -1).sum(1).float())
+    return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The metric that is the mean of one score an example."""
+
+    per_example: Callable[[nn.Module, Loader], Tensor]
+
+    def __call__(self, model: nn.Module, loader: Loader) -> float:
+        """Return the mean of the scores."""
+        return float(self.per_example(model, loader).double().mean())
 
 
 def _halves(batch: Batch) -> tuple[Any, Tensor]:
@@ -67,6 +83,9 @@ class Task:
         loss: ``loss(model, batch)`` gives a scalar tensor to minimise.
         metric: ``metric(model, loader)`` gives a number to maximise. The model it is given may be the network or
             the exported file in its runtime: call it, do not look inside it.
+        per_example: ``per_example(model, loader)`` gives a tensor of one score an example, in the loader's order,
+            whose mean is the metric, which may be left out then. With it two models are compared on the same
+            examples, which tells far smaller differences from chance. The default metric has its own.
         keep: names of layers, or of modules that hold layers, that must stay untouched.
         fit: ``fit(student, teacher, epochs)`` trains the student in place instead of our distillation; ``epochs`` may
             be a fraction.
@@ -101,8 +120,11 @@ class Task:
     license: str = ""
     description: str = ""
     distance: Distance | str | None = None
+    per_example: Callable[[nn.Module, Loader], Tensor] | None = None
 
     def __post_init__(self) -> None:
+        if self.per_example is not None and self.metric is top1:
+            object.__setattr__(self, "metric", Mean(self.per_example))
         if isinstance(self.example_inputs, Mapping):
             self._take_keywords(tuple(self.example_inputs))
         for field in ("model", "student"):
@@ -119,6 +141,8 @@ class Task:
                 changed[field] = Keywords(network, names).train(network.training)
         if not isinstance(self.metric, KeywordMetric):
             changed["metric"] = KeywordMetric(self.metric, names)
+        if self.per_example is not None and not isinstance(self.per_example, KeywordMetric):
+            changed["per_example"] = KeywordMetric(self.per_example, names)
         if self.inputs is first_item:
             changed["inputs"] = KeywordInputs(names)
         if not isinstance(self.keep, str):
@@ -134,6 +158,15 @@ class Task:
         if isinstance(given, Tensor):
             return (given,)
         return tuple(given.values()) if isinstance(given, Mapping) else tuple(given)
+
+    @property
+    def each(self) -> Callable[[nn.Module, Loader], Tensor] | None:
+        """What gives one score an example, whose mean is the metric; None where nothing does."""
+        if self.per_example is not None:
+            return self.per_example
+        if isinstance(self.metric, KeywordMetric):
+            return KeywordMetric(right, self.metric.names) if self.metric.metric is top1 else None
+        return right if self.metric is top1 else None
 
     @property
     def base(self) -> nn.Module:

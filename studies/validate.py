@@ -138,6 +138,26 @@ def _check_metric(model: nn.Module, batch: Batch, task: Task) -> None:
     if not isinstance(value, Real) or not math.isfinite(value):
         shown = value if isinstance(value, Real) else _kind(value)
         raise StudyError(f"`metric(model, loader)` must return a finite float; it returned {shown}")
+    _check_per_example(model, batch, task, float(value))
+
+
+def _check_per_example(model: nn.Module, batch: Batch, task: Task, metric: float) -> None:
+    """Check that there is a finite score for each example of a batch, and that their mean is the metric."""
+    if task.per_example is None:
+        return
+    per_example = task.per_example
+    scores = _run("per_example(model, [batch of validation])", lambda: per_example(model.eval(), [batch]))
+    if not isinstance(scores, Tensor) or scores.dim() != 1 or not len(scores) or not scores.isfinite().all():
+        shown = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else _kind(scores)
+        raise StudyError(
+            f"`per_example(model, loader)` must return a finite tensor of shape (examples,); it is {shown}"
+        )
+    mean = float(scores.double().mean())
+    if not math.isclose(mean, metric, rel_tol=1e-3, abs_tol=1e-6):
+        raise StudyError(
+            f"the mean of `per_example(model, loader)` must be the metric; on a batch of validation it is {mean:g} and "
+            f"the metric {metric:g}. Leave `metric` out, and it is that mean"
+        )
 
 
 def _check_loss(model: nn.Module, batch: Batch, task: Task) -> None:

@@ -22,7 +22,7 @@ from .doubts import doubts
 from .importance import importances
 from .layers import levels_of, network
 from .points import Scored, key_of, rows
-from .shares import difference
+from .shares import difference, paired
 
 SCHEMA = 1
 """Version of the format; it grows when a field changes its meaning or goes."""
@@ -77,7 +77,7 @@ def build(
             "command": about.command,
             **{k: str(v) for k, v in about.study.items() if k not in ("study", "format")},
         },
-        "limits": {**asdict(front.limits), "text": str(front.limits)},
+        "limits": {**front.limits.asked, "text": str(front.limits)},
         "fronts": [_front(each, "" if front.portfolio and each is front else None) for each in _all(front)],
         "headline": _headline(front, about.scored),
         "points": rows(front, trials, profile, about.scored),
@@ -123,8 +123,10 @@ def _headline(front: ParetoFront, scored: Scored) -> dict[str, Any] | None:
         return None
     measured, latency = best.measurement, best.measurement.latency
     on, count, now, before = "validation", scored.validation, measured.accuracy, base.accuracy
+    examples = measured.scores, base.scores
     if measured.test_accuracy is not None and base.test_accuracy is not None:
         on, count, now, before = "test", scored.test, measured.test_accuracy, base.test_accuracy
+        examples = measured.test_scores, base.test_scores
     slowest = latency.ratio + latency.half_width
     fastest = latency.ratio - latency.half_width
     return {
@@ -138,7 +140,7 @@ def _headline(front: ParetoFront, scored: Scored) -> dict[str, Any] | None:
         "accuracy": now,
         "baseline_accuracy": before,
         "accuracy_change": round(now - before, 6),
-        "accuracy_change_interval": difference(now, before, count),
+        "accuracy_change_interval": paired(*examples) or difference(now, before, count),
     }
 
 

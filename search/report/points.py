@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...evaluators.measurement import Infeasible, Latency, Outcome
+from ...evaluators.scores import standard_error
 from ...spaces.candidate import Candidate
-from ..front import Model, ParetoFront, decisive, devices_in, everywhere
+from ..front import Model, ParetoFront, decisive, devices_in, everywhere, no_worse
 from ..opened import Trial
 from ..profile import Profile
 from ..warmstart import BASELINE
@@ -54,6 +55,7 @@ def rows(front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, s
     made = [
         {
             **_model(model, kind, scored, front),
+            "as_good": [key for key, (_, other) in finals.items() if other != model and _as_good(other, model)],
             "decides": not several or key_of(model) in together,
             "trial": first.number if first and model.id == BASELINE else _number(model.id),
             **_chosen(model.candidate, profile, levels.get(model.id, {})),
@@ -69,6 +71,13 @@ def rows(front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, s
                 if row["key"] not in done
             ]
     return made
+
+
+def _as_good(model: Model, other: Model) -> bool:
+    """Return whether a model is faster than another that is hardly more accurate, at the same place."""
+    one, two = model.measurement, other.measurement
+    same = one.latency.place == two.latency.place and one.latency.median_ms < two.latency.median_ms
+    return same and model.role != BASELINE and one.accuracy <= two.accuracy and no_worse(one, two)
 
 
 def _finals(front: ParetoFront) -> Iterator[tuple[str, Model]]:
@@ -123,6 +132,7 @@ def _model(model: Model, kind: str, scored: Scored, front: ParetoFront) -> dict[
         "meets": front.limits.met(measured),
         "accuracy": measured.accuracy,
         "accuracy_interval": interval(measured.accuracy, scored.validation),
+        "accuracy_error": standard_error(measured.scores, front.baseline.measurement.scores),
         "test_accuracy": measured.test_accuracy,
         "test_interval": interval(measured.test_accuracy, scored.test),
         "one_shot_accuracy": measured.one_shot_accuracy,

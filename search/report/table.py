@@ -112,6 +112,12 @@ def _conclusion(front: ParetoFront) -> list[str]:
         tied = [name for name in front.tied(best) if name != best.id]
         if tied:
             lines.append(f"  Its latency is tied with {', '.join(tied)}: their intervals overlap.")
+        top = front.most_accurate
+        if top is not None and top.measurement.accuracy > measured.accuracy:
+            lines.append(
+                f"  {top.id} has {top.measurement.accuracy:.2%}, which on the same validation examples is within a "
+                "standard error of it."
+            )
     else:
         lines = [f"Nothing meets {front.limits}. → {best.id} is the nearest: {gain}.", *front.reasons]
     if front.limits.several and front.meets_target:

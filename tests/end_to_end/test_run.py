@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from autocompress.evaluators.measurement import Measurement
 from autocompress.evaluators.outcome_json import from_json
+from autocompress.evaluators.scores import unpacked
 from autocompress.search.opened import open_run
 from autocompress.spaces.candidate import Candidate
 
@@ -166,6 +167,13 @@ def test_each_model_is_complete(finished: Finished, front: pandas.DataFrame) -> 
         measurement = from_json((folder / "measurement.json").read_text())
         assert isinstance(measurement, Measurement)
         assert measurement.accuracy == pytest.approx(row.accuracy)
+        for scores, accuracy in (
+            (measurement.scores, row.accuracy),
+            (measurement.test_scores, row.test_accuracy),
+        ):
+            each = unpacked(scores)
+            assert each is not None
+            assert each.mean() == pytest.approx(accuracy)
         assert measurement.latency.median_ms == pytest.approx(row.latency_ms, abs=1e-4)
         assert measurement.latency.baseline_spread == pytest.approx(spread)
         assert row.size_bytes == measurement.size_bytes == (folder / "model.onnx").stat().st_size

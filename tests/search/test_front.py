@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from optuna._hypervolume import compute_hypervolume
 
 from autocompress.evaluators.measurement import Latency, Measurement, Window
+from autocompress.evaluators.scores import packed
 from autocompress.search.front import (
     Model,
     ParetoFront,
@@ -136,7 +139,7 @@ def test_front_keeps_equals() -> None:
 
 
 def test_recommended_is_the_most_accurate_that_meets_the_target() -> None:
-    """Of equally accurate models the smaller one is recommended."""
+    """Of equally accurate models the faster one is recommended."""
     front = front_of(
         measured(accuracy=0.80, ms=1.0),
         measured(accuracy=0.90, ms=3.0, size=900),
@@ -144,7 +147,29 @@ def test_recommended_is_the_most_accurate_that_meets_the_target() -> None:
         measured(accuracy=0.99, ms=6.0),
     )
     assert front.meets_target
+    assert front.recommended is front.models[2]
+
+
+def test_chance_alone_recommends_no_slower_model() -> None:
+    """A model comes before a slower one that beats it by no more than a standard error on the same examples."""
+
+    def scored(lost: int, won: int, ms: float) -> Measurement:
+        scores = np.repeat([0.0, 1.0, 0.0], [lost, 160 - lost + won, 40 - won])
+        return replace(measured(accuracy=float(scores.mean()), ms=ms), scores=packed(scores))
+
+    front = front_of(scored(20, 2, 1.0), scored(3, 2, 2.0), scored(0, 0, 4.0))
     assert front.recommended is front.models[1]
+    assert front.most_accurate is front.models[2]
+    by_number = [replace(model.measurement, scores="") for model in front.models]
+    assert front_of(*by_number).recommended == front_of(*by_number).models[2]
+
+
+def test_nothing_slower_than_the_unchanged_network_is_recommended_for_being_as_good() -> None:
+    """Where all that is as accurate is slower, the unchanged network itself is recommended."""
+    front = front_of(measured(ms=11.0, size=10), target_ms=20.0)
+    assert front.recommended is front.baseline
+    assert front_of(measured(ms=9.0, size=2000), target_ms=20.0).recommended != front.baseline
+    assert front_of(measured(ms=11.0, accuracy=0.95), target_ms=20.0).recommended != front.baseline
 
 
 def test_recommended_falls_back_to_the_nearest() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window
 from autocompress.evaluators.outcome_json import from_json, to_json
-from autocompress.search.limits import Limits, cut, known, too_much
+from autocompress.evaluators.scores import packed
+from autocompress.search.limits import Limits, cut, known, merged, too_much
 
 LATENCY = Latency(windows=(Window(baseline_ns=(10**9,), candidate_ns=(4 * 10**8,)),) * 3, baseline_ms=10.0)
 UNSURE = Latency(
@@ -147,8 +149,32 @@ def test_a_change_is_to_the_unchanged_network() -> None:
     assert "accuracy" not in asked.excesses(FINE)
     assert asked.several
     assert asked.against(None) == asked
-    assert asked.against(0.9) == Limits(5.0, min_accuracy=pytest.approx(0.88))
-    assert Limits(5.0, min_accuracy=0.5).against(0.9) == Limits(5.0, min_accuracy=0.5)
+    assert asked.against(FINE) == Limits(5.0, min_accuracy=pytest.approx(0.88))
+    assert Limits(5.0, min_accuracy=0.5).against(FINE) == Limits(5.0, min_accuracy=0.5)
+
+
+def scored(right: int, *, wrong_before: int = 0, examples: int = 1000) -> Measurement:
+    """Return a measurement that has so many examples right, which are not the first ones."""
+    scores = np.zeros(examples)
+    scores[wrong_before : wrong_before + right] = 1
+    return replace(FINE, accuracy=float(scores.mean()), scores=packed(scores))
+
+
+def test_an_accuracy_is_judged_on_the_same_examples_as_the_unchanged_networks() -> None:
+    """Of two models of one accuracy that which answers as the unchanged network does is surer to lose no more."""
+    baseline = scored(900)
+    asked = Limits(5.0, min_change=-0.01).against(baseline)
+    alike, other = scored(893), scored(893, wrong_before=60)
+    assert alike.accuracy == other.accuracy == 0.893
+    assert asked.met(baseline)
+    assert asked.met(alike)  # 7 lost, none won: 0.7 points and an error of 0.26
+    assert not asked.met(other)  # 60 lost, 53 won: an error of 1.06
+    assert asked.met(replace(other, scores=""))  # a metric that gives but one number decides by that
+    assert "89.30% less 1.06% of standard error" in asked.verdicts(other)["accuracy"]
+    assert asked.asked == {**Limits(5.0).asked, "min_accuracy": pytest.approx(0.89)}
+    assert asked.against(baseline) == asked
+    assert merged(asked, {"target_ms": 4.0}).met(replace(alike, latency=replace(LATENCY, baseline_ms=9.0)))
+    assert Limits(5.0).against(baseline) == Limits(5.0)
 
 
 @pytest.mark.parametrize(

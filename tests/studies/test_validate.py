@@ -1,6 +1,7 @@
 """Every rule of a task is checked where it enters."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -123,6 +124,23 @@ def test_a_broken_rule_is_told(changes: dict[str, Any], message: str) -> None:
     """The message gives the rule and the value that came."""
     with pytest.raises(StudyError, match=message):
         validate(task(**changes))
+
+
+@pytest.mark.parametrize(
+    ("per_example", "message"),
+    [
+        (
+            lambda model, loader: torch.zeros(2, 2),
+            "a finite tensor of shape (examples,); it is a tensor",
+        ),
+        (lambda model, loader: 0.5, "must return a finite tensor of shape (examples,); it is a float"),
+        (lambda model, loader: torch.full((4,), 7.0), "must be the metric; on a batch of validation it is 7"),
+    ],
+)
+def test_scores_of_examples_must_be_the_metrics(per_example: Any, message: str) -> None:
+    """What is compared example by example is the metric itself, one number an example."""
+    with pytest.raises(StudyError, match=re.escape(message)):
+        validate(task(metric=count, per_example=per_example))
 
 
 def test_labels_are_not_needed_when_loss_metric_and_inputs_are_the_users() -> None:

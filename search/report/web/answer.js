@@ -1,7 +1,11 @@
 // The headline, and the answer to another target. What is answered was measured; nothing is predicted here.
 
-/** Return the better of two models: the more accurate, the smaller of equals. */
-const better = (one, other) => other.accuracy - one.accuracy || one.size_bytes - other.size_bytes;
+/** Return the better of two models: the more accurate, the faster of equals. */
+const better = (one, other) => other.accuracy - one.accuracy || one.latency.median_ms - other.latency.median_ms;
+
+/** Return the fastest of the models that are as good as one, which is one itself where it is the fastest. */
+const fastest = (point, target) => (point?.as_good ?? []).map((key) => points.get(key)).filter((other) => other && meets(other, target))
+  .reduce((one, other) => (other.latency.median_ms < one.latency.median_ms ? other : one), point);
 
 /** Return what the run would recommend for a target: of the models whose files were kept, else of all that were measured. */
 function recommended(target) {
@@ -9,7 +13,7 @@ function recommended(target) {
   const all = here().filter((point) => measured(point) && point.kind !== "baseline").sort(better);
   const kept = all.filter((point) => point.path);
   const fit = (pool) => pool.find((point) => meets(point, target)) ?? null;
-  const best = fit(kept) ?? fit(all);
+  const best = fastest(fit(kept) ?? fit(all), target);
   const rival = fit(all);
   return { best, rival: rival && best && rival.accuracy > best.accuracy && !rival.path ? rival : null };
 }
@@ -90,7 +94,7 @@ function headline() {
     $("headline").textContent = `No candidate was measured; ${data.limits.text} was asked for`;
   } else {
     const best = points.get(told.model), base = points.get(run.baseline), on = told.accuracy_on;
-    $("headline").textContent = told.meets ? `Model ${best.id} meets ${data.limits.text}` : `Nothing meets ${data.limits.text}. Model ${best.id} is nearest`;
+    $("headline").textContent = told.meets ? `${title_of(best)} meets ${data.limits.text}` : `Nothing meets ${data.limits.text}. ${title_of(best)} is nearest`;
     fill($("figures"),
       figure("Latency", `${times(told.faster)} faster`, `${ms(base.latency.median_ms)} → ${ms(best.latency.median_ms)}`, `95 % interval ${range(told.faster_interval, times)}; up to ${ms(best.latency.high_ms)}`),
       figure("Size", `${times(told.smaller)} smaller`, `${bytes(base.size_bytes)} → ${bytes(best.size_bytes)}`, "of the file that is served"),

@@ -105,7 +105,7 @@ function meets(point, target) {
   const within = (value, most) => !known(most) || (known(value) && value <= most);
   return measured(point) && known(point.latency?.high_ms) && point.latency.high_ms <= target && within(point.size_bytes, limits.max_size_bytes)
     && within(point.memory_bytes, limits.max_memory_bytes) && within(point.energy_mj, limits.max_energy_mj)
-    && (!known(limits.min_accuracy) || point.accuracy >= limits.min_accuracy);
+    && (!known(limits.min_accuracy) || point.accuracy - (point.accuracy_error ?? 0) >= limits.min_accuracy);
 }
 
 /** Return whether the intervals of two latencies' ratios overlap. */

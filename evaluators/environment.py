@@ -1,0 +1,37 @@
+"""What is told of the machine and of the moment beside a latency: versions, load, who else was at work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+UNPAUSED = "no"
+"""What an environment says of ``trainers_paused`` where some of ours trained on while a model was timed."""
+
+ADDED = ("windows_measured_again", "involuntary_switches")
+"""What environments count."""
+
+
+def worst(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of what was timed in two: the first begin, the last end, the greater disturbance.
+
+    What is no disturbance and differs is told of both.
+
+    >>> worst({"load_before": "9.5", "trainers_paused": "no"}, {"load_before": "10.2", "trainers_paused": "yes"})
+    {'load_before': '10.2', 'trainers_paused': 'no'}
+    """
+    together = {**one, **other}
+    for name in one.keys() & other.keys():
+        values = one[name], other[name]
+        if name in ("started", "trainers_paused"):  # "no" is before "yes"
+            together[name] = min(values)
+        elif name == "finished":
+            together[name] = max(values)
+        elif name in ADDED:
+            together[name] = str(sum(map(int, values)))
+        elif name in ("load_before", "load_after", "nice"):
+            together[name] = max(values, key=float)
+        elif values[1] not in values[0].split(" | "):
+            together[name] = " | ".join(values)
+        else:
+            together[name] = values[0]
+    return together

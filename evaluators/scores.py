@@ -1,0 +1,115 @@
+"""Accuracies as means of one score an example, so that two models are compared on the same examples."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from base64 import b85decode, b85encode
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Scores = NDArray[np.float64]
+"""Shape (examples,); the accuracy is their mean."""
+
+MOST = 10_000_000
+"""More scores are not kept, however little they take."""
+
+KEPT_BYTES = 20_000
+"""Scores that take more, packed, are not kept with a measurement; so many right and wrong answers are 160 000."""
+
+
+class Accuracy(NamedTuple):
+    """The metric of a model on some data, and the packed scores of the examples; empty where they are not known."""
+
+    value: float
+    scores: str = ""
+
+
+def accuracy(
+    metric: Callable[[nn.Module, Any], float],
+    each: Callable[[nn.Module, Any], Tensor] | None,
+    model: nn.Module,
+    loader: object,
+) -> Accuracy:
+    """Return the metric of a model, as the mean of what ``each`` gives of every example where there is such a thing."""
+    if each is None:
+        return Accuracy(float(metric(model, loader)))
+    scores = each(model, loader).double().cpu().numpy()
+    return Accuracy(float(scores.mean()), packed(scores))
+
+
+def packed(scores: Scores | None) -> str:
+    """Return scores as text: a bit each where all are 0 or 1, else 16; empty where there are none, or too many.
+
+    >>> unpacked(packed(np.array([1.0, 0.0, 1.0]))).tolist(), packed(None)
+    ([1.0, 0.0, 1.0], '')
+    """
+    if scores is None or not 0 < len(scores) <= MOST or not np.isfinite(scores).all():
+        return ""
+    bits = bool(np.isin(scores, (0.0, 1.0)).all())
+    scale = float(np.abs(scores).max()) or 1.0
+    data = np.packbits(scores > 0).tobytes() if bits else (scores / scale).astype("<f2").tobytes()
+    data = zlib.compress(data)
+    if len(data) > KEPT_BYTES:
+        return ""
+    head = json.dumps([len(scores), None if bits else scale])
+    return f"{head} {b85encode(data).decode()}"
+
+
+@lru_cache(maxsize=1000)
+def unpacked(text: str) -> Scores | None:
+    """Return what `packed` made text of; those that are no bits are rounded to three digits.
+
+    Raises:
+        RunDirectoryError: somebody else has written it.
+    """
+    if not text:
+        return None
+    head, _, data = text.partition("] ")
+    try:
+        count, scale = json.loads(head + "]")
+        size = -(-int(count) // 8) if scale is None else 2 * int(count)
+        raw = zlib.decompressobj().decompress(b85decode(data), size + 1) if 0 < int(count) <= MOST else b""
+        if len(raw) != size:
+            raise ValueError(f"{count} scores take {size} bytes")
+    except (ValueError, TypeError, zlib.error) as error:
+        raise RunDirectoryError(
+            f"the record of a model must hold scores as autocompress packs them; it holds {text[:40]!r}. Do not use "
+            "the run directory or the database that it is from."
+        ) from error
+    if scale is None:
+        scores = np.unpackbits(np.frombuffer(raw, np.uint8), count=count).astype(np.float64)
+    else:
+        scores = np.frombuffer(raw, "<f2").astype(np.float64) * scale
+    scores.flags.writeable = False
+    return scores
+
+
+def standard_error(one: str, other: str) -> float:
+    """Return the standard error of the difference of two accuracies on the same examples, of packed scores.
+
+    For right and wrong answers that is McNemar's, √(b + c − (b − c)²/n) / n, where b and c are the examples that one of
+    the two alone has right. (Q. McNemar, Note on the sampling error of the difference between correlated proportions or
+    percentages, Psychometrika 1947.)
+
+    Returns:
+        0 where one of them is not known, so that the accuracies alone decide.
+
+    >>> one, other = packed(np.array([1.0, 1.0, 1.0, 0.0])), packed(np.array([1.0, 1.0, 0.0, 1.0]))
+    >>> standard_error(one, one), round(standard_error(one, other), 3), standard_error(one, "")
+    (0.0, 0.354, 0.0)
+    """
+    mine, theirs = unpacked(one), unpacked(other)
+    if mine is None or theirs is None or len(mine) != len(theirs):
+        return 0.0
+    return float(np.std(mine - theirs)) / math.sqrt(len(mine))
