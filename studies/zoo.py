@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from ..errors import StudyError
+from .images import Decoded, Images, Sample
 from .task import Task
 
 _BATCH = 32
+_CALIBRATION_IMAGES = 1_024
 _TRIAL_IMAGES = 2_000  # a trial fine-tunes on at most so many images
 
 
@@ -55,18 +58,26 @@ def task(study: str, *, data: str | None, weights: Path | None = None) -> Task:
     classes = len(folders[0].classes)
     model = _download(study, source) if weights is None else _restore(study, source, classes, weights)
     transform = source.transform(name, model)
-    for images in folders:
-        images.transform = transform
     example = transform(folders[0].loader(folders[0].samples[0][0])).unsqueeze(0)
     _check_outputs(model, example, classes, study, folder)
-    train, validation, *test = folders if len(folders) > 1 else _split(folders[0])
+    train, validation, *test = [images.samples for images in folders] if len(folders) > 1 else _split(folders[0])
+    images = partial(Images, load=folders[0].loader, decoded=Decoded(), prepare=transform)
+    few = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()[:_CALIBRATION_IMAGES]
+    generator = torch.Generator().manual_seed(0)
     share = min(1.0, _TRIAL_IMAGES / len(train))
     return Task(
         model=model,
         example_inputs=example,
-        train=_loader(train, shuffle=True),
-        validation=_loader(validation),
-        test=_loader(test[0]) if test else None,
+        train=DataLoader(
+            images(train, generator=generator),
+            _BATCH,
+            shuffle=True,
+            drop_last=len(train) >= _BATCH,
+            generator=generator,
+        ),
+        validation=_loader(images(validation)),
+        test=_loader(images(test[0])) if test else None,
+        calibration=_loader(images([train[i] for i in few])),
         epochs=share,
         final_epochs=4 * share,
         license=source.license(name, model),
@@ -172,17 +183,16 @@ def _check_outputs(model: nn.Module, example: Tensor, classes: int, study: str, 
         )
 
 
-def _split(images: ImageFolder) -> list[Subset[Any]]:
+def _split(images: ImageFolder) -> list[list[Sample]]:
     """Split 60/20/20 at random, the same way each time."""
     count = len(images)
     if count < 5:
         raise StudyError(f"An image folder that is to be split needs at least 5 images; it has {count}. Add some")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return [Subset(images, part.tolist()) for part in order.tensor_split([count * 3 // 5, count * 4 // 5])]
+    parts = order.tensor_split([count * 3 // 5, count * 4 // 5])
+    return [[images.samples[i] for i in part.tolist()] for part in parts]
 
 
-def _loader(images: Dataset[Any], *, shuffle: bool = False) -> DataLoader[Any]:
-    """Return a loader in this process with a random state of its own."""
-    full = shuffle and len(images) >= _BATCH  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(0)
-    return DataLoader(images, _BATCH, shuffle=shuffle, drop_last=full, generator=generator)
+def _loader(images: Images) -> DataLoader[Any]:
+    """Return a loader of images in order, in this process, with a random state of its own."""
+    return DataLoader(images, _BATCH, generator=torch.Generator())

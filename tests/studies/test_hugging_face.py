@@ -62,7 +62,7 @@ def network(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = load(f"transformers:{folder}", data=f"imagefolder:{photos}")
     network = task.model.train()
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    batches = list(task.train)
+    batches = list(task.calibration)  # the training images as they are
     for _ in range(25):
         for batch in batches:
             optimizer.zero_grad()

@@ -1,18 +1,25 @@
 """Pretrained models on a small image folder, without a download."""
 
 import builtins
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pytest
 import torch
 import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
 
+from autocompress.compressors.batches import endless, seeded
 from autocompress.errors import StudyError
 from autocompress.studies import zoo
+from autocompress.studies.images import random_part
 from autocompress.studies.loading import load
 from autocompress.studies.task import Task
 
@@ -54,7 +61,7 @@ def test_a_flat_tree_is_split_the_same_way_each_time(tmp_path: Path, weights: Pa
     """Ten images become six, two and two; the files' own preprocessing is the model's."""
     data = f"imagefolder:{write_images(tmp_path / 'flat')}"
     task, again = (load("torchvision:resnet18", data=data, weights=weights) for _ in range(2))
-    assert labels(task.train) == labels(again.train)
+    assert sorted(labels(task.train)) == sorted(labels(again.train))
     assert [len(labels(loader)) for loader in (task.train, task.validation, task.test)] == [6, 2, 2]
     assert torch.equal(next(iter(task.validation))[0], next(iter(again.validation))[0])
     check(task)
@@ -78,6 +85,76 @@ def test_loaders_leave_the_random_state(tmp_path: Path, weights: Path) -> None:
     labels(task.train)
     labels(task.validation)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def noise(folder: Path, *, each: int = 20) -> str:
+    """Write images of which no two parts are alike; return what names them."""
+    for label in range(CLASSES):
+        (folder / f"class{label}").mkdir(parents=True)
+        for i in range(each):
+            pixels = np.random.default_rng((label, i)).integers(0, 256, (30, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"class{label}" / f"{i:02}.png")
+    return f"imagefolder:{folder}"
+
+
+def first_batches(task: Task, seed: int) -> list[Tensor]:
+    """Return the images of the first batches that a training sees."""
+    with seeded(seed):
+        return [inputs for inputs, _ in islice(endless(task.train), 3)]
+
+
+def test_a_training_sees_each_image_cut_and_mirrored_anew(tmp_path: Path, weights: Path) -> None:
+    """No image comes twice as the same numbers; those that are scored or calibrated with come whole and the same."""
+    task = load("torchvision:resnet18", data=noise(tmp_path / "x", each=5), weights=weights)
+    seen = torch.cat([inputs for _ in range(3) for inputs, _ in task.train])
+    assert len(seen) == 18
+    assert len(seen.flatten(1).unique(dim=0)) == 18
+    assert seen.shape[1:] == (3, 224, 224)
+    loaders: list[Any] = [task.validation, task.test, task.calibration]
+    for loader in loaders:
+        (once, _), (again, _) = next(iter(loader)), next(iter(loader))
+        assert torch.equal(once, again)
+
+
+def test_a_seed_decides_all_that_a_training_sees(tmp_path: Path, weights: Path) -> None:
+    """Order, cuts and mirrors are the same in another process, whoever trained there before."""
+    task = load("torchvision:resnet18", data=noise(tmp_path / "x"), weights=weights)
+    elsewhere = cloudpickle.loads(cloudpickle.dumps(task))
+    once = first_batches(task, 1)
+    first_batches(elsewhere, 2)
+    labels(elsewhere.validation)
+    for one, same, other in zip(once, first_batches(elsewhere, 1), first_batches(task, 2), strict=True):
+        assert torch.equal(one, same)
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_images_are_decoded_once_where_there_is_room(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """What was read stays in memory, up to a number of bytes; it does not travel to other processes."""
+    task = load("torchvision:resnet18", data=noise(tmp_path / "x", each=5), weights=weights)
+    monkeypatch.setattr("autocompress.studies.images.CACHE_BYTES", 6 * 30 * 40 * 3 if room else 5)
+    before = len(cloudpickle.dumps(task))
+    first = next(iter(task.calibration))[0]  # type: ignore[arg-type]
+    assert len(cloudpickle.dumps(task)) == before
+    for path in (tmp_path / "x").rglob("*.png"):
+        path.unlink()
+    if room:
+        assert torch.equal(next(iter(task.calibration))[0], first)  # type: ignore[arg-type]
+        assert len(labels(task.train)) == 6
+    with pytest.raises(FileNotFoundError):
+        labels(task.train if not room else task.validation)
+
+
+@given(width=st.integers(1, 300), height=st.integers(1, 300), seed=st.integers(0, 2**32))
+def test_a_random_part_is_a_large_part(width: int, height: int, seed: int) -> None:
+    """It lies inside of the image, whatever its shape, and a square keeps more than half of its area."""
+    part = random_part(Image.new("RGB", (width, height)), torch.Generator().manual_seed(seed))
+    assert 1 <= part.width <= width
+    assert 1 <= part.height <= height
+    if width == height > 50:
+        assert part.width * part.height > 0.45 * width * height
 
 
 def test_timm_models_take_safetensors(tmp_path: Path) -> None:
