@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UsageError
+from ..evaluators.scores import shown
 from . import completion
 from .group import OK, as_json, reported
 
@@ -88,7 +89,8 @@ def _cells(side: Side, model: Model, by_time: bool, name: str = "") -> list[str]
     better = side.by(model)
     mark = f"< {better}" if better else ""
     if by_time:
-        numbers = [f"{measured.latency.median_ms:.2f}", f"{measured.accuracy:.2%}", f"{measured.size_bytes / 1e6:.2f}"]
+        accuracy = shown(measured.accuracy, base.accuracy)
+        numbers = [f"{measured.latency.median_ms:.2f}", accuracy, f"{measured.size_bytes / 1e6:.2f}"]
     else:
         numbers = [
             f"{base.latency.ratio / measured.latency.ratio:.2f}×",

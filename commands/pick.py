@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ..evaluators.scores import shown
 from . import completion
 from .group import MISSES, OK, as_json, reported, working
 
@@ -119,12 +120,12 @@ def _lines(picked: Picked) -> list[str]:
 def _told(choice: Choice) -> list[str]:
     measured, base = choice.model.measurement, choice.front.baseline.measurement
     latency = measured.latency
-    test = "" if measured.test_accuracy is None else f" (test {measured.test_accuracy:.2%})"
+    test = "" if measured.test_accuracy is None else f" (test {shown(measured.test_accuracy, base.accuracy)})"
     return [
         f"  {latency.median_ms:.3g} ms ({latency.low_ms:.3g}–{latency.high_ms:.3g}) on {latency.place}, "
         f"{1 / latency.ratio:.2f}× faster",
-        f"  {measured.accuracy:.2%} on the validation data{test}, {measured.size_bytes / 1e6:.2f} MB, "
-        f"{base.size_bytes / measured.size_bytes:.1f}× smaller",
+        f"  {shown(measured.accuracy, base.accuracy)} on the validation data{test}, "
+        f"{measured.size_bytes / 1e6:.2f} MB, {base.size_bytes / measured.size_bytes:.1f}× smaller",
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .measurement import Latency
+from .scores import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,5 +43,5 @@ class Promotion:
         for accuracy, milliseconds, size in self.rivals:
             if accuracy > hoped and milliseconds <= latency.median_ms and size <= size_bytes:
                 where = f"{milliseconds:.2f} ms and {size / 1e3:.5g} kB"
-                return f"{hoped:.2%} are hoped of it, {accuracy:.2%} are on the front at {where}"
+                return f"{shown(hoped, accuracy)} are hoped of it, {shown(accuracy)} are on the front at {where}"
         return ""

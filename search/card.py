@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..evaluators.measurement import Measurement
 from ..evaluators.portable import has_program, needs
+from ..evaluators.scores import shown
 from . import inwords
 from .front import Model, ParetoFront
 from .opened import Run
@@ -81,7 +82,7 @@ def _interval(measured: Measurement) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
+    return "" if value is None else shown(value)
 
 
 def _mega(value: float | None, unit: str) -> str:

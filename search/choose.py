@@ -125,6 +125,7 @@ def wished(
     runtime: str = "",
     target_latency: str | None = None,
     min_accuracy: str | float | None = None,
+    min_change: str | float | None = None,
     max_size: str | None = None,
     max_memory: str | None = None,
 ) -> Wish:
@@ -135,7 +136,8 @@ def wished(
     Raises:
         UsageError: several ways of choosing were named, or a word is none that its option takes.
     """
-    words = {"min_accuracy": min_accuracy, "max_size": max_size, "max_memory": max_memory}
+    least = {"min_accuracy": min_accuracy, "min_change": min_change}
+    words = {**least, "max_size": max_size, "max_memory": max_memory}
     limited = target_latency is not None or any(word is not None for word in words.values())
     if bool(id) + knee + limited > 1:
         raise UsageError("a model is chosen in one way: by an ID, by --knee, or by limits. Leave the others out.")
@@ -146,5 +148,5 @@ def wished(
         del asked["target_ms"]
     before = run.limits if target_latency is None or run.asked else Limits(asked["target_ms"])
     limits = merged(before, asked)
-    fastest = min_accuracy is not None and target_latency is None
+    fastest = any(word is not None for word in least.values()) and target_latency is None
     return Wish(limits=limits, fastest=fastest, runtime=runtime)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..evaluators.measurement import Measurement
+from ..evaluators.scores import shown
 from .front import Model, ParetoFront, Points, hypervolume, minimised
 from .opened import Run
 
@@ -129,7 +130,7 @@ def _of_other_networks(one: ParetoFront, other: ParetoFront) -> Iterator[str]:
         sizes = f"{mine.params / 1e6:.3g} million parameters in A, {theirs.params / 1e6:.3g} in B"
         yield f"The unchanged networks differ: {sizes}."
     elif mine.accuracy != theirs.accuracy:
-        yield f"The unchanged networks' accuracies differ: {mine.accuracy:.2%} in A, {theirs.accuracy:.2%} in B."
+        yield f"The unchanged networks' accuracies differ: {shown(mine.accuracy)} in A, {shown(theirs.accuracy)} in B."
 
 
 def _network(measured: Measurement) -> tuple[int, int]:
@@ -153,7 +154,7 @@ def _scaled(one: ParetoFront, other: ParetoFront, by: str) -> tuple[tuple[Points
     target_ms = max(front.target_ms for front in fronts)
     size = max(base.size_bytes for base in bases)
     origin, spread = np.array([-best, 0.0, 0.0]), np.array([LOSS * abs(best) or 1.0, target_ms, float(size)])
-    words = f"{best * (1 - LOSS):.2%} accuracy, {target_ms:g} ms, {size / 1e6:.3g} MB"
+    words = f"{shown(best - LOSS * abs(best), best)} accuracy, {target_ms:g} ms, {size / 1e6:.3g} MB"
     return ((points[0] - origin) / spread, (points[1] - origin) / spread), words
 
 

@@ -196,7 +196,7 @@ class ParetoFront:
             force: whether a folder of an earlier pick may be replaced.
             storage: URL of the database that holds the study, where one does.
             wish: another way of choosing, in words as on the command line: ``knee=True``, ``target_latency="4ms"``,
-                ``min_accuracy``, ``max_size``, ``max_memory``; ``runtime``, of several.
+                ``min_accuracy``, ``min_change``, ``max_size``, ``max_memory``; ``runtime``, of several.
 
         Raises:
             UsageError: there is no such model, or the folder is there already.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
-from ..evaluators.scores import standard_error
+from ..evaluators.scores import shown, standard_error
 
 UNKNOWN = 1.0
 """Excess of what was not measured."""
@@ -156,7 +156,7 @@ class Limits:
             now = "unknown" if value is None else self._told(measurement, name, value)
             so = f" ({'at least' if least else 'at most'} {told(name, limit)})"
             if value is not None and excesses[name] > 0:
-                by = f"{100 * (limit - value):.3g} points under" if least else f"{100 * excesses[name]:.3g}% over"
+                by = f"{_under(limit - value, limit)} under" if least else f"{100 * excesses[name]:.3g}% over"
                 so = f", {by} {told(name, limit)}"
             said[name] = f"{name} {'up to ' * (name == 'latency')}{now}{so}"
         return said
@@ -202,7 +202,8 @@ class Compared(Limits):
     def _told(self, measurement: Measurement, name: str, value: float) -> str:
         if name != "accuracy" or value == measurement.accuracy:
             return told(name, value)
-        return f"{told(name, measurement.accuracy)} less {told(name, measurement.accuracy - value)} of standard error"
+        error = shown(measurement.accuracy - value, measurement.accuracy)
+        return f"{told(name, measurement.accuracy)} less {error} of standard error"
 
 
 def merged(limits: Limits, changes: Mapping[str, float]) -> Limits:
@@ -238,10 +239,14 @@ def told(name: str, value: float) -> str:
     ('4.2 MB', '0.9 kB', '5 mJ', '88.00%')
     """
     if name == "accuracy":
-        return f"{value:.2%}"
+        return shown(value)
     if name in ("size", "memory"):
         return f"{value / 1e6:.5g} MB" if value >= 1e6 else f"{value / 1e3:.5g} kB"
     return f"{value:.4g} {'ms' if name == 'latency' else 'mJ'}"
+
+
+def _under(missing: float, limit: float) -> str:
+    return f"{100 * missing:.3g} points" if 0 <= limit <= 1 else f"{missing:.3g}"
 
 
 def too_much(name: str, value: float, limit: float) -> str:

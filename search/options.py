@@ -103,10 +103,12 @@ def parse_accuracy(text: Words) -> tuple[float, bool]:
 
     >>> parse_accuracy("0.88"), parse_accuracy("88%"), parse_accuracy("-0.5%"), parse_accuracy(-0.35)
     ((0.88, False), (0.88, False), (-0.005, True), (-0.35, False))
+    >>> parse_accuracy("1e-5"), parse_accuracy("-1e-05")
+    ((1e-05, False), (-1e-05, True))
     """
     if _is(text, float):
         return float(text), False
-    match = re.fullmatch(r"\s*([+-]?)(\d+\.?\d*|\.\d+)\s*(%?)\s*", str(text))
+    match = re.fullmatch(r"\s*([+-]?)((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%?)\s*", str(text).lower())
     if match is None:
         raise UsageError(
             "--min-accuracy must be a number on the metric's scale, such as 0.88 or 88%, or, with a sign, the "

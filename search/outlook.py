@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from ..evaluators.scores import shown
 from .artifacts import Local
 from .expectation import FINALISTS, costs_of, reserved_s
 from .finalists import surely_late
@@ -145,4 +146,4 @@ def _in_words(meeting: list[Model], models: list[Model], limits: Limits) -> str:
 def _told(model: Model) -> str:
     it = model.measurement
     size = f"{it.size_bytes / 1e6:.3g} MB"
-    return f"{it.accuracy:.2%} at {it.latency.median_ms:.2f} ms, {size}, {1 / it.latency.ratio:.1f}× faster"
+    return f"{shown(it.accuracy)} at {it.latency.median_ms:.2f} ms, {size}, {1 / it.latency.ratio:.1f}× faster"

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...evaluators.scores import change_shown
 from ..front import Model, ParetoFront
 from ..warmstart import BASELINE
 from .points import Scored
@@ -67,9 +68,10 @@ def _accuracy(front: ParetoFront) -> Iterator[str]:
         yield "The study has no test data: accuracies are those on the validation data, which the search looked at."
     if measured.test_accuracy is not None and base.test_accuracy is not None:
         drop = (measured.accuracy - base.accuracy) - (measured.test_accuracy - base.test_accuracy)
-        if drop > DROP:
+        if drop > DROP * max(1.0, abs(base.accuracy)):
+            lost = change_shown(drop, base.accuracy).removeprefix("+")
             yield (
-                f"Model {best.id} lost {drop:.2%} more on the test data than on the validation data, which the search "
+                f"Model {best.id} lost {lost} more on the test data than on the validation data, which the search "
                 "looked at. Believe the test data."
             )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...evaluators.scores import shown
+
 SPECIAL = "\\`*_[]<>#!|~&@$"
 """What Markdown, or GitHub, may read as something else."""
 
@@ -24,7 +26,8 @@ def summary(data: Mapping[str, Any]) -> str:
         "| model | kind | ms (95 %) | faster | validation | test | MB | meets |",
         "|---|---|---:|---:|---:|---:|---:|---|",
     ]
-    lines += [_row(points[key], best=bool(told) and key == told["model"]) for key in rows[:SHOWN]]
+    like = points[front["baseline"]]["accuracy"]
+    lines += [_row(points[key], like, best=bool(told) and key == told["model"]) for key in rows[:SHOWN]]
     if len(rows) > SHOWN:
         lines += ["", f"{len(rows) - SHOWN} more are in `pareto.csv`."]
     if data["warnings"]:
@@ -47,18 +50,19 @@ def _headline(data: Mapping[str, Any], points: Mapping[str, Mapping[str, Any]]) 
     low, high = told["faster_interval"]
     faster = f"{told['faster']:.2f}× faster (95 %: {low:.2f} to {'?' if high is None else f'{high:.2f}'})"
     smaller = "" if told["smaller"] is None else f", {told['smaller']:.1f}× smaller"
-    change = f"{100 * told['accuracy_change']:+.2f} points of accuracy on the {told['accuracy_on']} data"
+    like = told["baseline_accuracy"]
+    change = f"{_points(told['accuracy_change'], like)} of accuracy on the {told['accuracy_on']} data"
     if told["accuracy_change_interval"]:
-        down, up = (100 * end for end in told["accuracy_change_interval"])
-        change += f" (95 %: {down:+.2f} to {up:+.2f})"
+        down, up = (_points(end, like).removesuffix(" points") for end in told["accuracy_change_interval"])
+        change += f" (95 %: {down} to {up})"
     state = "" if data["state"] == "finished" else f" *The run is {data['state']}.*"
     return [f"{verdict}: {faster}{smaller}, {change}.{state}", ""]
 
 
-def _row(point: Mapping[str, Any], *, best: bool) -> str:
+def _row(point: Mapping[str, Any], like: float, *, best: bool) -> str:
     latency = point["latency"]
     high = "?" if latency["high_ms"] is None else f"{latency['high_ms']:.2f}"
-    test = "–" if point["test_accuracy"] is None else f"{point['test_accuracy']:.2%}"
+    test = "–" if point["test_accuracy"] is None else shown(point["test_accuracy"], like)
     faster = "–" if not latency["ratio"] else f"{1 / latency['ratio']:.2f}×"
     name = f"**{escaped(point['id'])}**" if best else escaped(point["id"])
     cells = [
@@ -66,12 +70,17 @@ def _row(point: Mapping[str, Any], *, best: bool) -> str:
         escaped(point["role"] or "front"),
         f"{latency['median_ms']:.2f} ({latency['low_ms']:.2f} to {high})",
         faster,
-        f"{point['accuracy']:.2%}",
+        shown(point["accuracy"], like),
         test,
         f"{point['size_bytes'] / 1e6:.2f}",
         "yes" if point["meets"] else "no",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _points(difference: float, like: float) -> str:
+    """Return the difference of two accuracies: in points where they are shares."""
+    return f"{100 * difference:+.2f} points" if 0 <= like <= 1 else f"{difference:+.4g}"
 
 
 def escaped(text: object) -> str:
@@ -81,8 +90,8 @@ def escaped(text: object) -> str:
     '\\<b\\>\\*x\\*\\|y'
     """
     line = " ".join(str(text).split())
-    shown = "".join(f"\\{character}" if character in SPECIAL else character for character in line)
-    return shown.replace("@", "@\u200b").replace("#", "#\u200b")  # else GitHub calls people and quotes issues
+    safe = "".join(f"\\{character}" if character in SPECIAL else character for character in line)
+    return safe.replace("@", "@\u200b").replace("#", "#\u200b")  # else GitHub calls people and quotes issues
 
 
 def code(text: object) -> str:

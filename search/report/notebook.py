@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from ...evaluators.scores import shown
 from ..front import Model, ParetoFront
 from .plot import BLUE, ORANGE, RED
 
@@ -51,7 +52,8 @@ def figure(front: ParetoFront) -> Any:
     if front.limits.min_accuracy is not None:
         made.add_hline(front.limits.min_accuracy, line_dash="dot")
     made.update_xaxes(title="latency in ms (median, 95 % interval)", rangemode="tozero")
-    made.update_yaxes(title="accuracy on the validation data", tickformat=".1%")
+    share = 0 <= front.baseline.measurement.accuracy <= 1
+    made.update_yaxes(title="accuracy on the validation data", tickformat=".1%" if share else None)
     return made
 
 
@@ -76,5 +78,5 @@ def _points(models: Any, color: str, symbol: str) -> dict[str, Any]:
 def _hover(model: Model) -> str:
     measured = model.measurement
     name = model.id if model.role == "front" else f"{model.id} ({model.role})"
-    numbers = f"{measured.latency.median_ms:.3g} ms, {measured.accuracy:.2%}, {measured.size_bytes / 1e6:.3g} MB"
+    numbers = f"{measured.latency.median_ms:.3g} ms, {shown(measured.accuracy)}, {measured.size_bytes / 1e6:.3g} MB"
     return f"{escape(name)} on {escape(str(measured.latency.place))}<br>{numbers}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from ...evaluators.scores import shown
 from ..front import Model, ParetoFront
 
 BLUE, ORANGE, GREY, RED = "#0072b2", "#e69f00", "#8c8c8c", "#d55e00"  # told apart by the colour-blind (Okabe and Ito)
@@ -30,11 +31,11 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: 
     axes.axvline(front.target_ms, color="black", linestyle="--", linewidth=1, label=f"target {front.target_ms:g} ms")
     floor = front.limits.min_accuracy
     if floor is not None:
-        axes.axhline(floor, color="black", linestyle=":", linewidth=1, label=f"least accuracy {floor:.2%}")
-    shown = [m.measurement.accuracy for m in (front.baseline, *front.models, *front.obvious)]
-    margin = max(0.005, 0.2 * (max(shown) - min(shown)))
-    shown += [] if floor is None else [floor]
-    axes.set_ylim(min(shown) - margin, max(shown) + margin)
+        axes.axhline(floor, color="black", linestyle=":", linewidth=1, label=f"least accuracy {shown(floor)}")
+    heights = [m.measurement.accuracy for m in (front.baseline, *front.models, *front.obvious)]
+    margin = max(0.005, 0.2 * (max(heights) - min(heights)))
+    heights += [] if floor is None else [floor]
+    axes.set_ylim(min(heights) - margin, max(heights) + margin)
     axes.set_xlim(left=0)
     axes.set_xlabel("latency in ms (median, 95 % interval)")
     axes.set_ylabel("accuracy on the validation data")

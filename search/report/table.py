@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...evaluators.measurement import Place
+from ...evaluators.scores import change_shown, shown
 from ..front import Model, ParetoFront
 
 GIVEN_UP = ("faster", "95 % range", "test", "MB", "runtime", "device")
@@ -68,7 +69,7 @@ def _table(front: ParetoFront, without: set[str]) -> Table:
 
 def _cells(model: Model, front: ParetoFront) -> dict[str, str]:
     measured = model.measurement
-    latency = measured.latency
+    latency, like = measured.latency, front.baseline.measurement.accuracy
     digits = 2 if front.baseline.measurement.latency.median_ms >= 1 else 3
     return {
         "runtime": short(latency.runtime),
@@ -76,8 +77,8 @@ def _cells(model: Model, front: ParetoFront) -> dict[str, str]:
         "ms": f"{latency.median_ms:.{digits}f}",
         "95 % range": f"{latency.low_ms:.{digits}f}–{latency.high_ms:.{digits}f}",
         "faster": f"{1 / latency.ratio:.2f}×",
-        "valid": f"{measured.accuracy:.2%}",
-        "test": "–" if measured.test_accuracy is None else f"{measured.test_accuracy:.2%}",
+        "valid": shown(measured.accuracy, like),
+        "test": "–" if measured.test_accuracy is None else shown(measured.test_accuracy, like),
         "MB": f"{measured.size_bytes / 1e6:.2f}",
         "meets": "yes" if front.meets(model) else "no",
     }
@@ -103,9 +104,10 @@ def _conclusion(front: ParetoFront) -> list[str]:
             *front.reasons,
         ]
     measured = best.measurement
-    accuracy = f"{measured.accuracy - base.accuracy:+.2%} accuracy on the validation data"
+    accuracy = f"{change_shown(measured.accuracy - base.accuracy, base.accuracy)} accuracy on the validation data"
     if measured.test_accuracy is not None and base.test_accuracy is not None:
-        accuracy = f"{measured.test_accuracy - base.test_accuracy:+.2%} accuracy on the test data"
+        change = change_shown(measured.test_accuracy - base.test_accuracy, base.accuracy)
+        accuracy = f"{change} accuracy on the test data"
     gain = f"{1 / measured.latency.ratio:.2f}× faster, {base.size_bytes / measured.size_bytes:.1f}× smaller, {accuracy}"
     if front.meets_target:
         lines = [f"→ {best.id} meets {front.limits}: {gain}."]
@@ -115,8 +117,8 @@ def _conclusion(front: ParetoFront) -> list[str]:
         top = front.most_accurate
         if top is not None and top.measurement.accuracy > measured.accuracy:
             lines.append(
-                f"  {top.id} has {top.measurement.accuracy:.2%}, which on the same validation examples is within a "
-                "standard error of it."
+                f"  {top.id} has {shown(top.measurement.accuracy, base.accuracy)}: no more than chance, by a standard "
+                "error on the same validation examples."
             )
     else:
         lines = [f"Nothing meets {front.limits}. → {best.id} is the nearest: {gain}.", *front.reasons]
@@ -141,7 +143,7 @@ def _alone(front: ParetoFront) -> str:
     best = front.recommended
     if best is None:
         return f"  On {short(front.name)} alone: nothing could be measured."
-    found = f"{best.id}, {best.measurement.accuracy:.2%} at {best.measurement.latency.median_ms:.2f} ms"
+    found = f"{best.id}, {shown(best.measurement.accuracy)} at {best.measurement.latency.median_ms:.2f} ms"
     return f"  On {short(front.name)} alone: {found}, {'meets' if front.meets_target else 'misses'} what was asked for."
 
 

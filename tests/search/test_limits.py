@@ -239,6 +239,14 @@ def test_of_several_runtimes_the_nearest_counts() -> None:
     assert ALL.nearest(FINE) == FINE
 
 
+def test_a_metric_that_is_no_share_is_said_as_a_number() -> None:
+    """A least error or a least number of decibels is asked for, missed and told on the metric's own scale."""
+    asked = Limits(5.0, min_accuracy=-0.35)
+    assert str(asked) == "5 ms, -0.35 accuracy"
+    assert asked.verdicts(replace(FINE, accuracy=-0.412))["accuracy"] == "accuracy -0.412, 0.062 under -0.35"
+    assert str(Limits(5.0, min_accuracy=27.5)) == "5 ms, 27.5 accuracy"
+
+
 def test_everything_is_said_in_its_unit() -> None:
     """Limits, verdicts and reasons name value and limit."""
     assert str(ALL) == "5 ms, 4 MB, 60 MB of memory, 5 mJ, 88.00% accuracy"

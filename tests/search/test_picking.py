@@ -156,6 +156,17 @@ def test_another_target_is_answered_without_a_trial(run: Run) -> None:
     assert choice.front.limits == Limits(4.0, min_accuracy=0.85)
 
 
+def test_in_python_a_number_is_the_metrics_own_and_a_change_has_a_name(run: Run) -> None:
+    """A negative number is a least metric, as of a negative error; a change is asked for as one, or in words."""
+    base = next(m.measurement.accuracy for m in run.models if m.role == "baseline")
+    assert wished(run, min_accuracy=-0.35).limits == Limits(4.0, min_accuracy=-0.35)
+    for words in ({"min_change": -1e-05}, {"min_change": "-1e-5"}, {"min_accuracy": "-0.001%"}):
+        wish = wished(run, **words)  # type: ignore[arg-type]
+        assert wish.fastest
+        assert wish.limits == Limits(4.0, min_change=-1e-05)
+        assert run.against_baseline(wish.limits).min_accuracy == pytest.approx(base - 1e-05)
+
+
 def test_whether_more_trials_help_is_told(made_run: MadeRun, tmp_path: Path) -> None:
     """What was trained briefly has its command; where trials were cut for a stricter target they are counted."""
     run = open_run(made_run(tmp_path / "run", trials=24, target_ms=3.0, finished=False))

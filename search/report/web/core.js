@@ -34,8 +34,11 @@ function change(changes) {
 // Numbers in words. Minus signs are minus signs.
 const signed = (text) => text.replace(/^-/, "−");
 const known = (value) => value !== null && value !== undefined;
-const percent = (share, digits = 2) => (known(share) ? signed((100 * share).toFixed(digits)) + " %" : "–");
-const change_of = (share) => (share > 0 ? "+" : share === 0 ? "±" : "") + signed((100 * share).toFixed(2)) + " points";
+/** Whether the metric is a share, as the unchanged network's is or is not; else it is shown as the number that it is. */
+const SHARE = !data.points.some((point) => point.kind === "baseline" && (point.accuracy < 0 || point.accuracy > 1));
+const plainly = (value) => signed(String(Number(value.toPrecision(4))));
+const percent = (share, digits = 2) => (!known(share) ? "–" : SHARE ? signed((100 * share).toFixed(digits)) + " %" : plainly(share));
+const change_of = (share) => (share > 0 ? "+" : share === 0 ? "±" : "") + (SHARE ? signed((100 * share).toFixed(2)) + " points" : plainly(share));
 const ms = (value) => (known(value) ? value.toFixed(value >= 100 ? 1 : value >= 1 ? 2 : 3) + " ms" : "–");
 const times = (value) => (known(value) ? value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2) + "×" : "–");
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;

@@ -9,16 +9,19 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 /** Return text that Plotly shows as it is: it reads some tags and entities. */
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
+/** What accuracies are multiplied with to be drawn. */
+const SCALE = SHARE ? 100 : 1;
+
 function value(point, name) {
   const objective = OBJECTIVES[name];
   const found = objective.get(point);
-  return known(found) ? found * (name.match(/accuracy|test/) ? 100 : objective.scale ?? 1) : null;
+  return known(found) ? found * (name.match(/accuracy|test/) ? SCALE : objective.scale ?? 1) : null;
 }
 
 function bars(chosen, name) {
   const objective = OBJECTIVES[name];
   if (!objective.of) return undefined;
-  const scale = name === "latency" ? 1 : 100;
+  const scale = name === "latency" ? 1 : SCALE;
   const ends = chosen.map((point) => objective.of(point));
   if (!ends.some(Boolean)) return undefined;
   const at = (i, end) => Math.abs(known(ends[i]?.[end]) ? scale * ends[i][end] - value(chosen[i], name) : 0);
@@ -86,11 +89,11 @@ function axis(name, list) {
   const objective = OBJECTIVES[name];
   const values = list.map((p) => value(p, name)).filter(known);
   if (name === "latency") values.push(state.target);
-  if (objective.better === "more") values.push(...list.map((p) => Math.min(100 * (objective.of(p)?.[1] ?? -Infinity), 100)).filter(Number.isFinite));
+  if (objective.better === "more") values.push(...list.map((p) => Math.min(SCALE * (objective.of(p)?.[1] ?? -Infinity), SCALE)).filter(Number.isFinite));
   let found = values.length ? extent(values) : [0, 1];
   if (objective.better === "less") found[0] = 0;
   if (logarithmic(name)) found = extent(values.filter((each) => each > 0).map(Math.log10));
-  return { title: { text: objective.axis, font: { size: 13 }, standoff: 8 }, range: found, ...(logarithmic(name) ? { type: "log", tickvals: round_numbers(...found), ticktext: round_numbers(...found).map(String) } : { type: "linear", nticks: 8 }), gridcolor: colour("grid"), zeroline: false, linecolor: colour("rule"), ticksuffix: name.match(/accuracy|test/) ? " %" : "", automargin: true, fixedrange: matchMedia("(pointer: coarse)").matches };
+  return { title: { text: objective.axis, font: { size: 13 }, standoff: 8 }, range: found, ...(logarithmic(name) ? { type: "log", tickvals: round_numbers(...found), ticktext: round_numbers(...found).map(String) } : { type: "linear", nticks: 8 }), gridcolor: colour("grid"), zeroline: false, linecolor: colour("rule"), ticksuffix: SHARE && name.match(/accuracy|test/) ? " %" : "", automargin: true, fixedrange: matchMedia("(pointer: coarse)").matches };
 }
 
 /** Return whether a point's accuracy is near the baseline's: within the tenth that the hypervolume counts, and a little more. */
@@ -120,7 +123,7 @@ function lines() {
     }
   };
   add("latency", state.target, `target ${ms(state.target)}`, "dash");
-  add("accuracy", known(data.limits.min_accuracy) ? 100 * data.limits.min_accuracy : null, "least accuracy", "dot");
+  add("accuracy", known(data.limits.min_accuracy) ? SCALE * data.limits.min_accuracy : null, "least accuracy", "dot");
   add("size", known(data.limits.max_size_bytes) ? data.limits.max_size_bytes / 1e6 : null, "most bytes", "dot");
   add("memory", known(data.limits.max_memory_bytes) ? data.limits.max_memory_bytes / 1e6 : null, "most memory", "dot");
   add("energy", data.limits.max_energy_mj, "most energy", "dot");

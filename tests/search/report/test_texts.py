@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import re
@@ -9,12 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from autocompress.search.front import Model
 from autocompress.search.report.live import NowAndThen
 from autocompress.search.report.markdown import escaped, summary
+from autocompress.search.report.notebook import html
 from autocompress.search.report.page import MOST_POINTS, embedded, render, thinned
+from autocompress.search.report.table import show
 
-from .conftest import ABOUT, Tell
+from .conftest import ABOUT, Tell, Told
 
 EVIL = "</script><script>window.hit = 1</script><!-- \u2028 & 'x'"
 
@@ -106,3 +111,32 @@ def test_the_pages_sources_are_packaged() -> None:
     named = {path for pattern in patterns for path in folder.glob(pattern)}
     found = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert found == named
+
+
+def as_errors(told: Told) -> Told:
+    """Return a run whose metric is a negative error."""
+
+    def changed(model: Model) -> Model:
+        it = model.measurement
+        test = None if it.test_accuracy is None else it.test_accuracy - 1.25
+        return replace(model, measurement=replace(it, accuracy=it.accuracy - 1.25, test_accuracy=test))
+
+    front = told.front
+    models, obvious = (tuple(map(changed, each)) for each in (front.models, front.obvious))
+    return replace(told, front=replace(front, models=models, obvious=obvious, baseline=changed(front.baseline)))
+
+
+def test_a_metric_that_is_no_share_is_shown_as_the_number_that_it_is(tell: Tell) -> None:
+    """A negative error, or decibels, are no per cent: in the table, in Markdown and in a notebook."""
+    told = as_errors(tell())
+    base, best = told.front.baseline.measurement, told.front.recommended
+    assert best is not None
+    console = Console(width=140, file=io.StringIO())
+    show(told.front, "run", console)
+    assert isinstance(console.file, io.StringIO)
+    summed = summary(told.data())
+    for text in (console.file.getvalue(), summed.replace("\\", ""), html(told.front)):
+        assert f"{base.accuracy:.4g}" in text
+        assert not re.search(r"\d %?%|points", text.replace("95 %", "").replace("width:100%", ""))
+    assert f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} accuracy" in console.file.getvalue()  # type: ignore[operator]
+    assert f"{told.front.baseline.measurement.accuracy:.2%}" not in summed
