@@ -94,7 +94,7 @@ Percentile = Annotated[
 
 Workers = Annotated[
     int | None,
-    _option(CLUSTER, r"Trials at a time; 0 runs them in this process. \[default: cores, at most 2]", **WHOLE),
+    _option(CLUSTER, r"Trials at a time; 0 runs them in this process. \[default: as cores and memory allow]", **WHOLE),
 ]
 RayAddress = Annotated[
     str | None, _option(CLUSTER, "Train on a running Ray cluster: auto, HOST:PORT, ray://HOST:PORT.")

@@ -54,6 +54,8 @@ def _steps(plan: Forecast) -> Iterator[tuple[str, str]]:
     done = f" ({plan.finished} are done)" if plan.finished else ""
     at_once = counted(plan.workers, "worker") if plan.workers else "this process"
     yield "trials", f"{left}{done}, each of {_passes(plan.epochs)} where it is worth a training, on {at_once}"
+    if plan.idle:
+        yield "", plan.idle
     if plan.starts:
         most = "" if plan.profiled else "up to "
         yield "", f"{most}{plan.starts} of them known before: the baseline, the obvious, descents"

@@ -1,4 +1,4 @@
-"""How much memory this process may have: the machine's, or what a container or a service was given of it."""
+"""How much memory and how many cores this process may have: the machine's, or what a container was given of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ CGROUPS = Path("/proc/self/cgroup")
 
 MOUNTED = Path("/sys/fs/cgroup")
 
+SYSTEM = Path("/sys/devices/system/cpu")
+
 
 def available_memory(cgroups: Path = CGROUPS, mounted: Path = MOUNTED) -> int:
     """Return the bytes of memory that this process and its like may have together.
@@ -20,23 +22,58 @@ def available_memory(cgroups: Path = CGROUPS, mounted: Path = MOUNTED) -> int:
         mounted: where the groups' files are.
     """
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([machine, *_limits(cgroups, mounted)])
+    limits = [machine]
+    for folder, unified in _folders("memory", cgroups, mounted):
+        with suppress(OSError, ValueError):  # there is none, or it is "max"
+            limits.append(int((folder / ("memory.max" if unified else "memory.limit_in_bytes")).read_text()))
+    return min(limits)
 
 
-def _limits(cgroups: Path, mounted: Path) -> Iterator[int]:
-    """Yield the limits of the groups and of those above them; in a container the mount itself is its group."""
+def available_cores(cgroups: Path = CGROUPS, mounted: Path = MOUNTED, system: Path = SYSTEM) -> int:
+    """Return how many cores this process and its like may keep busy; threads of one core count once.
+
+    Args:
+        cgroups: see `available_memory`.
+        mounted: likewise.
+        system: where the system tells which processors are threads of one core; else each of them counts.
+    """
+    count = os.cpu_count() or 1
+    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(count))
+    cores = {_core(system / f"cpu{number}", number) for number in processors}
+    quotas = [float(len(cores))]
+    for folder, unified in _folders("cpu", cgroups, mounted):
+        with suppress(OSError, ValueError):  # there is none, or it is "max"
+            names = ("cpu.max",) if unified else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            quota, period = " ".join((folder / name).read_text() for name in names).split()
+            if int(quota) > 0:
+                quotas.append(int(quota) / int(period))
+    return max(1, int(min(quotas)))
+
+
+def _core(processor: Path, number: int) -> str:
+    """Return a text that all threads of a core have in common."""
+    try:
+        return (processor / "topology" / "thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(number)
+
+
+def _folders(controller: str, cgroups: Path, mounted: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield the folders of the groups and of those above them, and whether they are of version 2.
+
+    In a container the mount itself is its group.
+    """
     with suppress(OSError):
         for line in cgroups.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
-                places, name = [mounted, mounted / "unified"], "memory.max"
-            elif "memory" in controllers.split(","):
-                places, name = [mounted / "memory", mounted / controllers], "memory.limit_in_bytes"
+                places = [mounted, mounted / "unified"]
+            elif controller in controllers.split(","):
+                places = [mounted / controller, mounted / controllers]
             else:
                 continue
             for top in places:
                 group = top / path.lstrip("/")
                 for folder in (group, *group.parents):
                     if folder.is_relative_to(top):
-                        with suppress(OSError, ValueError):  # there is none, or it is "max"
-                            yield int((folder / name).read_text())
+                        yield folder, not controllers

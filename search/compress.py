@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from . import remote
 from .asked import Asked
 from .assemble import assemble
+from .capacity import FILE as MEMORY
+from .capacity import of_run
 from .checks import Checked, checked
 from .cluster import Cluster, joined
 from .drive import Driver, Interrupted, Interrupts
@@ -83,6 +85,11 @@ def run(
         joined(options, progress) as cluster,
         closing(RunDirectory(options.out, asked.identity, kept.to_dict())) as rundir,
     ):
+        if cluster is None:
+            capacity = of_run(task, options)
+            options = replace(options, workers=capacity.workers)
+            if capacity.idle:
+                progress.milestone(capacity.idle)
         if not (rundir.path / FILE).exists():
             rundir.write_json(FILE, fingerprint)
         prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
@@ -151,6 +158,8 @@ class _Run:
                     meanwhile=meanwhile,
                 ).run()
                 models = self._finish(workers, interrupts)
+                if workers.peak_bytes():
+                    self.rundir.write_json(MEMORY, {"trial_bytes": workers.peak_bytes()})
             except Interrupted as interrupted:
                 found = self._found()
                 if found:

@@ -21,7 +21,7 @@ from ..evaluators.outcome_json import from_json, to_json
 from . import waits
 from .cluster import check_versions, versions_of
 from .devices import Meters, RemoteMeter
-from .guard import died
+from .guard import died, own_peak
 from .sharing import Packed, arrays, forget, mapped, unpacked
 from .workers import Lost, Payload, Result
 
@@ -86,6 +86,7 @@ class RayWorkers:
         self._stillborn = 0
         self._gone_at = float("-inf")
         self._held_up = ""
+        self._peak_bytes = 0
         self._open = True
         for _ in range(count):
             self._hire()
@@ -117,6 +118,10 @@ class RayWorkers:
     def held_up(self) -> str:
         """Return what the workers wait for, in words; nothing where they work."""
         return self._held_up
+
+    def peak_bytes(self) -> int:
+        """Return the most memory that an actor had of its own, of those whose trials ended."""
+        return self._peak_bytes
 
     def withdraw(self) -> list[Request]:
         """Return what was submitted and not begun; it is not begun any more."""
@@ -224,7 +229,8 @@ class RayWorkers:
 
     def _end(self, running: _Running, future: Any) -> Result:
         try:
-            outcome = from_json(future.result())
+            answer, peak_bytes = future.result()
+            outcome, self._peak_bytes = from_json(answer), max(self._peak_bytes, peak_bytes)
         except self._ray.exceptions.RayTaskError as error:
             self._idle.append(running.worker)
             if isinstance(error.cause, LostError):
@@ -319,9 +325,9 @@ class _Worker:
         self._evaluator = unpacked(payload, mapped(payload.key, payload.lengths, lambda: ray.get(buffers[0])))
         self._evaluator.meter = self._meter
 
-    def evaluate(self, request: Request, token: str) -> str:
+    def evaluate(self, request: Request, token: str) -> tuple[str, int]:
         with waits.told(token):
-            return to_json(self._evaluator.evaluate(request))
+            return to_json(self._evaluator.evaluate(request)), own_peak()
 
     def forget(self, key: str) -> None:
         """Delete what this node holds for the workers."""

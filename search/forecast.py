@@ -25,6 +25,7 @@ from ..evaluators.served import Served, source_of
 from ..spaces.space import Space
 from ..studies.task import Task
 from ..studies.validate import validate
+from .capacity import of_run
 from .checks import Checked, checked
 from .costs import LAYER_AXES
 from .expectation import CAREFUL_PROCESSES, FINALISTS, Costs, costs_of, reserved_s
@@ -37,7 +38,6 @@ from .profile import Profile
 from .profiling import SHARES
 from .progress import Progress
 from .warmstart import DESCENTS, EVEN, uniform, warm_start
-from .workers import usual
 
 T = TypeVar("T")
 
@@ -111,6 +111,7 @@ class Forecast:
         final_epochs: passes for each model of the front.
         models: how many are taken to the end, at most; 0 where they were.
         workers: trials at a time.
+        idle: why not more, where cores have nothing to do; else empty.
         network: time until the first trial.
         search: time of the trials.
         finals: time of the end.
@@ -136,6 +137,7 @@ class Forecast:
     final_epochs: float
     models: int
     workers: int
+    idle: str
     network: Span
     search: Span
     finals: Span
@@ -184,9 +186,8 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
     done, ended = _finished(options)
     known = _of_trials(done, options) or _tried(task, offer, asked, progress, profiled=profile is not None)
     space = offer.space if profile is None else profile.space(offer.space)
-    cores = os.cpu_count() or 1
-    workers = usual() if options.workers is None else options.workers
-    times = _times(known, options, task, done=len(done), workers=min(max(1, workers), cores))
+    room = of_run(task, options)
+    times = _times(known, options, task, done=len(done), workers=min(max(1, room.workers), os.cpu_count() or 1))
     return Forecast(
         study=name,
         target=str(options.limits),
@@ -204,7 +205,8 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
         epochs=options.passes(task)[0],
         final_epochs=options.passes(task)[1],
         models=0 if ended else ROLES + _front(options),
-        workers=workers,
+        workers=room.workers,
+        idle=room.idle,
         network=times[0],
         search=times[1],
         finals=_span((0.0, 0.0, 0.0)) if ended else times[2],

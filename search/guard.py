@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -76,6 +78,12 @@ def _resident(process: psutil.Process) -> int:
     """Return the bytes of a process that are in memory and are no file's; of pages that a fork shares, too."""
     found = process.memory_info()
     return int(found.rss) - int(getattr(found, "shared", 0))
+
+
+def own_peak() -> int:
+    """Return the most bytes that this process has had in memory until now, but for what files hold of it today."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return max(0, most - int(getattr(psutil.Process().memory_info(), "shared", 0)))
 
 
 def _unshared(process: psutil.Process) -> int:

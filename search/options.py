@@ -209,8 +209,8 @@ class Options:
         time_budget_s: seconds for the whole run: no trial begins when the end needs the rest; None for no limit.
         trial_timeout_s: seconds after which one trial is given up.
         trial_memory_bytes: a trial that needs more of its worker's node is ended; None for no limit.
-        workers: how many trials run at a time; 0 runs them in this process, None takes the cores, at most 2, or those
-            of the cluster.
+        workers: how many trials run at a time; 0 runs them in this process, None takes what this machine's cores and
+            memory allow, see `capacity`, or the CPUs of the cluster.
         ray_address: of a running Ray cluster, whose nodes train; None trains on this machine.
         measure_on: resources of the cluster's nodes where is measured: on each, and layers' costs are of the first;
             empty measures on this machine.

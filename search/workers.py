@@ -7,13 +7,13 @@ process that holds a device. Whoever dies costs the trials that it was running, 
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import LostError, UsageError
+from ..evaluators.cgroup import available_cores
 from ..evaluators.evaluator import Evaluator, Request
 from ..evaluators.latency import Meter
 from ..evaluators.measurement import Outcome
@@ -62,6 +62,10 @@ class Workers(Protocol):
         """Return what the work waits for, in words; nothing where it goes on."""
         ...
 
+    def peak_bytes(self) -> int:
+        """Return the most memory that a worker had of its own until now; 0 where nothing tells."""
+        ...
+
     def withdraw(self) -> list[Request]:
         """Take back what was submitted and not begun, and return it."""
         ...
@@ -106,6 +110,10 @@ class InlineWorkers:
         """Return nothing: there is always this process."""
         return ""
 
+    def peak_bytes(self) -> int:
+        """Return nothing that would tell a trial's memory from that of the search."""
+        return 0
+
     def withdraw(self) -> list[Request]:
         """Return nothing: a request is begun when it is waited for."""
         return []
@@ -114,11 +122,6 @@ class InlineWorkers:
         """Return what is queued; a request that was interrupted is still there."""
         queued, self._queue = self._queue, []
         return queued
-
-
-def usual() -> int:
-    """Return how many workers this machine has where nobody says it."""
-    return min(2, os.cpu_count() or 1)
 
 
 @contextmanager
@@ -130,7 +133,7 @@ def workers_for(
     Args:
         evaluator: what each worker uses; with more than 0 workers it must be picklable, and its ``meter`` is replaced.
         meter: measures for all workers.
-        count: how many processes; 0 evaluates in this one, None takes the cluster's CPUs or this machine's, at most 2.
+        count: how many processes; 0 evaluates in this one, None takes the cluster's CPUs or this machine's cores.
         cluster: where they are; None starts Ray on this machine.
 
     Raises:
@@ -147,7 +150,7 @@ def workers_for(
         with _crew(payload, meter, count or cluster.cpus, cluster.devices, cluster.versions) as workers:
             yield workers
         return
-    count = count or usual()
+    count = count or available_cores()
     with begun(count=count), _crew(payload, meter, count, [Device.here()]) as workers:
         yield workers
 

@@ -178,6 +178,13 @@ def test_trainers_give_way_to_what_is_measured(pool: RayWorkers) -> None:
     assert outcome.reason == f"trains at niceness 19, the runtime refuses b'bytes' at niceness {os.nice(0)}"
 
 
+def test_what_a_trial_needed_is_known(pool: RayWorkers) -> None:
+    """The memory of a worker's process comes back with the outcome of its trial."""
+    pool.submit(request_for("trials/any"))
+    results(pool, 1)
+    assert 1e7 < pool.peak_bytes() < psutil.virtual_memory().total
+
+
 def test_free_counts_down_and_up(workers: Workers) -> None:
     """A request takes one place until it has ended."""
     places = workers.free()
