@@ -6,13 +6,14 @@ For convolutions attention is where the activations are large; for transformers 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from .features import as_deep, same_resolution, spread
 
@@ -75,44 +76,53 @@ def attention_matrix(
 
 
 @contextmanager
-def recorded(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Give the list to which each attention that runs meanwhile adds its matrix, gradients included.
+def recorded() -> Iterator[list[Tensor]]:
+    """Give the list to which each attention that this thread computes meanwhile adds its matrix, gradients included.
 
-    Seen is what calls `torch.nn.functional.scaled_dot_product_attention` by that name (timm, Hugging Face's "sdpa",
-    `nn.MultiheadAttention`), and the weights that a `nn.MultiheadAttention` of the model returns. The function is
-    replaced for the whole process meanwhile, so that only one thread may do this at a time.
+    Seen is whatever calls `torch.nn.functional.scaled_dot_product_attention` (timm, Hugging Face's "sdpa") and
+    `nn.MultiheadAttention`, which computes its matrix once more, without dropout.
     """
-    found: list[Tensor] = []
-    genuine = functional.scaled_dot_product_attention
+    recorder = _Recorder()
+    with recorder:
+        yield recorder.found
 
-    def attend(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        **more: Any,
-    ) -> Tensor:
-        found.append(attention_matrix(query, key, attn_mask, causal=is_causal, scale=scale))
-        return genuine(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **more)
 
-    def keep(module: nn.Module, inputs: object, outputs: tuple[Tensor, Tensor | None]) -> None:
-        if outputs[1] is not None:
-            found.append(outputs[1].mean(-3) if outputs[1].dim() > 3 else outputs[1])
+class _Recorder(TorchFunctionMode):
+    """Sees PyTorch's functions that this thread calls; PyTorch's encoder layers do without their fast path then."""
 
-    hooks = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
-    fast = torch.backends.mha.get_fastpath_enabled()  # computes a whole encoder layer without asking anyone
-    torch.backends.mha.set_fastpath_enabled(False)
-    functional.scaled_dot_product_attention = attend  # type: ignore[assignment]
-    try:
-        yield found
-    finally:
-        functional.scaled_dot_product_attention = genuine
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for hook in hooks:
-            hook.remove()
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function, after the matrix of an attention was computed."""
+        named = dict(kwargs or {})
+        if func is functional.scaled_dot_product_attention:
+            self.found.append(_matrix_of(*args, **named))
+        elif func is functional.multi_head_attention_forward:
+            clean = {"training": False, "need_weights": True, "average_attn_weights": True}
+            self.found.append(func(*args, **{**named, **clean})[1])
+        return func(*args, **named)
+
+
+def _matrix_of(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **_: Any,
+) -> Tensor:
+    """Return the matrix for the arguments of `scaled_dot_product_attention`."""
+    return attention_matrix(query, key, attn_mask, causal=is_causal, scale=scale)
 
 
 def paired(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

@@ -62,9 +62,9 @@ class Hints:
 
     def _look(self, inputs: Inputs) -> None:
         """Find matrices, or maps, that both networks have."""
-        with recorded(self.student) as ours:
+        with recorded() as ours:
             run(self.student, inputs)
-        with recorded(self.teacher) as theirs:
+        with recorded() as theirs:
             run(self.teacher, inputs)
         if paired(ours, theirs):
             self._lengths = len(ours), len(theirs)
@@ -101,7 +101,7 @@ class Hints:
         if not self._lengths[side]:
             yield
             return
-        with recorded(model) as found:
+        with recorded() as found:
             yield
         self._matrices[side][:] = found[-self._lengths[side] :]
 

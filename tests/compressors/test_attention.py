@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given
@@ -78,25 +80,49 @@ def test_heads_are_averaged_and_keys_may_be_shared() -> None:
 
 
 def test_an_encoder_is_seen_and_computes_the_same() -> None:
-    """Each layer's matrix is recorded though there is a fast path, outputs stay, and so does PyTorch afterwards."""
+    """Each layer's matrix is recorded though there is a fast path, and outputs stay."""
     model, tokens = encoder(), torch.randn(3, 7, 16)
-    genuine = functional.scaled_dot_product_attention
     with torch.no_grad():
         before = model(tokens)
-        with recorded(model) as found:
+        with recorded() as found:
             after = model(tokens)
+        model(tokens)
     torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-5)
     assert [tuple(matrix.shape) for matrix in found] == [(3, 7, 7)] * 2
-    assert functional.scaled_dot_product_attention is genuine
-    assert torch.backends.mha.get_fastpath_enabled()
-    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_other_threads_notice_nothing() -> None:
+    """What they compute meanwhile is not recorded, and PyTorch is as it was for them."""
+    genuine, q = functional.scaled_dot_product_attention, torch.randn(1, 2, 3, 4)
+    attention = nn.MultiheadAttention(16, 4, batch_first=True).eval()
+
+    def compute() -> object:
+        attention(torch.randn(1, 5, 16), *[torch.randn(1, 5, 16)] * 2)
+        genuine(q, q, q)
+        return functional.scaled_dot_product_attention, torch.backends.mha.get_fastpath_enabled()
+
+    with recorded() as found, ThreadPoolExecutor(1) as threads:
+        assert threads.submit(compute).result() == (genuine, True)
+        assert not found
+        genuine(q, q, q)
+        assert len(found) == 1
+
+
+def test_dropout_drops_nothing_of_a_matrix() -> None:
+    """A student's matrices are what it would look at, in training too: rows sum to 1, and nothing is 0."""
+    attention, tokens = nn.MultiheadAttention(16, 4, dropout=0.5, batch_first=True), torch.randn(3, 7, 16)
+    for need_weights in (False, True):
+        with recorded() as found:
+            attention(tokens, tokens, tokens, need_weights=need_weights)
+        torch.testing.assert_close(found[0].sum(-1), torch.ones(3, 7))
+        assert found[0].min() > 0
 
 
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_multihead_attention_gives_gradients_to_queries_and_keys(need_weights: bool) -> None:
     """Both ways of computing it are seen, with the same matrix, and a loss on it reaches the projections."""
     attention, tokens = nn.MultiheadAttention(16, 4, batch_first=True), torch.randn(3, 7, 16)
-    with recorded(attention) as found:
+    with recorded() as found:
         _, weights = attention(tokens, tokens, tokens, need_weights=True)
         attention(tokens, tokens, tokens, need_weights=need_weights, average_attn_weights=False)
     torch.testing.assert_close(found[0], weights)
@@ -114,7 +140,7 @@ def test_timm_and_hugging_face_are_seen() -> None:
 
     sizes = {"embed_dim": 32, "depth": 3, "num_heads": 2}
     vit = VisionTransformer(img_size=16, patch_size=8, in_chans=1, num_classes=4, **sizes)
-    with recorded(vit) as found:
+    with recorded() as found:
         vit(torch.randn(2, 1, 16, 16))
     assert [tuple(matrix.shape) for matrix in found] == [(2, 5, 5)] * 3
     transformers = pytest.importorskip("transformers")
@@ -122,7 +148,7 @@ def test_timm_and_hugging_face_are_seen() -> None:
         vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     )
     bert = transformers.BertModel(config)
-    with recorded(bert) as found:
+    with recorded() as found:
         bert(torch.arange(6)[None])
     assert [tuple(matrix.shape) for matrix in found] == [(1, 6, 6)] * 2
 
@@ -130,7 +156,7 @@ def test_timm_and_hugging_face_are_seen() -> None:
 def test_pytorch_is_put_back_after_an_error() -> None:
     """Whatever happens in the context."""
     genuine = functional.scaled_dot_product_attention
-    with pytest.raises(ZeroDivisionError), recorded(encoder()):
+    with pytest.raises(ZeroDivisionError), recorded():
         raise ZeroDivisionError
     assert functional.scaled_dot_product_attention is genuine
 
