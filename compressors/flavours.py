@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .calibrate import LARGEST_BIAS
+from .initializers import drop_unread
 from .ranges import MOVES, largest
 
 KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Squeeze"}
@@ -238,7 +239,4 @@ def _integer_biases(proto: ModelProto) -> None:
     nodes = [type(n).FromString(n.SerializeToString()) for n in (*added, *graph.node)]
     del graph.node[:]
     graph.node.extend(nodes)
-    used = {name for node in graph.node for name in node.input}
-    kept = [c for c in graph.initializer if c.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unread(graph)

@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, version_converter
 
 from ..errors import InfeasibleError
+from .initializers import drop_unread
 
 HALF_MAX = float(np.finfo(np.float16).max)
 SINGLE_MAX = float(np.finfo(np.float32).max)
@@ -324,10 +325,7 @@ def at_opset(file: bytes, version: int) -> ModelProto:
 def _checked(proto: ModelProto) -> bytes:
     """Return a file without constants that nothing reads, after ONNX's own check of shapes and types."""
     graph = proto.graph
-    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [constant for constant in graph.initializer if constant.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unread(graph)
     del graph.value_info[:]
     onnx.checker.check_model(proto, full_check=True)
     content: bytes = proto.SerializeToString()

@@ -30,6 +30,7 @@ from torch import nn
 from . import recurrent
 from .calibrate import MAX, TOP
 from .graph import LAYERS, Inputs
+from .initializers import drop_unread
 from .precisions import at_opset
 from .quantize import LEAST, WEIGHTS_ALONE, Scales, weight_scale
 from .ranges import MOVES, largest
@@ -184,12 +185,11 @@ class _Inserter:
             nodes.append(node)
             for name in node.output:
                 nodes += pairs.get(name, [])
-        used = {name for node in nodes for name in node.input}
-        kept = [constant for name, constant in self.constants.items() if name in used]
-        for field, items in ((graph.node, nodes), (graph.initializer, kept)):
+        for field, items in ((graph.node, nodes), (graph.initializer, list(self.constants.values()))):
             copies = [type(item).FromString(item.SerializeToString()) for item in items]
             del field[:]
             field.extend(copies)
+        drop_unread(graph)
         del graph.value_info[:]
 
 

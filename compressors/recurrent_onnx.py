@@ -13,6 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from .initializers import drop_unread, read
+
 RECURRENT = {"LSTM", "GRU"}
 
 WEIGHTS = (1, 2)
@@ -151,12 +153,6 @@ def _unfolded(proto: ModelProto, node: NodeProto) -> list[NodeProto]:
     ]
 
 
-def _read(node: NodeProto) -> set[str]:
-    """Return the tensors that a node reads, those among them that its branches read."""
-    branches = [inner for attribute in node.attribute for inner in attribute.g.node]
-    return set(node.input).union(*map(_read, branches))
-
-
 def _rebuilt(proto: ModelProto, nodes: Iterable[NodeProto]) -> ModelProto:
     """Give a graph its nodes, without those whose outputs nothing reads, and without unread constants."""
     kept: list[NodeProto] = []
@@ -164,12 +160,10 @@ def _rebuilt(proto: ModelProto, nodes: Iterable[NodeProto]) -> ModelProto:
     for node in reversed(list(nodes)):
         if wanted.intersection(node.output):
             kept.append(NodeProto.FromString(node.SerializeToString()))
-            wanted.update(_read(node))
-    constants = [c for c in proto.graph.initializer if c.name in wanted]
-    for field, items in ((proto.graph.node, reversed(kept)), (proto.graph.initializer, constants)):
-        copies = [type(item).FromString(item.SerializeToString()) for item in items]
-        del field[:]
-        field.extend(copies)
+            wanted.update(read(node))
+    del proto.graph.node[:]
+    proto.graph.node.extend(reversed(kept))
+    drop_unread(proto.graph)
     del proto.graph.value_info[:]
     onnx.checker.check_model(proto)
     return proto

@@ -1,0 +1,19 @@
+"""Which constants of an ONNX graph are read, in the branches of its nodes too. This module imports no torch."""
+
+from __future__ import annotations
+
+from onnx import GraphProto, NodeProto
+
+
+def read(node: NodeProto) -> set[str]:
+    """Return the tensors that a node reads, those among them that its branches read."""
+    graphs = (graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs))
+    return set(node.input).union(*(read(inner) for graph in graphs for inner in graph.node))
+
+
+def drop_unread(graph: GraphProto) -> None:
+    """Remove the constants that no node reads and that are no output."""
+    used = {output.name for output in graph.output}.union(*map(read, graph.node))
+    kept = [constant for constant in graph.initializer if constant.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
