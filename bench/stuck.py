@@ -71,7 +71,7 @@ class StuckProblem(RecordedProblem):
         readings = (round(1e9 * ratio * (1 + i * SPREAD / 2.5)) for i in (-1, 0, 1))
         windows = tuple(Window(baseline_ns=(10**9,), candidate_ns=(each,)) for each in readings)
         latency = Latency(windows=windows, baseline_ms=self.baseline.latency.baseline_ms)
-        if latency.low_ms > TARGET_MS:
+        if latency.least_ms > TARGET_MS:
             return Infeasible(reason=f"{latency.median_ms:.2f} ms is too slow", rung="latency", latency=latency)
         return Measurement(accuracy=0.5, latency=latency, size_bytes=1, params=0, macs=0)
 

@@ -251,7 +251,7 @@ def _starts(space: Space, profile: Profile | None, options: Options, *, student:
     """Return how many candidates the warm start has; without a profile, how many it may have."""
     if profile is not None:
         return min(options.trials, len(warm_start(space, profile, options.target_ms, student=student)))
-    return min(options.trials, ROLES + student + 2 * len(DESCENTS) + len(SHARES) + len(EVEN))
+    return min(options.trials, ROLES + student + 3 * len(DESCENTS) + len(SHARES) + len(EVEN))
 
 
 def _finished(options: Options) -> tuple[list[Outcome], bool]:
@@ -348,7 +348,9 @@ def _profile_s(task: Task, offer: Offer, costs: Costs, probe_s: float, progress:
     few_s, _ = timed(lambda: damages(task.base, offer.supplies, few, lambda text: None))
     damages_s = min(DAMAGES_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
     levels = [{level for c in offer.space.on(axis) for level in c.levels if level != c.neutral} for axis in LAYER_AXES]
-    built = sum(min(MOST_LEVELS, len(each)) for each in levels) + len(LAYER_AXES) + 1  # and the fastest networks
+    built = (
+        sum(min(MOST_LEVELS, len(each)) for each in levels) + len(LAYER_AXES) + 3
+    )  # and the fastest and the narrow ones
     return damages_s + built * (costs.build_s + probe_s)
 
 

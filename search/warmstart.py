@@ -1,4 +1,4 @@
-"""The first trials: the baseline, what anyone would try, greedy descents by damage per millisecond, and grids."""
+"""The first trials: the baseline, what anyone would try, what should damage least in float and in INT8, and grids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVEN = (0.25, 0.5)
 """Uniform pruning ratios that are tried with INT8, where that is offered, whatever the target."""
 
 DESCENTS = (0.9, 0.6)
-"""Shares of the target to which the greedy descents go from INT8, and for which the least damage is looked for."""
+"""Shares of the target for which the least damage is looked for, in float and from INT8, and to which descents go."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
     if rank is not None:
         starts.append(Start(uniform(space, 0.0, quantized=True, rank=rank), f"uniform {int8}rank {rank:.0%}"))
     for share in DESCENTS:
-        levels = descend(space, profile, space.levels(integer), share * target_ms)
+        levels = descend(space, profile, space.levels(paying(space, profile)), share * target_ms)
         least = least_damage(tables, levels, share * target_ms)
         starts += [Start(space.candidate(least)), Start(space.candidate(levels))]
+        starts += [Start(each) for each in (least_in_float(space, profile, share * target_ms),) if each is not None]
     starts += [Start(pruned(space, ratios, quantized=True)) for ratios in profile.global_pruning.values()]
     starts += [Start(uniform(space, ratio, quantized=True)) for ratio in EVEN]
     first: dict[tuple[Candidate, bool], Start] = {}
@@ -82,6 +83,30 @@ def uniform(space: Space, ratio: float, *, quantized: bool, rank: float = 1.0) -
     """
     ratios = {choice.target: ratio for choice in space.on(PRUNING_RATIO)}
     return pruned(space, ratios, quantized=quantized, rank=rank)
+
+
+def paying(space: Space, profile: Profile) -> Candidate:
+    """Return the candidate with those layers in INT8 that the profile says are faster so."""
+
+    def pick(choice: Choice) -> int:
+        if choice.axis != BITS or INTEGER not in choice.levels:
+            return 0
+        factor = profile.costs.factor(BITS, choice.target, INTEGER)
+        return choice.levels.index(INTEGER) if factor is None or factor < 1 else 0
+
+    return space.at(pick)
+
+
+def least_in_float(space: Space, profile: Profile, target_ms: float) -> Candidate | None:
+    """Return the candidate that damages least within a latency in float; None where nothing but bits varies.
+
+    What INT8 saves in wide layers it need not save in narrow ones, which no profile of wide ones tells.
+    """
+    others = Space(tuple(choice for choice in space.choices if choice.axis != BITS and choice.needs != BITS))
+    if not any(choice.neutral is not None for choice in others.choices):
+        return None
+    levels = descend(others, profile, others.levels(others.candidate({})), target_ms)
+    return others.candidate(least_damage(Tables(others, profile), levels, target_ms))
 
 
 def pruned(space: Space, ratios: Mapping[str, float], *, quantized: bool, rank: float = 1.0) -> Candidate:

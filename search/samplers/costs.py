@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from .features import Features
+from .features import Features, Points
 from .history import History
 from .laws import Blend, Likeness, Parts
 from .tables import Levels, Numbers, Tables
@@ -13,14 +15,16 @@ NOISE, PROBE_NOISE = 0.03, 0.05
 """Relative standard deviations of what a trial measures, and of what was measured in a hurry for the profile: about a
 law, which does not know everything."""
 
-POWER = 0.3
-"""Prior standard deviation of the power of what the profile says that a latency or an energy is."""
-
-STORED = 0.5
-"""The same of how a memory depends on what is stored; see `Features.stored`."""
-
 ANY = 3.0
 """Prior standard deviation of the logarithm of a factor of which nothing is known."""
+
+Prior = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of the weights of a trend of logarithms."""
+
+TIME: Prior = (0.0, 1.0), (ANY, 0.3)
+ENERGY: Prior = (0.0, 0.5, 0.5), (ANY, 0.5, 0.5)
+MEMORY: Prior = (0.0, 0.0, 0.0, 0.0), (ANY, 0.5, 0.5, 0.5)
+"""For `Points.spent`, `Points.drawn` and `Points.stored`: latency and energy are about powers of what is told."""
 
 LATEST = 300
 """Trials that costs are learned from."""
@@ -51,9 +55,12 @@ class Costs:
         timed = latest(history.latency_ms, LATEST)
         levels = np.concatenate([probed, history.levels[timed]])
         noise = np.repeat([PROBE_NOISE, NOISE], [len(probed), len(timed)])
-        self._latency = self._spent(levels, np.concatenate([probed_ms, history.latency_ms[timed]]), noise)
+        milliseconds = np.concatenate([probed_ms, history.latency_ms[timed]])
+        self._latency = self._spent(levels, milliseconds, noise, lambda points: points.spent, TIME)
         drawn, held = latest(history.energy_mj, LATEST), latest(history.memory_bytes, LATEST)
-        self._energy = self._spent(history.levels[drawn], history.energy_mj[drawn], np.full(len(drawn), NOISE))
+        noise = np.full(len(drawn), NOISE)
+        energy_mj = history.energy_mj[drawn]
+        self._energy = self._spent(history.levels[drawn], energy_mj, noise, lambda points: points.drawn, ENERGY)
         self._memory = self._held(history.levels[held], history.memory_bytes[held])
 
     def latency(self, levels: Levels) -> tuple[Numbers, Numbers]:
@@ -77,19 +84,20 @@ class Costs:
         """Return bytes, shape (points,)."""
         return self._size * self.tables.size_bytes(levels)
 
-    def _spent(self, levels: Levels, costs: Numbers, noise: Numbers) -> Blend:
+    def _spent(
+        self, levels: Levels, costs: Numbers, noise: Numbers, trend: Callable[[Points], Numbers], prior: Prior
+    ) -> Blend:
         """Return the law of what a network spends for its work."""
         scale = typical(costs[-RECENT:] / self.tables.latency_ms(levels[-RECENT:]))
-        points, prior = self._features(levels), ((0.0, 1.0), (ANY, POWER))
-        likeness = Likeness(points, costs / scale, noise, lambda each: each.spent, prior)
+        points = self._features(levels)
+        likeness = Likeness(points, costs / scale, noise, trend, prior)
         return Blend((Parts(points, costs / scale, noise), likeness), NOISE, scale)
 
     def _held(self, levels: Levels, costs: Numbers) -> Blend:
         """Return the law of what a network holds in memory."""
         scale = typical(costs)
-        points, prior = self._features(levels), ((0.0,) * 4, (ANY, STORED, STORED, STORED))
         noise = np.full(len(costs), NOISE)
-        likeness = Likeness(points, costs / scale, noise, lambda each: each.stored, prior)
+        likeness = Likeness(self._features(levels), costs / scale, noise, lambda points: points.stored, MEMORY)
         return Blend((likeness,), NOISE, scale)
 
 

@@ -40,6 +40,8 @@ class Features:
         self.layer_ms, self.other_ms = tables.layer_ms, tables.profile.costs.other_ms
         self.total_ms = max(float(self.layer_ms.sum()) + self.other_ms, 1e-9)
         self.bytes = max(float(tables.size_bytes(np.zeros((1, len(tables.sizes)), dtype=np.int64))[0]), 1.0)
+        macs = np.array([float(layer.macs) for layer in tables.profile.network.layers])
+        self.macs = macs / max(float(macs.sum()), 1.0)
         axes = {choice.axis for choice in tables.space.choices}
         self.others = [axis for axis in LAYER_AXES if axis in axes and axis != BITS]
         self.bits = sorted({float(v) for c in tables.space.on(BITS) for v in c.levels if v != c.neutral})
@@ -102,6 +104,12 @@ class Points:
         """One, and the logarithm of what the profile says of the latency, shape (points, 2)."""
         told = self.features.other_ms + self._share @ self.features.layer_ms
         return np.stack([np.ones(len(told)), np.log(np.maximum(told, LEAST * self.features.total_ms))], axis=1)
+
+    @cached_property
+    def drawn(self) -> Numbers:
+        """The same, and the logarithm of the share of multiply-accumulates, shape (points, 3); fewer bits draw less."""
+        left = self._share @ self.features.macs
+        return np.concatenate([self.spent, np.log(np.maximum(left, LEAST))[:, None]], axis=1)
 
     @cached_property
     def stored(self) -> Numbers:

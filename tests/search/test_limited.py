@@ -207,3 +207,18 @@ def test_the_search_looks_where_all_limits_are_met(search: Search, small: Analyt
     assert max(m.accuracy for m in found.values()) >= 0.95 * max(
         m.accuracy for m in everything.values() if limits.met(m)
     )
+
+
+@pytest.mark.parametrize("field", ["max_memory_bytes", "max_energy_mj"])
+def test_proposals_keep_to_what_a_limit_allows(field: str, search: Search) -> None:
+    """The sampler learns what candidates hold and draw from those that were measured or cut, and stays within it."""
+    problem = AnalyticEvaluator(6)
+    unchanged = problem.evaluate(Request(folder="", candidate=Candidate(), epochs=0, also=ALSO))
+    assert unchanged.memory_bytes is not None
+    assert unchanged.energy_mj is not None
+    most = {"max_memory_bytes": 0.5 * unchanged.memory_bytes, "max_energy_mj": 0.25 * unchanged.energy_mj}[field]
+    store = search(problem, trials=40, sampler="surrogate", limits=replace(Limits(4.0), **{field: most}))
+    proposed = [outcome(trial) for trial in store.finished() if "fixed_params" not in trial.system_attrs]
+    assert len(proposed) >= 25
+    over = [found for found in proposed if isinstance(found, Infeasible) and found.rung in ALSO]
+    assert len(over) <= 0.4 * len(proposed)

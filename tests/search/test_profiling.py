@@ -183,6 +183,21 @@ def test_predictions_are_exact_where_latency_is_a_sum() -> None:
         assert found.predict_ms(candidate) == pytest.approx(latency_ms(task, candidate, runtime, meter))
 
 
+def test_narrow_networks_are_timed_in_float_and_in_int8() -> None:
+    """The network with half of its channels is timed in both, as are the others that were built on the way."""
+    task, runtime = residual(16, 8), Priced()
+    found, space, meter = profiled(task, runtime)
+    timed = {Candidate(axes): milliseconds for axes, milliseconds in found.timed}
+    for quantized in (False, True):
+        half = uniform(found.space(space), 0.5, quantized=quantized)
+        assert half[PRUNING_RATIO]
+        assert timed[half] == pytest.approx(latency_ms(task, half, runtime, meter))
+    assert timed[Candidate({BITS: dict.fromkeys([choice.target for choice in space.on(BITS)], 8)})] > 0
+    assert min(timed.values()) == found.floor_ms
+    old = {name: value for name, value in found.to_dict().items() if name != "timed"}
+    assert Profile.from_dict(old).timed == ()
+
+
 def test_without_a_profiler_the_whole_network_tells() -> None:
     """A runtime that does not say what layers cost gives all of them the factor of the whole network."""
     task, runtime = residual(16, 8), Priced(profiles=False)

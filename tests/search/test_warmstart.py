@@ -14,6 +14,8 @@ from autocompress.search.warmstart import (
     DESCENTS,
     GRID,
     descend,
+    least_in_float,
+    paying,
     uniform,
     uniform_pruning_that_meets,
     uniform_rank_that_meets,
@@ -78,6 +80,27 @@ def test_global_thresholds_are_among_the_first() -> None:
     for ratios in SLOWER.global_pruning.values():
         (found,) = (c for c in candidates if c[PRUNING_RATIO] == ratios)
         assert set(found[BITS].values()) == {8}
+
+
+@targets
+def test_some_of_the_first_are_in_float(target_ms: float) -> None:
+    """Beside what descends from INT8 stand candidates in float, which meet their share of the target where they can."""
+    candidates = [start.candidate for start in warm_start(SPACE, PROFILE, target_ms)]
+    floor_ms = PROFILE.predict_ms(uniform(SPACE, 1.0, quantized=False))
+    for share in DESCENTS:
+        found = least_in_float(SPACE, PROFILE, share * target_ms)
+        assert found is not None
+        assert found in candidates
+        assert not found[BITS]
+        assert PROFILE.predict_ms(found) <= max(share * target_ms, floor_ms) + 1e-9
+
+
+def test_descents_begin_where_int8_pays() -> None:
+    """A layer that the profile says is slower in INT8 begins in float; where only bits vary, none is in float alone."""
+    factors = {name: {"8": 1.2 if name == "layer2" else 0.5} for name in PROFILE.costs.layer_ms}
+    slow = replace(PROFILE, costs=replace(PROFILE.costs, factors={BITS: factors}))
+    assert set(paying(SPACE, slow)[BITS]) == set(PROFILE.costs.layer_ms) - {"layer2"}
+    assert least_in_float(Space(tuple(SPACE.on(BITS))), PROFILE, 4.0) is None
 
 
 def test_the_warm_start_leaves_trials_for_the_search() -> None:
