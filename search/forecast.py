@@ -251,7 +251,7 @@ def _starts(space: Space, profile: Profile | None, options: Options, *, student:
     """Return how many candidates the warm start has; without a profile, how many it may have."""
     if profile is not None:
         return min(options.trials, len(warm_start(space, profile, options.target_ms, student=student)))
-    return min(options.trials, ROLES + student + 3 * len(DESCENTS) + len(SHARES) + len(EVEN))
+    return min(options.trials, ROLES + student + 2 * len(DESCENTS) + 1 + len(SHARES) + len(EVEN))
 
 
 def _finished(options: Options) -> tuple[list[Outcome], bool]:

@@ -25,7 +25,7 @@ EVEN = (0.25, 0.5)
 """Uniform pruning ratios that are tried with INT8, where that is offered, whatever the target."""
 
 DESCENTS = (0.9, 0.6)
-"""Shares of the target for which the least damage is looked for, in float and from INT8, and to which descents go."""
+"""Shares of the target for which the least damage is looked for, and to which descents go; in float the first alone."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
         levels = descend(space, profile, space.levels(paying(space, profile)), share * target_ms)
         least = least_damage(tables, levels, share * target_ms)
         starts += [Start(space.candidate(least)), Start(space.candidate(levels))]
-        starts += [Start(each) for each in (least_in_float(space, profile, share * target_ms),) if each is not None]
+    in_float = least_in_float(space, profile, DESCENTS[0] * target_ms)
+    starts += [] if in_float is None else [Start(in_float)]
     starts += [Start(pruned(space, ratios, quantized=True)) for ratios in profile.global_pruning.values()]
     starts += [Start(uniform(space, ratio, quantized=True)) for ratio in EVEN]
     first: dict[tuple[Candidate, bool], Start] = {}
