@@ -92,6 +92,10 @@ class Watched:
         """Return what the workers wait for."""
         return self.workers.held_up()
 
+    def peak_bytes(self) -> int:
+        """Return the most memory that a worker had."""
+        return self.workers.peak_bytes()
+
     def withdraw(self) -> list[Request]:
         """Take back what was not begun."""
         return self.workers.withdraw()

@@ -96,7 +96,7 @@ def trial_bytes(task: Task, folder: Path) -> float:
         task: what is compressed.
         folder: of the run.
     """
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, LookupError, TypeError):  # there are none, or others wrote it
         return float(json.loads((folder / FILE).read_text())["trial_bytes"])
     import torch
 

@@ -123,11 +123,11 @@ def wished(
     *,
     knee: bool = False,
     runtime: str = "",
-    target_latency: str | None = None,
+    target_latency: str | float | None = None,
     min_accuracy: str | float | None = None,
     min_change: str | float | None = None,
-    max_size: str | None = None,
-    max_memory: str | None = None,
+    max_size: str | float | None = None,
+    max_memory: str | float | None = None,
 ) -> Wish:
     """Return which model is wished for, of words as on the command line.
 
@@ -143,7 +143,7 @@ def wished(
         raise UsageError("a model is chosen in one way: by an ID, by --knee, or by limits. Leave the others out.")
     if not limited:
         return Wish(id=id, knee=knee, runtime=runtime)
-    asked = parse_limits(target_latency or "1s", **words)
+    asked = parse_limits("1s" if target_latency is None else target_latency, **words)
     if target_latency is None:
         del asked["target_ms"]
     before = run.limits if target_latency is None or run.asked else Limits(asked["target_ms"])

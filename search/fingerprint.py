@@ -20,6 +20,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RunDirectoryError
+from .opened import as_written
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,9 +74,9 @@ def check_same(path: Path, task: Task) -> Fingerprint:
     """
     mine = fingerprint_of(task)
     others = [f"the {name}'s weights" for name in NETWORKS if _changed(path, name, task)]
-    kept = path / FILE
-    if kept.exists():
-        others += [f"the {name}" for name in differences(json.loads(kept.read_text()), mine, task)]
+    if (path / FILE).exists():
+        with as_written(path):
+            others += [f"the {name}" for name in differences(json.loads((path / FILE).read_text()), mine, task)]
     if others:
         raise RunDirectoryError(
             f"a run directory goes on with the study it was begun with; since {str(path)!r} was begun, these have "

@@ -186,7 +186,13 @@ class ParetoFront:
         out: str | Path | None = None,
         force: bool = False,
         storage: str | None = None,
-        **wish: Any,
+        knee: bool = False,
+        runtime: str = "",
+        target_latency: str | float | None = None,
+        min_accuracy: str | float | None = None,
+        min_change: str | float | None = None,
+        max_size: str | float | None = None,
+        max_memory: str | float | None = None,
     ) -> Picked:
         """Copy one model with a program that serves it, and prove that the copy works; as ``autocompress pick`` does.
 
@@ -195,8 +201,13 @@ class ParetoFront:
             out: a new folder.
             force: whether a folder of an earlier pick may be replaced.
             storage: URL of the database that holds the study, where one does.
-            wish: another way of choosing, in words as on the command line: ``knee=True``, ``target_latency="4ms"``,
-                ``min_accuracy``, ``min_change``, ``max_size``, ``max_memory``; ``runtime``, of several.
+            knee: another way of choosing, see `knee`.
+            runtime: of several, the one that serves the model.
+            target_latency: another way of choosing: limits, in words or numbers as `compress` takes them.
+            min_accuracy: likewise.
+            min_change: likewise.
+            max_size: likewise.
+            max_memory: likewise.
 
         Raises:
             UsageError: there is no such model, or the folder is there already.
@@ -207,7 +218,17 @@ class ParetoFront:
         from .picking import pick
 
         run = open_run(self._folder(), storage=storage)
-        chosen = wished(run, id, **wish)
+        chosen = wished(
+            run,
+            id,
+            knee=knee,
+            runtime=runtime,
+            target_latency=target_latency,
+            min_accuracy=min_accuracy,
+            min_change=min_change,
+            max_size=max_size,
+            max_memory=max_memory,
+        )
         chosen = replace(chosen, limits=chosen.limits or self.limits)
         return pick(run, chosen, None if out is None else Path(out), force=force)
 

@@ -21,6 +21,7 @@ from autocompress import Interrupted, Limits, Options, Task, UsageError, compres
 from autocompress.cli import app
 from autocompress.commands.group import DEFAULT
 from autocompress.search import api
+from autocompress.search.choose import wished
 from autocompress.search.options import LIMITS, QUANTITIES
 from autocompress.search.progress import Lines
 
@@ -91,6 +92,16 @@ def test_quantities_are_words_or_numbers(asked: Asked) -> None:
         5.0, min_change=-0.005, max_size_bytes=4e6, max_memory_bytes=6e7, max_energy_mj=5.0
     )
     assert asked("digits", 5, min_accuracy=-0.35)[1].limits == Limits(5.0, min_accuracy=-0.35)
+
+
+def test_choosing_takes_what_asking_takes() -> None:
+    """`ParetoFront.pick` has what chooses a model written out, and its limits are of the same types as `compress`'s."""
+    asked, taken = (inspect.signature(f).parameters for f in (compress, autocompress.ParetoFront.pick))
+    assert {*inspect.signature(wished).parameters} - {"run"} <= {*taken}
+    limits = {name for name in LIMITS if name in taken}
+    assert len(limits) == 5
+    for name in limits - {"target_latency"}:
+        assert taken[name].annotation == asked[name].annotation
 
 
 def test_names_may_be_one_alone(asked: Asked, tmp_path: Path) -> None:
