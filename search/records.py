@@ -20,7 +20,7 @@ def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measur
 
     Args:
         folder: the model's.
-        runtimes: those that it may have been measured on; any where None, which is for what is not served again.
+        runtimes: those in Python files that it may be of; any where None, which is for what is not served again.
 
     Raises:
         RunDirectoryError: the record is none that autocompress has written for these runtimes.
@@ -40,11 +40,11 @@ def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measur
         ) from error
     if not isinstance(outcome, Measurement):
         return None
-    others = {each.latency.runtime for each in outcome.everywhere} - set(runtimes or ())
-    if runtimes is not None and others:
+    code = {each.latency.runtime for each in outcome.everywhere if ".py" in each.latency.runtime}
+    if runtimes is not None and code - set(runtimes):
         raise RunDirectoryError(
-            f"a run goes on with the runtimes that its command names; {str(folder / RECORD)!r} is of "
-            f"{', '.join(sorted(others))}. Delete the folder, or give another directory with --out DIR."
+            f"a runtime in a Python file must be named on the command line to be run; {str(folder / RECORD)!r} is of "
+            f"{', '.join(sorted(code))}. Delete the folder, or give another directory with --out DIR."
         )
     return outcome
 

@@ -174,14 +174,14 @@ def test_models_are_listed_once(opened: Open, small: AnalyticEvaluator) -> None:
     "url", ["nonsense", "mysql://nobody@127.0.0.1:1/x", "postgresql://u@127.0.0.1:1/x", "sqlite:////proc/x/y.db"]
 )
 def test_an_unusable_database_is_refused(url: str, opened: Open, small: AnalyticEvaluator) -> None:
-    """The message gives the rule, the URL that came, and the cause."""
+    """The message gives the rule, the URL that came without its user, and the cause."""
     with pytest.raises(UsageError, match="--storage must be the URL of a database that can be reached") as caught:
         opened(small, url=url)
-    assert repr(url) in str(caught.value)
+    assert repr(url.replace("u@", "").replace("nobody@", "")) in str(caught.value)
 
 
 def test_a_password_is_not_told(opened: Open, small: AnalyticEvaluator) -> None:
-    """The message about a database that cannot be reached has its URL without the password."""
-    with pytest.raises(UsageError, match=r"postgresql://me:…@127\.0\.0\.1:1/x") as caught:
+    """The message about a database that cannot be reached has its URL without the password and the user."""
+    with pytest.raises(UsageError, match=r"got 'postgresql://127\.0\.0\.1:1/x'") as caught:
         opened(small, url="postgresql://me:secret@127.0.0.1:1/x?sslkey=secret")
     assert "secret" not in str(caught.value)
