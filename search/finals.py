@@ -21,7 +21,7 @@ from .artifacts import Artifacts
 from .devices import Meters, at_once, meter_at
 from .drive import TICK_S, Interrupts, compresses
 from .finalists import surely_late
-from .front import Model
+from .front import Model, no_worse
 from .inheritance import ANCESTOR
 from .options import Options
 from .progress import Progress
@@ -142,10 +142,14 @@ class Finals:
         return self.rundir.artifacts, self.rundir.path
 
     def _again(self, request: Request, outcome: Outcome | Lost, model: Model) -> Request | None:
-        """Return what to try next with a model: once more after a death, as in its trial where longer was worse."""
+        """Return what to try next with a model: once more after a death, as in its trial where longer was worse.
+
+        Longer is worse where it loses more than a standard error: of two trainings the better one on the validation
+        data would be the luckier one.
+        """
         if isinstance(outcome, Lost) and request.attempt + 1 < ATTEMPTS:
             return replace(request, attempt=request.attempt + 1)
-        if isinstance(outcome, Measurement) and outcome.accuracy >= model.measurement.accuracy:
+        if isinstance(outcome, Measurement) and no_worse(outcome, model.measurement):
             return None
         if not isinstance(outcome, Lost) and request.epochs > model.measurement.epochs:
             seed = seed_of(self.options.seed, model.id, TRIAL)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pytest
 
 from autocompress.errors import InfeasibleError
@@ -14,6 +16,7 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.latency import CAREFUL, Plan
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
 from autocompress.evaluators.runtimes import Kernel
+from autocompress.evaluators.scores import packed
 from autocompress.search.devices import Meters
 from autocompress.search.drive import Interrupted, Interrupts
 from autocompress.search.finalists import ALONE, FINALISTS, FIRST, finalists, hopefuls, surely_late
@@ -32,6 +35,15 @@ TARGET_MS = 4.0
 LIMITS = Limits(TARGET_MS)
 
 
+Known = TypeVar("Known", Outcome, Measurement)
+
+
+def served(outcome: Known) -> Known:
+    """Return an outcome as of the runtime that the run asks for."""
+    latency = outcome.latency
+    return outcome if latency is None else replace(outcome, latency=replace(latency, runtime="onnxruntime"))
+
+
 class Trainer:
     """Evaluates as the problem does, leaves a file as real training does, and does what it is told besides."""
 
@@ -46,7 +58,7 @@ class Trainer:
         self.requests.append(request)
         (self.folder / request.folder).mkdir(parents=True, exist_ok=True)
         (self.folder / request.folder / "model.onnx").write_bytes(request.candidate.to_json().encode())
-        return self.spoil(request, self.problem.evaluate(request))
+        return self.spoil(request, served(self.problem.evaluate(request)))
 
 
 class Clock:
@@ -82,7 +94,7 @@ class Clock:
 @pytest.fixture
 def models(search: Callable[..., Store], small: AnalyticEvaluator) -> list[Model]:
     """Return what a search has measured."""
-    return search(small, trials=60).models()
+    return [replace(m, measurement=served(m.measurement)) for m in search(small, trials=60).models()]
 
 
 @pytest.fixture
@@ -229,6 +241,28 @@ def test_each_finalist_is_trained_scored_and_measured(
         assert read_record(rundir.path / model.path) == model.measurement
         assert model.measurement.rung == "final"
         assert len(model.measurement.latency.windows) >= CAREFUL.min_windows
+
+
+def test_a_longer_training_stays_that_is_worse_by_chance_alone(
+    rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
+) -> None:
+    """Of two trainings the longer one is kept unless it loses more than a standard error on the same examples."""
+    before, after = (packed(np.repeat([0.0, 1.0, 0.0], each)) for each in ([0, 160, 40], [3, 159, 38]))
+
+    def spoil(request: Request, outcome: Outcome) -> Outcome:
+        if request.epochs < 10.0 or not isinstance(outcome, Measurement):
+            return outcome
+        return replace(outcome, accuracy=0.795, scores=after)
+
+    chosen = [
+        replace(m, measurement=replace(m.measurement, accuracy=0.8, epochs=1.0, scores=before))
+        for m in trained_to_the_end(models)
+        if m.role == "front"
+    ][:1]
+    trainer = Trainer(rundir.path, small, spoil)
+    (done,) = finals(rundir, trainer, Clock(chosen)).run(chosen)
+    assert done.measurement.accuracy == 0.795
+    assert {request.epochs for request in trainer.requests} == {10.0}
 
 
 def test_what_longer_training_spoils_is_trained_as_in_its_trial(
