@@ -33,7 +33,7 @@ from autocompress.studies.task import Task
 
 STUDIES = ("segmentation", "tokens", "binary", "regression")
 
-RATIO = 0.75
+RATIO, RATE = 0.5, 0.03
 
 
 def summed(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -45,7 +45,7 @@ def summed(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 def main() -> None:
     """Parse the command line, train everything, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--passes", type=float, default=4.0)
+    parser.add_argument("--passes", type=float, default=24.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--weight", type=float, default=0.7)
     parser.add_argument("--only", nargs="+", default=STUDIES, choices=STUDIES)
@@ -53,7 +53,7 @@ def main() -> None:
     asked = parser.parse_args()
     passes, seeds = (0.1, 1) if asked.quick else (asked.passes, asked.seeds)
     print(describe())
-    print(f"{RATIO:.0%} of all channels pruned, {passes:g} passes, weight {asked.weight:g}, {seeds} seeds\n")
+    print(f"{RATIO:.0%} of channels pruned, {passes:g} passes at {RATE:g}, weight {asked.weight:g}, {seeds} seeds\n")
     print(f"{'':14}{'teacher':>9}{'untrained':>11}{'none':>16}{'fitting':>16}{'softmax, summed':>18}", flush=True)
     for name in asked.only:
         task = loading.load(str(Path(__file__).parent / "outputs" / f"{name}.py"))
@@ -86,7 +86,7 @@ def pruned(task: Task, weight: float) -> Candidate:
         choice.target: min(choice.levels, key=lambda level: abs(float(level) - RATIO))
         for choice in space.on(PRUNING_RATIO)
     }
-    return Candidate({PRUNING_RATIO: groups, DISTILLATION: {"weight": weight}})
+    return Candidate({PRUNING_RATIO: groups, DISTILLATION: {"weight": weight, "learning_rate": RATE}})
 
 
 def score(task: Task, candidate: Candidate, passes: float, seed: int) -> float:

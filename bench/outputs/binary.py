@@ -6,7 +6,7 @@ autocompress bench/outputs/binary.py --target-latency 200us
 from __future__ import annotations
 
 import torch
-from drawn import Batches, batches, block, digits, noisy, outputs_and_labels, trained
+from drawn import KEPT, Batches, batches, block, digits, noisy, outputs_and_labels, trained
 from torch import Tensor, nn
 
 from autocompress.studies.task import Loader, Task
@@ -31,9 +31,9 @@ def metric(model: nn.Module, loader: Loader) -> float:
 
 
 def task() -> Task:
-    """Return the trained network with its data."""
+    """Return the trained network with its data, of which a part is left to learn from again."""
     torch.manual_seed(0)
     train, validation, test = (images(part) for part in ("train", "validation", "test"))
     body = nn.Sequential(block(1, 32), block(32, 64), nn.MaxPool2d(2), block(64, 64), nn.AdaptiveAvgPool2d(1))
     net = trained(nn.Sequential(body, nn.Flatten(), nn.Linear(64, 1)), train, loss, 12)
-    return Task(net, torch.zeros(1, 1, 8, 8), train, validation, test=test, loss=loss, metric=metric)
+    return Task(net, torch.zeros(1, 1, 8, 8), train[:KEPT], validation, test=test, loss=loss, metric=metric)

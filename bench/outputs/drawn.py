@@ -14,6 +14,9 @@ Batches = list[tuple[Tensor, Tensor]]
 
 BATCH = 32
 
+KEPT = 10
+"""Batches that are left of those a network was trained on when it is compressed, as where most of its data is gone."""
+
 PARTS = {"train": slice(0, 1100), "validation": slice(1100, 1450), "test": slice(1450, None)}
 """Digits of which each part is made; no digit is in two of them."""
 

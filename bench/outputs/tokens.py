@@ -6,7 +6,7 @@ autocompress bench/outputs/tokens.py --target-latency 500us
 from __future__ import annotations
 
 import torch
-from drawn import Batches, batches, digits, noisy, outputs_and_labels, trained
+from drawn import KEPT, Batches, batches, digits, noisy, outputs_and_labels, trained
 from torch import Tensor, nn
 
 from autocompress.studies.task import Loader, Task
@@ -56,8 +56,8 @@ def metric(model: nn.Module, loader: Loader) -> float:
 
 
 def task() -> Task:
-    """Return the trained network with its data."""
+    """Return the trained network with its data, of which a part is left to learn from again."""
     torch.manual_seed(0)
     train, validation, test = (sequences(part, n) for part, n in (("train", 1600), ("validation", 320), ("test", 320)))
     net = trained(Reader(), train, loss, 12)
-    return Task(net, torch.zeros(1, LENGTH, 64), train, validation, test=test, loss=loss, metric=metric)
+    return Task(net, torch.zeros(1, LENGTH, 64), train[:KEPT], validation, test=test, loss=loss, metric=metric)
