@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from ..errors import AutocompressError, InfeasibleError, StudyError, blaming
+from ..errors import AutocompressError, InfeasibleError, StudyError
 from ..spaces.candidate import DISTILLATION, Value
 from ..spaces.space import Choice
 from ..studies.loss_probe import choose_distance
@@ -157,8 +157,7 @@ def _train(
         for step, batch in zip(range(steps), batches, strict=False):
             if time.monotonic() > deadline:
                 raise InfeasibleError(f"its time was over at training step {step} of {steps}", rung="train")
-            with blaming("loss"):
-                loss = taught(batch)
+            loss = taught(batch)
             if penalty is not None:
                 loss = loss + penalty(student)
             if not torch.isfinite(loss):

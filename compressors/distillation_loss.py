@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import blaming
 from ..studies.distance import where_it_counts
 from ..studies.keywords import first_tensor
 from ..studies.loss_probe import choose_distance
@@ -70,7 +71,7 @@ class DistillationLoss:
     def __call__(self, batch: Batch) -> Tensor:
         """Return the loss of one batch, a scalar."""
         self._calls.clear()
-        with self._recorded(self._student):
+        with self._recorded(self._student), blaming("loss"):
             own = self._task.loss(self._student, batch)
         if not self._calls or (self._hints is None and not self._weight):
             return own
@@ -84,11 +85,12 @@ class DistillationLoss:
         assert self._distance is not None
         outputs = [call.outputs for call in self._calls]
         gradients = torch.autograd.grad(own, outputs, retain_graph=True, allow_unused=True)
-        apart = [
-            where_it_counts(self._distance, ours, theirs, self._temperature, gradient)
-            for ours, theirs, gradient in zip(outputs, targets, gradients, strict=True)
-            if gradient is not None
-        ]
+        with blaming("distance"):
+            apart = [
+                where_it_counts(self._distance, ours, theirs, self._temperature, gradient)
+                for ours, theirs, gradient in zip(outputs, targets, gradients, strict=True)
+                if gradient is not None
+            ]
         return torch.stack(apart).mean() if apart else own.new_zeros(())
 
     def _recorded(self, model: nn.Module) -> Any:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from autocompress.compressors.distill import DEFAULTS, distil
 from autocompress.compressors.distillation_loss import DistillationLoss
 from autocompress.compressors.hints import Hints
+from autocompress.errors import blamed
 from autocompress.studies.distance import OFF, Softmax
 from autocompress.studies.task import Batch, Task
 
@@ -193,3 +194,18 @@ def test_students_with_one_output_come_nearer(labels: Tensor) -> None:
     before = apart()
     distil(student, teacher, task, settings={"weight": 1.0, "learning_rate": 0.03}, epochs=5, seed=0)
     assert apart() < 0.3 * before
+
+
+def test_a_distance_of_the_users_that_raises_is_named() -> None:
+    """What a distance raises in a training is told as that, not as a fault of the loss or of the network."""
+
+    def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        if temperature == 8:
+            raise ValueError("too hot")
+        return (student - teacher).abs().mean() / temperature
+
+    task = task_of(by_keyword, distance=distance)
+    taught = DistillationLoss(task.model, Seen(), task, settings(temperature=8.0), None)
+    with taught.watching(), pytest.raises(ValueError, match="too hot") as caught:
+        taught(task.train[0])
+    assert blamed(caught.value).endswith("`distance`")
