@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 import socket
@@ -44,11 +45,21 @@ class Cluster:
         cpus: how many trials it can train at a time.
         devices: where is measured: those that were asked for, or this machine.
         versions: of what must be the same on every node.
+        nodes: the CPUs of each node, and the bytes of memory that it has for its workers.
     """
 
     cpus: int
     devices: tuple[Device, ...]
     versions: Mapping[str, str]
+    nodes: tuple[tuple[int, float], ...] = ()
+
+    def fits(self, trial_bytes: float) -> int:
+        """Return how many trials it can train at a time that need so much memory, one on each node at least.
+
+        >>> Cluster(96, (), {}, nodes=((64, 96e9), (32, 16e9))).fits(2e9)
+        56
+        """
+        return min(self.cpus, sum(min(cpus, max(1, int(memory / trial_bytes))) for cpus, memory in self.nodes if cpus))
 
 
 @contextmanager
@@ -113,11 +124,12 @@ def _checked(ray: Any, options: Options) -> Cluster:
     versions = versions_here(options.runtimes)
     needed = [n for n in nodes if n["Resources"].get("CPU") or {*options.measure_on} & {*n["Resources"]}]
     _same_versions(ray, needed, versions)
-    cpus = int(sum(node["Resources"].get("CPU", 0) for node in nodes))
+    rooms = tuple((int(n["Resources"].get("CPU", 0)), float(n["Resources"].get("memory", "inf"))) for n in nodes)
+    cpus = sum(each for each, _ in rooms)
     if not cpus:
         raise UsageError("a cluster must have a node with CPUs to train on; this one offers none (--num-cpus).")
     devices = tuple(map(Device.on, options.measure_on)) or (Device.here(),)
-    return Cluster(cpus, devices, versions)
+    return Cluster(cpus, devices, versions, rooms)
 
 
 def check_callers(options: Options) -> None:
@@ -183,6 +195,10 @@ def _unreachable(address: str, error: Exception) -> UsageError:
     hint = ""
     if address.startswith("ray://") and find_spec("grpc") is None:
         hint = " ray:// needs the package grpcio here: pip install 'autocompress[cluster]'."
+    elif os.environ.get("RAY_AUTH_MODE") != "token":
+        hint = (
+            " One that asks for a token is joined with RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN in the environment."
+        )
     return UsageError(
         f"--ray-address must be the address of a running Ray cluster; {plain_url(address)!r} cannot be "
         f"joined: {redacted(cause, address)}.{hint} "

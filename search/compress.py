@@ -13,7 +13,7 @@ from . import remote
 from .asked import Asked
 from .assemble import assemble
 from .capacity import FILE as MEMORY
-from .capacity import of_run
+from .capacity import of_run, trial_bytes
 from .checks import Checked, checked
 from .cluster import Cluster, joined
 from .drive import Driver, Interrupted, Interrupts
@@ -85,7 +85,9 @@ def run(
         joined(options, progress) as cluster,
         closing(RunDirectory(options.out, asked.identity, kept.to_dict())) as rundir,
     ):
-        if cluster is None:
+        if cluster is not None and options.workers is None:
+            options = replace(options, workers=cluster.fits(trial_bytes(task, options.out)))
+        elif cluster is None:
             capacity = of_run(task, options)
             options = replace(options, workers=capacity.workers)
             if capacity.idle:

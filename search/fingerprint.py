@@ -33,6 +33,9 @@ FILE = "fingerprint.json"
 ROUNDING = 1e-3
 """Share by which outputs of one study may differ on another machine."""
 
+EPSILON = 1e-7
+"""By so much numbers near 0 may differ in any case."""
+
 WEIGHTS = 1e-5
 """The same of weights, which some tasks compute from those that they have read."""
 
