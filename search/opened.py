@@ -217,7 +217,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
         identity = {name: _line(value) for name, value in manifest.items()}
         if not NAME.fullmatch(identity["study"]):
             raise ValueError(f"{identity['study']!r} is no study's name")
-    opened, study = _study(path, identity["study"], asked, storage or os.environ.get(STORAGE))
+        opened, study = _study(path, identity["study"], asked, storage or os.environ.get(STORAGE))
     with _closed(opened), as_written(path):
         trials = study.get_trials(deepcopy=False)
         limits = Limits(NO_TARGET_MS) if asked is None else asked.limits
@@ -268,10 +268,10 @@ def _study(path: Path, name: str, asked: Asked | None, url: str | None) -> tuple
     """
     elsewhere = asked is not None and (asked.storage is not None or "storage" in asked.hidden)
     if elsewhere and url is None:
+        where = repr(asked.storage) if asked is not None and asked.storage else "whose URL is not kept"
         raise StorageError(
-            f"the study of {str(path)!r} is in a database, {(asked and asked.storage) or 'whose URL is not kept'}. "
-            "Only a database that you name is asked, as anybody may have written the directory: give --storage URL, or "
-            f"set {STORAGE}."
+            f"the study of {str(path)!r} is in a database, {where}. Only a database that you name is asked, as anybody "
+            f"may have written the directory: give --storage URL, or set {STORAGE}."
         )
     journal = (path / "study.journal").is_file()
     storage = read_storage(path, None if journal and not elsewhere else url)
