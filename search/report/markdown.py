@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from ...evaluators.scores import shown
 
-SPECIAL = "\\`*_[]<>#!|~&@$"
-"""What Markdown, or GitHub, may read as something else."""
+SPECIAL = re.compile(r"[\\`*\[\]<>#!|~&@$]|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown, or GitHub, may read as something else; an underscore inside of a word is none of it."""
 
 SHOWN = 20
 """Rows of the table at most."""
@@ -90,7 +91,7 @@ def escaped(text: object) -> str:
     '\\<b\\>\\*x\\*\\|y'
     """
     line = " ".join(str(text).split())
-    safe = "".join(f"\\{character}" if character in SPECIAL else character for character in line)
+    safe = SPECIAL.sub(r"\\\g<0>", line)
     return safe.replace("@", "@\u200b").replace("#", "#\u200b")  # else GitHub calls people and quotes issues
 
 
