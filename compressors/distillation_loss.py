@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import blaming
 from ..studies.distance import where_it_counts
 from ..studies.keywords import first_tensor
-from ..studies.loss_probe import choose_distance
+from ..studies.loss_probe import distance_of
 from ..studies.task import Batch, Task
 from .hints import Hints
 
@@ -47,7 +47,7 @@ class DistillationLoss:
     ) -> None:
         self._student, self._task, self._hints = student, task, hints
         self._teacher = teacher if hints is None else hints.teacher
-        self._distance = choose_distance(task).distance if settings["weight"] else None
+        self._distance = distance_of(task) if settings["weight"] else None
         self._weight = 0.0 if self._distance is None else settings["weight"]
         self._temperature = settings["temperature"]
         self._calls: list[_Call] = []

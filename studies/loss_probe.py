@@ -78,6 +78,12 @@ def choose_distance(task: Task) -> Chosen:
     return probe.choice()
 
 
+def distance_of(task: Task) -> Distance | None:
+    """Return the distance of a task, without asking its loss where the task gives one."""
+    given = task.distance
+    return choose_distance(task).distance if given is None or isinstance(given, str) else given
+
+
 def _told(distance: Softmax | Sigmoid | SquaredError, why: str) -> Chosen:
     """Return a built-in distance with its name."""
     name = next(name for name, kind in BUILT_IN.items() if isinstance(distance, kind))
