@@ -139,3 +139,20 @@ def standard_error(one: str, other: str) -> float:
     if mine is None or theirs is None or len(mine) != len(theirs):
         return 0.0
     return float(np.std(mine - theirs)) / math.sqrt(len(mine))
+
+
+@lru_cache(maxsize=100)
+def reserve(reference: str, least: float) -> float:
+    """Return the standard error of a model that only loses right answers, as many as a least accuracy allows.
+
+    That is how much more accurate than the least a model should be expected to be, at most as much as the reference is.
+    Of scores that are not just right or wrong nothing is known beforehand.
+
+    >>> round(reserve(packed(np.repeat([1.0, 0.0], [900, 100])), 0.89), 5), reserve("", 0.89)
+    (0.00316, 0.0)
+    """
+    scores = unpacked(reference)
+    if scores is None or not np.isin(scores, (0.0, 1.0)).all():
+        return 0.0
+    allowed = max(0.0, float(scores.mean()) - least)
+    return min(allowed, math.sqrt(allowed / len(scores)))

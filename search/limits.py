@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
-from ..evaluators.scores import shown, standard_error
+from ..evaluators.scores import reserve, shown, standard_error
 
 UNKNOWN = 1.0
 """Excess of what was not measured."""
@@ -85,6 +85,11 @@ class Limits:
         least = self.min_accuracy if self.min_change is None else baseline.accuracy + self.min_change
         found = replace(self, min_accuracy=least, min_change=None)
         return Compared(**found.asked, reference=baseline.scores) if baseline.scores else found  # type: ignore[arg-type]
+
+    @property
+    def aim(self) -> float | None:
+        """The accuracy that a candidate must be expected to have to meet the least one."""
+        return self.min_accuracy
 
     def known(self, outcome: Outcome, name: str) -> float | None:
         """Return of a cost or of the accuracy what must be within its limit; None where it was not measured."""
@@ -191,6 +196,11 @@ class Compared(Limits):
 
     _: KW_ONLY
     reference: str = field(default="", repr=False)
+
+    @property
+    def aim(self) -> float | None:
+        """The accuracy that meets the least one with its standard error."""
+        return None if self.min_accuracy is None else self.min_accuracy + reserve(self.reference, self.min_accuracy)
 
     def known(self, outcome: Outcome, name: str) -> float | None:
         """Return what must be within its limit; of the accuracy its lower end."""

@@ -59,8 +59,8 @@ class Gain:
             excess = excess + np.maximum(np.exp(mean - HOPE * spread) - 1, 0)
         if self.limits.max_size_bytes is not None:
             excess = excess + np.maximum(self.costs.size_bytes(levels) / self.limits.max_size_bytes - 1, 0)
-        if self.limits.min_accuracy is not None:
-            excess = excess + np.maximum((self.limits.min_accuracy - accuracy) / self._scale, 0)
+        if self.limits.aim is not None:
+            excess = excess + np.maximum((self.limits.aim - accuracy) / self._scale, 0)
         beyond = np.maximum(boxes - 1, 0).sum(axis=2)
         worth: Numbers = added * chance * (excess == 0) - 10 * excess - 0.1 * beyond - 1e-3 * boxes.mean(axis=2)
         mean_worth: Numbers = worth.mean(axis=0)

@@ -247,6 +247,19 @@ def test_a_metric_that_is_no_share_is_said_as_a_number() -> None:
     assert str(Limits(5.0, min_accuracy=27.5)) == "5 ms, 27.5 accuracy"
 
 
+def test_a_search_aims_at_what_meets_a_least_accuracy_with_its_error() -> None:
+    """A model that just reaches the aim by losing right answers meets the limit, and one that reaches the limit not."""
+    baseline = scored(900)
+    asked = Limits(5.0, min_change=-0.01).against(baseline)
+    assert asked.aim is not None
+    reached = round(1000 * asked.aim + 0.5)
+    assert 890 < reached < 900
+    assert asked.met(scored(reached))
+    assert not asked.met(scored(890))
+    assert Limits(5.0, min_accuracy=0.89).aim == 0.89
+    assert Limits(5.0).aim is None
+
+
 def test_everything_is_said_in_its_unit() -> None:
     """Limits, verdicts and reasons name value and limit."""
     assert str(ALL) == "5 ms, 4 MB, 60 MB of memory, 5 mJ, 88.00% accuracy"
