@@ -1,6 +1,6 @@
 """Which sampler finds most: hypervolume after so many trials over the best there is, medians over seeds.
 
-    python bench/search.py [--quick] [--families additive …] [--samplers surrogate …] [--pending 1 8] [--jobs 2]
+    python bench/search.py [--quick] [--families additive …] [--samplers surrogate …] [--pending 1 8] [--trials 50 100]
 
 The families are the imaginary ones of ``problems.py``, whose best front is found by ``oracle.py``, and ``recorded``:
 the really measured candidates of Fashion-MNIST, of which all together are the best there is; each seed has another
@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
     parser.add_argument("--pending", nargs="+", type=int, default=[1, 8], help="trials at a time")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trials", nargs="+", type=int, help="numbers of trials after which is looked")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="searches at a time")
     asked = parser.parse_args()
     seeds = range(1 if asked.quick else asked.seeds)
@@ -154,7 +155,8 @@ def main() -> None:
     )
     with ProcessPoolExecutor(asked.jobs) as pool:
         for family, pending in itertools.product(asked.families, asked.pending):
-            at = (20, 30) if asked.quick else (20, 30, 40) if family == RECORDED else (50, 100, 200)
+            usual = (20, 30) if asked.quick else (20, 30, 40) if family == RECORDED else (50, 100, 200)
+            at = tuple(asked.trials or usual)
             print(f"{family}, {pending} at a time: after {', '.join(map(str, at))} trials", flush=True)
             for sampler in asked.samplers:
                 runs = [Run(family, sampler, seed, pending, at, asked.quick) for seed in seeds]

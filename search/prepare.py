@@ -225,6 +225,7 @@ def _profiled(
     return replace(
         found,
         device=first,
+        timed=found.timed if options.places == 1 else (),  # the trials' latencies are those of the slowest place
         others_ms={device: calibrations[device].median_ms for device in others},
         others_spread={device: calibrations[device].spread for device in others},
     )

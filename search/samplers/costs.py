@@ -26,7 +26,7 @@ ENERGY: Prior = (0.0, 0.5, 0.5), (ANY, 0.5, 0.5)
 MEMORY: Prior = (0.0, 0.0, 0.0, 0.0), (ANY, 0.5, 0.5, 0.5)
 """For `Points.spent`, `Points.drawn` and `Points.stored`: latency and energy are about powers of what is told."""
 
-LATEST = 300
+LATEST = 200
 """Trials that costs are learned from."""
 
 RECENT = 60
@@ -102,8 +102,8 @@ class Costs:
 
 
 def latest(measured: Numbers, count: int = RECENT) -> Levels:
-    """Return the places of the latest trials of which something was measured; NaN is where nothing was."""
-    places: Levels = np.flatnonzero(np.isfinite(measured))[-count:]
+    """Return the places of the latest trials of which something was measured; NaN is where nothing was, or 0."""
+    places: Levels = np.flatnonzero(np.isfinite(measured) & (measured > 0))[-count:]
     return places
 
 
