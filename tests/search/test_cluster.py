@@ -95,7 +95,7 @@ class Measured:
         if self.only and node() != self.only:
             time.sleep(3600)
         latency = self.meter.measure(b"", SEARCH)
-        return replace(outcome, latency=latency, file=node())
+        return replace(outcome, latency=latency, file=f"model-{node()}.onnx")
 
 
 def node() -> str:
@@ -223,7 +223,7 @@ def test_everything_is_measured_on_the_node_with_the_device(nodes: Nodes, asked:
         with workers_for(Measured(), meter, None, cluster) as workers:
             submitted(workers, 1)
             outcomes = [outcome for _, outcome in gathered(workers, 1)]
-    assert {m.file for m in outcomes if isinstance(m, Measurement)} == {nodes.head_node.node_id}
+    assert {m.file for m in outcomes if isinstance(m, Measurement)} == {f"model-{nodes.head_node.node_id}.onnx"}
     assert {m.latency.environment["node"] for m in outcomes if isinstance(m, Measurement)} == {device}
     assert told.texts[0] == module.UNGUARDED  # this one asks for no token
     assert bool(told.texts[1:]) == (os.nice(0) > 0)  # of Ray's processes, which have this one's priority
