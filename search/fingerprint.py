@@ -15,6 +15,7 @@ import math
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,8 @@ def fingerprint_of(task: Task) -> Fingerprint:
             if task.teacher is not None:
                 found["teacher"] = _answers(copy.deepcopy(task.teacher).eval(), task.examples)
     found["fit"] = "ours" if task.fit is None else _source(task.fit)
+    own = callable(task.distance) and not is_dataclass(task.distance)
+    found["distance"] = _source(task.distance) if own else str(task.distance)
     return found
 
 

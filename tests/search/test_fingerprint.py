@@ -65,6 +65,7 @@ CHANGES = {
     "the validation data": ("TensorDataset(inputs[64:]", "TensorDataset(2 * inputs[64:]"),
     "the loss": ("model(inputs), labels)", "model(inputs), labels, label_smoothing=0.1)"),
     "the metric": ("return -sum(", "return -2 * sum("),
+    "the distance": ("fit=fit", "distance='mse', fit=fit"),
     "the fit": ("label_smoothing=0.1)", "label_smoothing=0.2)"),
 }
 """What is changed in the study, what is there, and what takes its place."""
