@@ -19,6 +19,14 @@ MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 """Operators that move numbers and change none; what rounds before them may as well round after."""
 
 
+def least(proto: onnx.ModelProto, names: Collection[str], calibration: Batches) -> dict[str, float]:
+    """Return the least number that each named tensor takes; the arguments are those of `largest`."""
+    found: dict[str, float] = {}
+    for name, value in _values(proto, names, calibration) if names else ():
+        found[name] = min(found.get(name, np.inf), float(value.min()))
+    return found
+
+
 def largest(
     proto: onnx.ModelProto, names: Collection[str], calibration: Batches, method: str = MAX
 ) -> dict[str, float]:
@@ -48,14 +56,23 @@ def _values(
     proto: onnx.ModelProto, names: Collection[str], calibration: Batches
 ) -> Iterator[tuple[str, NDArray[np.floating]]]:
     """Yield what the named tensors take, one batch after the other."""
+    given = [source.name for source in proto.graph.input]
+    made = sorted(set(names) - {*given})
+    session = _session(proto, made) if made else None
+    for batch in calibration:
+        read = dict(zip(given, batch, strict=True))
+        yield from ((name, value) for name, value in read.items() if name in names)
+        if session is not None:
+            yield from zip(made, session.run(made, read), strict=True)
+
+
+def _session(proto: onnx.ModelProto, names: Collection[str]) -> onnxruntime.InferenceSession:
+    """Return what computes some tensors of a graph."""
     watched = onnx.ModelProto()
     watched.CopyFrom(proto)
     del watched.graph.output[:]
-    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in sorted(names))
+    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    inputs = [source.name for source in session.get_inputs()]
-    for batch in calibration:
-        yield from zip(sorted(names), session.run(None, dict(zip(inputs, batch, strict=True))), strict=True)
+    return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -60,7 +60,8 @@ class OnnxRuntime:
 
         if self.capabilities.device != "cpu":
             return source.onnx
-        return dynamic(integer_outputs(unsigned_activations(source.onnx), source.calibration))
+        unsigned = unsigned_activations(source.onnx, source.calibration)
+        return dynamic(integer_outputs(unsigned, source.calibration))
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[Engine]:

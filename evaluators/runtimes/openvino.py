@@ -101,7 +101,7 @@ class OpenVino:
         """
         from ...compressors.flavours import unsigned_activations
 
-        return self._stored(unsigned_activations(source.onnx))
+        return self._stored(unsigned_activations(source.onnx, source.calibration))
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[Engine]:

@@ -187,3 +187,76 @@ def test_without_calibration_unknown_ranges_stay_in_float() -> None:
     unsigned = unsigned_activations(case("chain", 1).canonical)
     assert integer_outputs(unsigned, []) == unsigned
     assert integer_outputs(unsigned, [[case("chain", 1).images.numpy()]]) != unsigned
+
+
+def activated() -> nn.Module:
+    """Return convolutions whose activations are hardly negative."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.SiLU(), nn.Conv2d(16, 16, 3), nn.Hardswish(), nn.Flatten(), nn.Linear(256, 5)
+    )
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_is_hardly_negative_has_finer_steps(runtime: str) -> None:
+    """With calibration data a runtime's file is nearer to the network in float than with steps to both sides alike."""
+    it = rounded(activated(), {"0": 8, "2": 8, "5": 8}, calibration="max")
+    images, server = it.images.numpy(), runtimes.load(runtime)
+    expected = served(it.float_file.SerializeToString(), it.images)
+    errors = []
+    for calibration in ([], [[images]]):
+        with server.build(
+            server.convert(runtimes.Source(onnx=it.canonical, calibration=calibration)), threads=1
+        ) as engine:
+            errors.append(float(np.square(engine.infer([images])[0] - expected).mean()))
+    assert errors[1] < 0.95 * errors[0]
+
+
+def test_steps_reach_from_the_least_number_to_the_largest_kept() -> None:
+    """Both ends and 0 are on the grid; ranges end above where the canonical file's do."""
+    it = rounded(activated(), {"0": 8, "2": 8, "5": 8})
+    file = onnx.load_from_string(unsigned_activations(it.canonical, [[it.images.numpy()]]))
+    before, after = constants(it.file), constants(file)
+    zeros = []
+    for node in file.graph.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        step, zero = float(after[node.input[1]]), int(after[node.input[2]])
+        reach = 127 * float(before[node.input[1]])
+        assert reach * (1 - 1e-6) <= (255 - zero) * step < reach * 1.02
+        zeros.append(zero)
+    assert 0 < min(zeros) < 64
+
+
+def test_moved_numbers_keep_their_grid() -> None:
+    """A maximum of neighbours begins higher than they do, and has their steps all the same: it is taken of integers."""
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.MaxPool2d(3), nn.Conv2d(16, 8, 1), nn.Flatten(), nn.Linear(32, 5))
+    it = rounded(model, {"0": 8, "2": 8, "4": 8})
+    file = onnx.load_from_string(unsigned_activations(it.canonical, [[it.images.numpy()]]))
+    stored, makers = constants(file), {name: node for node in file.graph.node for name in node.output}
+    (pool,) = (node for node in file.graph.node if node.op_type == "MaxPool")
+    before, (after,) = makers[pool.input[0]], (n for n in file.graph.node if pool.output[0] in n.input)
+    assert (before.op_type, after.op_type) == ("DequantizeLinear", "QuantizeLinear")
+    assert [stored[name] for name in before.input[1:]] == [stored[name] for name in after.input[1:]]
+
+
+def test_branches_that_are_not_negative_stay_so_side_by_side() -> None:
+    """A concatenation of what left a ReLU has zero point 0, whatever calibration data there is."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+            self.merge, self.head = nn.Conv2d(8, 6, 3), nn.Linear(6 * 36, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            both = torch.cat((self.left(x).relu(), self.right(x).relu()), 1)
+            logits: torch.Tensor = self.head(self.merge(both).relu().flatten(1))
+            return logits
+
+    it = rounded(Branches(), dict.fromkeys(("left", "right", "merge", "head"), 8))
+    file = onnx.load_from_string(unsigned_activations(it.canonical))
+    makers = {name: node.op_type for node in file.graph.node for name in node.output}
+    quantizers = [node for node in file.graph.node if node.op_type == "QuantizeLinear"]
+    zeros = {makers.get(node.input[0], "input"): int(constants(file)[node.input[2]]) for node in quantizers}
+    assert zeros["Concat"] == 0
+    assert share(served(unsigned_activations(it.canonical), it.images), in_torch(it)) < MERGED
