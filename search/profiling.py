@@ -16,13 +16,10 @@ from .costs import LAYER_AXES, CostModel
 from .paying import Dropped, not_paying, reduced, remaining
 from .probes import PROBE_TIMEOUT_S, Notice, Prober, damages, measured_costs
 from .profile import Profile
-from .warmstart import uniform
+from .warmstart import NARROW, uniform
 
 SHARES = (0.3, 0.5, 0.7)
 """Shares of all channels that go where one threshold decides for the whole network."""
-
-HALF = 0.5
-"""Pruning ratio at which it is seen whether INT8 pays for narrow layers as it does for wide ones."""
 
 NOISE = 0.02
 """Share by which the same network's latency may differ when it is measured again."""
@@ -68,7 +65,7 @@ def profile(
     built_ms = [ms for ms in map(prober.latency_ms, fastest(left, costs, usable)) if ms is not None]
     notice("whether what pays in wide layers pays in narrow ones")
     for quantized in (False, True):
-        prober.latency_ms(uniform(left, HALF, quantized=quantized))
+        prober.latency_ms(uniform(left, NARROW, quantized=quantized))
     return Profile(
         network=network,
         baseline_ms=calibration.median_ms,

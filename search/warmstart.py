@@ -24,6 +24,9 @@ GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
 EVEN = (0.25, 0.5)
 """Uniform pruning ratios that are tried with INT8, where that is offered, whatever the target."""
 
+NARROW = 0.5
+"""Uniform pruning ratio at which it is timed whether INT8 pays in narrow layers too."""
+
 DESCENTS = (0.9, 0.6)
 """Shares of the target for which the least damage is looked for, and to which descents go; in float the first alone."""
 
@@ -63,7 +66,7 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
         levels = descend(space, profile, space.levels(paying(space, profile)), share * target_ms)
         least = least_damage(tables, levels, share * target_ms)
         starts += [Start(space.candidate(least)), Start(space.candidate(levels))]
-    in_float = least_in_float(space, profile, DESCENTS[0] * target_ms)
+    in_float = None if narrow_pays(space, profile) else least_in_float(space, profile, DESCENTS[0] * target_ms)
     starts += [] if in_float is None else [Start(in_float)]
     starts += [Start(pruned(space, ratios, quantized=True)) for ratios in profile.global_pruning.values()]
     starts += [Start(uniform(space, ratio, quantized=True)) for ratio in EVEN]
@@ -96,6 +99,13 @@ def paying(space: Space, profile: Profile) -> Candidate:
         return choice.levels.index(INTEGER) if factor is None or factor < 1 else 0
 
     return space.at(pick)
+
+
+def narrow_pays(space: Space, profile: Profile) -> bool:
+    """Return whether narrow layers are faster in INT8 too, as far as the profile has timed them."""
+    timed = {Candidate(axes): milliseconds for axes, milliseconds in profile.timed}
+    in_float, integer = (timed.get(uniform(space, NARROW, quantized=quantized)) for quantized in (False, True))
+    return in_float is None or integer is None or integer < in_float
 
 
 def least_in_float(space: Space, profile: Profile, target_ms: float) -> Candidate | None:

@@ -13,6 +13,7 @@ from autocompress.search.profile import Profile
 from autocompress.search.warmstart import (
     DESCENTS,
     GRID,
+    NARROW,
     descend,
     least_in_float,
     paying,
@@ -83,15 +84,18 @@ def test_global_thresholds_are_among_the_first() -> None:
 
 
 @targets
-def test_some_of_the_first_are_in_float(target_ms: float) -> None:
-    """Beside what descends from INT8 stands a candidate in float, which meets its share of the target where it can."""
-    candidates = [start.candidate for start in warm_start(SPACE, PROFILE, target_ms)]
-    floor_ms = PROFILE.predict_ms(uniform(SPACE, 1.0, quantized=False))
-    found = least_in_float(SPACE, PROFILE, DESCENTS[0] * target_ms)
+def test_one_of_the_first_is_in_float_where_narrow_layers_are_faster_so(target_ms: float) -> None:
+    """It damages least within its share of the target; where narrow layers are faster in INT8, there is none."""
+    halves = [uniform(SPACE, NARROW, quantized=quantized).to_dict() for quantized in (False, True)]
+    slow, fast = (replace(PROFILE, timed=tuple(zip(halves, each, strict=True))) for each in ((2.0, 3.0), (2.0, 1.0)))
+    found = least_in_float(SPACE, slow, DESCENTS[0] * target_ms)
     assert found is not None
-    assert found in candidates
     assert not found[BITS]
+    floor_ms = PROFILE.predict_ms(uniform(SPACE, 1.0, quantized=False))
     assert PROFILE.predict_ms(found) <= max(DESCENTS[0] * target_ms, floor_ms) + 1e-9
+    starts, others = ([start.candidate for start in warm_start(SPACE, each, target_ms)] for each in (slow, fast))
+    assert found in starts
+    assert set(starts) - {found} <= set(others) == {start.candidate for start in warm_start(SPACE, PROFILE, target_ms)}
 
 
 def test_descents_begin_where_int8_pays() -> None:
