@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import resource
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ import psutil
 
 from ..evaluators.evaluator import Evaluator, Request, Wrapping
 from ..evaluators.measurement import Infeasible, Outcome
+from ..evaluators.serve_once import peak_so_far
 from .workers import Lost
 
 LOOK_S = 0.5
@@ -82,7 +82,11 @@ def _resident(process: psutil.Process) -> int:
 
 def own_peak() -> int:
     """Return the most bytes that this process has had in memory until now, but for what files hold of it today."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    most = peak_so_far()
+    if (
+        most is None
+    ):  # as on macOS, where it is told in bytes; elsewhere it may be that of a process that began this one
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return max(0, most - int(getattr(psutil.Process().memory_info(), "shared", 0)))
 
 
