@@ -17,6 +17,7 @@ from autocompress.compressors.batches import batches_in, endless, seeded
 from autocompress.compressors.pipeline import compress, supplies_of
 from autocompress.errors import StudyError
 from autocompress.spaces.candidate import Candidate
+from autocompress.studies.distance import Softmax
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Batch, Loader, Task
 from autocompress.studies.training import Shuffled
@@ -167,7 +168,10 @@ class Seen:
 def seen(train: Loader, candidate: Candidate, *, epochs: float, seed: int) -> list[int]:
     """Return the examples that the training of a candidate sees, in order."""
     network = ResidualNet((8, 16), (1, 1), classes=2).eval()
-    task = Task(model=network, example_inputs=torch.ones(1, 1, 8, 8), train=train, validation=in_order())
+    data = {"train": train, "validation": in_order()}
+    task = Task(
+        model=network, example_inputs=torch.ones(1, 1, 8, 8), distance=Softmax(), **data
+    )  # else the loss is asked
     supplies = supplies_of(task)
     loss = Seen(task)
     object.__setattr__(task, "loss", loss)

@@ -317,7 +317,7 @@ def test_a_gpu_that_is_waited_for_asleep_is_timed(tmp_path: Path) -> None:
     """A model that keeps a GPU twice as long has a ratio of two, by wall time, and no window is told as disturbed."""
     (tmp_path / "asleep.py").write_text(ASLEEP)
     np.savez(tmp_path / "inputs.npz", np.ones(1))
-    for i, seconds in enumerate((b"0.004", b"0.008")):
+    for i, seconds in enumerate((b"0.02", b"0.04")):
         (tmp_path / f"model{i}").write_bytes(seconds)
     plan = replace(SHORT, min_runs=5, min_window_s=0.01)
     found = serve(tmp_path, {"threads": 1, "plan": asdict(plan), "runtimes": [str(tmp_path / "asleep.py")] * 2})

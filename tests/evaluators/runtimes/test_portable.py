@@ -131,4 +131,4 @@ def test_every_variant_has_a_program_of_its_own_package_alone(family: str) -> No
         assert needs(name) in text
         assert "import autocompress" not in text
         assert "from ." not in text
-        assert f'VARIANT = "{variant}"' in text
+        assert f"VARIANT = {variant!r}" in text
