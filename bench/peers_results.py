@@ -65,8 +65,9 @@ class Results:
 
     def alike(self, measured: Measurement) -> Measurement:
         """Return a measurement in milliseconds of the first row's baseline: a search calibrates its own anew."""
-        baseline_ms = self.of(UNCHANGED)[0].latency.baseline_ms
-        return replace(measured, latency=replace(measured.latency, baseline_ms=baseline_ms))
+        first = self.of(UNCHANGED)[0].latency
+        latency = replace(measured.latency, baseline_ms=first.baseline_ms, baseline_spread=first.baseline_spread)
+        return replace(measured, latency=latency)
 
     def write(self, path: Path | None) -> None:
         """Write everything as JSON, so that little is lost."""
