@@ -22,7 +22,7 @@ from environment import describe
 from torch import Tensor
 from torch.nn import functional
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
 from autocompress.evaluators import runtimes
 from autocompress.spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate

@@ -29,7 +29,7 @@ from families_networks import FAMILIES, QUICK_FAMILIES, mobilenet_with_images
 from runtimes import PLAN, QUICK
 
 from autocompress.compressors.calibrate import METHODS
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, supplies_of
 from autocompress.compressors.prune import ratios
 from autocompress.errors import InfeasibleError

@@ -28,7 +28,7 @@ import torch
 from environment import describe
 from scipy.stats import kendalltau
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.latency import CAREFUL, SEARCH, Plan, ProcessMeter

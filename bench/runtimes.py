@@ -24,7 +24,7 @@ from environment import describe
 from networks import NETWORKS, task_of
 from reasons import dearest, tedious, why_slower
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
 from autocompress.errors import InfeasibleError, MissingRuntimeError
 from autocompress.evaluators.latency import Plan, ProcessMeter

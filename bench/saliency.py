@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from environment import describe
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.evaluators import runtimes
 from autocompress.search.probes import PROBE_BATCHES, damages, middle

@@ -21,7 +21,7 @@ from environment import describe
 
 from autocompress.compressors.ancestor import Ancestor
 from autocompress.compressors.compact import stored_bytes
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import Compressed, compress, space_of, supplies_of
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError

@@ -18,7 +18,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InfeasibleError, blaming
 from .batches import seeded
-from .graph import channel_group, evaluating
+from .graph import evaluating
+from .groups import channel_group
 from .technique import Supplies
 
 IMPORTANCES = ("magnitude", "l1", "taylor", "hessian", "bn_scale", "lamp", "median")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InfeasibleError
-from .graph import Inputs, channel_group, dependency_graph
+from .graph import Inputs
+from .groups import channel_group, dependency_graph
 from .importance import Part, parts, select, sums
 
 PENALTIES = ("l1", "group")

@@ -16,7 +16,8 @@ from ..spaces.candidate import PRUNING, PRUNING_RATIO, Candidate, Value
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Group, Network
 from ..spaces.space import Choice
-from .graph import channel_group, count, dependency_graph, least_important
+from .graph import count
+from .groups import channel_group, dependency_graph, least_important
 from .heads import find_heads
 from .importance import FROM_GRADIENTS, IMPORTANCES, scorer
 from .penalty import PENALTIES, sparsity_penalty

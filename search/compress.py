@@ -68,12 +68,15 @@ def run(
     started = time.monotonic()
     asked = checked(name, options)
     options = asked.options
-    task = load()  # may show a training's progress bar of its own
+    loaded = load()  # may show a training's progress bar of its own
 
     from ..studies.validate import validate
     from .fingerprint import FILE, check_same
 
-    validate(task)
+    valid = validate(loaded)
+    task = valid.task
+    for note in valid.notes:
+        progress.milestone(note)
     fingerprint = check_same(options.out, task)
     words = dict(source or {})
     about = {"license": task.license, "description": task.description}

@@ -176,8 +176,10 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
         UsageError: see `run`.
     """
     asked = checked(name, options)
-    task = load()
-    validate(task)
+    valid = validate(load())
+    task = valid.task
+    for note in valid.notes:
+        progress.milestone(note)
     check_same(asked.options.out, task)
     progress.notice("finding layers and groups")
     offer = offered(task, asked.servers, asked.options)

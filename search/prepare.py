@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..compressors.graph import inspect
+from ..compressors.inspection import inspect
 from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError, RunDirectoryError, StudyError

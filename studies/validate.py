@@ -6,6 +6,7 @@ import copy
 import difflib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import TypeVar
 
@@ -14,12 +15,26 @@ from torch import Tensor, nn
 
 from ..errors import StudyError
 from .distance import BUILT_IN, OFF
+from .normalize import normalized
 from .task import Batch, Loader, Task
 
 _T = TypeVar("_T")
 
 
-def validate(task: Task) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Valid:
+    """A task that was checked.
+
+    Attributes:
+        task: as it is compressed, its networks plain; see `normalized`.
+        notes: what was changed, and what its owner should know, a sentence each.
+    """
+
+    task: Task
+    notes: tuple[str, ...] = ()
+
+
+def validate(task: Task) -> Valid:
     """Run every part of a task once; neither the model nor the global random state is changed.
 
     Raises:
@@ -36,6 +51,7 @@ def validate(task: Task) -> None:
         network = getattr(task, name)
         if network is not None and not isinstance(network, nn.Module):
             raise StudyError(f"`{name}` must be a torch.nn.Module, or None; it is {_kind(network)}")
+    task, notes = normalized(task)
     _check_keep(task)
     with torch.random.fork_rng(devices=[]):
         model = copy.deepcopy(task.model)
@@ -54,6 +70,7 @@ def validate(task: Task) -> None:
             student = copy.deepcopy(task.student)
             _check_like_the_model("student", student, shape, task)
             _check_loss(student, first["train"], task)
+    return Valid(task=task, notes=notes)
 
 
 def _check_keep(task: Task) -> None:

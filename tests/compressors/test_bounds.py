@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from autocompress.compressors import bounds
 from autocompress.compressors.bounds import TooLargeError, bounded
-from autocompress.compressors.graph import channel_group, dependency_graph, inspect
+from autocompress.compressors.groups import channel_group, dependency_graph
+from autocompress.compressors.inspection import inspect
 from autocompress.studies.residual import ResidualNet
 
 X = (torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)),)

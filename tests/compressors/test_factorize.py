@@ -20,7 +20,8 @@ from autocompress.compressors.export import to_onnx
 from autocompress.compressors.factorize import Factorize, cost_of, factorized, levels, ranks_of
 from autocompress.compressors.factors import Factorized
 from autocompress.compressors.fold import fold_batch_norm
-from autocompress.compressors.graph import count, inspect, parts
+from autocompress.compressors.graph import count, parts
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, supplies_of
 from autocompress.compressors.prune import Prune
 from autocompress.compressors.quantize import Quantize, Quantized, strip

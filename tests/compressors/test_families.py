@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, supplies_of
 from autocompress.compressors.prune import ratios
 from autocompress.evaluators.runtimes import load

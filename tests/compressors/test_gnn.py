@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autocompress import compress as search
 from autocompress.compressors.export import to_onnx
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
 from autocompress.errors import InfeasibleError, StudyError
 from autocompress.evaluators.runtimes import load, low_precision

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.graph import count, evaluating, inspect
+from autocompress.compressors.graph import count, evaluating
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.prune import remove_channels
 from autocompress.spaces.layers import Network
 from autocompress.studies.residual import ResidualNet

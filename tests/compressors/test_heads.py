@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autocompress.compressors.graph import channel_group, count, dependency_graph, inspect, run
+from autocompress.compressors.graph import count, run
+from autocompress.compressors.groups import channel_group, dependency_graph
 from autocompress.compressors.heads import find_heads, prunable, remove_heads
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.prune import ratios, remove_channels
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autocompress.compressors.graph import channel_group, dependency_graph, inspect
+from autocompress.compressors.groups import channel_group, dependency_graph
 from autocompress.compressors.importance import FROM_GRADIENTS, IMPORTANCES, parts, scorer
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.prune import channel_scores, remove_channels
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError

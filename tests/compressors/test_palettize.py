@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from autocompress.compressors.compact import pack as packed
 from autocompress.compressors.compact import tensors
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.palettize import LEVELS, Palettize, palettized
 from autocompress.compressors.pipeline import compress, supplies_of
 from autocompress.compressors.quantize import Quantize

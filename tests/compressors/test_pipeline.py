@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.graph import count, inspect, parts
+from autocompress.compressors.graph import count, parts
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import TECHNIQUES as ALL
 from autocompress.compressors.pipeline import Compressed, compress, space_of, supplies_of
 from autocompress.compressors.quantize import Quantized

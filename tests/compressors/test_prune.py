@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autocompress.compressors.graph import inspect
 from autocompress.compressors.importance import IMPORTANCES
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.prune import (
     DEFAULTS,
     Prune,

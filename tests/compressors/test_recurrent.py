@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from autocompress.compressors.graph import count, inspect
+from autocompress.compressors.graph import count
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
 from autocompress.compressors.quantize import Quantize
 from autocompress.compressors.recurrent import WIDTH_STAYS, QuantizedRecurrent, as_one_operation

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from autocompress.compressors.graph import inspect, parts
+from autocompress.compressors.graph import parts
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
 from autocompress.compressors.precisions import is_two_four
 from autocompress.compressors.sparsify import Sparsify, largest

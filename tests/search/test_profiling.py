@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
 from autocompress.evaluators.latency import Calibration, Plan
 from autocompress.evaluators.measurement import Latency, Window

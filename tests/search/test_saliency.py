@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.evaluators import runtimes
 from autocompress.search.probes import damages, middle

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, supplies_of
 from autocompress.errors import StudyError
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.prune import remove_channels
 from autocompress.studies.multihead import SelfAttention, unpacked
 from autocompress.studies.task import Task

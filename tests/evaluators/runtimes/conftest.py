@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
 from autocompress.evaluators.runtimes import Arrays, Source, load
 from autocompress.evaluators.served import source_of

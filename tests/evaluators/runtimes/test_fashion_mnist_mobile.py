@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
 from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.served import Served, source_of

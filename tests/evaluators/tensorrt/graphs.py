@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import MobileNetV2, VisionTransformer, resnet18
 from torchvision.ops import SqueezeExcitation
 
-from autocompress.compressors.graph import inspect
+from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, supplies_of
 from autocompress.compressors.precisions import float8, half, int4_weights, two_four
 from autocompress.errors import InfeasibleError

@@ -1,0 +1,80 @@
+"""Finds what can be compressed in a network: layers, dependency groups, and what must be left alone and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from ..spaces.layers import Layer, Network
+from . import recurrent
+from .graph import LAYERS, Cost, Inputs, count, first_line, multiplies, run
+from .groups import Traced, find_groups, those_that_run, why_not
+from .heads import find_heads, prunable
+
+
+def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> Network:
+    """Find the layers and the dependency groups of a network; the network is not changed.
+
+    Every group is tried on a copy: one that breaks the forward pass, changes the outputs' shape or touches
+    a kept layer is left alone, with the reason in `Network.left_alone`.
+
+    Args:
+        model: the network.
+        examples: inputs, batch first.
+        keep: names of layers, or of modules that hold layers, that must stay untouched.
+
+    """
+    costs = count(model, examples)
+    kept = {name for name in costs if any(name == k or name.startswith(k + ".") for k in keep)}
+    left = [(name, "the task keeps it") for name in costs if name in kept]
+    uncalled = (n for n, module in model.named_modules() if isinstance(module, LAYERS) and n not in costs)
+    left += [(name, "the network does not call it, though it may use its weight") for name in uncalled]
+    left += [(n, recurrent.WIDTH_STAYS) for n, c in costs.items() if c.kind == "recurrent" and n not in kept]
+    heads = find_heads(model, list(costs))
+    understood = prunable(model, heads, lambda changed: run(changed, examples))
+    try:
+        found, large = find_groups(model, examples)
+        found.sort(key=lambda group: list(costs).index(group.data.name))
+        left += large
+    except Exception as error:  # the tracing of an arbitrary network may fail in any way
+        left.append(("(all groups)", f"its dependencies cannot be traced: {first_line(error)}"))
+        found = []
+    unknown = {h.name: h for h, known in zip(heads, understood, strict=True) if not known}
+    left += [
+        (group.data.name, "its heads mean something else once one is gone")
+        for group in found
+        if group.data.name in unknown
+    ]
+    found = [group for group in found if group.data.name not in unknown]
+    groups = []
+    for group in found:
+        reason = why_not(group, kept)
+        if reason:
+            left.append((group.data.name, reason))
+        else:
+            groups.append(group)
+    groups, broken = those_that_run(model, examples, groups)
+    return Network(
+        layers=tuple(
+            _layer(name, costs[name], groups, model.get_submodule(name)) for name in costs if name not in kept
+        ),
+        groups=tuple(group.data for group in groups),
+        left_alone=(*left, *broken),
+    )
+
+
+def _layer(name: str, cost: Cost, groups: list[Traced], module: nn.Module) -> Layer:
+    return Layer(
+        name=name,
+        kind=cost.kind,
+        params=cost.params,
+        macs=cost.macs,
+        in_groups=tuple(group.data.name for group in groups if name in group.readers),
+        out_group=next((group.data.name for group in groups if name in group.data.members), None),
+        shape=tuple(cast(Tensor, module.weight).shape) if multiplies(module) else (),
+        groups=cast(int, getattr(module, "groups", 1)),
+        stride=math.prod(module.stride) if isinstance(module, nn.Conv2d) else 1,
+    )
