@@ -18,10 +18,17 @@ Anything else that is raised is a defect of ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _BLAME = "raised in the task's"
+
+LONGEST = 300
+"""Characters of another program's message that are quoted in one of ours."""
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_KIND = re.compile(r"(?:<class '(?:[\w.]+\.)?(\w+)'>|(?:[\w.]+\.)?(\w*(?:Error|Exception|Unsupported))): *(?=\S)")
 
 
 class AutocompressError(Exception):
@@ -99,6 +106,27 @@ def blamed(error: BaseException) -> str:
 
 
 def in_a_line(error: BaseException) -> str:
-    """Return an error's kind, the first line of what it says, and what `blaming` has noted."""
-    said = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    return f"{said} ({blamed(error)})" if blamed(error) else said
+    """Return an error's kind, the gist of what it says, and what `blaming` has noted."""
+    kind, said = type(error).__name__, gist(error)
+    line = said if said == kind else f"{kind}: {said}"
+    return f"{line} ({blamed(error)})" if blamed(error) else line
+
+
+def gist(error: BaseException | str) -> str:
+    r"""Return the line of a message, often another program's, that tells what is wrong, without its last dot.
+
+    That is the last one which begins with the kind of an error, as tracebacks and chains of errors end. Where none
+    does, it is the last line of a text, which is what a process has printed, and of an error the first line that does
+    not just announce the next by a colon. Indented lines are details.
+
+    >>> gist(RuntimeError("Failed to export. Next steps:\n- Debug it\n\n<class 'ValueError'>: no such shape."))
+    'ValueError: no such shape'
+    >>> gist(RuntimeError("Exception from core.cpp:109:\nArgument shapes are inconsistent.")), gist(KeyError())
+    ('Argument shapes are inconsistent', 'KeyError')
+    """
+    log = isinstance(error, str)
+    lines = [line.rstrip(". ") for line in _COLOURS.sub("", str(error)).strip().splitlines() if line[:1].strip()]
+    causes = [f"{kind[1] or kind[2]}: {line[kind.end() :]}" for line in lines if (kind := _KIND.match(line))]
+    rest = lines[::-1] if log else [line for line in lines if not line.endswith(":")] or lines
+    said = (causes[::-1] or rest or ["it gives no reason" if log else type(error).__name__])[0]
+    return said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"

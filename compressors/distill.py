@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from ..errors import AutocompressError, InfeasibleError, StudyError
+from ..errors import AutocompressError, InfeasibleError, StudyError, in_a_line
 from ..spaces.candidate import DISTILLATION, Value
 from ..spaces.space import Choice
 from ..studies.loss_probe import choose_distance
@@ -112,8 +112,8 @@ def _fit(
         raise
     except Exception as error:
         raise StudyError(
-            f"`fit(student, teacher, {epochs:g})` must train the student; it raised {type(error).__name__}: "
-            f"{(str(error).splitlines() or [''])[0]}. Epochs may be a fraction of a pass"
+            f"`fit(student, teacher, {epochs:g})` must train the student; it raised {in_a_line(error)}. "
+            "Epochs may be a fraction of a pass"
         ) from error
 
 

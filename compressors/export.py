@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import re
 import warnings
 
 import onnx
@@ -12,7 +11,7 @@ import torch
 from onnx import helper
 from torch import nn
 
-from ..errors import InfeasibleError
+from ..errors import InfeasibleError, gist
 from ..studies.keywords import Keywords
 from .graph import Inputs
 
@@ -45,8 +44,7 @@ def to_onnx(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
             _all_inputs(graph, model, examples)
             onnx.checker.check_model(graph)
         except Exception as error:  # exporters fail in any way
-            plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # messages come in colours
-            reasons.append((plain.strip().splitlines() or [type(error).__name__])[0])
+            reasons.append(gist(error))
         else:
             return graph
     raise InfeasibleError(

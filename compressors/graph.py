@@ -78,11 +78,6 @@ def run(model: nn.Module, inputs: Inputs) -> Tensor:
     return outputs
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, or its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def always_called(module: nn.Module) -> None:
     """Let PyTorch's encoder layers call a module in a layer's place; they compute without their modules otherwise."""
     module.register_forward_pre_hook(_as_they_are)

@@ -11,11 +11,11 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from ..errors import InfeasibleError
+from ..errors import InfeasibleError, gist
 from ..spaces.layers import Group
 from . import recurrent
 from .bounds import TooLargeError, bounded
-from .graph import LAYERS, Inputs, count, first_line, run
+from .graph import LAYERS, Inputs, count, run
 from .heads import HeadGroup, find_heads
 
 
@@ -182,7 +182,7 @@ def _breaks(model: nn.Module, examples: Inputs, groups: list[Traced]) -> str | N
     except InfeasibleError as error:
         return error.reason
     except Exception as error:  # a user's forward may fail in any way
-        return f"its forward breaks after pruning: {first_line(error)}"
+        return f"its forward breaks after pruning: {gist(error)}"
     return None if after == shape else f"pruning it changes the outputs from {tuple(shape)} to {tuple(after)}"
 
 

@@ -8,9 +8,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from ..errors import gist
 from ..spaces.layers import Layer, Network
 from . import recurrent
-from .graph import LAYERS, Cost, Inputs, count, first_line, multiplies, run
+from .graph import LAYERS, Cost, Inputs, count, multiplies, run
 from .groups import Traced, find_groups, those_that_run, why_not
 from .heads import find_heads, prunable
 
@@ -40,7 +41,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
         found.sort(key=lambda group: list(costs).index(group.data.name))
         left += large
     except Exception as error:  # the tracing of an arbitrary network may fail in any way
-        left.append(("(all groups)", f"its dependencies cannot be traced: {first_line(error)}"))
+        left.append(("(all groups)", f"its dependencies cannot be traced: {gist(error)}"))
         found = []
     unknown = {h.name: h for h, known in zip(heads, understood, strict=True) if not known}
     left += [

@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..errors import InfeasibleError, StudyError, blamed
+from ..errors import InfeasibleError, StudyError, blamed, gist
 from ..spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
@@ -273,8 +273,7 @@ def _building() -> Iterator[None]:
     except RuntimeError as error:
         if blamed(error) or _lacks_memory(error):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InfeasibleError(f"the network cannot be built: {reason}", rung="build") from error
+        raise InfeasibleError(f"the network cannot be built: {gist(error)}", rung="build") from error
 
 
 def _lacks_memory(error: RuntimeError) -> bool:

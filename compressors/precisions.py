@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import DTypeLike, NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper, version_converter
 
-from ..errors import InfeasibleError
+from ..errors import InfeasibleError, gist
 from .initializers import drop_unread
 
 HALF_MAX = float(np.finfo(np.float16).max)
@@ -317,7 +317,7 @@ def at_opset(file: bytes, version: int) -> ModelProto:
     try:
         converted = version_converter.convert_version(proto, version)
     except Exception as error:  # it raises RuntimeError, and others of its C++ base
-        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        why = gist(error)
         raise InfeasibleError(f"The file cannot be brought to ONNX opset {version}: {why}.", rung="build") from error
     return converted
 

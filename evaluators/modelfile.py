@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import MissingRuntimeError, UsageError
+from ..errors import MissingRuntimeError, UsageError, gist
 from .runtimes import RUNTIMES, Runtime, load, needed, variants_of
 from .signature import Input
 
@@ -55,8 +55,7 @@ def read(path: Path) -> ModelFile:
     except MissingRuntimeError:
         raise
     except Exception as error:  # protobuf's and LiteRT's exceptions share no base of their own
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"A file that ends with {path.suffix} must be whole; {str(path)!r}: {said}") from error
+        raise UsageError(f"A file that ends with {path.suffix} must be whole; {str(path)!r}: {gist(error)}") from error
 
 
 def _onnx(path: Path, content: bytes) -> ModelFile:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import InfeasibleError
+from ..errors import InfeasibleError, gist
 from .cgroup import available_memory
 
 MEMORY = "AUTOCOMPRESS_MEMORY"
@@ -133,12 +133,12 @@ def environment(threads: int) -> Mapping[str, str]:
 
 def why(status: int, stderr: str, doing: str) -> str:
     """Return one sentence on how a process ended that failed."""
-    said = [line.strip() for line in stderr.splitlines() if line[:1].strip()] or [f"exit {status}"]
+    said = gist(stderr) if stderr.strip() else f"exit {status}"
     if "MemoryError" in stderr or "bad_alloc" in stderr:
-        return f"The runtime ran out of memory while the model was {doing}: {said[-1]}"
+        return f"The runtime ran out of memory while the model was {doing}: {said}"
     if status < 0:
         return f"The runtime crashed with {signal.Signals(-status).name} while the model was {doing}."
-    return f"The runtime failed while the model was {doing}: {said[-1]}"
+    return f"The runtime failed while the model was {doing}: {said}"
 
 
 def begin() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, gist
 from .devices import Device
 from .options import Options
 from .progress import Progress
@@ -191,7 +191,7 @@ def reachable(address: str) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> UsageError:
-    cause = (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".")
+    cause = gist(error)
     hint = ""
     if address.startswith("ray://") and find_spec("grpc") is None:
         hint = " ray:// needs the package grpcio here: pip install 'autocompress[cluster]'."

@@ -24,7 +24,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
-from ..errors import StorageError
+from ..errors import StorageError, gist
 
 PATIENCE_S = 600.0
 """How long a database may be away before the run ends."""
@@ -213,8 +213,9 @@ def _patient(name: str) -> Callable[..., Any]:
                 if not away(error) or not self.patience_s:
                     raise
                 if gone_s > self.patience_s:
+                    cause = gist(error.__cause__ or error)
                     raise StorageError(
-                        f"a study's database must answer; it has not for {gone_s:.0f} s ({_first_line(error)}). "
+                        f"a study's database must answer; it has not for {gone_s:.0f} s ({cause}). "
                         "Nothing that was finished is lost: when it answers again, the same command goes on."
                     ) from error
                 self.notice(f"the database does not answer, trying again ({gone_s:.0f} s)")
@@ -222,11 +223,6 @@ def _patient(name: str) -> Callable[..., Any]:
                 pause_s = min(2 * pause_s, MOST_S)
 
     return call
-
-
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
 
 for _name in WAITING:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import AutocompressError, InfeasibleError, UsageError
+from ..errors import AutocompressError, InfeasibleError, UsageError, gist
 from ..evaluators.outcome_json import to_json
 from ..evaluators.portable import has_program, script
 from ..evaluators.process import finished
@@ -194,7 +194,7 @@ def _prove(model: Model, folder: Path) -> str:
         ) from error
     said = next((line for line in done.stdout.splitlines() if line.startswith(model.measurement.file)), "")
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or [said])[-1]
+        why = gist(done.stderr)
         raise AutocompressError(
             f"the copy of {model.id} must answer in a fresh process as the model did when it was measured; "
             f"it does not: {said or why}. Nothing was copied. "

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import LostError, UsageError
+from ..errors import LostError, UsageError, in_a_line
 from ..evaluators.evaluator import Request, Wrapping
 from ..evaluators.measurement import Measurement, Outcome
 from ..evaluators.scratch import scratch
@@ -138,10 +138,9 @@ class Remote:
                 raise
             except Exception as error:  # each file system has errors of its own
                 if wait is None:
-                    cause = (str(error).splitlines() or [""])[0]
                     raise LostError(
                         f"its files at {plain_url(self.url)} could not be {verb} "
-                        f"({type(error).__name__}: {redacted(cause, self.url)})"
+                        f"({redacted(in_a_line(error), self.url)})"
                     ) from error
                 time.sleep(wait)
         raise AssertionError("the last try ends the loop")

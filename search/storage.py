@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.study import StudyDirection
 
-from ..errors import StorageError
+from ..errors import StorageError, gist
 from .journal import Journal, ReadJournal
 from .urls import plain_url, redacted
 
@@ -59,7 +59,7 @@ def read_storage(folder: Path, url: str | None) -> BaseStorage | None:
 
 
 def _unreachable(url: str, error: Exception) -> StorageError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = gist(error)
     return StorageError(
         f"--storage must be the URL of a database that can be reached, such as "
         f"postgresql://user@host/name; got {plain_url(url)!r}: {redacted(reason, url)}"

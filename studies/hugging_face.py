@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import StudyError
+from ..errors import StudyError, gist
 from .keywords import Keywords
 
 PIXELS = "pixel_values"
@@ -31,7 +31,7 @@ def pretrained(name: str) -> nn.Module:
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(
             f"transformers:DIR must be a directory that save_pretrained() wrote for a classifier of images; {name!r}: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}. Networks for text take a study file"
+            f"{gist(error)}. Networks for text take a study file"
         ) from error
 
 

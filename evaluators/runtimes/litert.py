@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InfeasibleError
+from ...errors import InfeasibleError, gist
 from ...spaces.capabilities import Capabilities
 from . import Arrays, Engine, Kernel, Source, needed
 from .host import describe_host
@@ -115,8 +115,7 @@ class LiteRt:
             interpreter = module.Interpreter(model_content=artefact, num_threads=threads)
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            first_line = str(error).splitlines()[0].rstrip(".")
-            raise InfeasibleError(f"LiteRT cannot load the model: {first_line}.", rung="build") from error
+            raise InfeasibleError(f"LiteRT cannot load the model: {gist(error)}.", rung="build") from error
         return interpreter
 
     def _import(self) -> Any:

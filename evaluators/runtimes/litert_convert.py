@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...compressors.calibrate import LARGEST_BIAS, TOP
-from ...errors import InfeasibleError, MissingRuntimeError
+from ...errors import InfeasibleError, MissingRuntimeError, gist, in_a_line
 from ..process import begin, run
 from ..scratch import scratch
 from . import Source
@@ -72,8 +72,9 @@ def _write_job(source: Source, folder: Path, dynamic: bool) -> None:
             warnings.simplefilter("ignore")
             torch.export.save(torch.export.export(source.module, examples), folder / PROGRAM)
     except Exception as error:  # whatever a network's code raises when it is traced
-        first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InfeasibleError(f"The network cannot be exported by torch.export: {first_line}.", rung="build") from error
+        raise InfeasibleError(
+            f"The network cannot be exported by torch.export: {gist(error)}.", rung="build"
+        ) from error
     weights = {name: source.module.get_parameter(f"{name}.weight") for name in sorted(source.quantized)}
     layers = {name: fingerprint(weight.detach().numpy()) for name, weight in weights.items()}
     np.savez(folder / CALIBRATION, *(np.concatenate(batches) for batches in zip(*source.calibration, strict=True)))
@@ -102,8 +103,7 @@ def main(folder: Path) -> None:
             with np.load(folder / CALIBRATION) as arrays:
                 artefact = _static(artefact, job["layers"], list(arrays.values()))
     except Exception as error:  # neither package has errors of its own; what they say after the first line is advice
-        first_line = (str(error).strip().splitlines() or ["it gives no reason"])[0].rstrip(".")
-        raise SystemExit(f"{type(error).__name__}: {first_line}.") from error
+        raise SystemExit(f"{in_a_line(error)}.") from error
     (folder / RESULT).write_bytes(artefact)
 
 

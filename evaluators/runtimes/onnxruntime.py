@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InfeasibleError, MissingRuntimeError
+from ...errors import InfeasibleError, MissingRuntimeError, gist
 from ...spaces.capabilities import Capabilities
 from ..scratch import scratch
 from . import Arrays, Engine, Kernel, Source, needed
@@ -99,8 +99,7 @@ class OnnxRuntime:
         except MissingRuntimeError:
             raise
         except Exception as error:  # its exceptions share no base of their own
-            first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise InfeasibleError(f"ONNX Runtime cannot load the model: {first_line}.", rung="build") from error
+            raise InfeasibleError(f"ONNX Runtime cannot load the model: {gist(error)}.", rung="build") from error
         if self.provider not in session.get_providers():
             raise MissingRuntimeError(f"--runtime {self.name} needs a device for {self.provider}; none could be used.")
         return session

@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper, version_converter
 
-from ...errors import InfeasibleError
+from ...errors import InfeasibleError, gist
 
 OPSET = 21
 """The first operator set whose ``DequantizeLinear`` takes INT4 and one scale for a block of weights."""
@@ -40,7 +40,7 @@ def four_bits(artefact: bytes) -> bytes:
         try:
             proto = version_converter.convert_version(proto, OPSET)
         except Exception as error:  # it fails in any way
-            reason = f"the network cannot be written in ONNX operator set {OPSET}: {str(error).splitlines()[0]}."
+            reason = f"the network cannot be written in ONNX operator set {OPSET}: {gist(error)}."
             raise InfeasibleError(reason, rung="build") from error
     _store(proto, floats)
     onnx.checker.check_model(proto)

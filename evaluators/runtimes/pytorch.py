@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InfeasibleError, MissingRuntimeError
+from ...errors import InfeasibleError, MissingRuntimeError, gist
 from ...spaces.capabilities import Capabilities
 from ..scratch import private_folder
 from . import Arrays, Engine, Kernel, Source
@@ -67,7 +67,7 @@ class PyTorch:
         try:
             return self._converted(source.module, source.examples)
         except Exception as error:  # exporters fail in any way
-            raise InfeasibleError(f"PyTorch cannot write the network: {_first_line(error)}.", rung="build") from error
+            raise InfeasibleError(f"PyTorch cannot write the network: {gist(error)}.", rung="build") from error
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[Engine]:
@@ -85,7 +85,7 @@ class PyTorch:
             except InfeasibleError:
                 raise
             except Exception as error:  # loaders and compilers fail in any way
-                raise InfeasibleError(f"PyTorch cannot load the model: {_first_line(error)}.", rung="build") from error
+                raise InfeasibleError(f"PyTorch cannot load the model: {gist(error)}.", rung="build") from error
             yield engine
 
     def kernels(self, artefact: bytes, inputs: Arrays) -> Sequence[Kernel]:
@@ -166,10 +166,6 @@ def _private_cache() -> None:
 def _compiler() -> str | None:
     """Return the C++ compiler that Inductor would take; None if there is none."""
     return shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 VARIANTS = {variant: PyTorch(variant) for variant in ("", "eager", "compile", "aoti", "bf16")}

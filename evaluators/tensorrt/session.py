@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InfeasibleError
+from ...errors import InfeasibleError, gist
 from ..runtimes import Arrays, Kernel
 from .device import Device, Timed
 from .layers import kernels, median_by_layer, sparse
@@ -262,8 +262,7 @@ class Session:
         try:
             yield
         except (self.device.error, EnqueueError) as error:
-            first_line = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise InfeasibleError(f"The GPU failed while the model was {doing}: {first_line}.", rung=rung) from error
+            raise InfeasibleError(f"The GPU failed while the model was {doing}: {gist(error)}.", rung=rung) from error
 
 
 def _filled(x: NDArray[np.generic], least: int) -> NDArray[np.generic]:
