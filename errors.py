@@ -18,15 +18,21 @@ Anything else that is raised is a defect of ours.
 
 from __future__ import annotations
 
+import os
 import re
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _BLAME = "raised in the task's"
 
 LONGEST = 300
 """Characters of another program's message that are quoted in one of ours."""
 
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
+_LIBRARY = tuple({f"{path(sysconfig.get_path('stdlib'))}{os.sep}" for path in (str, os.path.realpath)})
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _KIND = re.compile(r"(?:<class '(?:[\w.]+\.)?(\w+)'>|(?:[\w.]+\.)?(\w*(?:Error|Exception|Unsupported))): *(?=\S)")
 
@@ -106,10 +112,37 @@ def blamed(error: BaseException) -> str:
 
 
 def in_a_line(error: BaseException) -> str:
-    """Return an error's kind, the gist of what it says, and what `blaming` has noted."""
-    kind, said = type(error).__name__, gist(error)
-    line = said if said == kind else f"{kind}: {said}"
-    return f"{line} ({blamed(error)})" if blamed(error) else line
+    """Return an error's kind, the gist of what it says, what `blaming` has noted, and its place in the user's code."""
+    kind = type(error).__name__
+    said = gist(str(error.msg) if isinstance(error, SyntaxError) else error)
+    line = said if said.startswith(kind) else f"{kind}: {said}"
+    where = "; ".join(filter(None, (blamed(error), place(error))))
+    return f"{line} ({where})" if where else line
+
+
+def place(error: BaseException) -> str:
+    """Return the last line of the user's own code that an error came through; empty where it came through none.
+
+    That is code which lies neither in this package nor in Python's library nor among installed packages, in this
+    process or in one of a loader's, as ``my_study.py:22 in Net.forward``.
+    """
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f"{Path(error.filename).name}:{error.lineno}"
+    frames = [
+        (frame.f_code.co_filename, line, frame.f_code.co_qualname)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not str(frame.f_globals.get("__name__", "")).startswith(f"{__package__}.")
+    ]
+    frames += [(file, int(line), function) for file, line, function in _FRAME.findall(str(error))]
+    theirs = [frame for frame in frames if _is_the_users(frame[0])]
+    if not theirs:
+        return ""
+    file, line, function = theirs[-1]
+    return f"{Path(file).name}:{line}" + ("" if function == "<module>" else f" in {function}")
+
+
+def _is_the_users(file: str) -> bool:
+    return not (file.startswith((*_LIBRARY, "<frozen")) or {"site-packages", "dist-packages"} & {*Path(file).parts})
 
 
 def gist(error: BaseException | str) -> str:

@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from types import ModuleType
 
 import cloudpickle
 
-from ..errors import StudyError
+from ..errors import StudyError, in_a_line
 from . import zoo
 from .names import BUILT_IN, LIBRARIES
 from .task import Task
@@ -76,7 +75,7 @@ def _from_file(path: Path, data_dir: Path | None) -> Task:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
-            raise StudyError(f"{path} cannot be imported: {_where(error, path)}. Mend the file") from error
+            raise StudyError(f"{path} cannot be imported: {in_a_line(error)}. Mend the file") from error
         cloudpickle.register_pickle_by_value(module)
         return _call(module, str(path), data_dir)
 
@@ -98,9 +97,10 @@ def _call(module: ModuleType, study: str, data_dir: Path | None) -> Task:
         task = function(**options)
     except StudyError:
         raise
-    except Exception as error:
-        where = _where(error, Path(module.__file__ or ""))
-        raise StudyError(f"task() of {study} must return a Task; it raised {where}. Mend the file") from error
+    except (Exception, SystemExit) as error:
+        raise StudyError(
+            f"task() of {study} must return a Task; it raised {in_a_line(error)}. Mend the file"
+        ) from error
     if not isinstance(task, Task):
         raise StudyError(f"task() of {study} must return a Task; it returned {type(task).__name__}. Return Task(…)")
     return task
@@ -126,12 +126,3 @@ def _lies_beside(name: str, module: ModuleType, folder: Path) -> bool:
     if not file or top == "autocompress" or not Path(file).is_relative_to(folder):
         return False
     return Path(file).relative_to(folder).parts[0] in (top, f"{top}.py")
-
-
-def _where(error: BaseException, path: Path) -> str:
-    """Return the exception with the line of the study's file where it arose, where that is known."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    if isinstance(error, SyntaxError) and error.filename and Path(error.filename) == path:
-        lines.append(error.lineno)
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {message}" + (f" (line {lines[-1]})" if lines else "")

@@ -1,17 +1,21 @@
-"""What is told of an error is the part that says what is wrong."""
+"""What is told of an error is the part that says what is wrong, and where in the user's own code."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from autocompress.compressors.export import to_onnx
-from autocompress.errors import InfeasibleError, gist, in_a_line
+from autocompress.errors import InfeasibleError, blaming, gist, in_a_line, place
 from autocompress.evaluators.process import why
+from autocompress.studies.task import top1
 
 
 class Small(nn.Module):
@@ -59,3 +63,61 @@ def test_what_is_told_is_bounded() -> None:
     """A message of a thousand characters is cut where it is quoted, and shows that it was."""
     assert len(gist(ValueError("x" * 1000))) == 300
     assert gist(ValueError("x" * 1000)).endswith("…")
+
+
+class Crooked(nn.Module):
+    """Fails in torch, two calls of its own deep."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.multiply(x)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        return torch.zeros(3, 4) @ x
+
+
+class Missing(Dataset[Tensor]):
+    """Has no example, though it says so."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Tensor:
+        raise KeyError(index)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: Crooked()(torch.ones(3, 3)),
+            r"RuntimeError: mat1 and mat2 shapes cannot be multiplied (3x4 and 3x3) (test_errors.py:{} in "
+            "Crooked.multiply)",
+        ),
+        (lambda: top1(Crooked(), [(torch.ones(3, 3), torch.zeros(3))]), "RuntimeError: mat1"),
+        (lambda: list(DataLoader(Missing(), num_workers=1)), "KeyError: 0 (test_errors.py:{} in __getitem__)"),
+        (lambda: list(DataLoader(Missing())), "KeyError: 0 (test_errors.py:{} in Missing.__getitem__)"),
+        (lambda: compile("\nx = (", "/some/where/my_study.py", "exec"), "SyntaxError: '(' was never closed (my_study"),
+    ],
+)
+def test_the_last_line_of_the_users_code_is_told(call: Callable[[], object], said: str) -> None:
+    """Frames of torch, of Python's library and of this package are passed over, also in a loader's process."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        call()
+    lines = Path(__file__).read_text().splitlines()
+    number = next(i for i, line in enumerate(lines, 1) if ("@ x" if "multipl" in said else "raise KeyError(") in line)
+    assert in_a_line(caught.value).startswith(said.format(number))
+
+
+def test_what_arose_elsewhere_has_no_place() -> None:
+    """An error that no line of the user's is on the way of names none, and keeps the part it arose in."""
+    code = compile("import torch\ntorch.zeros(2) @ torch.zeros(3)", "/x/site-packages/some.py", "exec")
+    error = None
+    try:
+        with blaming("loss"):
+            exec(code, {"__name__": "some"})
+    except RuntimeError as raised:
+        error = raised
+    assert error is not None
+    error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)  # without this test's
+    assert place(error) == ""
+    assert in_a_line(error).endswith("(raised in the task's `loss`)")

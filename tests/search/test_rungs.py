@@ -45,7 +45,10 @@ def ended(folder: Path, loss: Any = mistaken, *, model: nn.Module | None = None)
 def test_an_error_of_the_users_own_keeps_its_traceback(tmp_path: Path) -> None:
     """A RuntimeError in a task's loss is told as that, and where it was raised is written down."""
     outcome = ended(tmp_path)
-    assert outcome.reason == "RuntimeError: index 7 is out of bounds (raised in the task's `loss`)"
+    assert (
+        outcome.reason
+        == "RuntimeError: index 7 is out of bounds (raised in the task's `loss`; test_rungs.py:27 in mistaken)"
+    )
     written = (tmp_path / "trials" / "00001" / "error.txt").read_text()
     assert "in mistaken" in written
     assert "for dimension 1 with size 2" in written

@@ -75,12 +75,12 @@ def test_study_name_is_fit_for_a_folder(study: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = (", r"SyntaxError: .* \(line 1\)"),
-        ("\nimport no_such_module_here", r"ModuleNotFoundError: .*no_such_module_here.* \(line 2\)"),
-        ("raise SystemExit(3)", r"SystemExit: 3 \(line 1\)"),
+        ("x = (", r"SyntaxError: .* \(my study.py:1\)"),
+        ("\nimport no_such_module_here", r"ModuleNotFoundError: .*no_such_module_here.* \(my study.py:2\)"),
+        ("raise SystemExit(3)", r"SystemExit: 3 \(my study.py:1\)"),
         ("x = 1", "has none"),
         ("task = 3", "has none"),
-        ("def task():\n    return 1 / 0", r"ZeroDivisionError: division by zero \(line 2\)"),
+        ("def task():\n    return 1 / 0", r"ZeroDivisionError: division by zero \(my study.py:2 in task\)"),
         ("def task():\n    return 42", "it returned int"),
     ],
 )
