@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import InfeasibleError
 from . import recurrent
@@ -30,32 +32,85 @@ class Cost:
 
 def count(model: nn.Module, examples: Inputs) -> dict[str, Cost]:
     """Return parameters and multiply-accumulates of one example for each layer, in order of execution."""
+    return costs_of(model, work(model, examples))
+
+
+def costs_of(model: nn.Module, done: Mapping[str, int]) -> dict[str, Cost]:
+    """Return the costs of those modules that are layers, of what `work` tells of all."""
     counted = (*LAYERS, *recurrent.RECURRENT)
-    names: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, counted)}
-    costs: dict[str, Cost] = {}
-
-    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        name = names[module]
-        before = costs[name].macs if name in costs else 0
-        kind, macs = _work(module, inputs[0], output)
-        params = sum(p.numel() for p in module.parameters(recurse=False))
-        costs[name] = Cost(kind=kind, params=params, macs=before + macs)
-
-    hooks = [module.register_forward_hook(record) for module in names]
-    run(model, examples)
-    for hook in hooks:
-        hook.remove()
-    return costs
+    return {
+        name: Cost(kind=_kind(module), params=sum(p.numel() for p in module.parameters(recurse=False)), macs=macs)
+        for name, macs in done.items()
+        if isinstance(module := model.get_submodule(name), counted)
+    }
 
 
-def _work(module: nn.Module, x: Any, output: Any) -> tuple[str, int]:
-    """Return a layer's kind, and the multiply-accumulates of one example in a call."""
+def work(model: nn.Module, examples: Inputs) -> dict[str, int]:
+    """Return the multiply-accumulates of one example for each module that runs, in order of execution.
+
+    Those of a module are of what its own forward does, be it by functions, and not of what the modules in it do. Of
+    branches of which one runs, each counts where it is a module's.
+    """
+    flops = FlopCounterMode(display=False, custom_mapping=_UNREGISTERED)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # an encoder layer would compute without its modules
+    try:
+        with flops:
+            return _work(model, examples, flops)
+    except Exception:  # what a network's own code does where all its operators are looked at
+        return _work(model, examples, flops)  # its modules at least, or what is wrong with it
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _work(model: nn.Module, examples: Inputs, flops: FlopCounterMode) -> dict[str, int]:
+    names = {module: name for name, module in model.named_modules()}
+    done: dict[str, int] = {}
+    open_: list[list[int]] = []  # for each module that runs: what was done when it began, and what its modules did
+
+    def enter(module: nn.Module, _: Any) -> None:
+        done.setdefault(names[module], 0)
+        open_.append([flops.get_total_flops(), 0])
+
+    def leave(module: nn.Module, _: Any, __: Any) -> None:
+        begun, inside = open_.pop()
+        spent = flops.get_total_flops() - begun
+        done[names[module]] += max(0, spent - inside) // 2
+        if open_:
+            open_[-1][1] += spent
+
+    hooks = [module.register_forward_pre_hook(enter) for module in names]
+    hooks += [module.register_forward_hook(leave) for module in names]
+    try:
+        run(model, examples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: macs // max(1, len(examples[0])) for name, macs in done.items()}
+
+
+def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+    """Return the operations of attention: products of queries and keys, and of what comes of them and values."""
+    *many, targets, width = query
+    return 2 * math.prod(many) * targets * key[-2] * (width + value[-1])
+
+
+def _lstm(steps: Sequence[int], weight: Sequence[int], recurrent: Sequence[int], *_: Any, **__: Any) -> int:
+    """Return the operations of an LSTM's level in one direction, whose inputs are of shape (steps, batch, inputs)."""
+    return 2 * steps[0] * steps[1] * (math.prod(weight) + math.prod(recurrent))
+
+
+_UNREGISTERED = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten.mkldnn_rnn_layer: _lstm,
+}
+"""Operators of processors that PyTorch's own counter does not know."""
+
+
+def _kind(module: nn.Module) -> str:
     if isinstance(module, nn.RNNBase):
-        return "recurrent", recurrent.macs(module, x)
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    kind = "conv" if isinstance(module, nn.Conv2d) else "linear"
-    return kind, output[0].numel() // weight.shape[0] * weight.numel()
+        return "recurrent"
+    return "conv" if isinstance(module, nn.Conv2d) else "linear"
 
 
 @contextmanager

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
 
 from ..errors import gist
-from ..spaces.layers import Layer, Network
+from ..spaces.layers import WORK, Layer, Network
 from . import recurrent
-from .graph import LAYERS, Cost, Inputs, count, multiplies, run
+from .graph import LAYERS, Cost, Inputs, costs_of, multiplies, run, work
 from .groups import Traced, find_groups, those_that_run, why_not
 from .heads import find_heads, prunable
+
+LARGE = 0.01
+"""Share of a network's parameters from which on an embedding is told of."""
 
 
 def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> Network:
@@ -28,8 +31,9 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
         keep: names of layers, or of modules that hold layers, that must stay untouched.
 
     """
-    costs = count(model, examples)
-    kept = {name for name in costs if any(name == k or name.startswith(k + ".") for k in keep)}
+    done = work(model, examples)
+    costs = costs_of(model, done)
+    kept = {name for name in costs if _kept(name, keep)}
     left = [(name, "the task keeps it") for name in costs if name in kept]
     uncalled = (n for n, module in model.named_modules() if isinstance(module, LAYERS) and n not in costs)
     left += [(name, "the network does not call it, though it may use its weight") for name in uncalled]
@@ -58,13 +62,48 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
         else:
             groups.append(group)
     groups, broken = those_that_run(model, examples, groups)
+    by_heads = {member for group in groups if group.data.granularity > 1 for member in group.data.members}
+    beyond = [name for name, macs in done.items() if macs and name not in costs and not _holds(name, by_heads)]
+    left += [(name or "(its forward)", _beyond(model.get_submodule(name), done, name)) for name in beyond]
+    left += [(name, _embedding(share)) for name, share in _embeddings(model)]
     return Network(
         layers=tuple(
             _layer(name, costs[name], groups, model.get_submodule(name)) for name in costs if name not in kept
         ),
         groups=tuple(group.data for group in groups),
         left_alone=(*left, *broken),
+        macs=sum(done.values()),
+        unreached=sum(done[name] for name in beyond if not _kept(name, keep)),
     )
+
+
+def _kept(name: str, keep: Sequence[str]) -> bool:
+    return any(name == each or name.startswith(each + ".") for each in keep)
+
+
+def _holds(name: str, members: Collection[str]) -> bool:
+    """Whether a module is one whose own products shrink with the heads of its layers."""
+    return any(member.startswith(name + ".") for member in members)
+
+
+def _beyond(module: nn.Module, done: Mapping[str, int], name: str) -> str:
+    """Return why what a module computes without layers is left alone, and how much that is."""
+    kind, share = type(module).__name__, f"{done[name] / sum(done.values()):.0%} {WORK}"
+    if next(module.parameters(recurse=False), None) is not None and next(module.children(), None) is None:
+        return f"no technique changes a {kind}: {share}"
+    return f"products that the {kind} computes by functions, not by layers, which no technique changes: {share}"
+
+
+def _embeddings(model: nn.Module) -> Iterator[tuple[str, float]]:
+    """Yield the embeddings that hold a good part of a network's parameters, and that part."""
+    whole = sum(p.numel() for p in model.parameters())
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.weight.numel() >= LARGE * whole:
+            yield name, module.weight.numel() / whole
+
+
+def _embedding(share: float) -> str:
+    return f"no technique changes an embedding: {share:.0%} of all parameters"
 
 
 def _layer(name: str, cost: Cost, groups: list[Traced], module: nn.Module) -> Layer:

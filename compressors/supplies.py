@@ -10,7 +10,7 @@ from torch import Tensor, cat, nn
 
 from ..studies.task import Batch
 from .export import have_a_batch
-from .graph import Inputs, count, run
+from .graph import Inputs, run, work
 
 STATISTICS, RANGES, GRADIENTS = 1024, 256, 256
 """Examples for the statistics of batch norms, for the ranges of activations, and for gradients."""
@@ -35,7 +35,7 @@ def affordable(model: nn.Module, examples: Inputs) -> int:
 
     That is told by its size, not by a clock, so that it is the same each time.
     """
-    macs = sum(cost.macs for cost in count(model, examples).values())
+    macs = sum(work(model, examples).values())
     size = sum(x[0].numel() * x.element_size() for x in examples)
     return int(min(MACS // max(1, macs), BYTES // max(1, size)))
 

@@ -95,7 +95,7 @@ def layer_costs(
     total = sum(node_ms.values())
     if cost is None:
         cost = {layer.name: float(layer.macs) for layer in network.layers}
-        total = sum(cost.values()) / 0.9 or 1.0  # a tenth for all that is no layer
+        total = max(network.macs, sum(cost.values())) / 0.9 or 1.0  # a tenth for all that only moves numbers
     scale = baseline_ms / total
     return CostModel(
         layer_ms={name: value * scale for name, value in cost.items()},

@@ -105,6 +105,8 @@ def prepare(
     progress.notice("finding layers and groups")
     offer = offered(task, runtimes, options)
     task = offer.task
+    if offer.network.beyond:
+        progress.milestone(offer.network.beyond)
     if task.fit is None and not offer.distance.softened:
         progress.milestone(f"the distance to the teacher's outputs is {offer.distance}")
     progress.notice("exporting the baseline")

@@ -104,6 +104,8 @@ class Profile:
             layers=tuple(Layer(**_tuples(row)) for row in parts["layers"]),
             groups=tuple(Group(**_tuples(row)) for row in parts["groups"]),
             left_alone=tuple((name, why) for name, why in parts["left_alone"]),
+            macs=parts.get("macs", 0),
+            unreached=parts.get("unreached", 0),
         )
         costs = CostModel(**fields.pop("costs"))
         dropped = tuple(Dropped(**row) for row in fields.pop("dropped", ()))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+WORK = "of all multiply-accumulates"
+"""Ends the reason why a part is left alone that does work which no technique changes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
@@ -53,8 +56,31 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What was found in a network: its layers, its groups, and what is left alone and why."""
+    """What was found in a network.
+
+    Attributes:
+        layers: what can be compressed.
+        groups: what can be pruned.
+        left_alone: names of parts that some technique, or none, reaches, and why.
+        macs: multiply-accumulates of one example, of layers and all else.
+        unreached: those of them that no technique changes, for no wish of the task's.
+
+    """
 
     layers: tuple[Layer, ...]
     groups: tuple[Group, ...]
     left_alone: tuple[tuple[str, str], ...] = ()
+    macs: int = 0
+    unreached: int = 0
+
+    @property
+    def beyond(self) -> str:
+        """Say so where more than half of the work is where no technique reaches, and what to do; else empty."""
+        if self.unreached <= 0.5 * self.macs:
+            return ""
+        parts = [f"{name} ({why})" for name, why in self.left_alone if why.endswith(WORK)]
+        return (
+            f"{self.unreached / self.macs:.0%} of the network's multiply-accumulates are where no technique reaches: "
+            f"{'; '.join(parts[:3])}{'; …' if len(parts) > 3 else ''}. A front gains on the rest alone: write these "
+            "parts as Conv2d and Linear modules where they can be, or give a network that is smaller there"
+        )

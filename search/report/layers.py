@@ -97,6 +97,7 @@ def network(profile: Profile, values: Mapping[str, Mapping[int, Any]]) -> dict[s
         "baseline_low_ms": round(profile.baseline_low_ms, 5),
         "baseline_high_ms": round(profile.baseline_high_ms, 5),
         "floor_ms": None if profile.floor_ms is None else round(profile.floor_ms, 5),
+        "macs": profile.network.macs,
         "other_ms": round(costs.other_ms, 5),
         "layers": [
             {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compressors import supplies
-from autocompress.compressors.graph import count
+from autocompress.compressors.graph import work
 from autocompress.compressors.pipeline import supplies_of
 from autocompress.compressors.supplies import GRADIENTS, RANGES, STATISTICS, divided
 from autocompress.studies.residual import ResidualNet
@@ -59,7 +59,7 @@ def test_few_data_are_taken_whole(task: Task) -> None:
 def test_a_costly_network_is_run_on_fewer_examples(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a trial spends beside its training is bounded by the network's size; a few batches are taken in any case."""
     task = replace(task, train=batches(50))
-    macs = sum(cost.macs for cost in count(task.model, task.examples).values())
+    macs = sum(work(task.model, task.examples).values())
     for most, least in ((100, 112), (1, 64)):
         monkeypatch.setattr(supplies, "MACS", most * macs)
         found = supplies_of(task)
