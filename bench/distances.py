@@ -29,6 +29,7 @@ from autocompress.spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
 from autocompress.studies import loading
 from autocompress.studies.distance import OFF, Distance
 from autocompress.studies.loss_probe import choose_distance
+from autocompress.studies.normalize import normalized
 from autocompress.studies.task import Task
 
 STUDIES = ("segmentation", "tokens", "binary", "regression")
@@ -56,7 +57,7 @@ def main() -> None:
     print(f"{RATIO:.0%} of channels pruned, {passes:g} passes at {RATE:g}, weight {asked.weight:g}, {seeds} seeds\n")
     print(f"{'':14}{'teacher':>9}{'untrained':>11}{'none':>16}{'fitting':>16}{'softmax, summed':>18}", flush=True)
     for name in asked.only:
-        task = loading.load(str(Path(__file__).parent / "outputs" / f"{name}.py"))
+        task, _ = normalized(loading.load(str(Path(__file__).parent / "outputs" / f"{name}.py")))
         started = time.monotonic()
         cells = row(task, passes, seeds, asked.weight)
         print(f"{name:14}{cells}   {choose_distance(task).name}, {time.monotonic() - started:.0f} s", flush=True)

@@ -11,6 +11,7 @@ import torch
 from sequences_and_graphs import gcn_task, lstm_task
 from torch import Tensor, nn
 
+from autocompress.studies.normalize import normalized
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
@@ -25,7 +26,7 @@ def _images(model: nn.Module, size: int = 224, channels: int = 3, *, trained: bo
     with torch.no_grad():
         for inputs, _ in batches:
             model(inputs)
-    return Task(model.eval(), batches[0][0][:1], train=batches, validation=batches)
+    return normalized(Task(model.eval(), batches[0][0][:1], train=batches, validation=batches))[0]
 
 
 def _torchvision(name: str) -> Task:

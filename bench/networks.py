@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autocompress.studies.normalize import normalized
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
@@ -94,4 +95,5 @@ def task_of(name: str) -> Task:
     with torch.no_grad():
         for inputs, _ in batches:
             model(inputs)
-    return Task(model=model.eval(), example_inputs=batches[0][0][:1], train=batches, validation=batches)
+    task = Task(model=model.eval(), example_inputs=batches[0][0][:1], train=batches, validation=batches)
+    return normalized(task)[0]

@@ -7,7 +7,6 @@ convolutions of 1×1 with few channels write over memory that is not theirs when
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..studies.networks.copied import copied
 from .graph import Inputs
 from .quantize import Quantized
 
@@ -27,7 +27,7 @@ def trains_in_bfloat16(model: nn.Module, examples: Inputs) -> bool:
     """
     if not has_bfloat16() or any(isinstance(module, Quantized) for module in model.modules()):
         return False
-    return _runs(copy.deepcopy(model), examples)
+    return _runs(copied(model), examples)
 
 
 def has_bfloat16() -> bool:

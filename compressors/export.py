@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import warnings
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from ..errors import InfeasibleError, gist
 from ..studies.keywords import Keywords
+from ..studies.networks.copied import copied
 from .graph import Inputs
 
 OPSET = 17
@@ -31,7 +31,7 @@ def to_onnx(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
         InfeasibleError: the network cannot be exported.
 
     """
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False).data = parameter.data.contiguous()  # some forwards go by what wants gradients
     reasons = []

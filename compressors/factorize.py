@@ -7,7 +7,6 @@ depthwise, by a canonical polyadic decomposition, CP (Lebedev et al., ICLR 2015)
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -19,6 +18,7 @@ from ..spaces.candidate import FACTORIZATION, RANK, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Layer, Network
 from ..spaces.space import Choice
+from ..studies.networks.copied import copied
 from . import lowrank
 from .factors import Factorized, cp_factors, linear_factors, pointwise_factors, tucker_factors
 from .graph import LAYERS, count, multiplies
@@ -71,7 +71,7 @@ class Factorize(Technique):
                 its channels are in groups, or no rank makes it cheaper.
 
         """
-        model, chosen, settings = copy.deepcopy(model), candidate[self.axis], candidate[FACTORIZATION]
+        model, chosen, settings = copied(model), candidate[self.axis], candidate[FACTORIZATION]
         called = count(model, supplies.examples) if chosen else {}
         for name, level in chosen.items():
             modules = dict(model.named_modules(remove_duplicate=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..studies.networks.copied import copied
 from .graph import LAYERS, Inputs, evaluating, run
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -86,7 +86,7 @@ def _that_fold(model: nn.Module, examples: Inputs, pairs: list[Pair], expected: 
 
 def _folded(model: nn.Module, pairs: Sequence[Pair]) -> nn.Module:
     """Return a copy in evaluation mode with the pairs folded."""
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     for layer, norm in pairs:
         _fold(model.get_submodule(layer), model.get_submodule(norm))
         model.set_submodule(norm, Folded())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InfeasibleError, gist
 from ..spaces.layers import Group
+from ..studies.networks.copied import copied
 from . import recurrent
 from .bounds import TooLargeError, bounded
 from .graph import LAYERS, Inputs, count, run
@@ -72,7 +72,7 @@ def least_important(graph: Any, root: nn.Module, scores: Tensor, width: int) -> 
 
 def find_groups(model: nn.Module, examples: Inputs) -> tuple[list[Traced], list[tuple[str, str]]]:
     """Return the groups in order of their names' modules, and those that are too large to trace."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     graph = dependency_graph(model, examples)
     order = {module: (position, name) for position, (name, module) in enumerate(model.named_modules())}
     modules = dict(model.named_modules())

@@ -7,7 +7,6 @@ Sixteen Heads Really Better than One?, NeurIPS 2019). This is how heads that wer
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 from torch_pruning import _helpers as helpers
 from torch_pruning.dependency import Dependency
 from torch_pruning.dependency import Group as TracedGroup
+
+from ..studies.networks.copied import copied
 
 COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 """What modules call the number of their heads."""
@@ -163,7 +164,7 @@ def prunable(model: nn.Module, found: Sequence[Heads], run: Callable[[nn.Module]
     """
 
     def same(some: Sequence[Heads]) -> bool:
-        fewer, silent = copy.deepcopy(model), copy.deepcopy(model)
+        fewer, silent = copied(model), copied(model)
         for heads in some:
             remove_heads(fewer, heads, [0])
             reader = cast(nn.Linear, silent.get_submodule(heads.output))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InfeasibleError
+from ..studies.networks.copied import copied
 from .graph import Inputs
 from .groups import channel_group, dependency_graph
 from .importance import Part, parts, select, sums
@@ -77,7 +77,7 @@ def sparsity_penalty(kind: str, model: nn.Module, names: Iterable[str], examples
     """
     if kind not in PENALTIES:
         raise InfeasibleError(f"penalty must be none or one of {', '.join(PENALTIES)}, got {kind!r}", rung="build")
-    traced = copy.deepcopy(model)
+    traced = copied(model)
     graph = dependency_graph(traced, examples)
     modules, parameters = dict(traced.named_modules()), dict(traced.named_parameters())
     known = {parameter: name for name, parameter in parameters.items()}

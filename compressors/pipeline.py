@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import time
@@ -19,6 +18,7 @@ from ..spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
+from ..studies.networks.copied import copied
 from ..studies.task import Batch, Task
 from . import distill, prune, qdq, recurrent
 from .ancestor import Ancestor
@@ -234,7 +234,7 @@ def compress(
     apply_s = 0.0
     try:
         with _building():
-            model, to_do = copy.deepcopy(task.base).eval(), candidate
+            model, to_do = copied(task.base).eval(), candidate
             if ancestor is not None:
                 model = ancestor.network(model, supplies)
                 to_do = prune.beyond(candidate, ancestor.candidate, task.base)

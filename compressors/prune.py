@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from bisect import bisect_left
@@ -16,6 +15,7 @@ from ..spaces.candidate import PRUNING, PRUNING_RATIO, Candidate, Value
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Group, Network
 from ..spaces.space import Choice
+from ..studies.networks.copied import copied
 from .graph import count
 from .groups import channel_group, dependency_graph, least_important
 from .heads import find_heads
@@ -225,7 +225,7 @@ def global_ratios(
 
 def channel_scores(model: nn.Module, names: Sequence[str], supplies: Supplies, *, importance: str) -> dict[str, Tensor]:
     """Return how important each channel of each group is in the unpruned network, by the group's root."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     score = scorer(importance, model, dependency_graph(model, supplies.examples), supplies)
     return {name: score(name) for name in names}
 
@@ -253,7 +253,7 @@ def remove_channels(
 
     """
     training = model.training
-    model = copy.deepcopy(model)
+    model = copied(model)
     if widths:
         graph = dependency_graph(model, examples)
         score = scorer(importance, model, graph, supplies or Supplies(examples=examples, calibration=()))

@@ -8,7 +8,6 @@ ONNX file.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from ..spaces.candidate import BITS, QUANTIZATION, Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
+from ..studies.networks.copied import copied
 from . import recurrent
 from .calibrate import DEFAULT, LARGEST_BIAS, MAX, METHODS, Histogram, threshold
 from .fold import fold_batch_norm
@@ -317,7 +317,7 @@ def _share_ranges(model: nn.Module, examples: Inputs) -> None:
 
 def strip(model: nn.Module) -> tuple[nn.Module, dict[str, Scales]]:
     """Return a float copy without quantizers, and the scales of each layer that had some."""
-    model = copy.deepcopy(model)
+    model = copied(model)
     scales: dict[str, Scales] = {}
     for name, module in list(model.named_modules()):
         if isinstance(module, Quantized):

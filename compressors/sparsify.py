@@ -7,7 +7,6 @@ NeurIPS 2015): that saves bytes where zeros are stored in less, and no time.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -21,6 +20,7 @@ from ..spaces.candidate import SPARSITY, Candidate, Value
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Layer, Network
 from ..spaces.space import Choice
+from ..studies.networks.copied import copied
 from .graph import parts
 from .precisions import sparsened
 from .technique import Supplies, Technique
@@ -56,7 +56,7 @@ class Sparsify(Technique):
                 multiple of four.
 
         """
-        model = copy.deepcopy(model)
+        model = copied(model)
         for name, level in candidate[self.axis].items():
             layers = [layer for _, layer in parts(model, name)]
             if not all(isinstance(getattr(layer, "weight", None), Tensor) for layer in layers):

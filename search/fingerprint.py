@@ -7,7 +7,6 @@ other study; new weights, new data or another metric do.
 from __future__ import annotations
 
 import ast
-import copy
 import hashlib
 import inspect
 import json
@@ -50,6 +49,8 @@ def fingerprint_of(task: Task) -> Fingerprint:
     """Return by what a task is known again, as data for JSON; what cannot be told is None, and fits everything."""
     import torch
 
+    from ..studies.networks.copied import copied
+
     found: Fingerprint = {}
     batches: dict[str, Batch] = {}
     with torch.random.fork_rng(devices=[]):
@@ -59,13 +60,13 @@ def fingerprint_of(task: Task) -> Fingerprint:
                 torch.manual_seed(0)
                 batches[name] = next(iter(loader))
                 found[f"{name} data"] = _data(task, loader, batches[name])
-        model = copy.deepcopy(task.model).eval()
+        model = copied(task.model).eval()
         train, validation = batches["train"], batches["validation"]
         with torch.no_grad():
             found["loss"] = _number(lambda: task.loss(model, train), found["train data"])
             found["metric"] = _number(lambda: task.metric(model, [validation]), found["validation data"])
             if task.teacher is not None:
-                found["teacher"] = _answers(copy.deepcopy(task.teacher).eval(), task.examples)
+                found["teacher"] = _answers(copied(task.teacher).eval(), task.examples)
     found["fit"] = "ours" if task.fit is None else _source(task.fit)
     own = callable(task.distance) and not is_dataclass(task.distance)
     found["distance"] = _source(task.distance) if own else str(task.distance)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import statistics
@@ -27,6 +26,7 @@ from ..evaluators.served import source_of
 from ..spaces.candidate import SPARSITY, Candidate, Value
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
+from ..studies.networks.copied import copied
 from ..studies.task import Task
 from .costs import LAYER_AXES, CostModel, interpolated, layer_costs, layer_times, level_factors, measured_levels
 from .saliency import saliencies, saliency_of, stand_in
@@ -201,7 +201,7 @@ def damages(
     """
     batches = supplies.calibration[:PROBE_BATCHES]
     few = replace(supplies, calibration=batches)
-    model = copy.deepcopy(model).eval()
+    model = copied(model).eval()
     before = _outputs(model, batches)
     end = time.monotonic() + budget_s
     by_axis = _by_axis(space, network)

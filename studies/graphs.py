@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import StudyError
+from .networks.copied import copied
 from .task import Batch, Loader, Task
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def with_plain_layers(model: nn.Module) -> nn.Module:
     """
     from torch_geometric.nn.dense.linear import Linear
 
-    model = copy.deepcopy(model)
+    model = copied(model)
     plain: dict[nn.Module, nn.Linear] = {}
     for name, layer in list(model.named_modules(remove_duplicate=False)):
         if isinstance(layer, Linear):

@@ -10,7 +10,6 @@ The loss is given made-up outputs in place of the network's, and its gradient te
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .distance import BUILT_IN, OFF, Distance, Sigmoid, Softmax, SquaredError
+from .networks.copied import copied
 from .task import Task
 
 NEARLY = 1e-2
@@ -104,7 +104,7 @@ class _Probe:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._model = copy.deepcopy(task.base).train().requires_grad_(False)
+        self._model = copied(task.base).train().requires_grad_(False)
         with _repeatable():
             self._batch: Any = next(iter(task.train))
         self._given: list[Any] = []  # by the network, which runs once: later calls are answered from here
@@ -205,7 +205,7 @@ class _Probe:
 
     def _scale_of_numbers(self) -> float:
         """Return by what the squared error from the teacher is multiplied to pull as hard as the loss does."""
-        teacher = copy.deepcopy(self._task.model if self._task.teacher is None else self._task.teacher).eval()
+        teacher = copied(self._task.model if self._task.teacher is None else self._task.teacher).eval()
         with torch.no_grad():
             targets = teacher(*self._task.inputs(self._batch))
         mean = float(targets.mean())

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from .distance import Distance
 from .keywords import KeywordInputs, KeywordMetric, Keywords
-from .multihead import unpacked
 
 Batch = Any
 """Whatever the user's loader yields; by default ``(inputs, labels)``, or a mapping that holds ``"labels"``."""
@@ -70,8 +69,8 @@ class Task:
     """A trained network and all that is needed to compress it.
 
     Args:
-        model: the trained network; it is never changed. What the task holds is a copy where its attention has to be
-            built of layers first; see `multihead`.
+        model: the trained network; it is never changed. What is compressed is a copy that was made plain; see
+            `normalize`.
         example_inputs: a tensor, or a tuple of tensors, as the network is served: latency is measured on
             exactly this shape, batch first (usually a batch of one). A mapping for a network that takes keywords,
             and may give more than a tensor: its logits count, or its first tensor; its names are those of the
@@ -127,10 +126,6 @@ class Task:
             object.__setattr__(self, "metric", Mean(self.per_example))
         if isinstance(self.example_inputs, Mapping):
             self._take_keywords(tuple(self.example_inputs))
-        for field in ("model", "student"):
-            network = getattr(self, field)
-            if isinstance(network, nn.Module):
-                object.__setattr__(self, field, unpacked(network, self.examples))
 
     def _take_keywords(self, names: tuple[str, ...]) -> None:
         """Let what takes keywords and mappings be called with tensors in order."""
@@ -145,7 +140,7 @@ class Task:
             changed["per_example"] = KeywordMetric(self.per_example, names)
         if self.inputs is first_item:
             changed["inputs"] = KeywordInputs(names)
-        if not isinstance(self.keep, str):
+        if not isinstance(self.keep, str) and isinstance(self.model, nn.Module):
             known = dict(changed.get("model", self.model).named_modules())
             changed["keep"] = tuple(name if name in known else f"network.{name}" for name in self.keep)
         for field, value in changed.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import math
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import StudyError
 from .distance import BUILT_IN, OFF
+from .networks.copied import copied
 from .normalize import normalized
 from .task import Batch, Loader, Task
 
@@ -43,18 +43,10 @@ def validate(task: Task) -> Valid:
     for name in ("epochs", "final_epochs"):
         if not getattr(task, name) > 0:
             raise StudyError(f"`{name}` must be more than 0; it is {getattr(task, name)}")
-    if not isinstance(task.model, nn.Module):
-        raise StudyError(
-            f"`model` must be a torch.nn.Module; it is {_kind(task.model)}. Give the trained network itself"
-        )
-    for name in ("teacher", "student"):
-        network = getattr(task, name)
-        if network is not None and not isinstance(network, nn.Module):
-            raise StudyError(f"`{name}` must be a torch.nn.Module, or None; it is {_kind(network)}")
     task, notes = normalized(task)
     _check_keep(task)
     with torch.random.fork_rng(devices=[]):
-        model = copy.deepcopy(task.model)
+        model = copied(task.model)
         shape = _check_examples(model, task)
         loaders = {"train": task.train, "validation": task.validation, "test": task.test}
         loaders["calibration"] = task.calibration
@@ -65,9 +57,9 @@ def validate(task: Task) -> Valid:
         _check_loss(model, first["train"], task)
         _check_distance(model, first["train"], task)
         if task.teacher is not None:
-            _check_like_the_model("teacher", copy.deepcopy(task.teacher), shape, task)
+            _check_like_the_model("teacher", copied(task.teacher), shape, task)
         if task.student is not None:
-            student = copy.deepcopy(task.student)
+            student = copied(task.student)
             _check_like_the_model("student", student, shape, task)
             _check_loss(student, first["train"], task)
     return Valid(task=task, notes=notes)

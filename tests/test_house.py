@@ -19,9 +19,9 @@ MAY_IMPORT = {
     "spaces": {"spaces", "errors"},
     "compressors": {
         *("compressors", "spaces", "errors", "files"),
-        *(f"studies.{name}" for name in ("task", "keywords", "distance", "loss_probe")),
+        *(f"studies.{name}" for name in ("task", "keywords", "distance", "loss_probe", "networks.copied")),
     },
-    "evaluators": {"evaluators", "compressors", "spaces", "errors", "files"},
+    "evaluators": {"evaluators", "compressors", "studies.networks.copied", "spaces", "errors", "files"},
 }
 HEAVY = ("torch", "ray", "optuna")
 WITHOUT_TORCH = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import statistics
 import time
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
+from ...studies.networks.copied import copied
 from . import Arrays, Kernel
 
 PROFILED_RUNS = 20
@@ -106,7 +106,7 @@ def _quiet() -> Iterator[None]:
 
 def _prepared(module: nn.Module, examples: Arrays, dtype: torch.dtype | None) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """Return a copy of a network with contiguous weights in a type, and its inputs."""
-    network = copy.deepcopy(module).eval().to(dtype)
+    network = copied(module).eval().to(dtype)
     for parameter in network.parameters():
         parameter.requires_grad_(False).data = parameter.data.contiguous()
     return network, tensors(examples, dtype)

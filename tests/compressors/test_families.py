@@ -15,6 +15,7 @@ from autocompress.compressors.prune import ratios
 from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.served import Served, parity, source_of
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from autocompress.studies.normalize import normalized
 from autocompress.studies.task import Task, cross_entropy
 
 Inputs = Any
@@ -92,7 +93,7 @@ def task_of(model: nn.Module, make: Callable[[int], Inputs]) -> Task:
         optimizer.zero_grad()
         cross_entropy(model, batches[step % 2]).backward()
         optimizer.step()
-    return Task(model.eval(), classes[:1], train=batches, validation=batches)
+    return normalized(Task(model.eval(), classes[:1], train=batches, validation=batches))[0]
 
 
 def small_images(examples: int) -> Tensor:

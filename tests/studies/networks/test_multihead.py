@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from autocompress.compressors.inspection import inspect
 from autocompress.compressors.prune import remove_channels
-from autocompress.studies.multihead import SelfAttention, unpacked
+from autocompress.studies.networks.multihead import SelfAttention, unpacked
+from autocompress.studies.normalize import normalized
 from autocompress.studies.task import Task
 
 
@@ -83,7 +84,7 @@ def test_a_task_holds_a_copy_whose_attention_is_layers(batch_first: bool) -> Non
     """The user's network stays as it is; the task's gives the same outputs, and its projections are layers."""
     torch.manual_seed(0)
     model, x = encoder(batch_first=batch_first), torch.randn(3, 5, 16)
-    task = Task(model, x, train=[], validation=[])
+    task, _ = normalized(Task(model, x, train=[], validation=[]))
     assert any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
     assert not any(isinstance(module, nn.MultiheadAttention) for module in task.model.modules())
     with torch.no_grad():

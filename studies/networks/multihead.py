@@ -6,13 +6,14 @@ quantize, and counts on as many channels inside as outside. The same weights in 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .copied import copied
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -99,7 +100,7 @@ def unpacked(model: Network, examples: Sequence[Tensor]) -> Network:
     if not any(_plain(module) for module in model.modules()):
         return model
     try:
-        tried = copy.deepcopy(model).eval()
+        tried = copied(model).eval()
         names = _self_attentions(tried, examples)
         with torch.no_grad():
             before = tried(*examples)
@@ -109,7 +110,7 @@ def unpacked(model: Network, examples: Sequence[Tensor]) -> Network:
         return model
     if not names or not same:
         return model
-    model = copy.deepcopy(model)
+    model = copied(model)
     _replace(model, names)
     return model
 
