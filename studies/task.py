@@ -20,10 +20,15 @@ Loader = Iterable[Batch]
 """Anything that can be iterated again and again: a DataLoader, a list of batches."""
 
 
+IGNORED = -100
+"""The label of what neither the default loss nor the default metric counts."""
+
+
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     """Return the mean cross-entropy of ``model(inputs)`` against integer labels, for batches ``(inputs, labels)``."""
-    inputs, labels = _halves(batch)
-    return functional.cross_entropy(model(inputs), labels)
+    inputs, labels = halves(batch)
+    wanted = labels if labels.is_floating_point() else labels.long()
+    return functional.cross_entropy(_answers(model, inputs), wanted, ignore_index=IGNORED)
 
 
 def top1(model: nn.Module, loader: Loader) -> float:
@@ -32,13 +37,24 @@ def top1(model: nn.Module, loader: Loader) -> float:
 
 
 def right(model: nn.Module, loader: Loader) -> Tensor:
-    """Return 1 for each example whose largest output is its label, else 0; shape (examples,)."""
+    """Return 1 for each example whose largest output is its label, else 0; shape (examples,).
+
+    Of an example with many positions, as pixels, it is the share of these. What has the label `IGNORED` is left out.
+    """
     found = []
     with torch.no_grad():
-        for inputs, labels in map(_halves, loader):
-            same = model(inputs).argmax(1) == labels
-            found.append(same.reshape(len(labels), -1).sum(1).float())
+        for inputs, labels in map(halves, loader):
+            same = (_answers(model, inputs).argmax(1) == labels).unsqueeze(-1).flatten(1)
+            counted = (labels != IGNORED).unsqueeze(-1).flatten(1)
+            hits, of = (same & counted).sum(1), counted.sum(1)
+            found.append((hits / of)[of > 0])
     return torch.cat(found)
+
+
+def _answers(model: nn.Module, inputs: Any) -> Tensor:
+    """Return a model's outputs for the inputs of a batch, of which there may be several."""
+    outputs: Tensor = model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -52,16 +68,16 @@ class Mean:
         return float(self.per_example(model, loader).double().mean())
 
 
-def _halves(batch: Batch) -> tuple[Any, Tensor]:
+def halves(batch: Batch) -> tuple[Any, Tensor]:
     """Return a batch's inputs and labels."""
     inputs, labels = (batch, batch["labels"]) if isinstance(batch, Mapping) else batch
     return inputs, labels
 
 
 def first_item(batch: Batch) -> tuple[Tensor, ...]:
-    """Return the network's inputs of a batch ``(inputs, labels)``, or of a batch that is a bare tensor."""
+    """Return the network's inputs of a batch ``(inputs, labels)``, one or several, or of a bare tensor."""
     inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-    return inputs if isinstance(inputs, tuple) else (inputs,)
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
 
 
 @dataclass(frozen=True)

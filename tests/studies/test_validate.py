@@ -85,7 +85,7 @@ def count(model: nn.Module, loader: Loader) -> float:
         ({"student": 3}, "`student` must be a torch.nn.Module, or None; it is a int"),
         (
             {"teacher": Constant(torch.ones(1, 4))},
-            r"`teacher` must give .* of shape \(1, 3\); it gave of shape \(1, 4\)",
+            r"`teacher` must give .* of shape \(1, 3\); it gave a tensor of shape \(1, 4\)",
         ),
         ({"student": Constant([1])}, "`student` must give what the model gives.* it gave a list"),
         ({"student": nn.Linear(3, 3)}, r"student\(\*example_inputs\)` must run; it raised RuntimeError"),

@@ -1,0 +1,134 @@
+"""Calls of what is the user's: each is bounded in time, and told with the line of theirs where it raises."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import AutocompressError, StudyError, in_a_line, place
+
+CALL_S = 120.0
+"""Seconds that one call of the user's code may take."""
+
+_T = TypeVar("_T")
+
+
+class _Late(BaseException):
+    """Ends a call that takes too long; no `except Exception` of the user's holds it up."""
+
+
+def called(what: str, function: Callable[[], _T], *, within_s: float | None = None, rule: str = "") -> _T:
+    """Call a part of the user's task.
+
+    Args:
+        what: the call, as it would be written.
+        function: makes it.
+        within_s: seconds that it may take; by default `CALL_S`.
+        rule: that is broken where it raises; by default that it must run.
+
+    Raises:
+        StudyError: it raises, or does not return in time.
+    """
+    within_s = CALL_S if within_s is None else within_s
+    rule = rule or f"`{what}` must run"
+    try:
+        with _bounded(within_s):
+            return function()
+    except (KeyboardInterrupt, GeneratorExit, AutocompressError):
+        raise
+    except _Late as late:
+        at = place(late)
+        raise StudyError(
+            f"`{what}` must return within {within_s:g} s; it has not" + (f" ({at})" if at else "") + ". "
+            "See what it waits for, or give a part of the data"
+        ) from None
+    except BaseException as error:  # the user's own may raise anything, as SystemExit
+        raise StudyError(f"{rule}; it raised {in_a_line(error)}. Try that call by itself, and mend it") from error
+
+
+@contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    """Raise `_Late` in what runs for longer than so many seconds, wherever Python can be interrupted."""
+    main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+    with (_by_signal if main else _by_thread)(seconds):
+        yield
+
+
+@contextmanager
+def _by_signal(seconds: float) -> Iterator[None]:
+    """Interrupt waits too; a timer that somebody else has set goes on afterwards."""
+
+    def late(number: int, frame: object) -> None:
+        raise _Late
+
+    started, handler = time.monotonic(), signal.signal(signal.SIGALRM, late)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again and again: a bare `except` may hold it
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, left - (time.monotonic() - started)), interval)
+
+
+@contextmanager
+def _by_thread(seconds: float) -> Iterator[None]:
+    """Interrupt Python's code in a thread that is not the main one, and so gets no signals."""
+    raises = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    thread = ctypes.c_ulong(threading.get_ident())
+    timer = threading.Timer(seconds, lambda: raises(thread, ctypes.py_object(_Late)))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Leave the random states of torch, NumPy and Python as they are."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def kind(value: object) -> str:
+    """Return what a value is, in words; of a tensor its shape and type."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}, {dtype(value)}"
+    return f"a {type(value).__name__}"
+
+
+def dtype(tensor: Tensor) -> str:
+    """Return the name of a tensor's type."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def look(tensors: Sequence[Tensor]) -> str:
+    """Return the shapes and types of tensors, batch first.
+
+    >>> look([torch.zeros(5, 3, 8), torch.zeros(5).long()])
+    '(N, 3, 8) float32, (N,) int64'
+    """
+    return ", ".join(f"{_batch_first(tensor)} {dtype(tensor)}" for tensor in tensors)
+
+
+def _batch_first(tensor: Tensor) -> str:
+    sizes = ["N", *map(str, tensor.shape[1:])]
+    return f"({', '.join(sizes)})" if len(sizes) > 1 else "(N,)"

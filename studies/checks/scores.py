@@ -1,0 +1,124 @@
+"""What is checked of the metric: a finite number, the same each time, of a model that can be called and no more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from numbers import Real
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import StudyError
+from ..task import Batch, Task
+from .calls import called, kind
+from .labels import counts_labels
+from .loaders import Seen
+from .networks import answer
+
+
+class _Called(nn.Module):
+    """A model as an exported file is one: it can be called, and has nothing of the network's own.
+
+    Args:
+        model: answers.
+        change: is made to its answers.
+    """
+
+    def __init__(self, model: nn.Module, change: Callable[[Tensor], Tensor] = torch.clone) -> None:
+        super().__init__()
+        self._inside, self._change = model, change
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return what the model gives, changed."""
+        with torch.no_grad():
+            return self._change(self._inside(*inputs))
+
+
+def check_metric(model: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
+    """Check the metric of one validation batch, and yield what the task's owner should know.
+
+    Raises:
+        StudyError: it is no finite number, or needs more than a model that can be called.
+    """
+    batch, words = seen.first, "metric(model, [batch of validation])"
+    value = called(words, lambda: task.metric(model.eval(), [batch]))
+    if not isinstance(value, Real) or not math.isfinite(value):
+        shown = value if isinstance(value, Real) else kind(value)
+        raise StudyError(
+            f"`metric(model, loader)` must return a finite float; it returned {shown}. Return float(…) of what is to "
+            "be maximised"
+        )
+    if not counts_labels(task):
+        yield from _on_calls(model, batch, float(value), task)
+    _check_per_example(model, batch, task, float(value))
+
+
+def _on_calls(model: nn.Module, batch: Batch, value: float, task: Task) -> Iterator[str]:
+    """Check a user's own metric with models that are not the network."""
+    rule = (
+        "`metric(model, loader)` must do with calling the model, since it is given the exported file too, which has no "
+        "other attributes"
+    )
+    again = called("metric(file, [batch])", lambda: task.metric(_Called(model).eval(), [batch]), rule=rule)
+    if not math.isclose(float(again), value, rel_tol=1e-3, abs_tol=1e-6):
+        yield (
+            f"the metric of one batch of validation is {value:g} once and {float(again):g} once, of the same outputs: "
+            "differences of that size say nothing. Seed what it draws"
+        )
+        return
+    others = (torch.zeros_like, torch.randn_like, torch.neg)
+    try:
+        found = [float(called("metric", lambda: task.metric(_Called(model, o).eval(), [batch]))) for o in others]  # noqa: B023
+    except StudyError:  # made-up answers may be none that a metric takes
+        return
+    if all(each == value for each in found):
+        yield (
+            f"the metric of one batch of validation is {value:g} whatever the model answers: see whether it uses the "
+            "model that it is given"
+        )
+
+
+def _check_per_example(model: nn.Module, batch: Batch, task: Task, metric: float) -> None:
+    """Check that there is a finite score for each example of a batch, and that their mean is the metric."""
+    if task.per_example is None:
+        return
+    per_example = task.per_example
+    scores = called("per_example(model, [batch of validation])", lambda: per_example(model.eval(), [batch]))
+    if not isinstance(scores, Tensor) or scores.dim() != 1 or not len(scores) or not scores.isfinite().all():
+        raise StudyError(
+            f"`per_example(model, loader)` must return a finite tensor of shape (examples,); it is {kind(scores)}. "
+            "Return one score for each example, in the loader's order"
+        )
+    mean = float(scores.double().mean())
+    if not math.isclose(mean, metric, rel_tol=1e-3, abs_tol=1e-6):
+        raise StudyError(
+            f"the mean of `per_example(model, loader)` must be the metric; on a batch of validation it is {mean:g} and "
+            f"the metric {metric:g}. Leave `metric` out, and it is that mean"
+        )
+
+
+def check_odd(seen: Seen, model: nn.Module, task: Task) -> None:
+    """Check that batches whose numbers are not finite do no harm: the network, loss or metric may leave these out.
+
+    Raises:
+        StudyError: they do.
+    """
+    for number, (batch, where) in seen.odd.items():
+        which = f"batch {number} of {seen.name}"
+        if where == "inputs":
+            inputs, result = task.inputs(batch), "what the model gives for it"
+            found: object = called(f"model({which})", lambda: answer(model, inputs))  # noqa: B023
+        elif seen.name == "train":
+            result = "its loss"
+            found = called(f"loss(model, {which})", lambda: task.loss(model.train(), batch))  # noqa: B023
+        elif seen.name in ("validation", "test"):
+            result = "its metric"
+            found = called(f"metric(model, [{which}])", lambda: task.metric(model.eval(), [batch]))  # noqa: B023
+        else:
+            continue
+        if not bool(torch.as_tensor(found).isfinite().all()):
+            raise StudyError(
+                f"{where.capitalize()} must be finite numbers; those of batch {number} of `{seen.name}`, counted from "
+                f"0, hold NaN or infinity, and so does {result}. Leave such examples out, or replace the numbers"
+            )
