@@ -236,7 +236,7 @@ class Problem:
             layers=tuple(
                 Layer(
                     name=name,
-                    kind="conv",
+                    kind="conv2d",
                     params=int(params[i]),
                     macs=int(params[i] * self.positions[i]),
                     in_groups=(self.names[i - 1],) if i else (),

@@ -41,6 +41,7 @@ def to_onnx(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
                 warnings.simplefilter("ignore")
                 graph = export(model, examples)
             _constants_to_initializers(graph)
+            _explicit_padding(graph)
             _all_inputs(graph, model, examples)
             onnx.checker.check_model(graph)
         except Exception as error:  # exporters fail in any way
@@ -103,6 +104,25 @@ def _all_inputs(proto: onnx.ModelProto, model: nn.Module, examples: Inputs) -> N
     for name, x in zip(_names(model, examples), examples, strict=True):
         dtype = helper.np_dtype_to_tensor_dtype(x.numpy().dtype)
         proto.graph.input.append(given.get(name) or helper.make_tensor_value_info(name, dtype, x.shape))
+
+
+def _explicit_padding(proto: onnx.ModelProto) -> None:
+    """Write how much convolutions pad where the exporter leaves it to the runtime: not all can if they are dilated.
+
+    Their stride is 1, as PyTorch allows no other.
+    """
+    sizes = {constant.name: constant.dims[2:] for constant in proto.graph.initializer}
+    for node in proto.graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        automatic = attributes.get("auto_pad")
+        if automatic is None or not automatic.s.startswith(b"SAME") or node.input[1] not in sizes:
+            continue
+        size = sizes[node.input[1]]
+        dilations = attributes["dilations"].ints if "dilations" in attributes else [1] * len(size)
+        total = [step * (length - 1) for step, length in zip(dilations, size, strict=True)]
+        pads = [*(n // 2 for n in total), *(n - n // 2 for n in total)]
+        node.attribute.remove(automatic)
+        node.attribute.append(helper.make_attribute("pads", pads))
 
 
 def _constants_to_initializers(proto: onnx.ModelProto) -> None:

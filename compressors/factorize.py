@@ -20,8 +20,8 @@ from ..spaces.layers import Layer, Network
 from ..spaces.space import Choice
 from ..studies.networks.copied import copied
 from . import lowrank
-from .factors import Factorized, cp_factors, linear_factors, pointwise_factors, tucker_factors
-from .graph import LAYERS, count, multiplies
+from .factors import Convolution, Factorized, cp_factors, is_area, linear_factors, pointwise_factors, tucker_factors
+from .graph import LAYERS, TRANSPOSED, count, multiplies, stride
 from .technique import Supplies, Technique
 
 LEVELS = (0.75, 0.5, 0.375, 0.25, 0.125)
@@ -96,14 +96,15 @@ class Factorize(Technique):
 def levels(layer: Layer) -> tuple[float, ...]:
     """Return the shares of a layer's rank on offer, mild to strong: those that cost less than those before them.
 
-    >>> levels(Layer(name="conv", kind="conv", params=0, macs=0, shape=(64, 64, 3, 3)))
+    >>> levels(Layer(name="conv", kind="conv2d", params=0, macs=0, shape=(64, 64, 3, 3)))
     (0.75, 0.5, 0.375, 0.25, 0.125)
     >>> levels(Layer(name="linear", kind="linear", params=0, macs=0, shape=(64, 64)))
     (0.375, 0.25, 0.125)
     """
-    if len(layer.shape) not in (2, 4) or layer.groups != 1 or min(layer.shape[:2]) < LEAST:
+    if layer.transposed or not layer.shape or layer.groups != 1 or min(layer.shape[:2]) < LEAST:
         return ()
-    found, least = [], math.prod(layer.shape)
+    found: list[float] = []
+    least: float = math.prod(layer.shape)
     for share in LEVELS:
         cost = cost_of(layer.shape, ranks_of(layer.shape, share), layer.stride)
         if cost < least:
@@ -117,11 +118,11 @@ def ranks_of(shape: Sequence[int], share: float) -> Ranks:
     return tuple(_rounded(share * full, full) for full in _full(shape))
 
 
-def cost_of(shape: Sequence[int], ranks: Ranks, stride: int = 1) -> int:
+def cost_of(shape: Sequence[int], ranks: Ranks, stride: float = 1) -> float:
     """Return the multiply-accumulates of the factors of a weight, by SVD or Tucker-2, for one output position.
 
     Args:
-        shape: (out, in), or (out, in, height, width).
+        shape: (out, in), or (out, in, …).
         ranks: see `ranks_of`.
         stride: positions of the inputs for each of the outputs; the first factor of a kernel has to see them all.
     """
@@ -142,19 +143,19 @@ def factorized(layer: nn.Module, share: float, *, kind: str = "tucker", by: str 
 
     """
     weight = cast(Tensor, layer.weight).detach()
-    stride = math.prod(layer.stride) if isinstance(layer, nn.Conv2d) else 1
+    steps = stride(layer)
     from_mild = [ranks_of(weight.shape, level) for level in (*LEVELS, 0.0)]  # the last are the smallest there are
-    affordable = [ranks for ranks in from_mild if cost_of(weight.shape, ranks, stride) < weight.numel()]
+    affordable = [ranks for ranks in from_mild if cost_of(weight.shape, ranks, steps) < weight.numel()]
     if not affordable:
         return None
     wanted = _ranks_by_energy(weight, share) if by == "energy" else ranks_of(weight.shape, share)
     ranks = tuple(map(min, wanted, affordable[0]))
-    if not isinstance(layer, nn.Conv2d):
+    if not isinstance(layer, Convolution):
         return Factorized(layer, linear_factors(layer, *ranks))
     if len(ranks) == 1:
         return Factorized(layer, pointwise_factors(layer, *ranks))
     if kind == "cp":
-        return Factorized(layer, cp_factors(layer, _cp_rank(layer, cost_of(weight.shape, ranks, stride))))
+        return Factorized(layer, cp_factors(layer, _cp_rank(layer, cost_of(weight.shape, ranks, steps))))
     return Factorized(layer, tucker_factors(layer, *ranks))
 
 
@@ -164,6 +165,8 @@ def _why_not(layer: nn.Module | None, *, called: bool) -> str | None:
         return "the network has none"
     if not isinstance(layer, LAYERS):
         return f"it is a {type(layer).__name__}"
+    if isinstance(layer, TRANSPOSED):
+        return "transposed convolutions are not"
     if not called:
         return "the network does not call it, though it may use its weight"
     if not multiplies(layer):
@@ -197,10 +200,10 @@ def _ranks_by_energy(weight: Tensor, share: float) -> Ranks:
     return tuple(_rounded(rank, most, math.ceil) for rank, most in zip(ranks, full, strict=True))
 
 
-def _cp_rank(layer: nn.Conv2d, cost: int) -> int:
+def _cp_rank(layer: Convolution, cost: float) -> int:
     """Return the largest rank of which the factors cost no more for one output position, or the smallest there is."""
-    (out, inner, height, width), (down, across) = layer.weight.shape, layer.stride
-    spatial = height * width if 1 in (height, width) else height * across + width
-    each = inner * down * across + spatial + out
+    out, inner, *size = layer.weight.shape
+    spatial = size[0] * layer.stride[1] + size[1] if is_area(layer) else math.prod(size)
+    each = inner * math.prod(layer.stride) + spatial + out
     multiple = _multiple(min(out, inner))
-    return max(1, cost // each // multiple) * multiple
+    return max(1, int(cost / each) // multiple) * multiple

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,6 +22,11 @@ LOOKED_AT = (
     "dilation",
 )
 """What a module may ask its layers, besides their weight and bias."""
+
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+OF_DIMENSIONS: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class Factorized(nn.Sequential):
@@ -44,7 +49,7 @@ class Factorized(nn.Sequential):
 
     @property
     def weight(self) -> Tensor:
-        """The weight of the layer that computes what these do: (out, in), or (out, in, height, width)."""
+        """The weight of the layer that computes what these do: (out, in), or (out, in, …)."""
         product, *others = (cast(Tensor, factor.weight) for factor in self)
         for weight in others:
             if weight.dim() == 2:
@@ -52,7 +57,7 @@ class Factorized(nn.Sequential):
             elif weight.shape[1] == 1 != len(product):  # depthwise
                 product = weight * product
             else:  # one of the two is 1×1
-                product = torch.einsum("ocyx,ciyx->oiyx", weight, product)
+                product = torch.einsum("oc...,ci...->oi...", weight, product)
         return product
 
     @property
@@ -67,31 +72,46 @@ def linear_factors(layer: nn.Module, rank: int) -> list[nn.Module]:
     return [_linear(right), _linear(left, cast("Tensor | None", layer.bias))]
 
 
-def pointwise_factors(layer: nn.Conv2d, rank: int) -> list[nn.Module]:
+def pointwise_factors(layer: Convolution, rank: int) -> list[nn.Module]:
     """Return two 1×1 convolutions of a rank in the place of one; the first takes its stride."""
     left, right = lowrank.svd(layer.weight.detach().flatten(1), rank)
-    return [_conv(right[..., None, None], **_steps(layer)), _conv(left[..., None, None], layer.bias)]
+    return [_conv(_pointwise(right, layer), **_steps(layer)), _conv(_pointwise(left, layer), layer.bias)]
 
 
-def tucker_factors(layer: nn.Conv2d, rank_out: int, rank_in: int) -> list[nn.Module]:
+def tucker_factors(layer: Convolution, rank_out: int, rank_in: int) -> list[nn.Module]:
     """Return a convolution of fewer channels between two of 1×1, in the place of a larger one."""
     out, core, inner = lowrank.tucker2(layer.weight.detach(), rank_out, rank_in)
-    return [_conv(inner.T[..., None, None]), _conv(core, **_steps(layer)), _conv(out[..., None, None], layer.bias)]
+    first, last = _conv(_pointwise(inner.T, layer)), _conv(_pointwise(out, layer), layer.bias)
+    return [first, _conv(core, **_steps(layer)), last]
 
 
-def cp_factors(layer: nn.Conv2d, rank: int) -> list[nn.Module]:
-    """Return 1×1 convolutions of a rank around depthwise ones, one along a kernel's height and one along its width."""
-    found = lowrank.cp(layer.weight.detach(), rank)
+def cp_factors(layer: Convolution, rank: int) -> list[nn.Module]:
+    """Return 1×1 convolutions of a rank around depthwise ones, one along a kernel's height and one along its width.
+
+    Of a kernel that is not an area, one depthwise convolution says it all.
+    """
+    kernel, area = layer.weight.detach(), is_area(layer)
+    found = lowrank.cp(kernel if area else kernel.flatten(2).unsqueeze(2), rank)
     down, across = found.rows.T[:, None, :, None], found.columns.T[:, None, None, :]
-    if 1 in layer.kernel_size:  # one says it all
-        spatial = [_conv(down * across, groups=rank, **_steps(layer))]
-    else:
+    if area:
         spatial = [_conv(kernel, groups=rank, **_steps(layer, axis)) for axis, kernel in enumerate((down, across))]
-    return [_conv(found.inner.T[..., None, None]), *spatial, _conv(found.out[..., None, None], layer.bias)]
+    else:
+        spatial = [_conv((down * across).reshape(rank, 1, *layer.kernel_size), groups=rank, **_steps(layer))]
+    return [_conv(_pointwise(found.inner.T, layer)), *spatial, _conv(_pointwise(found.out, layer), layer.bias)]
 
 
-def _steps(layer: nn.Conv2d, *axes: int) -> dict[str, Any]:
-    """Return how a convolution moves along its height (0), its width (1) or both, and stays still along the other."""
+def is_area(layer: Convolution) -> bool:
+    """Whether a convolution's kernel has a height and a width, neither of them 1."""
+    return len(layer.kernel_size) == 2 and 1 not in layer.kernel_size
+
+
+def _pointwise(matrix: Tensor, layer: Convolution) -> Tensor:
+    """Return a matrix (out, in) as the weight of a 1×1 convolution of as many dimensions as a layer's."""
+    return matrix[(..., *[None] * len(layer.kernel_size))]
+
+
+def _steps(layer: Convolution, *axes: int) -> dict[str, Any]:
+    """Return how a convolution moves along some of its dimensions, all where none is named; it stays along others."""
 
     def along(values: Sequence[int], still: int) -> tuple[int, ...]:
         return tuple(value if axis in axes or not axes else still for axis, value in enumerate(values))
@@ -106,10 +126,8 @@ def _steps(layer: nn.Conv2d, *axes: int) -> dict[str, Any]:
 
 def _conv(weight: Tensor, bias: Tensor | None = None, **options: Any) -> nn.Module:
     out, inner, *size = weight.shape
-    shape = nn.Conv2d(
-        inner * options.get("groups", 1), out, (size[0], size[1]), bias=bias is not None, device="meta", **options
-    )
-    return _filled(shape, weight, bias)
+    kind, inputs = OF_DIMENSIONS[len(size)], inner * options.get("groups", 1)
+    return _filled(kind(inputs, out, tuple(size), bias=bias is not None, device="meta", **options), weight, bias)
 
 
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Module:

@@ -94,7 +94,7 @@ def _hooked(modules: Mapping[str, nn.Module], keep: Any) -> Iterator[None]:
     """Give each output of some modules to ``keep(name, output)`` while the context lasts."""
 
     def hook(name: str) -> Any:
-        return lambda module, inputs, output: keep(name, output) if isinstance(output, Tensor) else None
+        return lambda module, _, output: keep(name, _as_image(module, output)) if isinstance(output, Tensor) else None
 
     hooks = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
     try:
@@ -104,9 +104,20 @@ def _hooked(modules: Mapping[str, nn.Module], keep: Any) -> Iterator[None]:
             handle.remove()
 
 
+def _as_image(layer: nn.Module, output: Tensor) -> Tensor:
+    """Return what a convolution makes as (batch, channels, height, width), all else as it is."""
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != output.dim() or output.dim() not in (3, 5):
+        return output
+    return output.unsqueeze(2) if output.dim() == 3 else output.flatten(2, 3)
+
+
 @dataclass
 class Taps:
-    """Records the outputs of two networks at some points; of several runs the last counts."""
+    """Records the outputs of two networks at some points; of several runs the last counts.
+
+    What convolutions make in one dimension or in three is recorded as if it were an image.
+    """
 
     points: Sequence[Point]
     _ours: dict[str, Tensor] = field(default_factory=dict)
@@ -135,7 +146,7 @@ class FeatureLoss(nn.Module):
     Args:
         points: where features come from.
         pairs: features of one batch there: (batch, channels, height, width), (batch, channels) or
-            (batch, positions, channels).
+            (batch, positions, channels); see `Taps`.
 
     Raises:
         ValueError: no pair can be compared.

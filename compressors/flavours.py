@@ -32,9 +32,10 @@ def unsigned_activations(canonical: bytes, calibration: Batches = ()) -> bytes:
     """Return the file with activations in UINT8, whose steps end where the least number does that came.
 
     Ranges stay, so that activations are clipped where training clipped them; what is not negative, or hardly, as after
-    a SiLU, gets up to twice as fine steps. ONNX Runtime on a CPU fuses a layer, its ReLU and the quantization after it
-    only when the zero point is the type's least value. A channel's weights are made smaller where two neighbours are
-    large: processors without VNNI add pairs of products in 16 bits, and 255 × 127 × 2 would not fit.
+    a SiLU, gets up to twice as fine steps. What a transposed convolution reads stays in INT8 if it may be negative.
+    ONNX Runtime on a CPU fuses a layer, its ReLU and the quantization after it only when the zero point is the type's
+    least value. A channel's weights are made smaller where two neighbours are large: processors without VNNI add pairs
+    of products in 16 bits, and 255 × 127 × 2 would not fit.
 
     Args:
         canonical: what `qdq.insert` made.
@@ -45,7 +46,8 @@ def unsigned_activations(canonical: bytes, calibration: Batches = ()) -> bytes:
     constants = {i.name: i for i in proto.graph.initializer}
     quantizers = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
     lows = _lows(proto, [node.input[0] for node in quantizers], calibration)
-    for node in quantizers:
+    signed = {name for name in _read_by_transposed(proto) if lows[name] < 0}
+    for node in (node for node in quantizers if node.input[0] not in signed):
         reach = 127 * float(numpy_helper.to_array(constants[node.input[1]]))
         step, zero = _grid(lows[node.input[0]], reach)
         constants[node.input[1]].CopyFrom(numpy_helper.from_array(step, node.input[1]))
@@ -58,8 +60,19 @@ def unsigned_activations(canonical: bytes, calibration: Batches = ()) -> bytes:
     return flavoured
 
 
-WEIGHTED = {"Conv", "Gemm", "MatMul"}
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 """Operators whose weights ONNX Runtime may quantize unasked."""
+
+
+def _read_by_transposed(proto: ModelProto) -> set[str]:
+    """Return the tensors that transposed convolutions read as integers: OpenVINO's kernel takes no zero point but 0."""
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    found = set()
+    for node in proto.graph.node:
+        read = [makers.get(name) for name in node.input[:2]]
+        if node.op_type == "ConvTranspose" and all(m is not None and m.op_type == "DequantizeLinear" for m in read):
+            found.add(makers[makers[node.input[0]].input[0]].input[0])
+    return found
 
 
 def integer_outputs(unsigned: bytes, calibration: Batches) -> bytes:

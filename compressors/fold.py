@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..studies.networks.copied import copied
-from .graph import LAYERS, Inputs, evaluating, run
+from .graph import LAYERS, Inputs, evaluating, grouped, out_channels, run, version
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 Pair = tuple[str, str]
@@ -48,14 +48,14 @@ def _pairs(model: nn.Module, examples: Inputs) -> list[Pair]:
 
     def leave(module: nn.Module, _: Any, output: Tensor) -> None:
         alive.append(output)
-        made[id(output)] = module, _version(output)
+        made[id(output)] = module, version(output)
 
     def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        layer, version = made.get(id(inputs[0]), (None, 0))
+        layer, before = made.get(id(inputs[0]), (None, 0))
         mean = module.running_mean
-        if layer is None or version != _version(inputs[0]) or not isinstance(mean, Tensor):
+        if layer is None or before != version(inputs[0]) or not isinstance(mean, Tensor):
             return
-        if len(mean) == len(cast(Tensor, layer.weight)):
+        if len(mean) == out_channels(layer):
             found[names[layer], names[module]] = None
 
     hooks = [m.register_forward_hook(leave) for m in model.modules() if isinstance(m, LAYERS)]
@@ -67,11 +67,6 @@ def _pairs(model: nn.Module, examples: Inputs) -> list[Pair]:
             hook.remove()
     times = Counter(name for pair in found for name in pair)
     return [pair for pair in found if times[pair[0]] == times[pair[1]] == 1]
-
-
-def _version(tensor: Tensor) -> int:
-    """Return how often a tensor was changed in place; tensors of inference mode do not count."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _that_fold(model: nn.Module, examples: Inputs, pairs: list[Pair], expected: Tensor) -> list[Pair]:
@@ -99,7 +94,8 @@ def _fold(layer: Any, norm: Any) -> None:
         scale = scale * norm.weight if norm.weight is not None else scale
         shift = norm.bias if norm.bias is not None else torch.zeros_like(scale)
         bias = layer.bias if layer.bias is not None else torch.zeros_like(scale)
-        layer.weight.mul_(scale.reshape(-1, *[1] * (layer.weight.dim() - 1)))
+        weight = grouped(layer)
+        weight.mul_(scale.reshape(*weight.shape[:2], *[1] * (weight.dim() - 2)))
         layer.bias = nn.Parameter((bias - norm.running_mean) * scale + shift, layer.weight.requires_grad)
 
 

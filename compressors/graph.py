@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import InfeasibleError
 from . import recurrent
 
-LAYERS = (nn.Conv2d, nn.Linear)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Transposed convolutions, whose weight has its input channels first: (in, out / groups, …)."""
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+
+LAYERS = (*CONVOLUTIONS, nn.Linear)
 """Module types that count as layers."""
+
+KINDS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear")
+"""What they are called, in the same order."""
 
 Inputs = tuple[Tensor, ...]
 
@@ -110,7 +118,38 @@ _UNREGISTERED = {
 def _kind(module: nn.Module) -> str:
     if isinstance(module, nn.RNNBase):
         return "recurrent"
-    return "conv" if isinstance(module, nn.Conv2d) else "linear"
+    return next(kind for kind, layer in zip(KINDS, LAYERS, strict=True) if isinstance(module, layer))
+
+
+def output_axis(layer: nn.Module) -> int:
+    """Return along which dimension of its weight a layer's output channels lie."""
+    return int(isinstance(layer, TRANSPOSED))
+
+
+def out_channels(layer: nn.Module) -> int:
+    """Return the number of a layer's output channels."""
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
+
+
+def grouped(layer: nn.Module) -> Tensor:
+    """Return a layer's weight as a view (groups, out / groups, in / groups, …), however it is stored."""
+    weight, groups = cast(Tensor, layer.weight), int(getattr(layer, "groups", 1))
+    parts = weight.view(groups, -1, *weight.shape[1:])
+    return parts.transpose(1, 2) if isinstance(layer, TRANSPOSED) else parts
+
+
+def shape(layer: nn.Module) -> tuple[int, ...]:
+    """Return the shape (out, in / groups, …) of a layer's weight, however it is stored."""
+    groups, out, *others = grouped(layer).shape
+    return groups * out, *others
+
+
+def stride(layer: nn.Module) -> float:
+    """Return how many positions of its inputs a layer has for each position of its outputs."""
+    if not isinstance(layer, CONVOLUTIONS):
+        return 1
+    steps = math.prod(layer.stride)
+    return 1 / steps if isinstance(layer, TRANSPOSED) else steps
 
 
 @contextmanager
@@ -125,12 +164,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def padded_with_zeros(model: nn.Module) -> Iterator[None]:
+    """Let convolutions pad with zeros for a while, as shapes are the same: other paddings copy slices of tensors."""
+    modes = [(module, module.padding_mode) for module in model.modules() if isinstance(module, CONVOLUTIONS)]
+    for module, _ in modes:
+        module.padding_mode = "zeros"
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.padding_mode = mode
+
+
 def run(model: nn.Module, inputs: Inputs) -> Tensor:
     """Return the outputs in evaluation mode without gradients."""
     with evaluating(model), torch.no_grad():
         outputs = model(*inputs)
     assert isinstance(outputs, Tensor)
     return outputs
+
+
+def version(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place; tensors of inference mode do not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def always_called(module: nn.Module) -> None:
@@ -159,5 +216,8 @@ def parts(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
 
 
 def multiplies(module: nn.Module) -> bool:
-    """Whether a module does nothing but what a layer of its type does: it has no forward of its own."""
-    return type(module).forward in [layer.forward for layer in LAYERS]
+    """Whether a module does nothing but what a layer of its type does, with a weight that is a parameter of its own."""
+    plain = next((layer for layer in LAYERS if isinstance(module, layer)), None)
+    if plain is None or "weight" not in module._parameters:
+        return False
+    return all(getattr(type(module), name, None) is getattr(plain, name, None) for name in ("forward", "_conv_forward"))

@@ -15,7 +15,7 @@ from ..spaces.layers import Group
 from ..studies.networks.copied import copied
 from . import recurrent
 from .bounds import TooLargeError, bounded
-from .graph import LAYERS, Inputs, count, run
+from .graph import CONVOLUTIONS, LAYERS, Inputs, count, out_channels, padded_with_zeros, run
 from .heads import HeadGroup, find_heads
 
 
@@ -34,7 +34,7 @@ def dependency_graph(model: nn.Module, examples: Inputs) -> Any:
         parameter.requires_grad_(True)
     model.eval()
     modules, found = dict(model.named_modules()), find_heads(model, list(count(model, examples)))
-    with recurrent.as_one_operation(model), bounded():
+    with recurrent.as_one_operation(model), padded_with_zeros(model), bounded():
         graph = torch_pruning.DependencyGraph().build_dependency(
             model, example_inputs=list(examples), customized_pruners=recurrent.PRUNERS, verbose=False
         )
@@ -94,7 +94,7 @@ def find_groups(model: nn.Module, examples: Inputs) -> tuple[list[Traced], list[
         if root in seen:
             continue
         try:
-            traced = channel_group(graph, root, list(range(root.weight.shape[0])))
+            traced = channel_group(graph, root, list(range(out_channels(root))))
         except TooLargeError as error:
             if error.so_far is None:
                 raise
@@ -123,7 +123,7 @@ def _traced(graph: Any, traced: Any, losers: list[nn.Module], order: Order) -> T
     return Traced(
         data=Group(
             name=order[roots[0]][1],
-            channels=roots[0].weight.shape[0],
+            channels=out_channels(roots[0]),
             members=tuple(order[m][1] for m in losers),
         ),
         readers=tuple(order[m][1] for m, out in touched if not out and isinstance(m, LAYERS) and m in order),
@@ -153,7 +153,7 @@ def why_not(group: Traced, kept: set[str]) -> str | None:
         return f"the task keeps {min(touched)}, which shares its channels"
     for module in group.modules:
         groups = getattr(module, "groups", 1)
-        if isinstance(module, nn.Conv2d) and 1 < groups < module.out_channels:
+        if isinstance(module, CONVOLUTIONS) and 1 < groups < module.out_channels:
             return f"a convolution with {groups} groups shares its channels"
     return None
 

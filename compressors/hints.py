@@ -13,7 +13,7 @@ from ..studies.task import Task
 from .attention import matrix_attention_loss, paired, recorded, spatial_attention_loss
 from .features import FeatureLoss, Pair, Taps, find_points
 from .fold import fold_batch_norm, folded
-from .graph import Inputs, evaluating, run
+from .graph import CONVOLUTIONS, Inputs, evaluating, run
 
 
 class Hints:
@@ -69,7 +69,7 @@ class Hints:
         if paired(ours, theirs):
             self._lengths = len(ours), len(theirs)
             return
-        self._maps = Taps(find_points(self.student, self.teacher, inputs, (nn.Conv2d,)))
+        self._maps = Taps(find_points(self.student, self.teacher, inputs, CONVOLUTIONS))
         with self._maps.on(self.student, self.teacher):
             self._run(inputs)
         if not _with_positions(self._maps.pairs()):

@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InfeasibleError, blaming
 from .batches import seeded
-from .graph import evaluating
+from .graph import evaluating, out_channels
 from .groups import channel_group
 from .technique import Supplies
 
@@ -141,7 +141,7 @@ def scorer(importance: str, model: nn.Module, graph: Any, supplies: Supplies) ->
     gradients = _gradients(model, supplies, importance) if importance in FROM_GRADIENTS else Gradients()
 
     def score(name: str) -> Tensor:
-        count = int(modules[name].weight.shape[0])
+        count = out_channels(modules[name])
         group = channel_group(graph, modules[name], list(range(count)))
         if importance in LIBRARY:
             scores = LIBRARY[importance](group)

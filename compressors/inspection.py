@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import gist
 from ..spaces.layers import WORK, Layer, Network
 from . import recurrent
-from .graph import LAYERS, Cost, Inputs, costs_of, multiplies, run, work
+from .graph import LAYERS, Cost, Inputs, costs_of, multiplies, run, shape, stride, work
 from .groups import Traced, find_groups, those_that_run, why_not
 from .heads import find_heads, prunable
 
@@ -114,7 +113,7 @@ def _layer(name: str, cost: Cost, groups: list[Traced], module: nn.Module) -> La
         macs=cost.macs,
         in_groups=tuple(group.data.name for group in groups if name in group.readers),
         out_group=next((group.data.name for group in groups if name in group.data.members), None),
-        shape=tuple(cast(Tensor, module.weight).shape) if multiplies(module) else (),
+        shape=shape(module) if multiplies(module) else (),
         groups=cast(int, getattr(module, "groups", 1)),
-        stride=math.prod(module.stride) if isinstance(module, nn.Conv2d) else 1,
+        stride=stride(module),
     )

@@ -1,8 +1,9 @@
 """Low-rank approximations of weights, as pure functions over tensors.
 
-A matrix has its best approximation by the singular value decomposition (SVD). A kernel, a tensor of four modes
-(out, in, height, width), has a Tucker-2 decomposition, which shrinks its channels on both sides, or a canonical
-polyadic one (CP), a sum of outer products. All are computed in the type that is given: float32 or float64.
+A matrix has its best approximation by the singular value decomposition (SVD). A kernel, a tensor (out, in, …) with a
+mode for each dimension of its positions, has a Tucker-2 decomposition, which shrinks its channels on both sides, or,
+where those are height and width, a canonical polyadic one (CP), a sum of outer products. All are computed in the type
+that is given: float32 or float64.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Tucker2(NamedTuple):
 
     Attributes:
         out: (out channels, rank_out).
-        core: (rank_out, rank_in, height, width).
+        core: (rank_out, rank_in, …).
         inner: (in channels, rank_in).
 
     """
@@ -45,8 +46,8 @@ class Tucker2(NamedTuple):
     inner: Tensor
 
     def kernel(self) -> Tensor:
-        """Return the kernel (out, in, height, width)."""
-        return torch.einsum("or,rqyx,iq->oiyx", self.out, self.core, self.inner)
+        """Return the kernel (out, in, …)."""
+        return torch.einsum("or,rq...,iq->oi...", self.out, self.core, self.inner)
 
 
 class Cp(NamedTuple):
@@ -105,7 +106,7 @@ def mode_values(kernel: Tensor, mode: int) -> Tensor:
 
 
 def tucker2(kernel: Tensor, rank_out: int, rank_in: int, *, sweeps: int = 2) -> Tucker2:
-    """Return a Tucker-2 decomposition of a kernel (out, in, height, width) over its channels.
+    """Return a Tucker-2 decomposition of a kernel (out, in, …) over its channels.
 
     The bases come from the higher-order SVD and are improved by orthogonal iteration, HOOI (De Lathauwer et al.,
     SIAM J. Matrix Anal. Appl. 21(4), 2000); for convolutions: Kim et al., ICLR 2016, section 3.1.
@@ -125,9 +126,9 @@ def tucker2(kernel: Tensor, rank_out: int, rank_in: int, *, sweeps: int = 2) -> 
     inner = _basis(kernel, 1)[1][:, :rank_in]
     out = _basis(kernel, 0)[1][:, :rank_out]
     for _ in range(sweeps):
-        out = _basis(torch.einsum("oiyx,iq->oqyx", kernel, inner), 0)[1][:, :rank_out]
-        inner = _basis(torch.einsum("oiyx,or->riyx", kernel, out), 1)[1][:, :rank_in]
-    return Tucker2(out, torch.einsum("oiyx,or,iq->rqyx", kernel, out, inner), inner)
+        out = _basis(torch.einsum("oi...,iq->oq...", kernel, inner), 0)[1][:, :rank_out]
+        inner = _basis(torch.einsum("oi...,or->ri...", kernel, out), 1)[1][:, :rank_in]
+    return Tucker2(out, torch.einsum("oi...,or,iq->rq...", kernel, out, inner), inner)
 
 
 def cp(kernel: Tensor, rank: int, *, sweeps: int = CP_SWEEPS) -> Cp:

@@ -43,7 +43,7 @@ class Palettize(Technique):
         """Offer each convolution and linear layer the sizes of a palette, where stored bytes count."""
         if not capabilities.palettes:
             return ()
-        layers = (layer for layer in network.layers if layer.kind in ("conv", "linear"))
+        layers = (layer for layer in network.layers if layer.shape)
         return tuple(Choice(axis=self.axis, target=layer.name, levels=LEVELS, neutral=FLOAT) for layer in layers)
 
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import InfeasibleError
 from ..studies.networks.copied import copied
-from .graph import Inputs
+from .graph import Inputs, out_channels
 from .groups import channel_group, dependency_graph
 from .importance import Part, parts, select, sums
 
@@ -83,7 +83,7 @@ def sparsity_penalty(kind: str, model: nn.Module, names: Iterable[str], examples
     known = {parameter: name for name, parameter in parameters.items()}
     groups = []
     for name in names:
-        count = int(modules[name].weight.shape[0])
+        count = out_channels(modules[name])
         held = parts(graph, channel_group(graph, modules[name], list(range(count))))
         views = [_View(known[part.weight], part.dim, part.rows, part.channels) for part in _chosen(kind, held)]
         with torch.no_grad():

@@ -16,7 +16,7 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Group, Network
 from ..spaces.space import Choice
 from ..studies.networks.copied import copied
-from .graph import count
+from .graph import count, out_channels
 from .groups import channel_group, dependency_graph, least_important
 from .heads import find_heads
 from .importance import FROM_GRADIENTS, IMPORTANCES, scorer
@@ -73,7 +73,7 @@ def _widths(model: nn.Module, candidate: Candidate) -> dict[str, tuple[int, int]
     for name, ratio in candidate[PRUNING_RATIO].items():
         if name not in modules:
             raise InfeasibleError(f"the network has no group {name!r} to prune", rung="build")
-        channels = int(modules[name].weight.shape[0])
+        channels = out_channels(modules[name])
         widths[name] = channels, max(1, round(channels * (1 - float(ratio))))
     return widths
 

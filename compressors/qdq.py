@@ -42,6 +42,9 @@ PASSES_ON = {"Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsq
 POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"}
 MERGES = {"Add", "Concat"}
 
+AXES = {"Conv": 0, "ConvTranspose": 1}
+"""Along which dimension of its weight a convolution's output channels lie."""
+
 
 def insert(
     graph: onnx.ModelProto,
@@ -123,7 +126,7 @@ class _Inserter:
 
         These are what quantized convolutions made, and what quantized layers read: it is rounded anyway.
         """
-        integer = {node.output[0] for node in self.quantized if node.op_type == "Conv"} | set(self.scales)
+        integer = {node.output[0] for node in self.quantized if node.op_type in AXES} | set(self.scales)
         between = []
         for node in self.proto.graph.node:
             activations = self._activations(node)
@@ -154,7 +157,7 @@ class _Inserter:
 
     def _integer_weight(self, name: str, node: NodeProto) -> NodeProto:
         weight = numpy_helper.to_array(self.constants[name])
-        axis = 0 if node.op_type == "Conv" or _transposed(node) else weight.ndim - 1
+        axis = AXES[node.op_type] if node.op_type in AXES else 0 if _transposed(node) else weight.ndim - 1
         integers, scale = quantize_weight(weight, axis, self.weights[name].weight)
         inputs = [
             self._constant(f"{name}_quantized", integers),

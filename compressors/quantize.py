@@ -9,6 +9,7 @@ ONNX file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ from torch.func import functional_call
 from ..errors import InfeasibleError
 from ..spaces.candidate import BITS, QUANTIZATION, Candidate
 from ..spaces.capabilities import Capabilities
-from ..spaces.layers import Network
+from ..spaces.layers import Layer, Network
 from ..spaces.space import Choice
 from ..studies.networks.copied import copied
 from . import recurrent
 from .calibrate import DEFAULT, LARGEST_BIAS, MAX, METHODS, Histogram, threshold
 from .fold import fold_batch_norm
-from .graph import Inputs, always_called, parts, run
+from .graph import TRANSPOSED, Inputs, always_called, multiplies, output_axis, parts, run, version
 from .precisions import block_of
 from .steps import LearnedStep, round_learned
 from .technique import Supplies, Technique
@@ -67,12 +68,9 @@ class Quantize(Technique):
 
     def choices(self, network: Network, capabilities: Capabilities) -> tuple[Choice, ...]:
         """Offer each layer the bit-widths that the runtime has kernels for."""
-        levels = {"conv": capabilities.bits, "linear": (*capabilities.bits, *capabilities.weight_bits)}
-        levels["recurrent"] = tuple(bits for bits in capabilities.bits if bits in recurrent.BITS)
+        offers = ((layer.name, levels(layer, capabilities)) for layer in network.layers)
         return tuple(
-            Choice(axis=self.axis, target=layer.name, levels=levels[layer.kind], neutral=FLOAT)
-            for layer in network.layers
-            if len(levels[layer.kind]) > 1
+            Choice(axis=self.axis, target=name, levels=bits, neutral=FLOAT) for name, bits in offers if len(bits) > 1
         )
 
     def settings(self) -> tuple[Choice, ...]:
@@ -104,21 +102,36 @@ class Quantize(Technique):
         return model
 
 
+def levels(layer: Layer, capabilities: Capabilities) -> tuple[int, ...]:
+    """Return the bits of a layer on offer: those that the runtime has kernels for, on a layer of this kind.
+
+    A layer that computes in a way of its own has no weight that could be rounded apart from it. A transposed
+    convolution in groups has output channels of which several share a place in its weight, and thus a scale.
+    """
+    if layer.kind == "recurrent":
+        return tuple(bits for bits in capabilities.bits if bits in recurrent.BITS)
+    if not layer.shape or layer.kind in capabilities.float_kinds or (layer.transposed and layer.groups > 1):
+        return (FLOAT,)
+    return (*capabilities.bits, *capabilities.weight_bits) if layer.kind == "linear" else capabilities.bits
+
+
 def calibration_of(candidate: Candidate) -> str:
     """Return the candidate's way to find ranges, one of `calibrate.METHODS`."""
     return str(candidate[QUANTIZATION].get("calibration", DEFAULT))
 
 
 class WeightQuantizer(nn.Module):
-    """Rounds a weight of shape (out, …) to ``bits``; the scales follow the weight as it trains, until they are learned.
+    """Rounds a weight to ``bits``; the scales follow the weight as it trains, until they are learned.
 
     Args:
         bits: of a weight.
         block: how many weights of an output channel share a scale; None where all do.
+        axis: along which its output channels lie.
     """
 
-    def __init__(self, bits: int, block: int | None = None) -> None:
+    def __init__(self, bits: int, block: int | None = None, axis: int = 0) -> None:
         super().__init__()
+        self.axis = axis
         self.top: int = 2 ** (bits - 1) - 1
         self.block = block
         self.learned: LearnedStep | None = None
@@ -128,10 +141,11 @@ class WeightQuantizer(nn.Module):
         rows = self._rows(weight)
         scale = self._steps(rows, least)
         if self.learned is not None:
-            return round_learned(rows, scale.unsqueeze(1), self.top, rows.shape[1]).reshape(weight.shape)
-        zero = torch.zeros_like(scale, dtype=torch.int32)
-        rounded = torch.fake_quantize_per_channel_affine(rows, scale, zero, 0, -self.top, self.top)
-        return rounded.reshape(weight.shape)
+            rounded = round_learned(rows, scale.unsqueeze(1), self.top, rows.shape[1])
+        else:
+            zero = torch.zeros_like(scale, dtype=torch.int32)
+            rounded = torch.fake_quantize_per_channel_affine(rows, scale, zero, 0, -self.top, self.top)
+        return rounded.reshape(weight.transpose(0, self.axis).shape).transpose(0, self.axis)
 
     def learn(self, weight: Tensor) -> None:
         """Train the scales from now on, beginning with those of a weight."""
@@ -148,7 +162,7 @@ class WeightQuantizer(nn.Module):
 
     def _rows(self, weight: Tensor) -> Tensor:
         """Return a weight with one row for each scale."""
-        return weight.flatten(1) if self.block is None else weight.reshape(-1, self.block)
+        return weight.transpose(0, self.axis).flatten(1) if self.block is None else weight.reshape(-1, self.block)
 
 
 def weight_scale(weight: Tensor, top: int = 127) -> Tensor:
@@ -223,7 +237,7 @@ class Quantized(nn.Module):
         self.bits = bits
         alone = bits == WEIGHTS_ALONE
         self.round_input = None if alone else ActivationQuantizer(bits, method)
-        self.round_weight = WeightQuantizer(bits, _block(layer) if alone else None)
+        self.round_weight = WeightQuantizer(bits, _block(layer) if alone else None, output_axis(layer))
         always_called(self)
 
     @property
@@ -248,11 +262,11 @@ class Quantized(nn.Module):
         if self.round_input is not None and self.round_input.learned is None:
             self.round_input.learn()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *more: Any, **options: Any) -> Tensor:
         """Compute as the layer does, on rounded numbers."""
         weight = self.round_weight(self.layer.weight, self._least_steps())
         x = x if self.round_input is None else self.round_input(x)
-        output: Tensor = functional_call(self.layer, {"weight": weight}, (x,))
+        output: Tensor = functional_call(self.layer, {"weight": weight}, (x, *more), options)
         return output
 
     def _least_steps(self) -> Tensor | None:
@@ -269,6 +283,12 @@ class Quantized(nn.Module):
 def _quantized(layer: nn.Module, bits: int, method: str) -> nn.Module:
     if isinstance(layer, recurrent.RECURRENT):
         return recurrent.QuantizedRecurrent(layer, bits)
+    if not multiplies(layer):
+        raise InfeasibleError(
+            f"a {type(layer).__name__} that computes in a way of its own stays in float", rung="build"
+        )
+    if isinstance(layer, TRANSPOSED) and layer.groups > 1:
+        raise InfeasibleError("a transposed convolution in groups stays in float: they share scales", rung="build")
     return Quantized(layer, bits, method)
 
 
@@ -298,10 +318,10 @@ def _calibrate(model: nn.Module, supplies: Supplies) -> None:
 def _share_ranges(model: nn.Module, examples: Inputs) -> None:
     """Give layers that read the same tensor one quantizer: in the exported file the tensor is rounded once."""
     layers = [m for m in model.modules() if isinstance(m, Quantized) and m.round_input is not None]
-    read: dict[int, tuple[Tensor, Quantized]] = {}  # keeps the tensors, so that no identity is used twice
+    read: dict[tuple[int, int], tuple[Tensor, Quantized]] = {}  # keeps the tensors, so that no identity is used twice
 
     def enter(module: Quantized, inputs: Inputs) -> None:
-        _, first = read.setdefault(id(inputs[0]), (inputs[0], module))
+        _, first = read.setdefault((id(inputs[0]), version(inputs[0])), (inputs[0], module))
         ours, theirs = module.round_input, first.round_input
         if ours is theirs or ours is None or theirs is None:
             return

@@ -116,7 +116,7 @@ def largest(weight: Tensor, sparsity: float) -> Tensor:
 def _fits(layer: Layer, level: Value) -> bool:
     if not layer.shape:
         return False
-    return layer.shape[1] % FOUR == 0 if level == TWO_FOUR else True
+    return layer.shape[1] % FOUR == 0 and not layer.transposed if level == TWO_FOUR else True
 
 
 def _to_two_four(name: str, weights: list[Tensor]) -> None:

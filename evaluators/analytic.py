@@ -60,7 +60,7 @@ class AnalyticEvaluator:
             layers=tuple(
                 Layer(
                     name=name,
-                    kind="conv",
+                    kind="conv2d",
                     params=count,
                     macs=count * rng.choice((16, 64, 256)),
                     in_groups=tuple(names[i - 1 : i]) if i else (),

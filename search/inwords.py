@@ -30,7 +30,7 @@ def by_layer(candidate: Candidate, network: Network, shapes: Shapes) -> list[tup
         network: the layers it was chosen for.
         shapes: of the weights that came of it, which tell what a ratio was rounded to.
 
-    >>> layer = Layer(name="conv1", kind="conv", params=0, macs=0, out_group="conv1", shape=(64, 3, 3, 3))
+    >>> layer = Layer(name="conv1", kind="conv2d", params=0, macs=0, out_group="conv1", shape=(64, 3, 3, 3))
     >>> chosen = Candidate({"pruning_ratio": {"conv1": 0.38}, "bits": {"conv1": 8}})
     >>> by_layer(chosen, Network(layers=(layer,), groups=()), {"conv1.weight": (40, 3, 3, 3)})
     [('conv1', '40 of 64 outputs kept, INT8')]

@@ -166,7 +166,7 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
     space = space_of(network, _together([runtime.capabilities for runtime in runtimes], compact=options.compact), task)
     if not any(choice.neutral is not None for choice in space.choices):
         raise StudyError(
-            "a network must have a Conv2d or Linear layer that may be compressed; this one has none. "
+            "a network must have a convolution or a linear layer that may be compressed; this one has none. "
             "Take names out of the task's `keep`, or give another network."
         )
     return Offer(task=task, distance=distance, supplies=supplies, network=network, space=space)
@@ -267,9 +267,11 @@ def _together(tables: Sequence[Capabilities], *, compact: bool) -> Capabilities:
 
     Weights alone in few bits are for all or none: a runtime that cannot hold them would be given another network.
     """
+    kinds = [table.float_kinds for table in tables if len(table.bits) > 1]
     return replace(
         tables[0],
         bits=tuple(sorted({bits for table in tables for bits in table.bits}, reverse=True)),
+        float_kinds=frozenset.intersection(*kinds) if kinds else frozenset(),
         weight_bits=tuple(b for b in tables[0].weight_bits if all(b in table.weight_bits for table in tables)),
         sparsity=tuple(dict.fromkeys((*(s for table in tables for s in table.sparsity), *(ZEROS if compact else ())))),
         palettes=compact,

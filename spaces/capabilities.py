@@ -13,6 +13,7 @@ class Capabilities:
         runtime: the runtime's name.
         bits: the bit-widths of weights and activations that its kernels execute, mild to strong;
             32 is float32, 8 is INT8 for both weights and activations.
+        float_kinds: kinds of layers that it has no integer kernels for; see `Layer.kind`.
         weight_bits: bits of weights alone, with activations in float, that it has kernels for (linear layers, in blocks
             of 128 or less).
         palettes: whether palettes of weights are offered. They change what is stored, not what is run, so they are only
@@ -33,6 +34,7 @@ class Capabilities:
 
     runtime: str
     bits: tuple[int, ...] = (32, 8)
+    float_kinds: frozenset[str] = frozenset()
     weight_bits: tuple[int, ...] = ()
     palettes: bool = False
     sparsity: tuple[str | float, ...] = ()

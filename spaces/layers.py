@@ -14,14 +14,15 @@ class Layer:
 
     Attributes:
         name: the module's qualified name.
-        kind: ``"conv"``, ``"linear"`` or ``"recurrent"``.
+        kind: what PyTorch calls its like: ``"conv2d"``, ``"conv_transpose1d"``, ``"linear"``; or ``"recurrent"``.
         params: number of weights and biases.
         macs: multiply-accumulates of one example.
         in_groups: names of the groups whose channels it reads.
         out_group: name of the group its output channels belong to, or None where they must stay.
-        shape: of its weight, (out, in / groups, …); empty where it does more than multiply its inputs with it.
+        shape: of its weight, (out, in / groups, …), however it is stored; empty where the layer does more than multiply
+            its inputs with it.
         groups: of channels that do not mix.
-        stride: positions of its inputs for each position of its outputs.
+        stride: positions of its inputs for each position of its outputs; below 1 where it is transposed.
 
     """
 
@@ -33,7 +34,12 @@ class Layer:
     out_group: str | None = None
     shape: tuple[int, ...] = ()
     groups: int = 1
-    stride: int = 1
+    stride: float = 1
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is a transposed convolution."""
+        return self.kind.startswith("conv_transpose")
 
 
 @dataclass(frozen=True, kw_only=True)

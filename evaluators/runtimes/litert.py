@@ -23,8 +23,14 @@ from .host import describe_host
 WIDTHS = {"int4": 4, "int8": 8, "uint8": 8, "int16": 16, "float16": 16}
 """Bits of NumPy's types; all others have 32."""
 
+FLOAT_KINDS = frozenset({"conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+"""Kinds of layers that its converter or its quantizer leaves in float."""
+
 WINDOWS = {"CONV_2D": slice(1, None), "DEPTHWISE_CONV_2D": slice(1, 3), "FULLY_CONNECTED": slice(-1, None)}
 """Which sizes of an operation's weight multiply to the products that make one number of its output."""
+
+UNQUANTIZED = {"CONV_3D": slice(None, 4), "TRANSPOSE_CONV": slice(None, 3)}
+"""The same of operations that stay in float; of a transposed one for each number that it reads."""
 
 Details = Mapping[str, Any]
 """What LiteRT tells of one tensor: ``index``, ``name``, ``shape``, ``dtype``, ``quantization``."""
@@ -72,6 +78,7 @@ class LiteRt:
         self.capabilities = Capabilities(
             runtime=self.name,
             bits=(32,) if self.dynamic else (32, 8),
+            float_kinds=FLOAT_KINDS,
             reads=(".tflite",),
             opset=None,
             free_batch=False,
@@ -136,9 +143,10 @@ def operations(interpreter: Any) -> list[Operation]:
 
 
 def _kernel(operation: Operation) -> Kernel:
-    made, window = operation.outputs[0], WINDOWS.get(operation.kind)
+    made, window = operation.outputs[0], WINDOWS.get(operation.kind) or UNQUANTIZED.get(operation.kind)
     decides = operation.inputs[1 if window else 0]
-    macs = math.prod([*made["shape"].tolist(), *decides["shape"].tolist()[window]]) if window else 0
+    counted = operation.inputs[2] if operation.kind == "TRANSPOSE_CONV" else made
+    macs = math.prod([*counted["shape"].tolist(), *decides["shape"].tolist()[window]]) if window else 0
     bits = WIDTHS.get(np.dtype(decides["dtype"]).name, 32)
     return Kernel(name=made["name"], kind=operation.kind, bits=bits, macs=macs)
 

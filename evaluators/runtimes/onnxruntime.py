@@ -23,6 +23,9 @@ from .host import describe_host
 
 PROFILED_RUNS = 20
 
+TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+"""Kinds of layers that it has no integer kernels for: it would restore their weights in each run."""
+
 WIDTHS = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8, "float16": 16, "bfloat16": 16}
 """Bits of the types that its profiler names; all others have 32."""
 
@@ -50,7 +53,10 @@ class OnnxRuntime:
         self.name = f"onnxruntime:{variant}" if variant else "onnxruntime"
         self.provider = provider
         self.capabilities = Capabilities(
-            runtime=self.name, device="gpu" if variant else "cpu", weight_bits=() if variant else (4,)
+            runtime=self.name,
+            float_kinds=TRANSPOSED,
+            weight_bits=() if variant else (4,),
+            device="gpu" if variant else "cpu",
         )
 
     def convert(self, source: Source) -> bytes:
@@ -124,7 +130,7 @@ class OnnxRuntime:
 
 
 def _windows(optimised: Path) -> dict[str, int]:
-    """Return for each convolution in a file the products of one number of its output, for each LSTM those of a step."""
+    """Return the products of one number of a convolution's output, of a transposed one's input, of an LSTM's step."""
     import onnx
 
     graph = onnx.load(optimised).graph
@@ -132,7 +138,7 @@ def _windows(optimised: Path) -> dict[str, int]:
     found = {}
     for node in graph.node:
         position = 3 if node.op_type == "QLinearConv" else 1
-        if node.op_type.endswith("Conv") and len(node.input) > position and node.input[position] in shapes:
+        if "Conv" in node.op_type and len(node.input) > position and node.input[position] in shapes:
             found[node.name] = math.prod(shapes[node.input[position]][1:])
         elif node.op_type in RECURRENT:
             found[node.name] = sum(math.prod(shapes.get(name, ())) for name in node.input[1:3])
@@ -158,9 +164,9 @@ def _kernel(name: str, milliseconds: float, args: Mapping[str, Any], window: int
     if "MatMul" in kind or "Gemm" in kind:
         window = shape[-1] if shape else 0
     made = args["output_type_shape"][0].values() if args["output_type_shape"] else [[]]
-    macs = math.prod(shape[:2] if kind in RECURRENT else next(iter(made))) * window
+    counted = shape[:2] if kind in RECURRENT else shape if kind == "ConvTranspose" else next(iter(made))
     bits = 4 if "NBits" in kind else 8 if kind == "DynamicQuantizeLSTM" else WIDTHS.get(dtype, 32)
-    return Kernel(name=name, kind=kind, bits=bits, milliseconds=milliseconds, macs=macs)
+    return Kernel(name=name, kind=kind, bits=bits, milliseconds=milliseconds, macs=math.prod(counted) * window)
 
 
 VARIANTS = {

@@ -226,9 +226,11 @@ def _kernel(op: Any, known: set[str], milliseconds: float) -> Kernel:
 
 
 def _macs(op: Any, kind: str) -> int:
-    if kind not in ("Convolution", "FullyConnected", "MatMul"):
+    if kind not in ("Convolution", "Deconvolution", "FullyConnected", "MatMul"):
         return 0
     made, taken, weight = (_shape(value) for value in (op.output(0), op.input_value(0), op.input_value(1)))
+    if kind == "Deconvolution":
+        return math.prod(taken) * math.prod(weight) // taken[1]
     return math.prod(made) * (math.prod(weight) // made[1] if kind == "Convolution" else taken[-1])
 
 

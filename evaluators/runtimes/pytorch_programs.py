@@ -250,9 +250,10 @@ def timed(program: ExportedProgram, inputs: Sequence[Tensor]) -> list[Kernel]:
 def _kernel(node: fx.Node, made: Mapping[fx.Node, Any], milliseconds: float) -> Kernel:
     kind = str(node.target).removeprefix("aten.").partition(".")[0]
     operands = [made[operand].shape for operand in node.all_input_nodes if isinstance(made[operand], Tensor)]
-    products = 0
+    products, numbers = 0, made[node].numel()
     if "conv" in kind:
         products = operands[1][1:].numel()
+        numbers = operands[0].numel() if "transpose" in kind else numbers
     elif kind in ("linear", "matmul", "mm", "bmm", "addmm"):
         products = operands[-2 if kind == "addmm" else 0][-1]
     stack = list((node.meta.get("nn_module_stack") or {"": ("",)}).values())
@@ -262,5 +263,5 @@ def _kernel(node: fx.Node, made: Mapping[fx.Node, Any], milliseconds: float) -> 
         kind=kind,
         bits=8 * output.dtype.itemsize if output.is_floating_point() else 32,
         milliseconds=milliseconds,
-        macs=output.numel() * products,
+        macs=numbers * products,
     )
