@@ -139,10 +139,10 @@ def test_linear_layer_becomes_the_nearest_two(inner: int, out: int, share: float
 @given(st.integers(1, 96), st.integers(1, 96), st.sampled_from([(), (1, 1), (3, 3), (1, 5)]), st.sampled_from([1, 4]))
 def test_levels_gain_more_and_more(out: int, inner: int, size: tuple[int, ...], stride: int) -> None:
     """Every level costs less than the one before it, and the first less than the layer."""
-    layer = Layer(name="layer", kind="conv", params=0, macs=0, shape=(out, inner, *size), stride=stride)
+    layer = Layer(name="layer", kind="conv2d", params=0, macs=0, shape=(out, inner, *size), stride=stride)
     costs = [cost_of(layer.shape, ranks_of(layer.shape, share), stride) for share in levels(layer)]
     assert all(after < before for before, after in zip([math.prod(layer.shape), *costs], costs, strict=False))
-    assert not levels(Layer(name="layer", kind="conv", params=0, macs=0, shape=layer.shape, groups=2))
+    assert not levels(Layer(name="layer", kind="conv2d", params=0, macs=0, shape=layer.shape, groups=2))
 
 
 def test_energy_keeps_the_share_with_the_fewest_channels() -> None:

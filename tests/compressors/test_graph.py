@@ -122,9 +122,9 @@ def test_costs_of_layers() -> None:
     """Parameters and multiply-accumulates are those of one example, whatever the batch."""
     costs = count(Depthwise(), (torch.ones(3, 1, 8, 8),))
     assert {name: cost.kind for name, cost in costs.items()} == {
-        "first": "conv",
-        "depth": "conv",
-        "point": "conv",
+        "first": "conv2d",
+        "depth": "conv2d",
+        "point": "conv2d",
         "head": "linear",
     }
     assert [cost.params for cost in costs.values()] == [8 * 9 + 8, 8 * 9 + 8, 8 * 16 + 16, 16 * 3 + 3]

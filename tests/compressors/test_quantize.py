@@ -196,8 +196,8 @@ def test_quantized_network_can_be_copied(again: object) -> None:
 def test_a_choice_for_each_layer() -> None:
     """Every layer is offered the bits that the runtime has kernels for, and none where there is only float."""
     layers = (
-        Layer(name="conv", kind="conv", params=1, macs=1),
-        Layer(name="head", kind="linear", params=1, macs=1),
+        Layer(name="conv", kind="conv2d", params=1, macs=1, shape=(1, 1, 1, 1)),
+        Layer(name="head", kind="linear", params=1, macs=1, shape=(1, 1)),
     )
     found = Network(layers=layers, groups=())
     offers = Quantize().choices(found, Capabilities(runtime="fake", bits=(32, 8)))
@@ -211,11 +211,11 @@ def test_a_choice_for_each_layer() -> None:
 @pytest.mark.parametrize("bits", [(32, 8), (32,)])
 def test_linear_layers_may_have_weights_alone_in_four_bits(bits: tuple[int, ...]) -> None:
     """Where a runtime has kernels for that, it is the strongest level of linear layers, and of no others."""
-    layers = tuple(Layer(name=kind, kind=kind, params=1, macs=1) for kind in ("conv", "linear"))
+    layers = tuple(Layer(name=kind, kind=kind, params=1, macs=1, shape=(1, 1)) for kind in ("conv2d", "linear"))
     able = Capabilities(runtime="fake", bits=bits, weight_bits=(4,))
     offers = Quantize().choices(Network(layers=layers, groups=()), able)
     found = {choice.target: choice.levels for choice in offers}
-    assert found == ({"conv": bits} if len(bits) > 1 else {}) | {"linear": (*bits, 4)}
+    assert found == ({"conv2d": bits} if len(bits) > 1 else {}) | {"linear": (*bits, 4)}
 
 
 def test_settings_begin_with_what_changes_nothing() -> None:

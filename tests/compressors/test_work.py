@@ -27,6 +27,18 @@ class Functional(nn.Module):
         return self.head((y @ y.transpose(1, 2)).mean(2))
 
 
+class Product(nn.Module):
+    """A layer of nobody's kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return scores."""
+        return x @ self.weight
+
+
 class Branches(nn.Module):
     """One of two layers, as the input says."""
 
@@ -93,6 +105,7 @@ MADE = {
     ),
     "transposed": (lambda: nn.Sequential(nn.ConvTranspose2d(2, 4, 2, 2)), (2, 3, 3), {"0": 9 * 2 * 4 * 4}),
     "three dimensions": (lambda: nn.Sequential(nn.Conv3d(2, 4, 3, dilation=2)), (2, 5, 5, 5), {"0": 2 * 4 * 27}),
+    "unknown layer": (lambda: nn.Sequential(Product()), (4,), {"0": 12}),
     "one dimension": (lambda: nn.Sequential(nn.Conv1d(4, 4, 3, groups=2)), (4, 6), {"0": 4 * 4 * 2 * 3}),
 }
 
@@ -121,7 +134,7 @@ def test_layers_of_known_networks_are_all_they_compute(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "part", "share"), [("functions", "(its forward)", 99), ("three dimensions", "0", 100), ("branches", "", 0)]
+    ("name", "part", "share"), [("functions", "(its forward)", 99), ("unknown layer", "0", 100), ("branches", "", 0)]
 )
 def test_what_no_technique_changes_is_told(name: str, part: str, share: int) -> None:
     """It is left alone with its share of the work; where that is the most of it, the network is told so."""
