@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UsageError
-from ..evaluators.scores import shown
+from ..evaluators.units import SHARE, bare, shown
 from . import completion
 from .group import OK, as_json, reported
 
@@ -68,7 +68,8 @@ def render(found: Comparison) -> RenderableType:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name in ("A", "B"):
         table.add_column(name, no_wrap=True)
-        for column in ("ms" if by_time else "faster", "valid" if by_time else "± acc.", "MB" if by_time else "smaller"):
+        change = "± acc." if found.a.front.unit == SHARE else "± metric"
+        for column in ("ms", "valid", "MB") if by_time else ("speed", change, "size"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
     bases = [_cells(side, side.front.baseline, by_time, name="unchanged") for side in (found.a, found.b)]
@@ -89,13 +90,13 @@ def _cells(side: Side, model: Model, by_time: bool, name: str = "") -> list[str]
     better = side.by(model)
     mark = f"< {better}" if better else ""
     if by_time:
-        accuracy = shown(measured.accuracy, base.accuracy)
+        accuracy = shown(measured.accuracy, side.front.unit)
         numbers = [f"{measured.latency.median_ms:.2f}", accuracy, f"{measured.size_bytes / 1e6:.2f}"]
     else:
         numbers = [
             f"{base.latency.ratio / measured.latency.ratio:.2f}×",
-            f"{100 * (measured.accuracy - base.accuracy):+.2f}",
-            f"{base.size_bytes / measured.size_bytes:.1f}×",
+            bare(measured.accuracy - base.accuracy, side.front.unit),
+            f"{measured.size_bytes / base.size_bytes:.2f}×",
         ]
     return [name or model.id, *numbers, mark]
 

@@ -45,7 +45,9 @@ StudyName = Annotated[
 TargetLatency = Annotated[str | None, _option(TARGET, r"What a model must meet, with a unit: 5ms, 800us. \[required]")]
 MinAccuracy = Annotated[
     str | None,
-    _option(TARGET, "Least metric, less a standard error: 0.88, or with a sign to the unchanged network's: -0.5%."),
+    _option(
+        TARGET, "Least metric, less a standard error: 0.88; with a sign to the unchanged network's: -0.5%, -0.3dB."
+    ),
 ]
 MaxSize = Annotated[str | None, _option(TARGET, "Most bytes of the served file: 4MB, 900kB.")]
 MaxMemory = Annotated[str | None, _option(TARGET, "Most memory of a process that serves it: 60MB.")]

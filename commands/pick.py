@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..evaluators.scores import shown
+from ..evaluators.units import shown
 from . import completion
 from .group import MISSES, OK, as_json, reported, working
 
@@ -119,13 +119,15 @@ def _lines(picked: Picked) -> list[str]:
 
 def _told(choice: Choice) -> list[str]:
     measured, base = choice.model.measurement, choice.front.baseline.measurement
-    latency = measured.latency
-    test = "" if measured.test_accuracy is None else f" (test {shown(measured.test_accuracy, base.accuracy)})"
+    from ..search.report.words import size, speed
+
+    latency, unit = measured.latency, choice.front.unit
+    test = "" if measured.test_accuracy is None else f" (test {shown(measured.test_accuracy, unit)})"
     return [
         f"  {latency.median_ms:.3g} ms ({latency.low_ms:.3g}–{latency.high_ms:.3g}) on {latency.place}, "
-        f"{1 / latency.ratio:.2f}× faster",
-        f"  {shown(measured.accuracy, base.accuracy)} on the validation data{test}, "
-        f"{measured.size_bytes / 1e6:.2f} MB, {base.size_bytes / measured.size_bytes:.1f}× smaller",
+        f"{speed(latency.ratio)}",
+        f"  {shown(measured.accuracy, unit)} on the validation data{test}, "
+        f"{measured.size_bytes / 1e6:.2f} MB, {size(base.size_bytes, measured.size_bytes)}",
     ]
 
 
@@ -145,6 +147,7 @@ def _data(choice: Choice, picked: Picked | None = None) -> dict[str, object]:
         "latency_ratio": measured.latency.ratio,
         "accuracy": measured.accuracy,
         "test_accuracy": measured.test_accuracy,
+        "metric_unit": front.unit,
         "size_bytes": measured.size_bytes,
         "rung": measured.rung,
         "proof": picked.proof if picked else None,

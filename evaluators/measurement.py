@@ -272,6 +272,12 @@ class Measurement:
         """One measurement a place, this one first."""
         return (self, *self.elsewhere)
 
+    @property
+    def metrics(self) -> tuple[float, ...]:
+        """What the metric gave: on the validation data, on the test data, before training; those that are known."""
+        values = (self.accuracy, self.test_accuracy, self.one_shot_accuracy)
+        return tuple(value for value in values if value is not None and math.isfinite(value))
+
 
 def together(
     measurements: Iterable[Measurement], key: Callable[[Measurement], Any] = lambda m: m.latency.median_ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .measurement import Latency
-from .scores import shown
+from .units import SHARE, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,7 @@ class Promotion:
         intercept: of the line.
         give: how far above the line an accuracy may be hoped to lie.
         rivals: accuracy, milliseconds and bytes of the models of the front.
+        unit: of the accuracies.
         spared: whether the candidate is trained in any case, to learn how often doubts are wrong.
 
     """
@@ -25,6 +26,7 @@ class Promotion:
     intercept: float
     give: float
     rivals: tuple[tuple[float, float, int], ...]
+    unit: str = SHARE
     spared: bool = False
 
     def doubt(self, one_shot_accuracy: float, latency: Latency, size_bytes: int) -> str:
@@ -42,6 +44,7 @@ class Promotion:
         hoped = max(one_shot_accuracy, self.intercept + self.slope * one_shot_accuracy + self.give)
         for accuracy, milliseconds, size in self.rivals:
             if accuracy > hoped and milliseconds <= latency.median_ms and size <= size_bytes:
+                hope, there = shown(hoped, self.unit), shown(accuracy, self.unit)
                 where = f"{milliseconds:.2f} ms and {size / 1e3:.5g} kB"
-                return f"{shown(hoped, accuracy)} are hoped of it, {shown(accuracy)} are on the front at {where}"
+                return f"{hope} are hoped of it, {there} are on the front at {where}"
         return ""

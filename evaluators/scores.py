@@ -28,32 +28,6 @@ KEPT_BYTES = 20_000
 """Scores that take more, packed, are not kept with a measurement; so many right and wrong answers are 160 000."""
 
 
-def shown(value: float, like: float | None = None) -> str:
-    """Return an accuracy in words: in per cent where it is a share, as a plain number where it is not.
-
-    Args:
-        value: the metric.
-        like: what tells whether it is a share, between 0 and 1, best the unchanged network's; by default the value.
-
-    >>> shown(0.88), shown(-0.352), shown(27.914), shown(0.6, 27.9)
-    ('88.00%', '-0.352', '27.91', '0.6')
-    """
-    return f"{value:.2%}" if _share(value if like is None else like) else f"{value:.4g}"
-
-
-def change_shown(difference: float, like: float) -> str:
-    """Return the difference of two accuracies in words.
-
-    >>> change_shown(-0.005, 0.9), change_shown(-0.005, -0.352)
-    ('-0.50%', '-0.005')
-    """
-    return f"{difference:+.2%}" if _share(like) else f"{difference:+.4g}"
-
-
-def _share(value: float) -> bool:
-    return 0 <= value <= 1
-
-
 class Accuracy(NamedTuple):
     """The metric of a model on some data, and the packed scores of the examples; empty where they are not known."""
 

@@ -63,7 +63,7 @@ def compress(
             ``timm:NAME``, ``transformers:NAME``, or a `Task`.
         target_latency: what a model must meet.
         min_accuracy: least metric on the validation data; in words, with a sign, it is to the unchanged network's.
-        min_change: least difference to the unchanged network's metric: ``-0.005``, ``"-0.5%"``.
+        min_change: least difference to the unchanged network's metric: ``-0.005``, ``"-0.5%"``, ``"-0.3dB"``.
         max_size: most bytes of the served file.
         max_memory: most memory of a process that serves it.
         max_energy: most energy of one run, where the machine has a counter.

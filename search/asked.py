@@ -97,7 +97,7 @@ class Asked:
     def _words(self) -> Iterator[str]:
         if self.study != "digits":
             yield self.study
-        limits = {name: value for name, value in self.limits.asked.items() if value is not None}
+        limits = {name: value for name, value in self.limits.asked.items() if value is not None and name != "unit"}
         for name, value in {**limits, **self.options, **self.source, "storage": self.storage}.items():
             if name not in self.hidden:
                 yield from _option(name, value)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ..evaluators.measurement import Measurement
 from ..evaluators.portable import has_program, needs
-from ..evaluators.scores import shown
+from ..evaluators.units import noun, points_of, shown
 from . import inwords
 from .front import Model, ParetoFront
 from .opened import Run
 from .report.markdown import code, escaped
+from .report.words import gains
 
 UNCHANGED = 5
 """How many unchanged layers are named."""
@@ -31,7 +32,7 @@ def card(run: Run, front: ParetoFront, model: Model, folder: Path, proof: str) -
         proof: how it did in a process of its own; empty where that was not tried.
     """
     sections = {
-        "Numbers": _numbers(front.baseline.measurement, model.measurement),
+        "Numbers": _numbers(front.baseline.measurement, model.measurement, front.unit),
         "What was done": _done(run, model, folder),
         "Where it comes from": _origin(run, front, model),
         "Load it": _loading(model, proof),
@@ -49,27 +50,26 @@ def _headline(name: str, front: ParetoFront, model: Model) -> str:
     if model.id == front.baseline.id:
         return f"The unchanged network of the study {code(name)}, for {escaped(measured.latency.place)}."
     return (
-        f"The network of the study {code(name)}, compressed for {escaped(measured.latency.place)}: "
-        f"{1 / measured.latency.ratio:.2f}× as fast as the unchanged network, "
-        f"{base.size_bytes / measured.size_bytes:.1f}× smaller, "
-        f"{100 * (measured.accuracy - base.accuracy):+.2f} points of accuracy on the validation data."
+        f"The network of the study {code(name)}, compressed for {escaped(measured.latency.place)}. "
+        f"Beside the unchanged network: {gains(measured, base)}, "
+        f"{points_of(measured.accuracy - base.accuracy, front.unit)} on the validation data."
     )
 
 
-def _numbers(base: Measurement, measured: Measurement) -> Iterator[str]:
+def _numbers(base: Measurement, measured: Measurement, unit: str) -> Iterator[str]:
     """Yield a table of this model and the unchanged network."""
     yield "| | this model | unchanged network |"
     yield "|---|---|---|"
     for name, tell in ROWS.items():
-        one, other = tell(measured), tell(base)
+        one, other = tell(measured, unit), tell(base, unit)
         if one or other:
-            yield f"| {name} | {one or '–'} | {other or '–'} |"
+            yield f"| {name.replace('accuracy', noun(unit))} | {one or '–'} | {other or '–'} |"
     yield ""
     threads = measured.latency.threads
     yield (
         f"Latency of one run with {threads} thread{'s' * (threads > 1)}, percentile {measured.latency.percentile:g}, "
         "in turns with the unchanged network, with the 95 % interval between windows of time. "
-        "Accuracies are the study's own metric, of the exported file in its runtime."
+        "The metric is the study's own, of the exported file in its runtime."
     )
     yield from (f"\nNote: {escaped(warning)}." for warning in measured.warnings)
     if measured.rung != "final":
@@ -81,24 +81,24 @@ def _interval(measured: Measurement) -> str:
     return f"{latency.median_ms:.3g} ms ({latency.low_ms:.3g}–{latency.high_ms:.3g})"
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else shown(value)
+def _metric(value: float | None, unit: str) -> str:
+    return "" if value is None else shown(value, unit)
 
 
 def _mega(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value / 1e6:.3g} {unit}"
 
 
-ROWS: Mapping[str, Callable[[Measurement], str]] = {
-    "latency": _interval,
-    "validation accuracy": lambda m: _share(m.accuracy),
-    "test accuracy": lambda m: _share(m.test_accuracy),
-    "size of the served file": lambda m: _mega(m.size_bytes, "MB"),
-    "parameters": lambda m: _mega(m.params, "million"),
-    "multiply-accumulates": lambda m: _mega(m.macs, "million"),
-    "memory of a process that serves it": lambda m: _mega(m.memory_bytes, "MB"),
-    "energy of one run": lambda m: "" if m.energy_mj is None else f"{m.energy_mj:.3g} mJ",
-    "compute on fewer than 32 bits": lambda m: "" if m.low_precision is None else f"{m.low_precision:.0%}",
+ROWS: Mapping[str, Callable[[Measurement, str], str]] = {
+    "latency": lambda m, unit: _interval(m),
+    "validation accuracy": lambda m, unit: _metric(m.accuracy, unit),
+    "test accuracy": lambda m, unit: _metric(m.test_accuracy, unit),
+    "size of the served file": lambda m, unit: _mega(m.size_bytes, "MB"),
+    "parameters": lambda m, unit: _mega(m.params, "million"),
+    "multiply-accumulates": lambda m, unit: _mega(m.macs, "million"),
+    "memory of a process that serves it": lambda m, unit: _mega(m.memory_bytes, "MB"),
+    "energy of one run": lambda m, unit: "" if m.energy_mj is None else f"{m.energy_mj:.3g} mJ",
+    "compute on fewer than 32 bits": lambda m, unit: "" if m.low_precision is None else f"{m.low_precision:.0%}",
 }
 
 

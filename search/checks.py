@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..evaluators import runtimes
@@ -12,12 +13,16 @@ from ..evaluators.exclusive import check_locks
 from ..evaluators.runtimes import Runtime
 from ..evaluators.scratch import private_folder
 from ..evaluators.serve_once import peak_so_far
+from ..evaluators.units import PLAIN
 from . import remote, rundir
 from .cluster import check_callers, reachable
-from .limits import Limits
+from .limits import Limits, same_unit
 from .options import Options
 from .ray_session import running
 from .urls import plain_url
+
+if TYPE_CHECKING:
+    from ..studies.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +98,19 @@ def identity_of(name: str, servers: Sequence[Runtime], options: Options) -> dict
         ending = other[0].capabilities.reads[0]
         raise UsageError(f"--compact packs ONNX files; those of {other[0].name} end in {ending}.")
     return identity
+
+
+def in_unit(options: Options, task: Task, fingerprint: Mapping[str, Any]) -> Options:
+    """Return options that know the metric's unit: as the task says it, or none where a batch tells that.
+
+    Raises:
+        UsageError: a least accuracy was given in another one.
+    """
+    unit, tried = task.unit, fingerprint.get("metric")
+    if unit is None and tried is not None and not 0 <= tried["value"] <= 1:
+        unit = PLAIN
+    same_unit(options.unit, unit)
+    return replace(options, unit=unit)
 
 
 def measurable(limits: Limits, device: str) -> None:

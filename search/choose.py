@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import UsageError
 from .front import Model, ParetoFront, decisive, select
-from .limits import Limits, merged
+from .limits import Limits, merged, same_unit
 from .opened import Run
 from .options import parse_limits
 from .prospects import advice, goes_on
@@ -146,7 +146,8 @@ def wished(
     asked = parse_limits("1s" if target_latency is None else target_latency, **words)
     if target_latency is None:
         del asked["target_ms"]
-    before = run.limits if target_latency is None or run.asked else Limits(asked["target_ms"])
+    before = run.limits if target_latency is None or run.asked else run.against_baseline(Limits(asked["target_ms"]))
+    same_unit(asked.pop("unit", None), before.metric_unit)
     limits = merged(before, asked)
     fastest = any(word is not None for word in least.values()) and target_latency is None
     return Wish(limits=limits, fastest=fastest, runtime=runtime)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..evaluators.measurement import Measurement
-from ..evaluators.scores import shown
+from ..evaluators.units import noun, shown
 from .front import Model, ParetoFront, Points, hypervolume, minimised
 from .opened import Run
 
@@ -130,7 +130,10 @@ def _of_other_networks(one: ParetoFront, other: ParetoFront) -> Iterator[str]:
         sizes = f"{mine.params / 1e6:.3g} million parameters in A, {theirs.params / 1e6:.3g} in B"
         yield f"The unchanged networks differ: {sizes}."
     elif mine.accuracy != theirs.accuracy:
-        yield f"The unchanged networks' accuracies differ: {shown(mine.accuracy)} in A, {shown(theirs.accuracy)} in B."
+        values = f"{shown(mine.accuracy, one.unit)} in A, {shown(theirs.accuracy, other.unit)} in B"
+        yield f"The unchanged networks do otherwise on the validation data: {values}."
+    if one.unit != other.unit:
+        yield f"The metric's unit differs: {one.unit or 'none'} in A, {other.unit or 'none'} in B."
 
 
 def _network(measured: Measurement) -> tuple[int, int]:
@@ -148,13 +151,15 @@ def _scaled(one: ParetoFront, other: ParetoFront, by: str) -> tuple[tuple[Points
             / [LOSS * abs(base.accuracy) or 1.0, base.latency.median_ms, base.size_bytes]
             for these, base in zip(points, bases, strict=True)
         ]
-        words = f"{LOSS:.0%} of its accuracy less, its latency and its size, each of the run's own unchanged network"
+        less = f"{LOSS:.0%} of its {noun(one.unit)} less"
+        words = f"{less}, its latency and its size, each of the run's own unchanged network"
         return (scaled[0], scaled[1]), words
     best = max(base.accuracy for base in bases)
     target_ms = max(front.target_ms for front in fronts)
     size = max(base.size_bytes for base in bases)
     origin, spread = np.array([-best, 0.0, 0.0]), np.array([LOSS * abs(best) or 1.0, target_ms, float(size)])
-    words = f"{shown(best - LOSS * abs(best), best)} accuracy, {target_ms:g} ms, {size / 1e6:.3g} MB"
+    least = f"{shown(best - LOSS * abs(best), one.unit)} {noun(one.unit)}"
+    words = f"{least}, {target_ms:g} ms, {size / 1e6:.3g} MB"
     return ((points[0] - origin) / spread, (points[1] - origin) / spread), words
 
 

@@ -14,7 +14,7 @@ from .asked import Asked
 from .assemble import assemble
 from .capacity import FILE as MEMORY
 from .capacity import of_run, trial_bytes
-from .checks import Checked, checked
+from .checks import Checked, checked, in_unit
 from .cluster import Cluster, joined
 from .drive import Driver, Interrupted, Interrupts
 from .finalists import FIRST, finalists, hopefuls
@@ -35,6 +35,7 @@ from .workers import Workers, pickled, workers_for
 if TYPE_CHECKING:
     from ..evaluators.evaluator import Evaluator
     from ..studies.task import Task
+    from .limits import Limits
     from .prepare import Prepared
     from .store import Store
 
@@ -78,6 +79,7 @@ def run(
     for note in valid.notes:
         progress.milestone(note)
     fingerprint = check_same(options.out, task)
+    options = in_unit(options, task, fingerprint)
     words = dict(source or {})
     about = {"license": task.license, "description": task.description}
     kept = Asked.of(options, str(words.pop("study", "")), words, about)
@@ -269,14 +271,19 @@ class _Run:
         """Write the report of what was found until now."""
         models = self.store.models()
         if any(model.role == BASELINE for model in models):
-            front = assemble(models, self.prepared.profile, self.store.limits)
+            front = assemble(models, self.prepared.profile, self._limits)
             trials = begun(self.store.study.get_trials(deepcopy=False))
             profile = self.prepared.profile
             with suppress(OSError):  # a disk that is full ends the run where a trial is lost by it, and not for this
                 files.write_report(self.rundir.path, front, trials, profile, state="running", quick=True)
 
+    @property
+    def _limits(self) -> Limits:
+        """What a model must meet, told in the unit that fits all that was measured."""
+        return self.store.limits.told_by(model.measurement for model in self.store.models())
+
     def _publish(self, models: list[Model], *, state: files.State) -> ParetoFront:
-        limits = self.store.limits
+        limits = self._limits
         front = assemble(models, self.prepared.profile, limits, where=self.rundir.path)
         if state == "finished":
             self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": limits.asked})

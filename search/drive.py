@@ -241,7 +241,9 @@ class Driver:
         if asked.role or not self.options.promote or self.options.places > 1:
             return None
         rng = np.random.default_rng([self.options.seed, asked.number])
-        return learned(self.store.found.latest(LATEST), self.store.found.front(), rng)
+        latest = self.store.found.latest(LATEST)
+        unit = self.store.limits.told_by(model.measurement for model in latest).metric_unit
+        return learned(latest, self.store.found.front(), rng, unit=unit)
 
     def _ancestor(self, asked: Asked) -> str:
         """Return the file that a candidate goes on from; the obvious baselines go on from nobody."""

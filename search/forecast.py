@@ -26,7 +26,7 @@ from ..spaces.space import Space
 from ..studies.task import Task
 from ..studies.validate import validate
 from .capacity import of_run
-from .checks import Checked, checked
+from .checks import Checked, checked, in_unit
 from .costs import LAYER_AXES
 from .expectation import CAREFUL_PROCESSES, FINALISTS, Costs, costs_of, reserved_s
 from .fingerprint import check_same
@@ -180,7 +180,7 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
     task = valid.task
     for note in valid.notes:
         progress.milestone(note)
-    check_same(asked.options.out, task)
+    options = in_unit(options, task, check_same(asked.options.out, task))
     progress.notice("finding layers and groups")
     offer = offered(task, asked.servers, asked.options)
     task = offer.task

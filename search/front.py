@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..evaluators.measurement import Measurement
 from ..evaluators.scores import standard_error
+from ..evaluators.units import unit_of
 from ..spaces.candidate import Candidate
 from .knee import knee
 from .limits import Limits
@@ -125,9 +126,15 @@ class ParetoFront:
         return self.limits.target_ms
 
     @property
+    def unit(self) -> str:
+        """The metric's unit: the known one, else by what was measured; see `units`."""
+        measured = (m.measurement for m in (self.baseline, *self.models, *self.obvious))
+        return unit_of(self.limits.unit, (value for each in measured for value in each.metrics))
+
+    @property
     def meets_target(self) -> bool:
-        """Whether any model meets the target, and every limit beside it."""
-        return any(self.meets(model) for model in self.models)
+        """Whether any model, or the unchanged network, meets the target and every limit beside it."""
+        return any(self.meets(model) for model in (*self.models, self.baseline))
 
     def meets(self, model: Model) -> bool:
         """Return whether a model meets the target, and every limit beside it."""
@@ -139,19 +146,21 @@ class ParetoFront:
 
         It is no worse where it loses at most one standard error of their difference on the same examples, or nothing
         where the metric gives but one number: what is picked as the best of many owes some of that to chance.
-        (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.) The unchanged network comes before
-        what is slower and no better.
+        (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.) No other that meets the limits is
+        faster and as accurate. It is the unchanged network itself where nothing is better than that.
         """
         if not self.models:
             return None
         meeting = [m for m in self.models if self.meets(m)]
+        candidates: list[Model] = [*(meeting or self.models), self.baseline]
+        if not self.meets_target:
+            return min(candidates, key=lambda m: self.limits.distance(m.measurement))
         if not meeting:
-            return min(self.models, key=lambda m: self.limits.distance(m.measurement))
+            return self.baseline
         best = max((m.measurement for m in meeting), key=lambda measured: measured.accuracy)
-        if self.meets(self.baseline):
-            meeting.append(self.baseline)
-        as_good = [m for m in meeting if no_worse(m.measurement, best)]
-        return min(as_good, key=lambda m: (m.measurement.latency.median_ms, m.measurement.size_bytes))
+        fit = [m for m in candidates if self.meets(m)]
+        least = fastest(m for m in fit if no_worse(m.measurement, best)).measurement.accuracy
+        return fastest(m for m in fit if m.measurement.accuracy >= least)
 
     @property
     def most_accurate(self) -> Model | None:
@@ -335,6 +344,11 @@ def decisive(models: Iterable[Model], limits: Limits) -> list[Model]:
             if all(key(other) < key(m) for other in others):
                 found.append(replace(model, measurement=replace(m, elsewhere=others)))
     return found
+
+
+def fastest(models: Iterable[Model]) -> Model:
+    """Return the fastest of some models, the smallest of equals."""
+    return min(models, key=lambda m: (m.measurement.latency.median_ms, m.measurement.size_bytes))
 
 
 def no_worse(measured: Measurement, best: Measurement) -> bool:

@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 
+from ..errors import UsageError
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
-from ..evaluators.scores import reserve, shown, standard_error
+from ..evaluators.scores import reserve, standard_error
+from ..evaluators.units import PLAIN, SHARE, change_of, noun, shown, unit_of
 
 UNKNOWN = 1.0
 """Excess of what was not measured."""
+
+FAR = 10.0
+"""A cost that is over its limit by this factor is told as so many times the limit, and not in per cent."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,10 @@ class Limits:
         max_size_bytes: the most bytes of the file that is served.
         max_memory_bytes: the most bytes of a fresh process that serves it.
         max_energy_mj: the most millijoules of one run.
+        unit: of the metric, see `units`; None where the task does not say, and it is told by what was measured.
 
-    >>> str(Limits(5.0, max_size_bytes=4e6, min_accuracy=0.88))
-    '5 ms, 4 MB, 88.00% accuracy'
+    >>> str(Limits(5.0, max_size_bytes=4e6, min_accuracy=0.88)), str(Limits(5.0, min_change=-0.3, unit="dB"))
+    ('5 ms, 4 MB, 88.00% accuracy', '5 ms, -0.3 dB of the metric')
     """
 
     target_ms: float
@@ -39,13 +45,27 @@ class Limits:
     max_size_bytes: float | None = None
     max_memory_bytes: float | None = None
     max_energy_mj: float | None = None
+    unit: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
-        kinds = {"memory": " of memory", "accuracy": " accuracy"}
-        words = [told(name, limit) + kinds.get(name, "") for name, limit in self._asked()]
+        share = self.metric_unit == SHARE
+        kinds = {"memory": " of memory", "accuracy": " accuracy" if share else " of the metric"}
+        words = [self._words(name, limit) + kinds.get(name, "") for name, limit in self._asked()]
         if self.min_change is not None:
-            words.append(f"{self.min_change:+.2%} accuracy")
+            words.append(change_of(self.min_change, self.metric_unit))
         return ", ".join(words)
+
+    def _words(self, name: str, value: float) -> str:
+        return shown(value, self.metric_unit) if name == "accuracy" else told(name, value)
+
+    @property
+    def metric_unit(self) -> str:
+        """The metric's unit: the known one, else by the least accuracy."""
+        return unit_of(self.unit, () if self.min_accuracy is None else (self.min_accuracy,))
+
+    def told_by(self, seen: Iterable[Measurement]) -> Limits:
+        """Return the limits with the metric's unit, where the task does not say it by all that was measured."""
+        return replace(self, unit=unit_of(self.unit, (value for each in seen for value in each.metrics)))
 
     def _asked(self) -> Iterator[tuple[str, float]]:
         """Yield each limit that was asked for and is known: its name, its value."""
@@ -159,15 +179,16 @@ class Limits:
         for name, limit in self._asked():
             value, least = self.known(measurement, name), name == "accuracy"
             now = "unknown" if value is None else self._told(measurement, name, value)
-            so = f" ({'at least' if least else 'at most'} {told(name, limit)})"
+            so = f" ({'at least' if least else 'at most'} {self._words(name, limit)})"
             if value is not None and excesses[name] > 0:
-                by = f"{_under(limit - value, limit)} under" if least else f"{100 * excesses[name]:.3g}% over"
-                so = f", {by} {told(name, limit)}"
-            said[name] = f"{name} {'up to ' * (name == 'latency')}{now}{so}"
+                far = f"{_under(limit - value, self.metric_unit)} under" if least else _over(value, limit)
+                so = f", {far} {self._words(name, limit)}"
+            kind = noun(self.metric_unit) if least else name
+            said[name] = f"{kind} {'up to ' * (name == 'latency')}{now}{so}"
         return said
 
     def _told(self, measurement: Measurement, name: str, value: float) -> str:
-        return told(name, value)
+        return self._words(name, value)
 
     def reasons(self, measurement: Measurement, others: Iterable[Measurement]) -> tuple[str, ...]:
         """Say which limits a measurement misses, by how much, and how near any of the others comes to each."""
@@ -177,7 +198,7 @@ class Limits:
             if excesses[name] > 0:
                 values = [value for other in others if (value := self.known(other, name)) is not None]
                 best = max(values, default=None) if name == "accuracy" else min(values, default=None)
-                so = "" if best is None else f"; the best of all that were measured: {told(name, best)}"
+                so = "" if best is None else f"; the best of all that were measured: {self._words(name, best)}"
                 lines.append(f"  It misses: {verdict}{so}.")
         return (*lines, *map("  {}.".format, spread_alone(measurement.latency, self.target_ms)))
 
@@ -211,9 +232,29 @@ class Compared(Limits):
 
     def _told(self, measurement: Measurement, name: str, value: float) -> str:
         if name != "accuracy" or value == measurement.accuracy:
-            return told(name, value)
-        error = shown(measurement.accuracy - value, measurement.accuracy)
-        return f"{told(name, measurement.accuracy)} less {error} of standard error"
+            return self._words(name, value)
+        error = shown(measurement.accuracy - value, self.metric_unit)
+        return f"{self._words(name, measurement.accuracy)} less {error} of standard error"
+
+
+def same_unit(given: str | None, unit: str | None) -> None:
+    """Check that a least accuracy was given in the metric's unit, where it has one.
+
+    Args:
+        given: its unit; None for a number on the metric's scale.
+        unit: the metric's; None where that is not known, and it may be a share.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if given is None or given.lower() == (SHARE if unit is None else unit.lower()):
+        return
+    rule = "--min-accuracy must be a number on the metric's scale"
+    if unit is None or unit == PLAIN:
+        way = 'leave the unit out, or let the task say it: Task(metric_unit="dB")'
+        raise UsageError(f"{rule}, whose unit is not known; got one in {given}: {way}.")
+    example = "-0.5%" if unit == SHARE else f"-0.3{unit}"
+    raise UsageError(f"{rule}, or have its unit, {unit}, such as {example}; got one in {given}.")
 
 
 def merged(limits: Limits, changes: Mapping[str, float]) -> Limits:
@@ -243,20 +284,30 @@ def cut(outcome: Infeasible) -> bool:
 
 
 def told(name: str, value: float) -> str:
-    """Return a cost or an accuracy in words.
+    """Return a cost in words.
 
-    >>> told("size", 4_200_000), told("size", 900), told("energy", 5.0), told("accuracy", 0.88)
-    ('4.2 MB', '0.9 kB', '5 mJ', '88.00%')
+    >>> told("size", 4_200_000), told("size", 900), told("energy", 5.0)
+    ('4.2 MB', '0.9 kB', '5 mJ')
     """
-    if name == "accuracy":
-        return shown(value)
     if name in ("size", "memory"):
         return f"{value / 1e6:.5g} MB" if value >= 1e6 else f"{value / 1e3:.5g} kB"
     return f"{value:.4g} {'ms' if name == 'latency' else 'mJ'}"
 
 
-def _under(missing: float, limit: float) -> str:
-    return f"{100 * missing:.3g} points" if 0 <= limit <= 1 else f"{missing:.3g}"
+def _under(missing: float, unit: str) -> str:
+    return f"{100 * missing:.3g} points" if unit == SHARE else shown(missing, unit)
+
+
+def _over(value: float, limit: float) -> str:
+    """Return how far a cost is over its limit, before that limit.
+
+    >>> _over(6.2, 5.0), _over(0.757, 0.001)
+    ('24% over', '757× the')
+    """
+    times = value / limit
+    if times >= 100:
+        return f"{times:.0f}× the"
+    return f"{times:.3g}× the" if times >= FAR else f"{100 * (times - 1):.3g}% over"
 
 
 def too_much(name: str, value: float, limit: float) -> str:

@@ -111,8 +111,10 @@ class Run:
         return self.against_baseline(self.asked.limits)
 
     def against_baseline(self, limits: Limits) -> Limits:
-        """Return limits that compare accuracies to the baseline's, where that is known."""
-        return limits.against(next((m.measurement for m in self.models if m.role == BASELINE), None))
+        """Return limits that compare accuracies to the baseline's, where that is known, and tell them in their unit."""
+        baseline = next((m.measurement for m in self.models if m.role == BASELINE), None)
+        known = self.asked.limits.unit if self.asked is not None else None
+        return replace(limits, unit=known).against(baseline).told_by(m.measurement for m in self.models)
 
     @cached_property
     def models(self) -> tuple[Model, ...]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from ..errors import UsageError
 from ..evaluators.runtimes import plain
-from .limits import Limits
+from ..evaluators.units import SHARE, WORD
+from .limits import Limits, same_unit
 
 if TYPE_CHECKING:
     from ..studies.task import Task
@@ -98,23 +99,27 @@ def parse_energy(text: Words) -> float:
     return energy
 
 
-def parse_accuracy(text: Words) -> tuple[float, bool]:
-    """Return a least accuracy, and whether it is relative to the unchanged network's: in words, with a sign it is.
+def parse_accuracy(text: Words) -> tuple[float, bool, str | None]:
+    """Return a least accuracy, whether it is relative to the unchanged network's, and its unit, None without one.
 
-    >>> parse_accuracy("0.88"), parse_accuracy("88%"), parse_accuracy("-0.5%"), parse_accuracy(-0.35)
-    ((0.88, False), (0.88, False), (-0.005, True), (-0.35, False))
-    >>> parse_accuracy("1e-5"), parse_accuracy("-1e-05")
-    ((1e-05, False), (-1e-05, True))
+    In words, with a sign it is relative.
+
+    >>> parse_accuracy("0.88"), parse_accuracy("88%"), parse_accuracy(-0.35)
+    ((0.88, False, None), (0.88, False, '%'), (-0.35, False, None))
+    >>> parse_accuracy("-0.5%"), parse_accuracy("-1e-05"), parse_accuracy("-0.3 dB")
+    ((-0.005, True, '%'), (-1e-05, True, None), (-0.3, True, 'dB'))
     """
     if _is(text, float):
-        return float(text), False
-    match = re.fullmatch(r"\s*([+-]?)((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(%?)\s*", str(text).lower())
+        return float(text), False, None
+    match = re.fullmatch(rf"\s*([+-]?)((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*({WORD}|%)?\s*", str(text))
     if match is None:
         raise UsageError(
             "--min-accuracy must be a number on the metric's scale, such as 0.88 or 88%, or, with a sign, the "
-            f"difference to the unchanged network, such as -0.005 or -0.5%; got {text!r}."
+            "difference to the unchanged network, such as -0.005 or -0.5%; another metric than a share may have its "
+            f"unit, such as -0.3dB; got {text!r}."
         )
-    return round(float(match[1] + match[2]) / (100 if match[3] else 1), 12), bool(match[1])
+    value = float(match[1] + match[2]) / (100 if match[3] == SHARE else 1)
+    return round(value, 12) if match[3] == SHARE else value, bool(match[1]), match[3]
 
 
 def parse_limits(
@@ -125,22 +130,27 @@ def parse_limits(
     max_size: Words | None = None,
     max_memory: Words | None = None,
     max_energy: Words | None = None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return what a model must meet, as fields of `Options`.
 
     >>> parse_limits("5ms", min_accuracy="-1%", max_size="4MB")
-    {'target_ms': 5.0, 'min_change': -0.01, 'max_size_bytes': 4000000.0}
+    {'target_ms': 5.0, 'min_change': -0.01, 'unit': '%', 'max_size_bytes': 4000000.0}
     >>> parse_limits(5, min_change=-0.01, max_size=4e6)
     {'target_ms': 5.0, 'min_change': -0.01, 'max_size_bytes': 4000000.0}
     """
-    found = {"target_ms": parse_latency(target_latency)}
+    found: dict[str, Any] = {"target_ms": parse_latency(target_latency)}
+    units = []
     if min_accuracy is not None:
-        accuracy, relative = parse_accuracy(min_accuracy)
+        accuracy, relative, unit = parse_accuracy(min_accuracy)
         found["min_change" if relative else "min_accuracy"] = accuracy
+        units.append(unit)
     if min_change is not None:
         if "min_change" in found:
             raise UsageError(f"one least change can be asked for; got {min_accuracy!r} and {min_change!r}.")
-        found["min_change"] = parse_accuracy(min_change)[0]
+        found["min_change"], _, unit = parse_accuracy(min_change)
+        units.append(unit)
+    for unit in filter(None, units):
+        same_unit(found.setdefault("unit", unit), unit)
     if max_size is not None:
         found["max_size_bytes"] = parse_size(max_size, "--max-size")
     if max_memory is not None:
@@ -203,6 +213,7 @@ class Options:
         max_size_bytes: the most bytes of the file that is served.
         max_memory_bytes: the most bytes of memory of a process that serves it.
         max_energy_mj: the most millijoules of one run.
+        unit: in which a least accuracy was given; the metric's, once that is known.
         out: the run directory.
         runtimes: what serves the models, and times them; milliseconds are told by the first one's baseline.
         trials: how many trials the study has when it is done.
@@ -258,6 +269,7 @@ class Options:
     max_size_bytes: float | None = None
     max_memory_bytes: float | None = None
     max_energy_mj: float | None = None
+    unit: str | None = None
     trial_memory_bytes: float | None = None
     artifacts: str | None = None
     tensorboard: str | None = None

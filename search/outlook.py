@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from ..evaluators.scores import shown
+from ..evaluators.units import shown
 from .artifacts import Local
 from .expectation import FINALISTS, costs_of, reserved_s
 from .finalists import surely_late
@@ -14,6 +14,7 @@ from .ledger import trial_name
 from .limits import Limits
 from .options import Options
 from .progress import Running, State
+from .report.words import speed
 from .rundir import RunDirectory
 from .rungs import RUNG
 from .store import Store
@@ -84,7 +85,8 @@ class Outlook:
         )
 
     def _looked_up(self, finished: int) -> State:
-        found, limits = self._store.found, self._store.limits
+        found = self._store.found
+        limits = self._store.limits.told_by(model.measurement for model in found.all())
         meeting = [m for m in found.front() if limits.met(m.measurement)]
         ids = [m.id for m in meeting]
         if self._front is None:  # of a study that goes on
@@ -137,13 +139,13 @@ def _in_words(meeting: list[Model], models: list[Model], limits: Limits) -> str:
     """Return the best model that meets the limits, or where none does the nearest."""
     if meeting:
         best = max(meeting, key=lambda m: m.measurement.accuracy)
-        return f"best {_told(best)}"
+        return f"best {_told(best, limits.metric_unit)}"
     none = f"none meets {limits if limits.several else 'the target'} yet"
     nearest = min(models, key=lambda m: limits.distance(m.measurement), default=None)
-    return none if nearest is None else f"{none}, nearest {_told(nearest)}"
+    return none if nearest is None else f"{none}, nearest {_told(nearest, limits.metric_unit)}"
 
 
-def _told(model: Model) -> str:
+def _told(model: Model, unit: str) -> str:
     it = model.measurement
     size = f"{it.size_bytes / 1e6:.3g} MB"
-    return f"{shown(it.accuracy)} at {it.latency.median_ms:.2f} ms, {size}, {1 / it.latency.ratio:.1f}× faster"
+    return f"{shown(it.accuracy, unit)} at {it.latency.median_ms:.2f} ms, {size}, {speed(it.latency.ratio)}"

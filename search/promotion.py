@@ -12,6 +12,7 @@ import numpy as np
 
 from ..evaluators.measurement import Infeasible, Measurement, Outcome
 from ..evaluators.promotion import Promotion
+from ..evaluators.units import SHARE
 from .front import Model
 
 LEAST = 8
@@ -29,13 +30,16 @@ SPARED = 0.1
 ONE_SHOT, TRAIN = "one-shot", "train"
 
 
-def learned(models: Sequence[Model], front: Iterable[Model], rng: np.random.Generator) -> Promotion | None:
+def learned(
+    models: Sequence[Model], front: Iterable[Model], rng: np.random.Generator, *, unit: str = SHARE
+) -> Promotion | None:
     """Return what trained models tell of how accuracies before and after training go together; None for too few.
 
     Args:
         models: the latest that were measured to the end; those count that were trained, be it to no avail.
         front: the rivals of the next candidate.
         rng: says whether the candidate is spared.
+        unit: of the metric.
 
     """
     trained = [m.measurement for m in models if m.measurement.epochs or TRAIN in m.measurement.seconds]
@@ -49,6 +53,7 @@ def learned(models: Sequence[Model], front: Iterable[Model], rng: np.random.Gene
         intercept=intercept,
         give=DEVIATIONS * deviation,
         rivals=tuple(rivals),
+        unit=unit,
         spared=bool(rng.random() < SPARED),
     )
 

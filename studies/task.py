@@ -101,6 +101,9 @@ class Task:
         per_example: ``per_example(model, loader)`` gives a tensor of one score an example, in the loader's order,
             whose mean is the metric, which may be left out then. With it two models are compared on the same
             examples, which tells far smaller differences from chance. The default metric has its own.
+        metric_unit: in which the metric is told: ``"%"`` for a share between 0 and 1, which is told in per cent; ``""``
+            for a plain number; or a word of at most eight characters, such as ``"dB"``. The default metric is a share.
+            By default another one is a share as long as all its values lie between 0 and 1.
         keep: names of layers, or of modules that hold layers, that must stay untouched.
         fit: ``fit(student, teacher, epochs)`` trains the student in place instead of our distillation; ``epochs`` may
             be a fraction.
@@ -136,6 +139,7 @@ class Task:
     description: str = ""
     distance: Distance | str | None = None
     per_example: Callable[[nn.Module, Loader], Tensor] | None = None
+    metric_unit: str | None = None
 
     def __post_init__(self) -> None:
         if self.per_example is not None and self.metric is top1:
@@ -178,6 +182,12 @@ class Task:
         if isinstance(self.metric, KeywordMetric):
             return KeywordMetric(right, self.metric.names) if self.metric.metric is top1 else None
         return right if self.metric is top1 else None
+
+    @property
+    def unit(self) -> str | None:
+        """The metric's unit; None where the values have to tell whether it is a share."""
+        default = self.per_example is None and self.each is not None
+        return "%" if default and self.metric_unit is None else self.metric_unit
 
     @property
     def base(self) -> nn.Module:

@@ -40,6 +40,8 @@ def made_run(
     finished: bool = True,
     faster: float = 1.0,
     problem: AnalyticEvaluator | None = None,
+    scale: float = 1.0,
+    unit: str | None = "%",
 ) -> Path:
     """Return a run directory, closed.
 
@@ -53,10 +55,12 @@ def made_run(
         finished: whether the front was taken to the end.
         faster: by what the latencies of all but the baseline are divided.
         problem: what costs what.
+        scale: what accuracies are multiplied with.
+        unit: of the metric, as its task says it.
     """
     problem = problem or AnalyticEvaluator(3)
     profile = Profile.from_dict(problem.profile())
-    options = Options(target_ms=target_ms, out=folder, trials=max(trials, 1), runtimes=(runtime,))
+    options = Options(target_ms=target_ms, out=folder, trials=max(trials, 1), runtimes=(runtime,), unit=unit)
     identity = {"study": study, "runtime": runtime, "threads": "1", "device": "this machine"}
     rundir = RunDirectory(folder, identity, Asked.of(options, f"{study}.py", about=ABOUT).to_dict())
     rundir.write_json("profile.json", {"space": problem.space.fingerprint, "profile": profile.to_dict()})
@@ -74,7 +78,11 @@ def made_run(
             windows = tuple(
                 replace(w, candidate_ns=tuple(ns / divided for ns in w.candidate_ns)) for w in outcome.latency.windows
             )
-            outcome = replace(outcome, latency=replace(outcome.latency, runtime=runtime, windows=windows))
+            outcome = replace(
+                outcome,
+                accuracy=scale * outcome.accuracy,
+                latency=replace(outcome.latency, runtime=runtime, windows=windows),
+            )
         store.tell(asked.number, outcome)
     kept = [*store.found.obvious(), *(m for m in store.found.front() if m.role == "front")]
     for model in kept:

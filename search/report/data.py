@@ -22,7 +22,7 @@ from .doubts import doubts
 from .importance import importances
 from .layers import levels_of, network
 from .points import Scored, key_of, rows
-from .shares import difference, paired
+from .shares import difference, paired, rounded
 
 SCHEMA = 1
 """Version of the format; it grows when a field changes its meaning or goes."""
@@ -77,7 +77,7 @@ def build(
             "command": about.command,
             **{k: str(v) for k, v in about.study.items() if k not in ("study", "format")},
         },
-        "limits": {**front.limits.asked, "text": str(front.limits)},
+        "limits": {**front.limits.asked, "unit": front.unit, "text": str(front.limits)},
         "fronts": [_front(each, "" if front.portfolio and each is front else None) for each in _all(front)],
         "headline": _headline(front, about.scored),
         "points": rows(front, trials, profile, about.scored),
@@ -139,7 +139,7 @@ def _headline(front: ParetoFront, scored: Scored) -> dict[str, Any] | None:
         "accuracy_on": on,
         "accuracy": now,
         "baseline_accuracy": before,
-        "accuracy_change": round(now - before, 6),
+        "accuracy_change": rounded(now - before),
         "accuracy_change_interval": paired(*examples) or difference(now, before, count),
     }
 

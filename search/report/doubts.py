@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...evaluators.scores import change_shown
+from ...evaluators.units import SHARE, change_shown
 from ..front import Model, ParetoFront
 from ..warmstart import BASELINE
 from .points import Scored
@@ -18,7 +18,7 @@ SPREAD = 0.1
 """How far the baseline's own milliseconds may differ, as a share of them, before that is told."""
 
 DROP = 0.02
-"""How much better validation data may look than test data before that is told."""
+"""How much better validation data may look than test data before that is told; of what is no share, a part of it."""
 
 FEW = 1000
 """Examples under which an accuracy's interval is wide beside what compression costs."""
@@ -65,11 +65,11 @@ def _accuracy(front: ParetoFront) -> Iterator[str]:
         return
     measured, base = best.measurement, front.baseline.measurement
     if measured.rung == "final" and measured.test_accuracy is None:
-        yield "The study has no test data: accuracies are those on the validation data, which the search looked at."
+        yield "The study has no test data: what is told is of the validation data, which the search looked at."
     if measured.test_accuracy is not None and base.test_accuracy is not None:
         drop = (measured.accuracy - base.accuracy) - (measured.test_accuracy - base.test_accuracy)
-        if drop > DROP * max(1.0, abs(base.accuracy)):
-            lost = change_shown(drop, base.accuracy).removeprefix("+")
+        if drop > DROP * (1.0 if front.unit == SHARE else abs(base.accuracy)):
+            lost = change_shown(drop, front.unit).removeprefix("+")
             yield (
                 f"Model {best.id} lost {lost} more on the test data than on the validation data, which the search "
                 "looked at. Believe the test data."

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ...evaluators.scores import shown
+from ...evaluators.units import bare, points_of, shown
+from .words import size, speed
 
 SPECIAL = re.compile(r"[\\`*\[\]<>#!|~&@$]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown, or GitHub, may read as something else; an underscore inside of a word is none of it."""
@@ -24,11 +25,11 @@ def summary(data: Mapping[str, Any]) -> str:
     rows = list(dict.fromkeys([front["baseline"], *front["obvious"], *front["models"]]))
     lines += [
         "",
-        "| model | kind | ms (95 %) | faster | validation | test | MB | meets |",
+        "| model | kind | ms (95 %) | speed | validation | test | MB | meets |",
         "|---|---|---:|---:|---:|---:|---:|---|",
     ]
-    like = points[front["baseline"]]["accuracy"]
-    lines += [_row(points[key], like, best=bool(told) and key == told["model"]) for key in rows[:SHOWN]]
+    unit = data["limits"]["unit"]
+    lines += [_row(points[key], unit, best=bool(told) and key == told["model"]) for key in rows[:SHOWN]]
     if len(rows) > SHOWN:
         lines += ["", f"{len(rows) - SHOWN} more are in `pareto.csv`."]
     if data["warnings"]:
@@ -48,22 +49,24 @@ def _headline(data: Mapping[str, Any], points: Mapping[str, Mapping[str, Any]]) 
         return ["No candidate was measured.", ""]
     name = escaped(points[told["model"]]["id"])
     verdict = f"**{name} meets it**" if told["meets"] else f"Nothing meets it; **{name} is nearest**"
-    low, high = told["faster_interval"]
-    faster = f"{told['faster']:.2f}× faster (95 %: {low:.2f} to {'?' if high is None else f'{high:.2f}'})"
-    smaller = "" if told["smaller"] is None else f", {told['smaller']:.1f}× smaller"
-    like = told["baseline_accuracy"]
-    change = f"{_points(told['accuracy_change'], like)} of accuracy on the {told['accuracy_on']} data"
-    if told["accuracy_change_interval"]:
-        down, up = (_points(end, like).removesuffix(" points") for end in told["accuracy_change_interval"])
-        change += f" (95 %: {down} to {up})"
     state = "" if data["state"] == "finished" else f" *The run is {data['state']}.*"
-    return [f"{verdict}: {faster}{smaller}, {change}.{state}", ""]
+    if points[told["model"]]["kind"] == "baseline":
+        return [f"{verdict}: nothing that was found is better than the unchanged network.{state}", ""]
+    low, high = told["faster_interval"]
+    interval = f"(95 %: {low:.2f}× to {'?' if high is None else f'{high:.2f}×'} its speed)"
+    smaller = "" if told["smaller"] is None else f", {size(told['smaller'], 1)}"
+    unit = data["limits"]["unit"]
+    change = f"{points_of(told['accuracy_change'], unit)} on the {told['accuracy_on']} data"
+    if told["accuracy_change_interval"]:
+        down, up = (bare(end, unit) for end in told["accuracy_change_interval"])
+        change += f" (95 %: {down} to {up})"
+    return [f"{verdict}: {speed(1 / told['faster'])} {interval}{smaller}, {change}.{state}", ""]
 
 
-def _row(point: Mapping[str, Any], like: float, *, best: bool) -> str:
+def _row(point: Mapping[str, Any], unit: str, *, best: bool) -> str:
     latency = point["latency"]
     high = "?" if latency["high_ms"] is None else f"{latency['high_ms']:.2f}"
-    test = "–" if point["test_accuracy"] is None else shown(point["test_accuracy"], like)
+    test = "–" if point["test_accuracy"] is None else shown(point["test_accuracy"], unit)
     faster = "–" if not latency["ratio"] else f"{1 / latency['ratio']:.2f}×"
     name = f"**{escaped(point['id'])}**" if best else escaped(point["id"])
     cells = [
@@ -71,17 +74,12 @@ def _row(point: Mapping[str, Any], like: float, *, best: bool) -> str:
         escaped(point["role"] or "front"),
         f"{latency['median_ms']:.2f} ({latency['low_ms']:.2f} to {high})",
         faster,
-        shown(point["accuracy"], like),
+        shown(point["accuracy"], unit),
         test,
         f"{point['size_bytes'] / 1e6:.2f}",
         "yes" if point["meets"] else "no",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _points(difference: float, like: float) -> str:
-    """Return the difference of two accuracies: in points where they are shares."""
-    return f"{100 * difference:+.2f} points" if 0 <= like <= 1 else f"{difference:+.4g}"
 
 
 def escaped(text: object) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from ...evaluators.scores import shown
+from ...evaluators.units import SHARE, noun, shown
 from ..front import Model, ParetoFront
 from .plot import BLUE, ORANGE, RED
+from .words import speed
 
 COLUMNS = {
     "id": "model",
@@ -30,7 +31,7 @@ def html(front: ParetoFront) -> str:
         said = f"No candidate could be measured to the end, for {front.limits}."
     else:
         verb = "meets" if front.meets(best) else "is the nearest to"
-        said = f"{best.id} {verb} {front.limits}: {1 / best.measurement.latency.ratio:.2f}× faster."
+        said = f"{best.id} {verb} {front.limits}: {speed(best.measurement.latency.ratio)}."
     table = front.to_pandas()[list(COLUMNS)].rename(columns=COLUMNS)
     return f"<p>{escape(said)}</p>" + str(table.to_html(index=False, border=0, float_format="{:.4g}".format))
 
@@ -47,22 +48,23 @@ def figure(front: ParetoFront) -> Any:
         ("unchanged network", (front.baseline,), RED, "diamond"),
     ):
         if models:
-            made.add_trace(go.Scatter(name=name, mode="markers", **_points(models, color, symbol)))
+            made.add_trace(go.Scatter(name=name, mode="markers", **_points(models, color, symbol, front.unit)))
     made.add_vline(front.target_ms, line_dash="dash", annotation_text=f"target {front.target_ms:g} ms")
     if front.limits.min_accuracy is not None:
         made.add_hline(front.limits.min_accuracy, line_dash="dot")
     made.update_xaxes(title="latency in ms (median, 95 % interval)", rangemode="tozero")
-    share = 0 <= front.baseline.measurement.accuracy <= 1
-    made.update_yaxes(title="accuracy on the validation data", tickformat=".1%" if share else None)
+    unit = front.unit
+    ticks = {"tickformat": ".1%"} if unit == SHARE else {"ticksuffix": f" {unit}".rstrip()}
+    made.update_yaxes(title=f"{noun(unit)} on the validation data", **ticks)
     return made
 
 
-def _points(models: Any, color: str, symbol: str) -> dict[str, Any]:
+def _points(models: Any, color: str, symbol: str, unit: str) -> dict[str, Any]:
     latencies = [m.measurement.latency for m in models]
     return {
         "x": [latency.median_ms for latency in latencies],
         "y": [m.measurement.accuracy for m in models],
-        "text": [_hover(m) for m in models],
+        "text": [_hover(m, unit) for m in models],
         "hoverinfo": "text",
         "marker": {"color": color, "symbol": symbol, "size": 9},
         "error_x": {
@@ -75,8 +77,10 @@ def _points(models: Any, color: str, symbol: str) -> dict[str, Any]:
     }
 
 
-def _hover(model: Model) -> str:
+def _hover(model: Model, unit: str) -> str:
     measured = model.measurement
     name = model.id if model.role == "front" else f"{model.id} ({model.role})"
-    numbers = f"{measured.latency.median_ms:.3g} ms, {shown(measured.accuracy)}, {measured.size_bytes / 1e6:.3g} MB"
+    numbers = (
+        f"{measured.latency.median_ms:.3g} ms, {shown(measured.accuracy, unit)}, {measured.size_bytes / 1e6:.3g} MB"
+    )
     return f"{escape(name)} on {escape(str(measured.latency.place))}<br>{numbers}"

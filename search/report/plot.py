@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from ...evaluators.scores import shown
+from ...evaluators.units import SHARE, noun, shown
 from ..front import Model, ParetoFront
 
 BLUE, ORANGE, GREY, RED = "#0072b2", "#e69f00", "#8c8c8c", "#d55e00"  # told apart by the colour-blind (Okabe and Ito)
@@ -31,14 +31,20 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: 
     axes.axvline(front.target_ms, color="black", linestyle="--", linewidth=1, label=f"target {front.target_ms:g} ms")
     floor = front.limits.min_accuracy
     if floor is not None:
-        axes.axhline(floor, color="black", linestyle=":", linewidth=1, label=f"least accuracy {shown(floor)}")
+        axes.axhline(
+            floor,
+            color="black",
+            linestyle=":",
+            linewidth=1,
+            label=f"least {noun(front.unit)} {shown(floor, front.unit)}",
+        )
     heights = [m.measurement.accuracy for m in (front.baseline, *front.models, *front.obvious)]
-    margin = max(0.005, 0.2 * (max(heights) - min(heights)))
+    margin = max(0.005 * max(map(abs, heights)), 0.2 * (max(heights) - min(heights))) or 1.0
     heights += [] if floor is None else [floor]
     axes.set_ylim(min(heights) - margin, max(heights) + margin)
     axes.set_xlim(left=0)
     axes.set_xlabel("latency in ms (median, 95 % interval)")
-    axes.set_ylabel("accuracy on the validation data")
+    axes.set_ylabel(_on_validation(front.unit))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, format=kind, dpi=150)
@@ -68,10 +74,18 @@ def beside(fronts: Mapping[str, ParetoFront], file: IO[bytes], *, kind: str = "p
         axes.errorbar(x, y, xerr=error, color=color, marker=marker, linewidth=1, elinewidth=1, label=name)
     axes.set_xlim(left=0)
     axes.set_xlabel("latency over the unchanged network's" if relative else "latency in ms (median, 95 % interval)")
-    axes.set_ylabel("accuracy on the validation data" + (", less the unchanged network's" if relative else ""))
+    units = {front.unit for front in fronts.values()}
+    label = _on_validation(units.pop() if len(units) == 1 else "")
+    axes.set_ylabel(label + (", less the unchanged network's" if relative else ""))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, format=kind, dpi=150)
+
+
+def _on_validation(unit: str) -> str:
+    """Return what an axis is called that has the metric itself: shares are drawn between 0 and 1."""
+    of = f" in {unit}" if unit not in ("", SHARE) else ""
+    return f"{noun(unit)}{of} on the validation data"
 
 
 def _points(axes: Any, models: Sequence[Model], *, bars: bool = False, **style: Any) -> None:

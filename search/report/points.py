@@ -77,7 +77,7 @@ def _as_good(model: Model, other: Model) -> bool:
     """Return whether a model is faster than another that is hardly more accurate, at the same place."""
     one, two = model.measurement, other.measurement
     same = one.latency.place == two.latency.place and one.latency.median_ms < two.latency.median_ms
-    return same and model.role != BASELINE and one.accuracy <= two.accuracy and no_worse(one, two)
+    return same and one.accuracy <= two.accuracy and no_worse(one, two)
 
 
 def _finals(front: ParetoFront) -> Iterator[tuple[str, Model]]:

@@ -16,6 +16,7 @@ def as_data(front: ParetoFront, where: str) -> dict[str, Any]:
         "target": str(front.limits),
         "target_ms": front.target_ms,
         "meets_target": front.meets_target,
+        "metric_unit": front.unit,
         "recommended": None if best is None else best.id,
         "baseline": _models(front, ())[0],
         "models": _models(front, front.models)[1:],

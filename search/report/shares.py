@@ -13,6 +13,15 @@ Z = 1.959963984540054
 """Standard deviations of a normal distribution within which 95 % lie."""
 
 
+def rounded(value: float) -> float:
+    """Return six digits of a number, however small it is.
+
+    >>> rounded(0.1234567), rounded(1.234567891e-9)
+    (0.123457, 1.23457e-09)
+    """
+    return float(f"{value:.6g}")
+
+
 def interval(share: float | None, examples: int | None) -> list[float] | None:
     """Return Wilson's 95 % interval of a share; None where the number of examples is not known.
 
@@ -43,7 +52,7 @@ def difference(share: float, other: float, examples: int | None) -> list[float] 
         return None
     down = math.hypot(share - one[0], two[1] - other)
     up = math.hypot(one[1] - share, other - two[0])
-    return [round(share - other - down, 6), round(share - other + up, 6)]
+    return [rounded(share - other - down), rounded(share - other + up)]
 
 
 def paired(one: str, other: str) -> list[float] | None:
@@ -62,7 +71,7 @@ def paired(one: str, other: str) -> list[float] | None:
     change = float(mine.mean() - theirs.mean())
     if not all(np.isin(scores, (0.0, 1.0)).all() for scores in (mine, theirs)):
         half = float(stdtrit(len(mine) - 1, 0.975) * np.std(mine - theirs, ddof=1) / math.sqrt(len(mine)))
-        return [round(change - half, 6), round(change + half, 6)]
+        return [rounded(change - half), rounded(change + half)]
     first, second = interval(mine.mean(), len(mine)), interval(theirs.mean(), len(theirs))
     assert first is not None
     assert second is not None
@@ -70,7 +79,7 @@ def paired(one: str, other: str) -> list[float] | None:
     phi = _correlation(mine, theirs)
     low = math.sqrt(max(0.0, down**2 - 2 * phi * down * lift + lift**2))
     high = math.sqrt(max(0.0, up**2 - 2 * phi * up * fall + fall**2))
-    return [round(change - low, 6), round(change + high, 6)]
+    return [rounded(change - low), rounded(change + high)]
 
 
 def _arms(scores: Scores, ends: list[float]) -> tuple[float, float]:

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ...evaluators.measurement import Place
-from ...evaluators.scores import change_shown, shown
+from ...evaluators.units import change_of, shown
 from ..front import Model, ParetoFront
+from .words import gains
 
-GIVEN_UP = ("faster", "95 % range", "test", "MB", "runtime", "device")
+GIVEN_UP = ("speed", "95 % range", "test", "MB", "runtime", "device")
 """Columns that are left out one after the other where a terminal is too narrow for all."""
 
 COLUMNS = 80
@@ -50,7 +51,7 @@ def _table(front: ParetoFront, without: set[str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     places = {alone.baseline.measurement.latency.place for alone in front.portfolio}
     told = {name for name in Place._fields if len({getattr(place, name) for place in places}) > 1}
-    names = ("runtime", "device", "ms", "95 % range", "faster", "valid", "test", "MB", "meets")
+    names = ("runtime", "device", "ms", "95 % range", "speed", "valid", "test", "MB", "meets")
     columns = [name for name in names if name not in without and (name not in Place._fields or name in told)]
     table.add_column("model", overflow="fold", min_width=NAMES)
     for name in columns:
@@ -69,16 +70,16 @@ def _table(front: ParetoFront, without: set[str]) -> Table:
 
 def _cells(model: Model, front: ParetoFront) -> dict[str, str]:
     measured = model.measurement
-    latency, like = measured.latency, front.baseline.measurement.accuracy
+    latency, unit = measured.latency, front.unit
     digits = 2 if front.baseline.measurement.latency.median_ms >= 1 else 3
     return {
         "runtime": short(latency.runtime),
         "device": latency.device,
         "ms": f"{latency.median_ms:.{digits}f}",
         "95 % range": f"{latency.low_ms:.{digits}f}–{latency.high_ms:.{digits}f}",
-        "faster": f"{1 / latency.ratio:.2f}×",
-        "valid": shown(measured.accuracy, like),
-        "test": "–" if measured.test_accuracy is None else shown(measured.test_accuracy, like),
+        "speed": f"{1 / latency.ratio:.2f}×",
+        "valid": shown(measured.accuracy, unit),
+        "test": "–" if measured.test_accuracy is None else shown(measured.test_accuracy, unit),
         "MB": f"{measured.size_bytes / 1e6:.2f}",
         "meets": "yes" if front.meets(model) else "no",
     }
@@ -104,12 +105,11 @@ def _conclusion(front: ParetoFront) -> list[str]:
             *front.reasons,
         ]
     measured = best.measurement
-    accuracy = f"{change_shown(measured.accuracy - base.accuracy, base.accuracy)} accuracy on the validation data"
-    if measured.test_accuracy is not None and base.test_accuracy is not None:
-        change = change_shown(measured.test_accuracy - base.test_accuracy, base.accuracy)
-        accuracy = f"{change} accuracy on the test data"
-    gain = f"{1 / measured.latency.ratio:.2f}× faster, {base.size_bytes / measured.size_bytes:.1f}× smaller, {accuracy}"
-    if front.meets_target:
+    gain = f"{gains(measured, base)}, {_change(front, best)}"
+    if best == front.baseline:
+        so = "meets" if front.meets_target else "is the nearest to"
+        lines = [f"→ The unchanged network {so} {front.limits}: nothing that was found is better.", *front.reasons]
+    elif front.meets_target:
         lines = [f"→ {best.id} meets {front.limits}: {gain}."]
         tied = [name for name in front.tied(best) if name != best.id]
         if tied:
@@ -117,7 +117,7 @@ def _conclusion(front: ParetoFront) -> list[str]:
         top = front.most_accurate
         if top is not None and top.measurement.accuracy > measured.accuracy:
             lines.append(
-                f"  {top.id} has {shown(top.measurement.accuracy, base.accuracy)}: no more than chance, by a standard "
+                f"  {top.id} has {shown(top.measurement.accuracy, front.unit)}: no more than chance, by a standard "
                 "error on the same validation examples."
             )
     else:
@@ -126,6 +126,15 @@ def _conclusion(front: ParetoFront) -> list[str]:
         lines.append(f"  Limits: {'; '.join(front.limits.verdicts(measured).values())}.")
     lines += [f"  Warning: {warning}." for warning in measured.warnings]
     return [*lines, *map(_alone, front.portfolio)]
+
+
+def _change(front: ParetoFront, best: Model) -> str:
+    """Return what a model gains in the metric, on the test data where it was scored on them."""
+    measured, base, on = best.measurement, front.baseline.measurement, "validation"
+    now, before = measured.accuracy, base.accuracy
+    if measured.test_accuracy is not None and base.test_accuracy is not None:
+        now, before, on = measured.test_accuracy, base.test_accuracy, "test"
+    return f"{change_of(now - before, front.unit)} on the {on} data"
 
 
 def _files(front: ParetoFront, where: str) -> list[str]:
@@ -143,7 +152,7 @@ def _alone(front: ParetoFront) -> str:
     best = front.recommended
     if best is None:
         return f"  On {short(front.name)} alone: nothing could be measured."
-    found = f"{best.id}, {shown(best.measurement.accuracy)} at {best.measurement.latency.median_ms:.2f} ms"
+    found = f"{best.id}, {shown(best.measurement.accuracy, front.unit)} at {best.measurement.latency.median_ms:.2f} ms"
     return f"  On {short(front.name)} alone: {found}, {'meets' if front.meets_target else 'misses'} what was asked for."
 
 

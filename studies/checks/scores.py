@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from numbers import Real
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import StudyError
+from ...evaluators.units import SHARE, WORD
 from ..task import Batch, Task
 from .calls import called, kind
 from .labels import counts_labels
@@ -39,7 +41,7 @@ def check_metric(model: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
     """Check the metric of one validation batch, and yield what the task's owner should know.
 
     Raises:
-        StudyError: it is no finite number, or needs more than a model that can be called.
+        StudyError: it is no finite number, needs more than a model that can be called, or has a unit that does not fit.
     """
     batch, words = seen.first, "metric(model, [batch of validation])"
     value = called(words, lambda: task.metric(model.eval(), [batch]))
@@ -49,9 +51,25 @@ def check_metric(model: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
             f"`metric(model, loader)` must return a finite float; it returned {shown}. Return float(…) of what is to "
             "be maximised"
         )
+    _check_unit(task, float(value))
     if not counts_labels(task):
         yield from _on_calls(model, batch, float(value), task)
     _check_per_example(model, batch, task, float(value))
+
+
+def _check_unit(task: Task, value: float) -> None:
+    """Check that a metric's unit can stand after a number, and that what is told in per cent is a share."""
+    unit = task.metric_unit
+    if unit is not None and not (isinstance(unit, str) and re.fullmatch(rf"{WORD}|%|", unit)):
+        raise StudyError(
+            '`metric_unit` must be "%" for a share, "" for a plain number, or a word of at most eight characters that '
+            f'begins with a letter, such as "dB"; it is {unit!r}'
+        )
+    if unit == SHARE and not 0 <= value <= 1:
+        raise StudyError(
+            f'`metric_unit="%"` is for a share between 0 and 1; on a batch of validation the metric is {value:g}. '
+            'Divide what is in per cent by 100, or give metric_unit=""'
+        )
 
 
 def _on_calls(model: nn.Module, batch: Batch, value: float, task: Task) -> Iterator[str]:

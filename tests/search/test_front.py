@@ -172,6 +172,58 @@ def test_nothing_slower_than_the_unchanged_network_is_recommended_for_being_as_g
     assert front_of(measured(ms=11.0, accuracy=0.95), target_ms=20.0).recommended != front.baseline
 
 
+@st.composite
+def fronts(draw: st.DrawFn) -> ParetoFront:
+    """Draw a front of models on the same examples, with a baseline that may be better than all of them."""
+
+    def model(name: str, role: str) -> Model:
+        right = draw(st.lists(st.booleans(), min_size=30, max_size=30))
+        scores = np.array(right, dtype=np.float64)
+        known = draw(st.booleans())
+        found = measured(accuracy=float(scores.mean()), ms=draw(st.integers(1, 12)), size=draw(st.integers(1, 3)))
+        found = replace(found, scores=packed(scores) if known else "")
+        return Model(id=name, candidate=Candidate(), measurement=found, role=role)
+
+    models = tuple(model(f"{i:05d}", "front") for i in range(draw(st.integers(1, 8))))
+    limits = Limits(
+        draw(st.integers(1, 12)),
+        min_accuracy=draw(st.none() | st.sampled_from([0.4, 0.5, 0.6])),
+        max_size_bytes=draw(st.none() | st.just(2.0)),
+    )
+    return ParetoFront(limits=limits, baseline=model("baseline", "baseline"), models=models)
+
+
+@given(fronts())
+def test_no_slower_model_than_one_as_accurate_is_recommended(front: ParetoFront) -> None:
+    """Whatever meets the limits and is faster than the recommended model is less accurate."""
+    best, every = front.recommended, [*front.models, front.baseline]
+    assert best is not None
+    assert front.meets(best) == any(map(front.meets, every))
+    for other in every:
+        if front.meets(other) and other.measurement.latency.median_ms < best.measurement.latency.median_ms:
+            assert other.measurement.accuracy < best.measurement.accuracy
+        if not front.meets(best):
+            assert front.limits.distance(best.measurement) <= front.limits.distance(other.measurement)
+
+
+def test_the_unchanged_network_meets_the_target_too() -> None:
+    """Where no model meets the limits and the unchanged network does, the target is met, and it is recommended."""
+    front = front_of(measured(ms=30.0), target_ms=20.0)
+    assert front.meets_target
+    assert front.recommended is front.baseline
+    assert not front_of(measured(ms=30.0), target_ms=5.0).meets_target
+    assert front_of(measured(ms=30.0), target_ms=5.0).recommended == front_of(target_ms=5.0).baseline
+
+
+def test_the_unit_is_told_by_all_that_was_measured() -> None:
+    """A metric is a share while all its values lie between 0 and 1, and what the task says goes before that."""
+    assert front_of(measured(accuracy=0.7)).unit == "%"
+    assert front_of(measured(accuracy=-3.2)).unit == ""
+    assert front_of(replace(measured(accuracy=0.7), test_accuracy=1.2)).unit == ""
+    told = front_of(measured(accuracy=0.7))
+    assert replace(told, limits=replace(told.limits, unit="dB")).unit == "dB"
+
+
 def test_recommended_falls_back_to_the_nearest() -> None:
     """Where nothing meets the target the fastest is recommended; of nothing, nothing."""
     front = front_of(measured(accuracy=0.9, ms=8.0), measured(accuracy=0.8, ms=7.0))

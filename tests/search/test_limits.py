@@ -242,9 +242,41 @@ def test_of_several_runtimes_the_nearest_counts() -> None:
 def test_a_metric_that_is_no_share_is_said_as_a_number() -> None:
     """A least error or a least number of decibels is asked for, missed and told on the metric's own scale."""
     asked = Limits(5.0, min_accuracy=-0.35)
-    assert str(asked) == "5 ms, -0.35 accuracy"
-    assert asked.verdicts(replace(FINE, accuracy=-0.412))["accuracy"] == "accuracy -0.412, 0.062 under -0.35"
-    assert str(Limits(5.0, min_accuracy=27.5)) == "5 ms, 27.5 accuracy"
+    assert str(asked) == "5 ms, -0.35 of the metric"
+    assert asked.verdicts(replace(FINE, accuracy=-0.412))["accuracy"] == "metric -0.412, 0.062 under -0.35"
+    assert str(Limits(5.0, min_accuracy=27.5)) == "5 ms, 27.5 of the metric"
+
+
+def test_limits_are_told_in_the_metrics_unit() -> None:
+    """Values, differences and errors have the unit that the task says, and limits are the same in any."""
+    asked = Limits(5.0, min_accuracy=30.0, unit="dB")
+    assert str(asked) == "5 ms, 30 dB of the metric"
+    assert asked.verdicts(replace(FINE, accuracy=29.4))["accuracy"] == "metric 29.4 dB, 0.6 dB under 30 dB"
+    change = Limits(5.0, min_change=-0.5, unit="dB")
+    assert str(change) == "5 ms, -0.5 dB of the metric"
+    assert str(change.against(replace(FINE, accuracy=30.27))) == "5 ms, 29.77 dB of the metric"
+    assert str(Limits(5.0, min_change=-0.005, unit="%")) == "5 ms, -0.50% accuracy"
+    assert str(Limits(5.0, min_change=-20.0, unit="")) == "5 ms, -20 of the metric"
+    assert replace(asked, unit=None) == asked
+
+
+def test_the_unit_is_told_by_what_was_measured_where_the_task_does_not_say_it() -> None:
+    """A metric is a share as long as nothing else was seen, also before training and on the test data."""
+    asked, share = Limits(5.0), replace(FINE, accuracy=0.8)
+    assert asked.told_by([share]).unit == "%"
+    others = ({"accuracy": -0.1}, {"test_accuracy": 1.5}, {"one_shot_accuracy": -2.0})
+    for other in (replace(share, **values) for values in others):  # type: ignore[arg-type]
+        assert asked.told_by([share, other]).unit == ""
+        assert replace(asked, unit="%").told_by([share, other]).unit == "%"
+
+
+def test_a_cost_far_over_its_limit_is_so_many_times_it() -> None:
+    """Nobody reads 7.56e+04 per cent."""
+    far = Limits(0.001, max_size_bytes=100.0).verdicts(FINE)
+    assert far["latency"] == "latency up to 4 ms, 4000× the 0.001 ms"
+    assert far["size"] == "size 3 MB, 30000× the 0.1 kB"
+    assert Limits(0.3).verdicts(FINE)["latency"] == "latency up to 4 ms, 13.3× the 0.3 ms"
+    assert Limits(1.0).verdicts(FINE)["latency"] == "latency up to 4 ms, 300% over 1 ms"
 
 
 def test_a_search_aims_at_what_meets_a_least_accuracy_with_its_error() -> None:

@@ -116,7 +116,10 @@ def modified(module: Any, x: Tensor) -> Tensor:
         (lambda m, x: m.body(x).detach(), "runs without gradients"),
         (modified, r"gradient .* must be computed.*inplace operation.*goes back through is test_checks.py:\d+ in"),
         (lambda m, x: m.body(x) + (0 * m.body.weight).sum().sqrt(), "gradient .* must be finite; that of 'body"),
-        (lambda m, x: (_ for _ in ()).throw(SystemExit(3)), r"run on the example inputs; it raised SystemExit: 3 .test_checks.py"),
+        (
+            lambda m, x: (_ for _ in ()).throw(SystemExit(3)),
+            r"run on the example inputs; it raised SystemExit: 3 .test_checks.py",
+        ),
     ],
 )
 def test_a_network_that_is_no_function_is_refused(forward: Any, told: str) -> None:

@@ -7,22 +7,29 @@ const better = (one, other) => other.accuracy - one.accuracy || one.latency.medi
 const fastest = (point, target) => (point?.as_good ?? []).map((key) => points.get(key)).filter((other) => other && meets(other, target))
   .reduce((one, other) => (other.latency.median_ms < one.latency.median_ms ? other : one), point);
 
-/** Return what the run would recommend for a target: of the models whose files were kept, else of all that were measured. */
+/**
+ * Return what the run would recommend for a target: of the models whose files were kept, else of all that were measured.
+ * It is the unchanged network where that meets the target and none that does is better.
+ */
 function recommended(target) {
   if (target === data.limits.target_ms) return { best: points.get(front().recommended) ?? null, rival: null };
   const all = here().filter((point) => measured(point) && point.kind !== "baseline").sort(better);
   const kept = all.filter((point) => point.path);
   const fit = (pool) => pool.find((point) => meets(point, target)) ?? null;
-  const best = fastest(fit(kept) ?? fit(all), target);
+  const top = fit(kept) ?? fit(all), unchanged = meets(baseline(), target) ? baseline() : null;
+  if (!top) return { best: unchanged, rival: null };
+  const least = fastest(top, target).accuracy;
+  const pool = [...(top.path ? kept : all), baseline()].filter((point) => meets(point, target) && point.accuracy >= least);
+  const best = pool.reduce((one, other) => (other.latency.median_ms < one.latency.median_ms ? other : one));
   const rival = fit(all);
   return { best, rival: rival && best && rival.accuracy > best.accuracy && !rival.path ? rival : null };
 }
 
 function compared(point) {
   const base = baseline();
-  const parts = [`${times(faster(point))} faster`];
-  if (point.size_bytes) parts.push(`${times(base.size_bytes / point.size_bytes)} smaller`);
-  parts.push(`${change_of(point.accuracy - base.accuracy)} of accuracy`);
+  const parts = [speed_words(faster(point))];
+  if (point.size_bytes) parts.push(size_words(base.size_bytes / point.size_bytes));
+  parts.push(`${change_of(point.accuracy - base.accuracy)} of ${SHARE ? "accuracy" : "the metric"}`);
   return parts.join(", ");
 }
 
@@ -30,20 +37,22 @@ function answer() {
   const target = state.target;
   const { best, rival } = recommended(target);
   const lines = [];
-  if (best && meets(best, target)) {
-    lines.push(el("p", {}, el("strong", {}, `${title_of(best)}: ${ms(best.latency.median_ms)}, ${percent(best.accuracy)} on the validation data`), `, ${compared(best)}.`));
+  if (best === baseline() && meets(best, target)) {
+    lines.push(el("p", {}, el("strong", {}, `The unchanged network: ${ms(best.latency.median_ms)}, ${metric(best.accuracy)} on the validation data`), ". It meets that, and nothing that was found is better."));
+  } else if (best && meets(best, target)) {
+    lines.push(el("p", {}, el("strong", {}, `${title_of(best)}: ${ms(best.latency.median_ms)}, ${metric(best.accuracy)} on the validation data`), `, ${compared(best)}.`));
     if (data.state === "finished" && !best.path) {
       lines.push(el("p", {}, "It was measured in its trial only. Going on with this target takes it to the end:"), goes_on(target));
     }
-    if (rival) lines.push(el("p", {}, `Trial ${rival.id} had ${percent(rival.accuracy)} at ${ms(rival.latency.median_ms)} in the search, but was not taken to the end.`));
+    if (rival) lines.push(el("p", {}, `Trial ${rival.id} had ${metric(rival.accuracy)} at ${ms(rival.latency.median_ms)} in the search, but was not taken to the end.`));
     const next = here().filter((point) => measured(point) && point.kind !== "baseline" && !meets(point, target) && (point.path || !best.path) && point.accuracy > best.accuracy && meets(point, Infinity))
       .sort((one, other) => one.latency.high_ms - other.latency.high_ms)[0];
-    if (next) lines.push(el("p", {}, `More accuracy begins at ${ms(next.latency.high_ms)}: model ${next.id} has ${percent(next.accuracy)}.`));
-    if (meets(baseline(), target)) lines.push(el("p", {}, `The unchanged network meets that too, with ${percent(baseline().accuracy)}.`));
+    if (next) lines.push(el("p", {}, `A better ${METRIC} begins at ${ms(next.latency.high_ms)}: model ${next.id} has ${metric(next.accuracy)}.`));
+    if (meets(baseline(), target)) lines.push(el("p", {}, `The unchanged network meets that too, with ${metric(baseline().accuracy)}.`));
   } else {
     const nearest = best ?? here().filter((p) => measured(p) && p.kind !== "baseline").sort((a, b) => a.latency.high_ms - b.latency.high_ms)[0];
     lines.push(el("p", {}, el("strong", {}, `Nothing that was found meets ${ms(target)}${data.limits.text.includes(",") ? " and the other limits" : ""}.`)));
-    if (nearest) lines.push(el("p", {}, `The nearest is model ${nearest.id}: ${ms(nearest.latency.median_ms)}, at most ${ms(nearest.latency.high_ms)}, with ${percent(nearest.accuracy)}.`));
+    if (nearest) lines.push(el("p", {}, `The nearest is model ${nearest.id}: ${ms(nearest.latency.median_ms)}, at most ${ms(nearest.latency.high_ms)}, with ${metric(nearest.accuracy)}.`));
     if (known(data.network?.floor_ms)) lines.push(el("p", {}, `The fastest network that the search could build takes ${ms(data.network.floor_ms)}, before anybody asks how accurate it is.`));
   }
   fill($("answer"), ...lines);
@@ -94,11 +103,11 @@ function headline() {
     $("headline").textContent = `No candidate was measured; ${data.limits.text} was asked for`;
   } else {
     const best = points.get(told.model), base = points.get(run.baseline), on = told.accuracy_on;
-    $("headline").textContent = told.meets ? `${title_of(best)} meets ${data.limits.text}` : `Nothing meets ${data.limits.text}. ${title_of(best)} is nearest`;
+    $("headline").textContent = told.meets ? `${title_of(best)} meets ${data.limits.text}${best === base ? ", and nothing that was found is better" : ""}` : `Nothing meets ${data.limits.text}. ${title_of(best)} is nearest`;
     fill($("figures"),
-      figure("Latency", `${times(told.faster)} faster`, `${ms(base.latency.median_ms)} → ${ms(best.latency.median_ms)}`, `95 % interval ${range(told.faster_interval, times)}; up to ${ms(best.latency.high_ms)}`),
-      figure("Size", `${times(told.smaller)} smaller`, `${bytes(base.size_bytes)} → ${bytes(best.size_bytes)}`, "of the file that is served"),
-      figure(`Accuracy, ${on} data`, change_of(told.accuracy_change), `${percent(told.baseline_accuracy)} → ${percent(told.accuracy)}`, told.accuracy_change_interval ? `95 % interval ${range(told.accuracy_change_interval, (v) => change_of(v).replace(" points", ""))}` : ""));
+      figure("Latency", speed_words(told.faster), `${ms(base.latency.median_ms)} → ${ms(best.latency.median_ms)}`, `95 % interval ${range(told.faster_interval, times)}; up to ${ms(best.latency.high_ms)}`),
+      figure("Size", size_words(told.smaller), `${bytes(base.size_bytes)} → ${bytes(best.size_bytes)}`, "of the file that is served"),
+      figure(`${SHARE ? "Accuracy" : "Metric"}, ${on} data`, change_of(told.accuracy_change), `${metric(told.baseline_accuracy)} → ${metric(told.accuracy)}`, told.accuracy_change_interval ? `95 % interval ${range(told.accuracy_change_interval, bare_change)}` : ""));
     fill($("take"), best.path ? picks(best) : data.state === "running" ? null : goes_on(data.limits.target_ms));
   }
   const items = data.warnings.map((warning) => el("li", {}, warning));

@@ -34,13 +34,25 @@ function change(changes) {
 // Numbers in words. Minus signs are minus signs.
 const signed = (text) => text.replace(/^-/, "−");
 const known = (value) => value !== null && value !== undefined;
-/** Whether the metric is a share, as the unchanged network's is or is not; else it is shown as the number that it is. */
-const SHARE = !data.points.some((point) => point.kind === "baseline" && (point.accuracy < 0 || point.accuracy > 1));
-const plainly = (value) => signed(String(Number(value.toPrecision(4))));
-const percent = (share, digits = 2) => (!known(share) ? "–" : SHARE ? signed((100 * share).toFixed(digits)) + " %" : plainly(share));
-const change_of = (share) => (share > 0 ? "+" : share === 0 ? "±" : "") + (SHARE ? signed((100 * share).toFixed(2)) + " points" : plainly(share));
+/** The metric's unit; a share is told in per cent, any other number as it is, and only a share is called an accuracy. */
+const UNIT = data.limits.unit, SHARE = UNIT === "%", METRIC = SHARE ? "accuracy" : "metric";
+const with_unit = (text) => (UNIT && !SHARE ? `${text} ${UNIT}` : text);
+/** Return four digits of a number, or all before its point. */
+const plainly = (value) => signed(Math.abs(value) >= 1e3 && Math.abs(value) < 1e7 ? value.toFixed(0) : String(Number(value.toPrecision(4))));
+const percent = (share, digits = 2) => (known(share) ? signed((100 * share).toFixed(digits)) + " %" : "–");
+const metric = (value) => (!known(value) ? "–" : SHARE ? percent(value) : with_unit(plainly(value)));
+const bare_change = (change) => (change > 0 ? "+" : change === 0 ? "±" : "") + (SHARE ? signed((100 * change).toFixed(2)) : plainly(change));
+const change_of = (change) => (SHARE ? bare_change(change) + " points" : with_unit(bare_change(change)));
 const ms = (value) => (known(value) ? value.toFixed(value >= 100 ? 1 : value >= 1 ? 2 : 3) + " ms" : "–");
 const times = (value) => (known(value) ? value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2) + "×" : "–");
+/** Return how a model does beside the unchanged network by a gain over 1, or under: what is slower is called slower. */
+function gain_words(gain, better, worse, same) {
+  if (!(gain > 0)) return "–";
+  const text = times(Math.max(gain, 1 / gain));
+  return text === "1.00×" ? same : `${text} ${gain > 1 ? better : worse}`;
+}
+const speed_words = (gain) => gain_words(gain, "faster", "slower", "as fast");
+const size_words = (gain) => gain_words(gain, "smaller", "larger", "as large");
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 function bytes(value) {
   if (!known(value)) return "–";
@@ -67,8 +79,8 @@ const range = (pair, show) => (pair ? `${show(pair[0])} to ${known(pair[1]) ? sh
 /** What may be plotted and compared: how to get it, how to say it, which way is better. */
 const OBJECTIVES = {
   latency: { label: "Latency", axis: "latency in ms", get: (p) => p.latency?.median_ms, show: ms, better: "less", of: (p) => p.latency && [p.latency.low_ms, p.latency.high_ms] },
-  accuracy: { label: "Validation", axis: "accuracy, validation data", get: (p) => p.accuracy, show: percent, better: "more", of: (p) => p.accuracy_interval },
-  test: { label: "Test", axis: "accuracy, test data", get: (p) => p.test_accuracy, show: percent, better: "more", of: (p) => p.test_interval },
+  accuracy: { label: "Validation", axis: `${METRIC}, validation data`, get: (p) => p.accuracy, show: metric, better: "more", of: (p) => p.accuracy_interval },
+  test: { label: "Test", axis: `${METRIC}, test data`, get: (p) => p.test_accuracy, show: metric, better: "more", of: (p) => p.test_interval },
   size: { label: "Size", axis: "size in MB", get: (p) => p.size_bytes, show: bytes, better: "less", scale: 1e-6 },
   memory: { label: "Memory", axis: "memory in MB", get: (p) => p.memory_bytes, show: bytes, better: "less", scale: 1e-6 },
   energy: { label: "Energy", axis: "energy of a run in mJ", get: (p) => p.energy_mj, show: (v) => (known(v) ? v.toPrecision(3) + " mJ" : "–"), better: "less" },

@@ -31,7 +31,7 @@ function bars(chosen, name) {
 function words(point) {
   const lines = [`<b>${plain(title_of(point))}</b> ${plain(point.role || KINDS[kind_of(point)])}`];
   if (point.latency) lines.push(`${ms(point.latency.median_ms)} (${ms(point.latency.low_ms)} to ${ms(point.latency.high_ms)})`);
-  if (measured(point)) lines.push(`${percent(point.accuracy)} validation${known(point.test_accuracy) ? `, ${percent(point.test_accuracy)} test` : ""}`);
+  if (measured(point)) lines.push(`${metric(point.accuracy)} validation${known(point.test_accuracy) ? `, ${metric(point.test_accuracy)} test` : ""}`);
   if (known(point.size_bytes)) lines.push(bytes(point.size_bytes));
   if (point.reason) lines.push(plain(point.reason.length > 60 ? point.reason.slice(0, 60) + "…" : point.reason));
   return lines.join("<br>");
@@ -93,7 +93,7 @@ function axis(name, list) {
   let found = values.length ? extent(values) : [0, 1];
   if (objective.better === "less") found[0] = 0;
   if (logarithmic(name)) found = extent(values.filter((each) => each > 0).map(Math.log10));
-  return { title: { text: objective.axis, font: { size: 13 }, standoff: 8 }, range: found, ...(logarithmic(name) ? { type: "log", tickvals: round_numbers(...found), ticktext: round_numbers(...found).map(String) } : { type: "linear", nticks: 8 }), gridcolor: colour("grid"), zeroline: false, linecolor: colour("rule"), ticksuffix: SHARE && name.match(/accuracy|test/) ? " %" : "", automargin: true, fixedrange: matchMedia("(pointer: coarse)").matches };
+  return { title: { text: objective.axis, font: { size: 13 }, standoff: 8 }, range: found, ...(logarithmic(name) ? { type: "log", tickvals: round_numbers(...found), ticktext: round_numbers(...found).map(String) } : { type: "linear", nticks: 8 }), gridcolor: colour("grid"), zeroline: false, linecolor: colour("rule"), ticksuffix: name.match(/accuracy|test/) && UNIT ? ` ${UNIT}` : "", automargin: true, fixedrange: matchMedia("(pointer: coarse)").matches };
 }
 
 /** Return whether a point's accuracy is near the baseline's: within the tenth that the hypervolume counts, and a little more. */
@@ -123,7 +123,7 @@ function lines() {
     }
   };
   add("latency", state.target, `target ${ms(state.target)}`, "dash");
-  add("accuracy", known(data.limits.min_accuracy) ? SCALE * data.limits.min_accuracy : null, "least accuracy", "dot");
+  add("accuracy", known(data.limits.min_accuracy) ? SCALE * data.limits.min_accuracy : null, `least ${METRIC}`, "dot");
   add("size", known(data.limits.max_size_bytes) ? data.limits.max_size_bytes / 1e6 : null, "most bytes", "dot");
   add("memory", known(data.limits.max_memory_bytes) ? data.limits.max_memory_bytes / 1e6 : null, "most memory", "dot");
   add("energy", data.limits.max_energy_mj, "most energy", "dot");

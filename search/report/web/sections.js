@@ -71,7 +71,7 @@ function search() {
   const important = data.importances;
   for (const [name, shares] of Object.entries(important.objectives)) {
     const hint = important.trials < 5 * important.choices ? `From ${plural(important.trials, "trial")} with ${plural(important.choices, "choice")}: a hint, no more.` : `Share of its spread that a forest explains by a choice, from ${plural(important.trials, "trial")}.`;
-    parts.push(bar_table(`What mattered for ${name}`, hint, shares.choices.slice(0, 8).map((each) => ({ label: each.choice.replace(":", " · ").replace("pruning_ratio", "pruning"), value: each.share, text: percent(each.share, 0) }))));
+    parts.push(bar_table(`What mattered for ${name === "accuracy" ? METRIC : name}`, hint, shares.choices.slice(0, 8).map((each) => ({ label: each.choice.replace(":", " · ").replace("pruning_ratio", "pruning"), value: each.share, text: percent(each.share, 0) }))));
   }
   fill($("search-body"), ...parts);
   if ($("course")) draw_course();
@@ -81,13 +81,13 @@ function measuring() {
   const told = data.protocol, clock = { cpu: "CPU time of the process", wall: "wall time", device: "the device's own events" }[told.clock] ?? told.clock;
   const facts = [["Number", told.percentile === 50 ? "median of the runs" : `${told.percentile}th percentile of the runs`], ["Clock", clock], ["Threads", told.threads], ["Batch", data.study.batch], ["Device", data.study.device],
     ["Recommended model", `${plural(told.runs, "run")} in ${plural(told.windows, "window")}`],
-    ["Accuracy", data.scored.validation ? `${plural(data.scored.validation, "validation example")}${data.scored.test ? `, ${plural(data.scored.test, "test example")}` : ""}` : "the task's own metric"]].filter(([, text]) => known(text));
+    [SHARE ? "Accuracy" : "Metric", data.scored.validation ? `${plural(data.scored.validation, "validation example")}${data.scored.test ? `, ${plural(data.scored.test, "test example")}` : ""}` : "the task's own metric"]].filter(([, text]) => known(text));
   const table_of = (caption, pairs) => el("div", {}, el("h3", {}, caption), el("dl", { class: "facts" }, ...pairs.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, String(text))])));
   fill($("measured-body"),
     el("div", {}, el("h3", {}, "The protocol"), el("ul", { class: "notes" },
       el("li", {}, "Each model ran in turns with the unchanged network, in a process of its own, one at a time on the device. The claim is the ratio; milliseconds are that ratio times the unchanged network's own."),
       el("li", {}, "The interval is the one between windows of time, widened by what a process's own luck may be. A model meets the target when the upper end of its interval does; models whose intervals overlap are tied."),
-      el("li", {}, "Accuracy is that of the exported file in its runtime. The search looks at the validation data; the test data is scored once, at the end."))),
+      el("li", {}, `${SHARE ? "Accuracy" : "The metric"} is that of the exported file in its runtime. The search looks at the validation data; the test data is scored once, at the end.`))),
     table_of("This run", facts),
     table_of("The environment", Object.entries(data.environment).map(([name, text]) => [name.replaceAll("_", " "), text])));
 }

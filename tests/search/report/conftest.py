@@ -12,7 +12,7 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome, Window
 from autocompress.search.assemble import assemble
 from autocompress.search.front import Model, ParetoFront
 from autocompress.search.limits import Limits
@@ -137,3 +137,31 @@ def _own(front: ParetoFront, models: Sequence[Model]) -> list[Model]:
     """Return the models of a front with all that was measured of them."""
     kept = {model.id for each in (front, *front.portfolio) for model in (*each.models, *each.obvious)}
     return [model for model in models if model.id in kept]
+
+
+def as_errors(told: Told) -> Told:
+    """Return a run whose metric is a negative error."""
+
+    def changed(model: Model) -> Model:
+        it = model.measurement
+        test = None if it.test_accuracy is None else it.test_accuracy - 1.25
+        return replace(model, measurement=replace(it, accuracy=it.accuracy - 1.25, test_accuracy=test))
+
+    front = told.front
+    models, obvious = (tuple(map(changed, each)) for each in (front.models, front.obvious))
+    return replace(told, front=replace(front, models=models, obvious=obvious, baseline=changed(front.baseline)))
+
+
+def slower(told: Told) -> Told:
+    """Return a run whose recommended model is 1.16 times slower and twice as large as the baseline, and better."""
+
+    def changed(model: Model) -> Model:
+        it = model.measurement
+        windows = (Window(baseline_ns=(100,), candidate_ns=(116,)),) * 3
+        latency = replace(it.latency, windows=windows)
+        return replace(model, measurement=replace(it, latency=latency, accuracy=0.999, size_bytes=2 * size))
+
+    front = told.front
+    size = front.baseline.measurement.size_bytes
+    limits = replace(front.limits, target_ms=1000.0)
+    return replace(told, front=replace(front, limits=limits, models=tuple(map(changed, front.models[:1])), obvious=()))

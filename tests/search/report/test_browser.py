@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from autocompress.evaluators.measurement import Window
 from autocompress.search.report.data import About
 from autocompress.search.report.page import render
 
-from .conftest import ABOUT, Tell, Told
+from .conftest import ABOUT, Tell, Told, as_errors, slower
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -152,6 +154,55 @@ def test_the_first_screen_answers(told: Told, opened: Open) -> None:
     assert f"{best.measurement.test_accuracy:.2%}".replace("%", " %") in figures
     assert title(page) == f"Model {best.id}"
     assert f"autocompress pick runs/imaginary {best.id} -o DIR" in page.inner_text("#take")
+
+
+def test_the_page_tells_a_metric_in_its_unit(tell: Tell, opened: Open) -> None:
+    """Decibels are decibels in the figures, the table, the answer and on the axis; shares of layers stay per cent."""
+    told = as_errors(tell())
+    told = replace(told, front=replace(told.front, limits=replace(told.front.limits, unit="dB")))
+    page, base = opened(told), told.front.baseline.measurement
+    value = f"{base.accuracy:.4g} dB".replace("-", "−")
+    assert base.test_accuracy is not None
+    assert f"{base.test_accuracy:.4g} dB".replace("-", "−") in page.inner_text("#figures")
+    assert "Metric, test data" in page.inner_text("#figures")
+    assert value in {cell for row in rows(page) for cell in row}
+    assert page.text_content("#plot .ytitle") == "metric, validation data"
+    assert " dB" in page.text_content("#plot .yaxislayer-above")
+    for place in ("#figures", "#answer", "#table"):
+        assert not re.search(r"\d %|points|accurac", page.inner_text(place).replace("95 %", ""))
+    assert re.search(r"\d %", page.inner_text("#network-body"))
+
+
+def test_the_page_calls_slower_what_is_slower(tell: Tell, opened: Open) -> None:
+    """A model that is slower and larger than the unchanged network is never so many times faster or smaller."""
+    page = opened(slower(tell()))
+    assert "1.16× slower" in page.inner_text("#figures")
+    assert "2.00× larger" in page.inner_text("#figures")
+    assert "1.16× slower" in page.inner_text("#answer")
+    assert not re.search(r"faster|smaller", page.inner_text("#figures") + page.inner_text("#answer"))
+
+
+def test_the_page_recommends_the_unchanged_network_where_nothing_is_better(told: Told, opened: Open) -> None:
+    """For a target that all meet, of models as accurate the fastest is recommended, be it the unchanged network."""
+    worst = min(model.measurement.accuracy for model in told.front.models) - 0.1
+    models = tuple(
+        replace(
+            model,
+            measurement=replace(
+                model.measurement,
+                accuracy=worst,
+                latency=replace(
+                    model.measurement.latency, windows=(Window(baseline_ns=(100,), candidate_ns=(150,)),) * 3
+                ),
+            ),
+        )
+        for model in told.front.models
+    )
+    front = replace(told.front, models=models, obvious=())
+    page = opened(replace(told, front=front, trials=()))
+    page.fill("#target", "100000")
+    becomes(lambda: "The unchanged network" in page.inner_text("#answer"))
+    assert "nothing that was found is better" in page.inner_text("#answer")
 
 
 def test_every_model_is_drawn(told: Told, opened: Open) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from autocompress.search.front import Model
 from autocompress.search.report.live import NowAndThen
 from autocompress.search.report.markdown import escaped, summary
 from autocompress.search.report.notebook import html
 from autocompress.search.report.page import MOST_POINTS, embedded, render, thinned
+from autocompress.search.report.points import Scored
 from autocompress.search.report.table import show
 
-from .conftest import ABOUT, Tell, Told
+from .conftest import ABOUT, Tell, as_errors, slower
 
 EVIL = "</script><script>window.hit = 1</script><!-- \u2028 & 'x'"
 
@@ -113,17 +113,53 @@ def test_the_pages_sources_are_packaged() -> None:
     assert found == named
 
 
-def as_errors(told: Told) -> Told:
-    """Return a run whose metric is a negative error."""
+def test_a_metric_in_decibels_is_told_in_decibels(tell: Tell) -> None:
+    """The unit that the task says follows every value and every change, and nothing is called an accuracy or points."""
+    told = as_errors(tell())
+    told = replace(told, front=replace(told.front, limits=replace(told.front.limits, unit="dB", min_change=-0.3)))
+    base, best = told.front.baseline.measurement, told.front.recommended
+    assert best is not None
+    console = Console(width=140, file=io.StringIO())
+    show(told.front, "run", console)
+    assert isinstance(console.file, io.StringIO)
+    about = replace(ABOUT, scored=Scored())
+    printed, summed, page = console.file.getvalue(), summary(told.data(about)), html(told.front)
+    assert best.measurement.test_accuracy is not None
+    assert base.test_accuracy is not None
+    change = f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} dB of the metric on the test data"
+    for text in (printed, summed):
+        assert f"{base.accuracy:.4g} dB" in text
+        assert change in text
+    for text in (printed, summed, page):
+        assert "-0.3 dB of the metric" in text
+        assert not re.search(r"accurac|points|\.\d+%", text)
+    assert told.data()["limits"]["unit"] == "dB"
 
-    def changed(model: Model) -> Model:
-        it = model.measurement
-        test = None if it.test_accuracy is None else it.test_accuracy - 1.25
-        return replace(model, measurement=replace(it, accuracy=it.accuracy - 1.25, test_accuracy=test))
 
-    front = told.front
-    models, obvious = (tuple(map(changed, each)) for each in (front.models, front.obvious))
-    return replace(told, front=replace(front, models=models, obvious=obvious, baseline=changed(front.baseline)))
+def test_what_is_slower_is_called_slower(tell: Tell) -> None:
+    """A model that is slower and larger than the unchanged network is never so many times faster or smaller."""
+    told = slower(tell())
+    console = Console(width=140, file=io.StringIO())
+    show(told.front, "run", console)
+    assert isinstance(console.file, io.StringIO)
+    for text in (console.file.getvalue(), summary(told.data()), html(told.front)):
+        assert "1.16× slower" in text
+        assert not re.search(r"faster|smaller", text)
+    for text in (console.file.getvalue(), summary(told.data())):
+        assert "2.0× larger" in text
+
+
+def test_the_unchanged_network_is_recommended_in_words(tell: Tell) -> None:
+    """Where nothing that was found is better than the unchanged network, that is said plainly."""
+    told = slower(tell())
+    worse = replace(told.front.models[0].measurement, accuracy=0.1)
+    told = replace(told, front=replace(told.front, models=(replace(told.front.models[0], measurement=worse),)))
+    assert told.front.recommended is told.front.baseline
+    console = Console(width=140, file=io.StringIO())
+    show(told.front, "run", console)
+    assert isinstance(console.file, io.StringIO)
+    assert "→ The unchanged network meets 1000 ms: nothing that was found is better." in console.file.getvalue()
+    assert "nothing that was found is better than the unchanged network" in summary(told.data())
 
 
 def test_a_metric_that_is_no_share_is_shown_as_the_number_that_it_is(tell: Tell) -> None:
@@ -138,5 +174,5 @@ def test_a_metric_that_is_no_share_is_shown_as_the_number_that_it_is(tell: Tell)
     for text in (console.file.getvalue(), summed.replace("\\", ""), html(told.front)):
         assert f"{base.accuracy:.4g}" in text
         assert not re.search(r"\d %?%|points", text.replace("95 %", "").replace("width:100%", ""))
-    assert f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} accuracy" in console.file.getvalue()  # type: ignore[operator]
+    assert f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} of the metric" in console.file.getvalue()  # type: ignore[operator]
     assert f"{told.front.baseline.measurement.accuracy:.2%}" not in summed

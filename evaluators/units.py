@@ -1,0 +1,90 @@
+"""How a metric is written: a share in per cent, any other number with its unit.
+
+The task may say which: ``metric_unit="%"`` for a share between 0 and 1, ``""`` for a plain number, or a word such as
+``"dB"``. The default metric is a share. Where the task does not say it, what was measured does: the metric is a share
+as long as every value that was seen, of the unchanged network and of all others, lies between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+SHARE, PLAIN = "%", ""
+"""Units that are no words."""
+
+WORD = r"[^\W\d_][^\s%|]{0,7}"
+"""Pattern of a unit that is a word: of at most eight characters, as it stands in the cells of tables."""
+
+
+def unit_of(declared: str | None, values: Iterable[float]) -> str:
+    """Return a metric's unit: as it was declared, else by the values that were seen.
+
+    >>> unit_of(None, [0.7, 0.0]), unit_of(None, [0.7, -3.2]), unit_of("dB", [0.7])
+    ('%', '', 'dB')
+    """
+    if declared is not None:
+        return declared
+    return SHARE if all(0 <= value <= 1 for value in values) else PLAIN
+
+
+def shown(value: float, unit: str) -> str:
+    """Return a metric in words.
+
+    >>> shown(0.88, "%"), shown(-0.352, ""), shown(30.274, "dB"), shown(-1300.27, "")
+    ('88.00%', '-0.352', '30.27 dB', '-1300')
+    """
+    return f"{value:.2%}" if unit == SHARE else _with(_number(value), unit)
+
+
+def change_shown(difference: float, unit: str) -> str:
+    """Return the difference of two values of a metric in words.
+
+    >>> change_shown(-0.005, "%"), change_shown(-0.41, "dB"), change_shown(0.0, "")
+    ('-0.50%', '-0.41 dB', '+0')
+    """
+    return f"{difference:+.2%}" if unit == SHARE else _with(_number(difference, "+"), unit)
+
+
+def change_of(difference: float, unit: str) -> str:
+    """Return the same with the name of what has changed.
+
+    >>> change_of(-0.005, "%"), change_of(-0.41, "dB")
+    ('-0.50% accuracy', '-0.41 dB of the metric')
+    """
+    return f"{change_shown(difference, unit)} {'accuracy' if unit == SHARE else 'of the metric'}"
+
+
+def points_of(difference: float, unit: str) -> str:
+    """Return the same for running text: the difference of two shares is in points.
+
+    >>> points_of(-0.005, "%"), points_of(-0.41, "dB")
+    ('-0.50 points of accuracy', '-0.41 dB of the metric')
+    """
+    return f"{bare(difference, unit)} points of accuracy" if unit == SHARE else change_of(difference, unit)
+
+
+def bare(difference: float, unit: str) -> str:
+    """Return the same as a number alone: of shares in points.
+
+    >>> bare(-0.005, "%"), bare(-0.41, "dB")
+    ('-0.50', '-0.41')
+    """
+    return f"{100 * difference:+.2f}" if unit == SHARE else _number(difference, "+")
+
+
+def noun(unit: str) -> str:
+    """Return what a metric is called: only a share is an accuracy.
+
+    >>> noun("%"), noun("dB")
+    ('accuracy', 'metric')
+    """
+    return "accuracy" if unit == SHARE else "metric"
+
+
+def _number(value: float, sign: str = "-") -> str:
+    """Return four digits of a number, or all before its point."""
+    return f"{value:{sign}.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:{sign}.4g}"
+
+
+def _with(number: str, unit: str) -> str:
+    return f"{number} {unit}".rstrip()
