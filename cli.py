@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typer
 
+from .commands.check_study import check_study
 from .commands.compare import compare
 from .commands.compress import compress
 from .commands.doctor import doctor
@@ -21,6 +22,7 @@ from .commands.studies import studies
 
 app = typer.Typer(cls=Group, pretty_exceptions_enable=False, context_settings=HELP)
 app.command(DEFAULT, cls=Unnamed, context_settings={**HELP, "allow_extra_args": True})(compress)
+app.command("check-study", context_settings=HELP)(check_study)
 app.command(context_settings=HELP)(report)
 app.command(context_settings=HELP)(pick)
 app.command(context_settings=HELP)(compare)

@@ -163,7 +163,7 @@ class _Probe:
         found, wide = self.at(torch.randn_like), self.at(lambda outputs: 10 * torch.randn_like(outputs))
         if not found or _largest(wide) > MOST * _largest(found) or not _largest(found) > 0:
             return None
-        if all(abs((x * g).sum()) <= NEARLY * (x * g).abs().sum() for x, g in found):
+        if all(abs((x * g).sum()) <= NEARLY * (x * g).abs().sum() for x, g in (*found, *wide)):
             return None  # only directions count, as for a correlation
         axes = range(1, found[0][0].dim())
         return next((axis for axis in axes if all(_sums_to_none(gradient, axis) for _, gradient in found)), None)

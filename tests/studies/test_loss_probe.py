@@ -215,3 +215,11 @@ def test_probing_changes_nothing() -> None:
     assert not model.training
     assert not model._forward_hooks
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_few_outputs_are_not_taken_for_directions_by_chance() -> None:
+    """Classes of a small batch are classes, whichever numbers are drawn in place of the outputs."""
+    labels = torch.arange(8) % 3
+    batch = (POINTS[:8], labels)
+    task = Task(To(3), POINTS[:1], [batch], [batch])
+    assert choose_distance(task).name.startswith("softmax over axis 1")

@@ -1,0 +1,187 @@
+"""The command that looks at a study without running it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import InfeasibleError, StudyError, in_a_line
+from . import options as given
+from .group import OK, USAGE, as_json, reported, working
+
+if TYPE_CHECKING:
+    from ..spaces.layers import Network
+    from ..studies.loss_probe import Chosen
+    from ..studies.task import Task
+    from ..studies.validate import Findings
+
+SHOWN = 12
+"""Parts that are left alone that are shown; --json has all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What is known of a study before it is run.
+
+    Attributes:
+        study: as it was asked for.
+        found: in its task.
+        network: its layers, and what is left alone; None where something is wrong before that.
+        distance: of a student's outputs from its teacher's; None likewise.
+    """
+
+    study: str
+    found: Findings
+    network: Network | None = None
+    distance: Chosen | None = None
+
+
+def check_study(
+    study: given.StudyName = "digits",
+    data: given.Data = None,
+    data_dir: given.DataDir = None,
+    weights: given.Weights = None,
+    whole: given.Json = False,
+) -> None:
+    """Tell what a study is, and what of it must be mended; train, measure and write nothing.
+
+    Exit code 2: something must be mended.
+
+    Examples:
+        autocompress check-study my_study.py
+
+        autocompress check-study my_study.py --json
+    """
+    with reported():
+        from ..studies import loading
+
+        task = loading.load(study, data=data, data_dir=data_dir, weights=weights)
+        with working() as notice:
+            notice("looking at the networks and all loaders")
+            looked = look(study, task)
+        if whole:
+            typer.echo(as_json(as_data(looked)))
+        else:
+            Console(soft_wrap=not sys.stdout.isatty()).print(of_study(looked))
+    raise typer.Exit(USAGE if looked.found.errors else OK)
+
+
+def look(study: str, task: Task) -> Looked:
+    """Check a task, and where nothing is wrong with it, find its layers, export it and serve it once."""
+    from ..compressors.inspection import inspect
+    from ..compressors.pipeline import supplies_of
+    from ..evaluators import runtimes
+    from ..search.prepare import baseline_of
+    from ..studies.loss_probe import choose_distance
+    from ..studies.validate import examine
+
+    found = examine(task)
+    if found.errors:
+        return Looked(study=study, found=found)
+    task, network, distance = found.task, None, None
+    try:
+        with found.part():
+            distance = choose_distance(task)
+            network = inspect(task.base, task.examples, keep=task.keep)
+            if network.beyond:
+                found.notes.append(network.beyond)
+            if not network.layers:
+                raise StudyError("a network must have a layer that may be compressed; this one has none: give another")
+            baseline_of(task, runtimes.load("onnxruntime"), supplies_of(task))
+    except InfeasibleError as error:
+        found.errors.append(f"The unchanged network must be exported and served; that failed: {error.reason}")
+    except Exception as error:  # a user's network may fail in any way
+        found.errors.append(f"The network must be one that can be taken apart; that raised {in_a_line(error)}")
+    return Looked(study=study, found=found, network=network, distance=distance)
+
+
+def of_study(looked: Looked) -> RenderableType:
+    """Return what is known of a study, in 80 columns: its parts, what to know, and what to mend."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for label, text in _parts(looked):
+        grid.add_row(Text(label, style="bold"), Text(text))
+    lists = [
+        Text(f"\n{title}:" + "".join(f"\n {mark} {each}" for mark, each in items))
+        for title, items in (
+            ("To know", [("-", each) for each in looked.found.notes]),
+            ("To mend", [(f"{n}.", each) for n, each in enumerate(looked.found.errors, 1)]),
+        )
+        if items
+    ]
+    good = Text("\nNothing must be mended. Nothing was measured or written.")
+    return Group(grid, *lists, *[good] * (not looked.found.errors))
+
+
+def _parts(looked: Looked) -> Iterator[tuple[str, str]]:
+    found, network = looked.found, looked.network
+    task = found.task
+    yield "study", looked.study
+    if found.model is not None:
+        params = sum(p.numel() for p in task.base.parameters())
+        macs = "" if network is None else f", {network.macs:,} multiply-accumulates for an example"
+        layers = "" if network is None else f"{len(network.layers)} layers, {len(network.groups)} groups of channels, "
+        yield "network", f"{layers}{params:,} parameters{macs}"
+    for seen in found.loaders:
+        of = "" if seen.whole or seen.length is None else f" of {seen.length:,}"
+        labels = f", labels {seen.labels}" if seen.labels else ""
+        yield seen.name, f"{seen.batches:,}{of} batches, {seen.examples:,} examples{labels}"
+    yield "loss", _named(task.loss)
+    yield "metric", _named(task.metric)
+    if looked.distance is not None:
+        yield "distance", str(looked.distance)
+    for index, (name, why) in enumerate(() if network is None else network.left_alone):
+        if index == SHOWN:
+            yield "", f"and {len(network.left_alone) - SHOWN} more, which --json has" if network else ""
+            return
+        yield "left alone" if not index else "", f"{name}: {why}"
+
+
+def _named(function: Any) -> str:
+    """Return what a loss or a metric is called, and where it is written."""
+    from ..studies.keywords import KeywordMetric
+    from ..studies.task import cross_entropy, top1
+
+    inner = function.metric if isinstance(function, KeywordMetric) else function
+    if inner is cross_entropy:
+        return "cross-entropy, the default"
+    if inner is top1:
+        return "share of right answers, the default"
+    code = getattr(inner, "__code__", None)
+    name = getattr(inner, "__qualname__", type(inner).__name__)
+    return f"{name} ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else name
+
+
+def as_data(looked: Looked) -> dict[str, object]:
+    """Return the same for JSON."""
+    found, network = looked.found, looked.network
+    return {
+        "study": looked.study,
+        "errors": found.errors,
+        "notes": found.notes,
+        "parameters": sum(p.numel() for p in found.task.base.parameters()) if found.model is not None else None,
+        "macs": None if network is None else network.macs,
+        "layers": None if network is None else [layer.name for layer in network.layers],
+        "groups": None if network is None else [group.name for group in network.groups],
+        "left_alone": None if network is None else dict(network.left_alone),
+        "loaders": {
+            seen.name: {
+                "batches": seen.length,
+                "looked_at": seen.batches,
+                "examples": seen.examples,
+                "smallest": seen.least,
+                "labels": seen.labels,
+            }
+            for seen in found.loaders
+        },
+        "loss": _named(found.task.loss),
+        "metric": _named(found.task.metric),
+        "distance": None if looked.distance is None else str(looked.distance),
+    }
