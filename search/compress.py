@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
 from . import remote
 from .asked import Asked
 from .assemble import assemble
@@ -123,7 +122,7 @@ def _prepared(
     try:
         with together(asked.options.storage, task, rundir, asked.identity, progress.notice, fingerprint):
             return prepare(task, asked.servers, rundir, asked.options, progress, cluster)
-    except UsageError:
+    except Exception:  # also what nobody has foreseen
         if rundir.fresh:  # it is in the way of the mended one
             rundir.discard()
         raise

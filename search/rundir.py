@@ -140,6 +140,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, identity: Mapping[str, str], asked: Mapping[str, object] | None = None) -> None:
         check(path, identity)
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.artifacts: Artifacts = Local()
@@ -166,8 +167,12 @@ class RunDirectory:
         return self.path / "models"
 
     def discard(self) -> None:
-        """Delete the directory and all that is in it."""
+        """Delete the directory and all that is in it, and those above it that were made for it."""
         shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):  # somebody else has put something there
+            for folder in self._made:
+                if folder != self.path:
+                    folder.rmdir()
 
     def write_json(self, name: str, content: Mapping[str, object]) -> None:
         """Write a JSON file atomically."""

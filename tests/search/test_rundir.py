@@ -100,6 +100,17 @@ def test_checking_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_what_is_discarded_leaves_nothing_behind(other: bool, tmp_path: Path) -> None:
+    """The folders that were made for it go too, but for one in which somebody else has put something."""
+    made = RunDirectory(tmp_path / "runs" / "mine" / "digits", IDENTITY)
+    if other:
+        (tmp_path / "runs" / "notes.txt").write_text("mine")
+    made.close()
+    made.discard()
+    assert [path.name for path in tmp_path.rglob("*")] == (["runs", "notes.txt"] if other else [])
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     """A directory that another process holds is refused unchanged, and free again once that process is dead."""
     path = tmp_path / "run"
