@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -53,7 +54,9 @@ def called(what: str, function: Callable[[], _T], *, within_s: float | None = No
             "See what it waits for, or give a part of the data"
         ) from None
     except BaseException as error:  # the user's own may raise anything, as SystemExit
-        raise StudyError(f"{rule}; it raised {in_a_line(error)}. Try that call by itself, and mend it") from error
+        raised = in_a_line(error)
+        traceback.clear_frames(error.__traceback__)  # which would keep a loader's processes alive
+        raise StudyError(f"{rule}; it raised {raised}. Try that call by itself, and mend it") from error
 
 
 @contextmanager

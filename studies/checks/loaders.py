@@ -184,14 +184,17 @@ def _batches(name: str, loader: Loader) -> Iterator[tuple[int, Batch]]:
         yield from ((number, loader[number]) for number in numbers)
         return
     number, nothing = 0, object()
-    while True:
-        rule = f"`{name}` must give each batch of a pass; batch {number}, counted from 0, did not come"
-        what = f"next(iter({name}))" if not number else f"batch {number} of {name}"
-        batch = called(what, lambda: next(iterator, nothing), rule=rule if number else "")
-        if batch is nothing:
-            return
-        yield number, batch
-        number += 1
+    try:
+        while True:
+            rule = f"`{name}` must give each batch of a pass; batch {number}, counted from 0, did not come"
+            what = f"next(iter({name}))" if not number else f"batch {number} of {name}"
+            batch = called(what, lambda: next(iterator, nothing), rule=rule if number else "")
+            if batch is nothing:
+                return
+            yield number, batch
+            number += 1
+    finally:
+        del iterator  # ends a loader's processes
 
 
 def _inputs(name: str, number: int, batch: Batch, task: Task) -> tuple[Tensor, ...]:
