@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..studies.keywords import tensors_in, with_tensor
 from ..studies.networks.copied import copied
 from .graph import Inputs
 from .quantize import Quantized
@@ -64,8 +65,9 @@ def in_bfloat16(model: nn.Module) -> Iterator[None]:
 
     def leave(module: nn.Module, inputs: Inputs, outputs: Any) -> Any:
         entered.pop().__exit__(None, None, None)
-        low = isinstance(outputs, Tensor) and outputs.dtype == torch.bfloat16
-        return outputs.float() if low else outputs
+        for name, tensor in tensors_in(outputs).items():
+            outputs = with_tensor(outputs, name, tensor.float()) if tensor.dtype == torch.bfloat16 else outputs
+        return outputs
 
     hooks = (
         model.register_forward_pre_hook(enter),

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import copy
 import random
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from ..errors import StudyError, blaming
 from ..studies.task import Batch, Loader
+
+COUNTED_S = 600.0
+"""Seconds in which a pass must end whose batches are counted, as its loader does not tell how many they are."""
+
+_COUNTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -64,9 +71,29 @@ def one_pass(train: Loader) -> Iterator[Batch]:
 
 
 def batches_in(train: Loader) -> int:
-    """Return the batches of one pass."""
-    loader: Any = train
-    return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
+    """Return the batches of one pass; where a loader does not tell, they are counted once in a process.
+
+    A `DataLoader` of an `IterableDataset` has a length only if that has one. No random state is changed.
+
+    Raises:
+        StudyError: it does not tell, and a pass does not end.
+    """
+    with suppress(Exception):  # a length of the user's own may be none, and raise anything
+        if len(train) > 0:  # type: ignore[arg-type]
+            return len(train)  # type: ignore[arg-type]
+    with suppress(TypeError, KeyError):  # some cannot be remembered
+        return _COUNTS[train]
+    count, ends = 0, time.monotonic() + COUNTED_S
+    with seeded(0), blaming("train"):
+        for count, _ in enumerate(train, start=1):
+            if time.monotonic() > ends:
+                raise StudyError(
+                    f"a pass over `train` must end, or its loader must have a length; it had given {count:,} batches "
+                    f"after {COUNTED_S:g} s. Give it a `__len__`, the batches of what is to be one pass"
+                )
+    with suppress(TypeError):
+        _COUNTS[train] = count
+    return count
 
 
 def _reordered(train: Loader) -> Iterable[Batch]:
@@ -74,6 +101,8 @@ def _reordered(train: Loader) -> Iterable[Batch]:
     if isinstance(train, Sequence):
         return (train[i] for i in torch.randperm(len(train)).tolist())
     if not isinstance(train, DataLoader) or not isinstance(_sampler(train), SequentialSampler):
+        return train
+    if type(train.batch_sampler) not in (BatchSampler, type(None)):  # the user's own decides on the order
         return train
     name = "sampler" if train.batch_sampler is None else "batch_sampler"
     chosen = list(getattr(train, name))

@@ -32,6 +32,9 @@ CHOICES = (
 )
 """The settings that a search may vary."""
 
+ONE_VALUE = "Expected more than 1"
+"""What torch says where a norm in training mode has one value for each channel."""
+
 DEFAULTS: Mapping[str, Value] = {choice.target: choice.levels[0] for choice in CHOICES}
 
 
@@ -83,7 +86,7 @@ def distil(
     Raises:
         InfeasibleError: the loss is not a number any more, the deadline has passed, or there are no features or no
             attention to learn from though they have a weight.
-        StudyError: the task's own `fit` raised.
+        StudyError: the task's own `fit` raised, or no batch can be trained on.
 
     """
     with seeded(seed), evaluating(teacher), _before_each_batch(student, pause):
@@ -154,12 +157,11 @@ def _train(
     schedule = OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=warmup)
     taught = DistillationLoss(student, teacher, task, settings, hints)
     with taught.watching():
-        for step, batch in zip(range(steps), batches, strict=False):
+        losses = _losses(taught, batches, batches_in(task.train))
+        for step, loss in zip(range(steps), losses, strict=False):
             if time.monotonic() > deadline:
                 raise InfeasibleError(f"its time was over at training step {step} of {steps}", rung="train")
-            loss = taught(batch)
-            if penalty is not None:
-                loss = loss + penalty(student)
+            loss = loss if penalty is None else loss + penalty(student)
             if not torch.isfinite(loss):
                 raise InfeasibleError(f"the loss became {loss.item()} at training step {step} of {steps}", rung="train")
             optimizer.zero_grad()
@@ -167,6 +169,37 @@ def _train(
             nn.utils.clip_grad_norm_(trained, 1.0)  # one odd batch moves Adam's averages no further than others do
             optimizer.step()
             schedule.step()
+
+
+def _losses(taught: DistillationLoss, batches: Iterator[Batch], most: int) -> Iterator[Tensor]:
+    """Yield the loss of each batch that a network can be trained on.
+
+    A norm has no variance of one value a channel, as that of a batch of one example, and torch refuses to train on it.
+
+    Args:
+        taught: gives the loss.
+        batches: the training data.
+        most: batches of a pass; of two passes there is one that can be trained on.
+
+    Raises:
+        StudyError: there is none.
+    """
+    refused = 0
+    for batch in batches:
+        try:
+            loss = taught(batch)
+        except ValueError as error:
+            refused += 1
+            if ONE_VALUE not in str(error):
+                raise
+            if refused >= 2 * most:  # the last of a pass may be followed by the first of the next
+                raise StudyError(
+                    f"batches of `train` must have more than one example where norms are trained; none of its {most} "
+                    f"has: {error}. Give larger batches, or a network without norms"
+                ) from error
+        else:
+            refused = 0
+            yield loss
 
 
 def _decay(parameter: Tensor) -> float:

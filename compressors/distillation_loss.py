@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import blaming
 from ..studies.distance import where_it_counts
-from ..studies.keywords import first_tensor
+from ..studies.keywords import first_tensor, tensors_in
 from ..studies.loss_probe import distance_of
 from ..studies.task import Batch, Task
 from .hints import Hints
@@ -20,11 +20,15 @@ from .hints import Hints
 
 @dataclass(frozen=True)
 class _Call:
-    """What the task's loss gave the student, and what came back."""
+    """What the task's loss gave the student, and the tensors that came back: several where there are heads to train."""
 
     inputs: tuple[Any, ...]
     named: Mapping[str, Any]
-    outputs: Tensor
+    outputs: list[Tensor]
+
+    def like(self, target: Tensor) -> Tensor:
+        """Return the outputs that a teacher's compare to: the first of the same shape, where there are any."""
+        return next((each for each in self.outputs if each.shape == target.shape), self.outputs[0])
 
 
 class DistillationLoss:
@@ -57,8 +61,8 @@ class DistillationLoss:
         """Record what the student is given while the context lasts, and what hints need."""
 
         def keep(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            outputs = first_tensor(output)
-            if outputs.requires_grad:
+            outputs = [each for each in tensors_in(output).values() if each.requires_grad]
+            if outputs:
                 self._calls.append(_Call(inputs, named, outputs))
 
         hook = self._student.register_forward_hook(keep, with_kwargs=True)
@@ -83,7 +87,7 @@ class DistillationLoss:
     def _apart(self, own: Tensor, targets: list[Tensor]) -> Tensor:
         """Return the mean distance of the calls that the task's loss depends on."""
         assert self._distance is not None
-        outputs = [call.outputs for call in self._calls]
+        outputs = [call.like(target) for call, target in zip(self._calls, targets, strict=True)]
         gradients = torch.autograd.grad(own, outputs, retain_graph=True, allow_unused=True)
         with blaming("distance"):
             apart = [

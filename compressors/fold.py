@@ -103,7 +103,8 @@ def estimate_batch_norm(model: nn.Module, batches: Sequence[Inputs]) -> None:
     """Estimate the running statistics of all batch norms anew, in place: mean and variance over all that they see.
 
     What lies between the batches is part of the variance. Each batch is normalised by its own statistics meanwhile, as
-    in training, so batches of one example are left out where there are others.
+    in training, so batches of one example are left out where there are others. Where a norm sees one value a channel
+    it has no variance, and keeps the statistics that it has.
     """
     norms = [m for m in model.modules() if isinstance(m, NORMS) and m.track_running_stats]
     if not norms or not batches:
@@ -111,10 +112,10 @@ def estimate_batch_norm(model: nn.Module, batches: Sequence[Inputs]) -> None:
     pooled = {norm: _Moments() for norm in norms}
     hooks = [norm.register_forward_hook(pooled[norm].add) for norm in norms]
     momenta = [norm.momentum for norm in norms]
+    hooks += [norm.register_forward_pre_hook(_train_if_it_varies) for norm in norms]
     with evaluating(model), torch.no_grad():
         for norm in norms:
             norm.momentum = 1.0  # what it has after a batch are that batch's statistics
-            norm.train()
         for inputs in [batch for batch in batches if len(batch[0]) > 1] or batches:
             model(*inputs)
     for hook in hooks:
@@ -122,6 +123,11 @@ def estimate_batch_norm(model: nn.Module, batches: Sequence[Inputs]) -> None:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         pooled[norm].write(norm)
+
+
+def _train_if_it_varies(norm: Any, inputs: Inputs) -> None:
+    """Let a norm take a batch's statistics where that has more than one value a channel."""
+    norm.train(inputs[0].numel() > len(norm.running_mean))
 
 
 class _Moments:
@@ -133,7 +139,9 @@ class _Moments:
         self.squares: Any = 0.0
 
     def add(self, norm: Any, inputs: Inputs, _: Tensor) -> None:
-        """Take up the statistics that a norm has of its last batch."""
+        """Take up the statistics that a norm has of its last batch, where it took them."""
+        if not norm.training:
+            return
         count = inputs[0].numel() // len(norm.running_mean)
         step = norm.running_mean - self.mean
         total = self.count + count

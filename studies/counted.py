@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping
+
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from .keywords import KeywordMetric
 from .task import Loader, Task, top1
@@ -31,6 +33,12 @@ def examples(loader: Loader) -> int | None:
     >>> examples(iter([]))
     """
     if isinstance(loader, list | tuple):
-        return sum(len(batch["labels"] if isinstance(batch, dict) else batch[1]) for batch in loader)
-    sampler = getattr(loader, "sampler", None)  # of a DataLoader
-    return len(sampler) if isinstance(sampler, Sized) and not getattr(loader, "drop_last", False) else None
+        return sum(len(batch["labels"] if isinstance(batch, Mapping) else batch[1]) for batch in loader)
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or loader.drop_last:
+        return None
+    if type(loader.batch_sampler) is not BatchSampler:  # whose batches may be of any examples, or be items
+        return None
+    try:
+        return len(loader.sampler)  # type: ignore[arg-type]
+    except Exception:  # the user's own may have no length
+        return None

@@ -5,6 +5,7 @@ Everything else sees ``model(*tensors) -> Tensor``; a user's loss and metric may
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeVar
@@ -94,14 +95,49 @@ def first_tensor(output: Any) -> Tensor:
         TypeError: it holds none.
 
     """
-    if isinstance(output, Tensor):
-        return output
-    if is_dataclass(output) and not isinstance(output, Mapping):
-        output = {field.name: getattr(output, field.name) for field in fields(output)}
-    values = list(output.values()) if isinstance(output, Mapping) else list(output)
-    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
-        values.insert(0, output["logits"])
-    found = next((value for value in values if isinstance(value, Tensor)), None)
+    found = next(iter(tensors_in(output).values()), None)
     if found is None:
         raise TypeError(f"the model must return a tensor, or something that holds one; it returned {output!r:.80}")
     return found
+
+
+def tensors_in(output: Any) -> dict[Any, Tensor]:
+    """Return the tensors of a network's output by name or position, its logits first; a tensor alone has no name.
+
+    >>> import torch
+    >>> list(tensors_in({"aux": torch.zeros(1), "logits": torch.zeros(1), "loss": None}))
+    ['logits', 'aux']
+    """
+    if isinstance(output, Tensor):
+        return {None: output}
+    values: dict[Any, Any]
+    if isinstance(output, Mapping):
+        values = dict(output)
+    elif is_dataclass(output):
+        values = {field.name: getattr(output, field.name) for field in fields(output)}
+    else:
+        values = dict(enumerate(output)) if isinstance(output, (tuple, list)) else {}
+    found = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    first = [name for name in ("logits",) if name in found]
+    return {name: found[name] for name in (*first, *(name for name in found if name not in first))}
+
+
+def with_tensor(output: Any, name: Any, tensor: Tensor) -> Any:
+    """Return a network's output with another tensor in the place that `tensors_in` calls by a name.
+
+    >>> import torch
+    >>> with_tensor((torch.zeros(1), "more"), 0, torch.ones(1))
+    (tensor([1.]), 'more')
+    """
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, (tuple, list)):
+        values = [tensor if i == name else value for i, value in enumerate(output)]
+        kind: Any = type(output)
+        return kind(*values) if hasattr(kind, "_fields") else kind(values)
+    changed: Any = copy.copy(output)
+    if isinstance(output, Mapping):
+        changed[name] = tensor
+    else:
+        object.__setattr__(changed, name, tensor)
+    return changed

@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .distance import BUILT_IN, OFF, Distance, Sigmoid, Softmax, SquaredError
+from .keywords import tensors_in, with_tensor
 from .networks.copied import copied
 from .task import Task
 
@@ -30,6 +32,9 @@ NEARLY = 1e-2
 
 FAR, NEAR = 30.0, 3.0
 """Logits at which a sigmoid is flat, and at which it is not."""
+
+LOOKED_AT = 4
+"""Batches that are tried until a loss tells: one of a single example may be none to train on."""
 
 MOST = 4.0
 """A gradient that grows by more than this while outputs grow tenfold is not bounded."""
@@ -95,7 +100,7 @@ def _told(distance: Softmax | Sigmoid | SquaredError, why: str) -> Chosen:
 
 
 class _Probe:
-    """A task's loss on its first batch, as a function of the network's outputs.
+    """A task's loss on its first batch that can be trained on, as a function of the network's outputs.
 
     Attributes:
         used: whether the loss depends on what the network returns.
@@ -105,11 +110,16 @@ class _Probe:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._model = copied(task.base).train().requires_grad_(False)
-        with _repeatable():
-            self._batch: Any = next(iter(task.train))
         self._given: list[Any] = []  # by the network, which runs once: later calls are answered from here
         kept = self._model.register_forward_hook(lambda module, inputs, output: self._given.append(output))
-        real = self.at(lambda outputs: outputs)
+        self._batch: Any = None
+        real: list[tuple[Tensor, Tensor]] = []
+        with _repeatable():
+            for self._batch in islice(task.train, LOOKED_AT):
+                self._given.clear()
+                real = self.at(lambda outputs: outputs)
+                if real:
+                    break
         kept.remove()
         self._model.forward = self._repeat
         self.used = any(bool(gradient.any()) for _, gradient in real)
@@ -128,12 +138,11 @@ class _Probe:
         made: list[Tensor] = []
 
         def replaced(module: nn.Module, inputs: object, output: Any) -> Any:
-            first = output[0] if isinstance(output, (tuple, list)) else output
-            if not isinstance(first, Tensor) or not first.is_floating_point():
+            name, first = next(iter(tensors_in(output).items()), (None, None))
+            if first is None or not first.is_floating_point():
                 return output
             made.append(values(first.detach()).requires_grad_())
-            changed = made[-1].clone()  # which a loss may change in place
-            return changed if first is output else (changed, *output[1:])
+            return with_tensor(output, name, made[-1].clone())  # which a loss may change in place
 
         hook = self._model.register_forward_hook(replaced)
         try:
