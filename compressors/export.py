@@ -73,6 +73,7 @@ def _scripted(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
         file,  # type: ignore[arg-type]
         dynamo=False,
         opset_version=OPSET,
+        training=torch.onnx.TrainingMode.PRESERVE,  # else it folds norms into weights, which are no layer's then
         input_names=names,
         output_names=["output"],
         dynamic_axes={name: {0: "batch"} for name in (*names, "output")} if have_a_batch(examples) else None,

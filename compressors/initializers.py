@@ -17,3 +17,8 @@ def drop_unread(graph: GraphProto) -> None:
     kept = [constant for constant in graph.initializer if constant.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def made(node: NodeProto) -> str:
+    """Return the first tensor that a node makes: recurrent ones may leave out those that nothing reads."""
+    return next((name for name in node.output if name), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 from torch import nn
@@ -13,6 +14,7 @@ from . import recurrent
 from .graph import LAYERS, Cost, Inputs, costs_of, multiplies, run, shape, stride, work
 from .groups import Traced, find_groups, those_that_run, why_not
 from .heads import find_heads, prunable
+from .qdq import UNSTORED
 
 LARGE = 0.01
 """Share of a network's parameters from which on an embedding is told of."""
@@ -74,6 +76,19 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
         macs=sum(done.values()),
         unreached=sum(done[name] for name in beyond if not _kept(name, keep)),
     )
+
+
+def unstored(network: Network, found: Collection[str]) -> Network:
+    """Return a network that knows which layers its exported file has no weights of.
+
+    Args:
+        network: see `inspect`.
+        found: the layers whose weights the file multiplies by.
+
+    """
+    missing = [layer.name for layer in network.layers if layer.name not in found]
+    layers = tuple(replace(layer, stored=layer.name in found) for layer in network.layers)
+    return replace(network, layers=layers, left_alone=(*network.left_alone, *((n, UNSTORED) for n in missing)))
 
 
 def _kept(name: str, keep: Sequence[str]) -> bool:

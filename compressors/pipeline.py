@@ -27,12 +27,12 @@ from .export import have_a_batch, to_onnx
 from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm, folded
 from .frozen import freeze_as
-from .graph import count
 from .palettize import Palettize
 from .quantize import Quantize, Quantized, calibration_of, strip
 from .sparsify import Sparsify
 from .supplies import GRADIENTS, RANGES, STATISTICS, affordable, divided, enough, joined
 from .technique import Supplies, Technique
+from .written import Written, in_file, in_network, lacks
 
 PRUNE = prune.Prune()
 
@@ -62,10 +62,9 @@ class Compressed:
         model: runs in PyTorch, with quantization simulated.
         onnx: the canonical ONNX file; empty where there is none, and no runtime needs one.
         params: weights and biases.
-        macs: multiply-accumulates of one example.
+        written: what its file multiplies and accumulates, and how its weights are stored there.
         plain: the same network in float, batch norms folded and without quantizers.
         quantized: names of its layers that are meant to compute in INT8.
-        low_precision: their share of the multiply-accumulates.
         apply_s: seconds that the techniques took, without training.
         export_s: seconds that the export took.
         ancestor: what others may go on from; None where it was not trained, or has other layers than the original.
@@ -75,13 +74,22 @@ class Compressed:
     model: nn.Module
     onnx: bytes
     params: int
-    macs: int
+    written: Written
     plain: nn.Module
     quantized: frozenset[str] = frozenset()
-    low_precision: float = 0.0
     apply_s: float = 0.0
     export_s: float = 0.0
     ancestor: Ancestor | None = None
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one example."""
+        return self.written.macs
+
+    @property
+    def low_precision(self) -> float:
+        """The share of them that the file has on integers."""
+        return self.written.low_precision
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the network's float weights by name, batch norms folded."""
@@ -98,8 +106,9 @@ def space_of(network: Network, capabilities: Capabilities, task: Task | None = N
 
     """
     found: list[Choice] = []
+    stored = replace(network, layers=tuple(layer for layer in network.layers if layer.stored))
     for technique in TECHNIQUES:
-        offers = technique.choices(network, capabilities)
+        offers = technique.choices(stored, capabilities)
         found += [*offers, *technique.settings()] if offers else []
     if task is not None and task.fit is not None:
         found = [choice for choice in found if choice.name != "pruning:penalty"]  # a term of a loss of ours
@@ -337,20 +346,20 @@ def _export(model: nn.Module, candidate: Candidate, supplies: Supplies) -> Compr
     folded = model if quantized else fold_batch_norm(model, supplies.examples)
     rounded = recurrent.quantized(folded)
     plain, scales = strip(folded)
-    costs = count(plain, supplies.examples)
     file, method = _file(plain, supplies), calibration_of(candidate)
     graph = qdq.insert(file, plain, scales, supplies.calibration, method=method)
     rounded_both = {name for name, scale in scales.items() if scale.input is not None}  # not in INT4
     graph = recurrent.insert(graph, plain, rounded)
-    macs = sum(cost.macs for cost in costs.values())
-    lstms = {name for name in rounded if isinstance(plain.get_submodule(name), nn.LSTM)}  # GRUs have no such kernel
-    integers = rounded_both | lstms
+    layers = qdq.owners(file, plain)
+    found = in_file(graph, layers, supplies.examples) if layers else in_network(plain, supplies.examples)
+    lacking = lacks(found, candidate)
+    if lacking:
+        raise InfeasibleError(f"nothing of the {lacking} chosen is in the file: {qdq.UNSTORED}", rung="build")
     return Compressed(
         model=folded,
         onnx=graph.SerializeToString(),
         params=sum(p.numel() for p in plain.parameters()),
-        macs=macs,
+        written=found,
         plain=plain,
         quantized=rounded.union(rounded_both),
-        low_precision=sum(costs[name].macs for name in integers) / macs if macs else 0.0,
     )

@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 from torch import nn
 
+from ..errors import InfeasibleError
 from . import recurrent
 from .calibrate import MAX, TOP
 from .graph import LAYERS, Inputs
-from .initializers import drop_unread
+from .initializers import drop_unread, made
 from .precisions import at_opset
 from .quantize import LEAST, WEIGHTS_ALONE, Scales, weight_scale
 from .ranges import MOVES, largest
@@ -41,6 +42,13 @@ BLOCKS_OPSET = 21
 PASSES_ON = {"Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean"}
 MERGES = {"Add", "Concat"}
+MULTIPLY = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
+UNSTORED = (
+    "the exported file multiplies by no such weight, as the layer's own forward computes another from it in each call, "
+    "or as nothing reads its outputs"
+)
+"""Why a layer's numbers cannot be held in another way."""
 
 AXES = {"Conv": 0, "ConvTranspose": 1}
 """Along which dimension of its weight a convolution's output channels lie."""
@@ -72,7 +80,7 @@ def insert(
     else:
         copy = onnx.ModelProto()
         copy.CopyFrom(graph)
-    if not scales:
+    if not scales or not graph.graph.node:  # a network without a file
         return copy
     return _Inserter(copy, model, scales).insert(calibration, method)
 
@@ -81,14 +89,22 @@ class _Inserter:
     def __init__(self, proto: onnx.ModelProto, model: nn.Module, scales: Mapping[str, Scales]) -> None:
         self.proto = proto
         self.constants = _constants(proto)
-        layers = layers_of(proto, model)
-        chosen = [n for n in proto.graph.node if len(n.input) > 1 and layers.get(n.input[1]) in scales]
-        self.weights = {node.input[1]: scales[layers[node.input[1]]] for node in chosen}
+        layers = owners(proto, model)
+        chosen = [node for node in proto.graph.node if layers.get(made(node)) in scales]
+        missing = sorted(set(scales).difference(layers.values()))
+        if missing:
+            raise InfeasibleError(f"{missing[0]!r} cannot have other bits: {UNSTORED}", rung="build")
+        self.weights: dict[str, Scales] = {}
+        for node in chosen:
+            rounded = scales[layers[made(node)]]
+            if not _alike(self.weights.setdefault(node.input[1], rounded), rounded):  # layers share it, not its steps
+                node.input[1] = self._copied(node.input[1], layers[made(node)])
+                self.weights[node.input[1]] = rounded
         self.quantized = [node for node in chosen if self.weights[node.input[1]].bits != WEIGHTS_ALONE]
         self.stored_alone = [node for node in chosen if self.weights[node.input[1]].bits == WEIGHTS_ALONE]
         self.scales: dict[str, float] = {}
         for node in self.quantized:
-            scale = self.weights[node.input[1]].input
+            scale = scales[layers[made(node)]].input
             assert scale is not None  # only layers with weights in INT4 read floats
             self.scales[node.input[0]] = max(self.scales.get(node.input[0], 0.0), scale)
 
@@ -145,6 +161,10 @@ class _Inserter:
     def _constant(self, name: str, value: NDArray[np.generic]) -> str:
         self.constants[name] = numpy_helper.from_array(value, name)
         return name
+
+    def _copied(self, weight: str, layer: str) -> str:
+        """Return the name of a weight that is for one layer alone, of those that shared it."""
+        return self._constant(f"{weight}_of_{layer}", numpy_helper.to_array(self.constants[weight]))
 
     def _pair(self, name: str, scale: float) -> list[NodeProto]:
         step = self._constant(f"{name}_scale", np.array(scale, np.float32))
@@ -225,28 +245,44 @@ def _untranspose(node: NodeProto) -> None:
 
 
 def layers_of(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
-    """Return for each weight in the graph the name of its layer: by its name, else by its values.
+    """Return for each weight in the graph the name of its layer, one of those that share it."""
+    found = owners(proto, model)
+    nodes = [node for node in proto.graph.node if node.op_type in MULTIPLY and made(node) in found]
+    return {node.input[1]: found[made(node)] for node in nodes} | recurrent.layers_of(proto, model)
 
-    Where layers have the same values, the name of the node that reads the weight decides.
+
+def owners(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
+    """Return for what a node makes the name of the layer that it computes: by its weight's name, else by its values.
+
+    Where layers share a weight, or have the same values, the name of the node decides, and then their order.
     """
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, LAYERS)}
+    layers = {name: m for name, m in model.named_modules(remove_duplicate=True) if isinstance(m, LAYERS)}
     named = {f"{name}.weight": name for name in layers}
+    tied: dict[int, list[str]] = defaultdict(list)
     by_value: dict[bytes, list[str]] = defaultdict(list)
     for name, module in layers.items():
+        tied[id(module.weight)].append(name)
         weight = module.weight.detach().numpy()
         values = {weight.tobytes()} | ({np.ascontiguousarray(weight.T).tobytes()} if weight.ndim == 2 else set())
         for value in values:
             by_value[value].append(name)
-    readers = {node.input[1]: node.name for node in proto.graph.node if len(node.input) > 1}
-    found: dict[str, str] = {}
-    for name, constant in _constants(proto).items():
-        if name not in readers:
+    constants, found = _constants(proto), dict(recurrent.owners(proto, model))
+    for node in proto.graph.node:
+        if node.op_type not in MULTIPLY or node.input[1] not in constants:
             continue
-        same = by_value.get(numpy_helper.to_array(constant).tobytes(), [])
-        layer = named.get(name) or next((n for n in same if _inside(n, readers[name])), next(iter(same), None))
-        if layer:
-            found[name] = layer
-    return found | recurrent.layers_of(proto, model)
+        known = named.get(node.input[1])
+        stored = numpy_helper.to_array(constants[node.input[1]])
+        same = by_value.get(stored.tobytes(), []) if known is None else tied[id(layers[known].weight)]
+        inside = sorted((name for name in same if _inside(name, node.name)), key=len, reverse=True)
+        free = [name for name in same if name not in found.values()]
+        if same:
+            found[made(node)] = (inside or free or same)[0]
+    return found
+
+
+def _alike(one: Scales, other: Scales) -> bool:
+    """Whether weights are rounded to the same steps."""
+    return one.bits == other.bits and np.array_equal(one.weight, other.weight)  # type: ignore[arg-type]  # both may be None
 
 
 def _inside(layer: str, node: str) -> bool:

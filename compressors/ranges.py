@@ -22,7 +22,7 @@ MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 def least(proto: onnx.ModelProto, names: Collection[str], calibration: Batches) -> dict[str, float]:
     """Return the least number that each named tensor takes; the arguments are those of `largest`."""
     found: dict[str, float] = {}
-    for name, value in _values(proto, names, calibration) if names else ():
+    for name, value in values(proto, names, calibration) if names else ():
         found[name] = min(found.get(name, np.inf), float(value.min()))
     return found
 
@@ -43,16 +43,16 @@ def largest(
         return {}
     if method == MAX:
         found: dict[str, float] = defaultdict(float)
-        for name, value in _values(proto, names, calibration):
+        for name, value in values(proto, names, calibration):
             found[name] = max(found[name], float(np.abs(value).max()))
         return dict(found)
     histograms: dict[str, Histogram] = defaultdict(Histogram)
-    for name, value in _values(proto, names, calibration):
+    for name, value in values(proto, names, calibration):
         histograms[name].add(value)
     return {name: threshold(histogram, method) for name, histogram in histograms.items()}
 
 
-def _values(
+def values(
     proto: onnx.ModelProto, names: Collection[str], calibration: Batches
 ) -> Iterator[tuple[str, NDArray[np.floating]]]:
     """Yield what the named tensors take, one batch after the other."""

@@ -23,6 +23,7 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InfeasibleError
+from .initializers import made
 from .recurrent_onnx import integer_weights
 
 RECURRENT = (nn.LSTM, nn.GRU)
@@ -162,21 +163,29 @@ def macs(layer: nn.RNNBase, x: Tensor | PackedSequence) -> int:
 
 def layers_of(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
     """Return for each weight of an LSTM or GRU node the name of its layer, by its values."""
-    owners = {
+    return {weight: layer for layer, _, weights in _found(proto, model) for weight in weights}
+
+
+def owners(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
+    """Return for what an LSTM or GRU node makes the name of the layer that it computes."""
+    return {made(node): layer for layer, node, _ in _found(proto, model)}
+
+
+def _found(proto: onnx.ModelProto, model: nn.Module) -> Iterator[tuple[str, onnx.NodeProto, list[str]]]:
+    """Yield the layers, nodes and weights of those LSTM and GRU nodes whose weights are those of layers."""
+    names = {
         weight.tobytes(): name
         for name, module in model.named_modules()
         if isinstance(module, RECURRENT)
         for weight in _as_in_onnx(module)
     }
     constants = {constant.name: constant for constant in proto.graph.initializer}
-    found: dict[str, str] = {}
-    for node in proto.graph.node:
-        for name in node.input[1:3] if node.op_type in {"LSTM", "GRU"} else ():
-            if name in constants:
-                owner = owners.get(numpy_helper.to_array(constants[name]).tobytes())
-                if owner is not None:
-                    found[name] = owner
-    return found
+    for node in proto.graph.node if names else ():
+        weights = [name for name in node.input[1:3] if name in constants and node.op_type in {"LSTM", "GRU"}]
+        layers = [names.get(numpy_helper.to_array(constants[name]).tobytes()) for name in weights]
+        for layer in dict.fromkeys(layers):
+            if layer is not None:
+                yield layer, node, [weight for weight, owner in zip(weights, layers, strict=True) if owner == layer]
 
 
 def insert(graph: onnx.ModelProto, model: nn.Module, names: Collection[str]) -> onnx.ModelProto:

@@ -11,8 +11,11 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..compressors.inspection import inspect
+from ..compressors.export import to_onnx
+from ..compressors.fold import fold_batch_norm
+from ..compressors.inspection import inspect, unstored
 from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
+from ..compressors.qdq import owners
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError, RunDirectoryError, StudyError
 from ..evaluators.isolated import engine
@@ -41,6 +44,8 @@ from .rungs import Ladder
 
 ZEROS = (0.5, 0.75, 0.9)
 """Shares of a layer's weights that may be zero where compact files count: they cost next to nothing there."""
+
+NEEDED = "the unchanged network must be exported, served and timed before anything is compared to it"
 
 Timed = tuple[float, float]
 """A baseline's milliseconds and their spread, as they were calibrated."""
@@ -140,10 +145,7 @@ def prepare(
             found = replace(found, distance=str(offer.distance))
             _save(found, offer.space, calibrations, rundir)
     except InfeasibleError as error:
-        raise StudyError(
-            f"the unchanged network must be exported, served and timed before anything is compared to it; "
-            f"it cannot: {error.reason}"
-        ) from error
+        raise StudyError(f"{NEEDED}; it cannot: {error.reason}") from error
     meter = meter_of(_known(found, next(iter(options.measure_on), "")))
     folder = rundir.path.absolute()  # workers may have working directories of their own
     ladder = Ladder(task, offer.supplies, runtimes, meter, folder, compact=options.compact)
@@ -161,6 +163,8 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
     needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
     supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
     network = inspect(task.base, task.examples, keep=task.keep)
+    if needs_onnx:
+        network = _stored(network, task, supplies)
     distance = choose_distance(task)
     task = replace(task, distance=OFF if distance.distance is None else distance.distance)
     space = space_of(network, _together([runtime.capabilities for runtime in runtimes], compact=options.compact), task)
@@ -170,6 +174,15 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
             "Take names out of the task's `keep`, or give another network."
         )
     return Offer(task=task, distance=distance, supplies=supplies, network=network, space=space)
+
+
+def _stored(network: Network, task: Task, supplies: Supplies) -> Network:
+    """Return a network that knows of which layers its file has the weights; it is exported for that."""
+    plain = fold_batch_norm(task.base, task.examples)
+    try:
+        return unstored(network, set(owners(to_onnx(plain, supplies.examples), plain).values()))
+    except InfeasibleError as error:
+        raise StudyError(f"{NEEDED}; it cannot: {error.reason}") from error
 
 
 def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compressed, bytes]:

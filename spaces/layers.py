@@ -23,6 +23,7 @@ class Layer:
             its inputs with it.
         groups: of channels that do not mix.
         stride: positions of its inputs for each position of its outputs; below 1 where it is transposed.
+        stored: whether the exported file multiplies by its weight as it is, so that it can be held in another way.
 
     """
 
@@ -35,6 +36,7 @@ class Layer:
     shape: tuple[int, ...] = ()
     groups: int = 1
     stride: float = 1
+    stored: bool = True
 
     @property
     def transposed(self) -> bool:
