@@ -12,6 +12,7 @@ from rich.text import Text
 from ..evaluators.doctor import IMPORTED, MISSING, Check, Health, Noise
 from ..evaluators.serve_once import Serving
 from ..evaluators.standalone import Report, Row
+from ..evaluators.units import share_shown
 from ..search.report.table import short
 
 
@@ -81,7 +82,7 @@ def _notes(row: Row) -> Iterator[str]:
         yield "outputs are not finite"
     elif row.parity is not None and row.parity.difference:
         same = "" if row.parity.agreement is None else f", the same class in {row.parity.agreement:.0%}"
-        yield f"random inputs give outputs {row.parity.difference:.2%} of their range apart{same}"
+        yield f"random inputs give outputs {share_shown(row.parity.difference, 2)} of their range apart{same}"
     elif row.parity is None and row.latency is not None:
         yield "outputs have other shapes than the reference's"
     if row.latency is not None:

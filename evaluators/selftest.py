@@ -20,6 +20,7 @@ from ..errors import AutocompressError, InfeasibleError, MissingRuntimeError
 from .outputs import FLOAT_TOLERANCE, INTEGER_TOLERANCE, compare
 from .process import begin
 from .runtimes import Arrays, Engine, Runtime, Source, load, low_precision
+from .units import share_shown
 
 RUNS = 15
 
@@ -74,7 +75,7 @@ class _Test:
         self.note(**{f"{name}_difference": parity.difference})
         if not parity.difference <= tolerance:
             raise InfeasibleError(
-                f"Its outputs differ from PyTorch's by {parity.difference:.1%} of their range.", rung="build"
+                f"Its outputs differ from PyTorch's by {share_shown(parity.difference)} of their range.", rung="build"
             )
 
     def _float(self) -> None:

@@ -15,6 +15,7 @@ from .exclusive import pause
 from .isolated import PATIENCE_S, engine
 from .outputs import Parity, compare, tolerance
 from .runtimes import Engine, Runtime, Source
+from .units import share_shown
 
 PARITY_BATCHES = 2
 """Batches of calibration data on which the runtime's outputs are compared to PyTorch's."""
@@ -99,6 +100,6 @@ def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...
     found = compare([[expected.numpy()]], [[actual.numpy()]])
     assert found is not None
     if found.difference > tolerance:
-        far = f"{found.difference:.1%} of their range, over {tolerance:.0%}"
+        far = f"{share_shown(found.difference)} of their range, over {tolerance:.0%}"
         raise InfeasibleError(f"the runtime's outputs differ from PyTorch's by {far}", rung="build")
     return found

@@ -72,6 +72,15 @@ def bare(difference: float, unit: str) -> str:
     return f"{100 * difference:+.2f}" if unit == SHARE else _number(difference, "+")
 
 
+def share_shown(share: float, digits: int = 1) -> str:
+    """Return a share of something, which may be many times that.
+
+    >>> share_shown(0.0512), share_shown(75.6)
+    ('5.1%', '76 times')
+    """
+    return f"{share:.{digits}%}" if not share >= 10 else f"{share:.0f} times"
+
+
 def noun(unit: str) -> str:
     """Return what a metric is called: only a share is an accuracy.
 

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from ..errors import UsageError
-from .front import Model, ParetoFront, decisive, select
+from .front import Model, ParetoFront, decisive, fastest, select
 from .limits import Limits, merged, same_unit
 from .opened import Run
 from .options import parse_limits
@@ -57,9 +57,8 @@ def choose(run: Run, wish: Wish) -> Choice:
 
 def _best(front: ParetoFront, wish: Wish) -> Model:
     model = front.knee if wish.knee else front.recommended
-    meeting = [m for m in front.models if front.meets(m)]
-    if wish.fastest and meeting:
-        model = min(meeting, key=lambda m: m.measurement.latency.median_ms)
+    if wish.fastest and front.meets_target:
+        model = fastest(m for m in (*front.models, front.baseline) if front.meets(m))
     if model is None:
         raise UsageError("a run must have a model beside its baseline; this one has none. Its trials.csv says why.")
     return model

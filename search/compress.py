@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ..errors import StudyError
 from . import remote
 from .asked import Asked
 from .assemble import assemble
@@ -104,8 +105,19 @@ def run(
         from .store import Store
 
         store = Store(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
-        with closing(store), quiet():
+        with closing(store), quiet(), _unless_nothing_came(rundir, store):
             return _Run(task, options, progress, rundir, prepared, store, cluster).search(started)
+
+
+@contextmanager
+def _unless_nothing_came(rundir: RunDirectory, store: Store) -> Iterator[None]:
+    """Take a new run directory away again whose unchanged network could not be evaluated."""
+    try:
+        yield
+    except StudyError:
+        if rundir.fresh and not store.count():
+            rundir.discard()
+        raise
 
 
 def _prepared(

@@ -348,7 +348,8 @@ class _Climb:
         with engine(it.runtime, it.artefact, threads=1, patience_s=self._left) as built, blaming("metric"):
             found = accuracy(task.metric, task.each, Served(built), getattr(task, split))
         if not np.isfinite(found.value):
-            raise InfeasibleError(f"the metric is {found.value}", rung=self.rung)
+            why = f"the metric must be a finite number; on the {split} data it is {found.value}"
+            raise InfeasibleError(why, rung=self.rung)
         return found
 
     def _keep(self, models: Sequence[_Scored]) -> None:

@@ -56,6 +56,18 @@ def test_decibels_are_decibels_everywhere(folder: Path, warm: Command) -> None:
     assert "its unit, dB, such as -0.3dB; got one in %" in " ".join(again.stderr.split())
 
 
+def test_a_metric_that_is_no_number_on_all_the_data_is_refused(folder: Path, warm: Command) -> None:
+    """What the first batch does not tell, the unchanged network does: nothing is left behind then either."""
+    nothing = 'float("nan") if len(list(loader)) > 1 else top1(model, loader)'
+    metric = "-20 * math.log10(1.03 - top1(model, loader))"
+    assert metric in STUDY
+    (folder / "study.py").write_text(STUDY.replace(metric, nothing))
+    done = warm(folder, *LINE)
+    assert done.returncode == 2, done.stderr
+    assert "must be a finite number; on the validation data it is nan" in " ".join(done.stderr.split())
+    assert not (folder / "run").exists()
+
+
 @pytest.mark.parametrize(("unit", "said"), [("%", "between 0 and 1"), ("decibels of it", "at most eight characters")])
 def test_a_unit_that_does_not_fit_is_refused(unit: str, said: str, folder: Path, warm: Command) -> None:
     """Before anything is measured, with exit code 2 and nothing left behind."""

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Infeasible, Outcome
+from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.search.limits import Limits
 from autocompress.search.options import SAMPLERS
 from autocompress.search.profile import Profile
@@ -45,6 +45,16 @@ def whole(asked: Asked) -> Outcome:
 def broken(asked: Asked) -> Outcome:
     """Return a reason without a latency."""
     return Infeasible(reason="it cannot be built", rung="build")
+
+
+def told_on(scale: Callable[[float], float]) -> Evaluate:
+    """Return what evaluates with a metric on another scale."""
+
+    def evaluate(asked: Asked) -> Outcome:
+        found = measured(asked)
+        return replace(found, accuracy=scale(found.accuracy)) if isinstance(found, Measurement) else found
+
+    return evaluate
 
 
 def play(store: Store, trials: int, evaluate: Evaluate = measured) -> list[Candidate]:
@@ -189,3 +199,23 @@ def test_crowding_is_infinite_at_the_ends() -> None:
     """The ends of each objective are loneliest; between them the neighbours' distance counts, as in NSGA-II."""
     points = np.array([[0.0, 4.0], [1.0, 3.0], [2.0, 1.0], [4.0, 0.0]])
     assert crowding(points).tolist() == [np.inf, 2 / 4 + 3 / 4, 3 / 4 + 3 / 4, np.inf]
+
+
+@pytest.mark.parametrize("factor", [2.0**-20, 2.0**11])
+def test_a_metrics_scale_changes_no_search(factor: float, opened: Open) -> None:
+    """The surrogate proposes the same candidates for a metric in millionths, in shares and in thousands."""
+    usual = play(opened(PROBLEM, sampler="surrogate", name="one"), 20)
+    scaled = opened(PROBLEM, sampler="surrogate", name="two")
+    assert play(scaled, 20, told_on(lambda value: factor * value)) == usual
+
+
+@contract
+@pytest.mark.parametrize(
+    "scale",
+    [lambda value: -1300 * (1.2 - value), lambda value: 30 * value - 25, lambda value: value - 0.95, lambda _: 0.0],
+    ids=["negative thousands", "around nothing", "a baseline of 0", "nothing but 0"],
+)
+def test_any_finite_metric_can_be_searched(scale: Callable[[float], float], sampler: str, opened: Open) -> None:
+    """An error in the thousands, a metric that changes its sign or is 0 ends in a search like any other."""
+    found = play(opened(PROBLEM, sampler=sampler), 14, told_on(scale))
+    assert len(set(map(Candidate.to_json, found))) > 5
