@@ -23,6 +23,7 @@ from . import lowrank
 from .factors import Convolution, Factorized, cp_factors, is_area, linear_factors, pointwise_factors, tucker_factors
 from .graph import LAYERS, TRANSPOSED, count, multiplies, stride
 from .technique import Supplies, Technique
+from .tied import put, shared_with
 
 LEVELS = (0.75, 0.5, 0.375, 0.25, 0.125)
 """Shares of the rank that may stay, mild to strong."""
@@ -68,15 +69,17 @@ class Factorize(Technique):
 
         Raises:
             InfeasibleError: there is no such layer, the network does not call it, it computes in a way of its own,
-                its channels are in groups, or no rank makes it cheaper.
+                its channels are in groups, its weight is another module's too, or no rank makes it cheaper.
 
         """
         model, chosen, settings = copied(model), candidate[self.axis], candidate[FACTORIZATION]
-        called = count(model, supplies.examples) if chosen else {}
+        called, shared = count(model, supplies.examples) if chosen else {}, shared_with(model)
         for name, level in chosen.items():
             modules = dict(model.named_modules(remove_duplicate=False))
             layer = modules.get(name)
             reason = _why_not(layer, called=name in called)
+            if name in shared:
+                reason = f"its weight is that of {shared[name]} too"
             if layer is None or reason:
                 raise InfeasibleError(f"the layer {name!r} cannot be factorised: {reason}", rung="build")
             if level == 1:
@@ -87,9 +90,7 @@ class Factorize(Technique):
                 raise InfeasibleError(
                     f"no rank makes the layer {name!r} cheaper, whose weight has the shape {shape}", rung="build"
                 )
-            for place, module in modules.items():
-                if module is layer:
-                    model.set_submodule(place, factors)
+            put(model, name, factors)
         return model
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..studies.networks.copied import copied
 from .graph import LAYERS, Inputs, evaluating, grouped, out_channels, run, version
+from .tied import put
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -84,7 +85,7 @@ def _folded(model: nn.Module, pairs: Sequence[Pair]) -> nn.Module:
     model = copied(model).eval()
     for layer, norm in pairs:
         _fold(model.get_submodule(layer), model.get_submodule(norm))
-        model.set_submodule(norm, Folded())
+        put(model, norm, Folded())
     return model
 
 

@@ -15,6 +15,7 @@ from .graph import LAYERS, Cost, Inputs, costs_of, multiplies, run, shape, strid
 from .groups import Traced, find_groups, those_that_run, why_not
 from .heads import find_heads, prunable
 from .qdq import UNSTORED
+from .tied import shared_with
 
 LARGE = 0.01
 """Share of a network's parameters from which on an embedding is told of."""
@@ -39,6 +40,10 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
     uncalled = (n for n, module in model.named_modules() if isinstance(module, LAYERS) and n not in costs)
     left += [(name, "the network does not call it, though it may use its weight") for name in uncalled]
     left += [(n, recurrent.WIDTH_STAYS) for n, c in costs.items() if c.kind == "recurrent" and n not in kept]
+    shared = shared_with(model)
+    left += [
+        (n, f"its weight is that of {shared[n]} too: not factorised") for n in costs if n in shared and n not in kept
+    ]
     heads = find_heads(model, list(costs))
     understood = prunable(model, heads, lambda changed: run(changed, examples))
     try:
@@ -69,7 +74,9 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
     left += [(name, _embedding(share)) for name, share in _embeddings(model)]
     return Network(
         layers=tuple(
-            _layer(name, costs[name], groups, model.get_submodule(name)) for name in costs if name not in kept
+            _layer(name, costs[name], groups, model.get_submodule(name), shared=name in shared)
+            for name in costs
+            if name not in kept
         ),
         groups=tuple(group.data for group in groups),
         left_alone=(*left, *broken),
@@ -120,7 +127,7 @@ def _embedding(share: float) -> str:
     return f"no technique changes an embedding: {share:.0%} of all parameters"
 
 
-def _layer(name: str, cost: Cost, groups: list[Traced], module: nn.Module) -> Layer:
+def _layer(name: str, cost: Cost, groups: list[Traced], module: nn.Module, *, shared: bool) -> Layer:
     return Layer(
         name=name,
         kind=cost.kind,
@@ -128,7 +135,7 @@ def _layer(name: str, cost: Cost, groups: list[Traced], module: nn.Module) -> La
         macs=cost.macs,
         in_groups=tuple(group.data.name for group in groups if name in group.readers),
         out_group=next((group.data.name for group in groups if name in group.data.members), None),
-        shape=shape(module) if multiplies(module) else (),
+        shape=shape(module) if multiplies(module) and not shared else (),
         groups=cast(int, getattr(module, "groups", 1)),
         stride=stride(module),
     )

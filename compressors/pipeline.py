@@ -92,8 +92,8 @@ class Compressed:
         return self.written.low_precision
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return the network's float weights by name, batch norms folded."""
-        return {k: v.contiguous() for k, v in self.plain.state_dict().items()}
+        """Return the network's float weights by name, batch norms folded; each has memory of its own."""
+        return {k: v.contiguous().clone() for k, v in self.plain.state_dict().items()}
 
 
 def space_of(network: Network, capabilities: Capabilities, task: Task | None = None) -> Space:

@@ -22,6 +22,7 @@ from .heads import find_heads
 from .importance import FROM_GRADIENTS, IMPORTANCES, scorer
 from .penalty import PENALTIES, sparsity_penalty
 from .technique import Supplies, Technique
+from .tied import tie, tied
 
 STEPS = 8
 """A group is offered at up to this many widths, evenly apart."""
@@ -249,12 +250,13 @@ def remove_channels(
         supplies: batches and loss for importances that need gradients.
 
     Raises:
-        InfeasibleError: there is not what the importance needs.
+        InfeasibleError: there is not what the importance needs, or a weight that modules share would be two.
 
     """
     training = model.training
     model = copied(model)
     if widths:
+        together = tied(model)
         graph = dependency_graph(model, examples)
         score = scorer(importance, model, graph, supplies or Supplies(examples=examples, calibration=()))
         known = {name: score(name) for name in widths} if importance in FROM_GRADIENTS else {}
@@ -264,5 +266,6 @@ def remove_channels(
             least = least_important(graph, modules[name], scores, width)
             if least:
                 channel_group(graph, modules[name], least).prune()
+        tie(model, together)
     model.train(training)
     return model

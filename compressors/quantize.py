@@ -30,6 +30,7 @@ from .graph import TRANSPOSED, Inputs, always_called, multiplies, output_axis, p
 from .precisions import block_of
 from .steps import LearnedStep, round_learned
 from .technique import Supplies, Technique
+from .tied import put
 
 FLOAT = 32
 """Bits of a layer that stays in floating point."""
@@ -92,7 +93,7 @@ class Quantize(Technique):
                 raise InfeasibleError(f"the network has no layer {name!r} to quantize", rung="build")
             if bits != FLOAT:
                 for part, layer in parts(model, name):
-                    model.set_submodule(part, _quantized(layer, int(bits), method))
+                    put(model, part, _quantized(layer, int(bits), method))
         _calibrate(model, supplies)
         if candidate[QUANTIZATION].get("scales") == "learned":
             _share_ranges(model, supplies.examples)
@@ -342,7 +343,7 @@ def strip(model: nn.Module) -> tuple[nn.Module, dict[str, Scales]]:
     for name, module in list(model.named_modules()):
         if isinstance(module, Quantized):
             scales[name] = module.scales
-            model.set_submodule(name, module.layer)
+            put(model, name, module.layer)
         elif isinstance(module, recurrent.QuantizedRecurrent):
-            model.set_submodule(name, module.layer)
+            put(model, name, module.layer)
     return model, scales

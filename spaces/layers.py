@@ -20,7 +20,7 @@ class Layer:
         in_groups: names of the groups whose channels it reads.
         out_group: name of the group its output channels belong to, or None where they must stay.
         shape: of its weight, (out, in / groups, …), however it is stored; empty where the layer does more than multiply
-            its inputs with it.
+            its inputs with it, or another module has that weight too.
         groups: of channels that do not mix.
         stride: positions of its inputs for each position of its outputs; below 1 where it is transposed.
         stored: whether the exported file multiplies by its weight as it is, so that it can be held in another way.

@@ -1,0 +1,62 @@
+"""Weights that several modules of a network share, and modules that it holds under several names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from ..errors import InfeasibleError
+
+
+def tied(model: nn.Module) -> list[list[str]]:
+    """Return the names of parameters that are one, for each that different modules have.
+
+    >>> net = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 4))
+    >>> net[1].weight = net[0].weight
+    >>> tied(net)
+    [['0.weight', '1.weight']]
+    """
+    names: dict[nn.Parameter, list[str]] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False):
+            names.setdefault(parameter, []).append(name)
+    return [several for several in names.values() if len(several) > 1]
+
+
+def shared_with(model: nn.Module) -> Mapping[str, str]:
+    """Return for each module with a parameter that is another's too the name of that one."""
+    found: dict[str, str] = {}
+    for names in tied(model):
+        owners = [name.rpartition(".")[0] for name in names]
+        found |= {owner: owners[0] if owner != owners[0] else owners[1] for owner in owners}
+    return found
+
+
+def tie(model: nn.Module, together: Sequence[Sequence[str]]) -> None:
+    """Make parameters one again that have to be, in place.
+
+    Args:
+        model: a network that was changed.
+        together: names of parameters that were one before; see `tied`.
+
+    Raises:
+        InfeasibleError: they are different by now.
+
+    """
+    for first, *others in together:
+        one = model.get_parameter(first)
+        for name in others:
+            if not torch.equal(one, model.get_parameter(name)):
+                raise InfeasibleError(f"{first} and {name} are one weight, and would be two", rung="build")
+            path, _, last = name.rpartition(".")
+            setattr(model.get_submodule(path), last, one)
+
+
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one of a name, in place, under all names that this one has."""
+    old = model.get_submodule(name)
+    for place, each in list(model.named_modules(remove_duplicate=False)):
+        if each is old:
+            model.set_submodule(place, module)
