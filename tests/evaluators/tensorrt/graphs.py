@@ -105,6 +105,41 @@ def _pooled() -> nn.Module:
     )
 
 
+def _signal() -> nn.Module:
+    """Return a classifier of signals, in one dimension."""
+    return nn.Sequential(
+        *(nn.Conv1d(1, 16, 9, stride=2, padding=4), nn.BatchNorm1d(16), nn.ReLU()),
+        *(nn.Conv1d(16, 32, 9, stride=2, padding=4), nn.BatchNorm1d(32), nn.ReLU()),
+        *(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(32, CLASSES)),
+    )
+
+
+def _volume() -> nn.Module:
+    """Return a classifier of volumes, in three dimensions."""
+    return nn.Sequential(
+        *(nn.Conv3d(1, 16, 3, padding=1), nn.BatchNorm3d(16), nn.ReLU(), nn.MaxPool3d(2)),
+        *(nn.Conv3d(16, 32, 3, padding=1), nn.BatchNorm3d(32), nn.ReLU()),
+        *(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(32, CLASSES)),
+    )
+
+
+class Decoder(nn.Module):
+    """An encoder and decoder with a skip connection, as in U-Net, whose transposed convolutions have batch norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.up, self.norm = nn.ConvTranspose2d(32, 16, 2, stride=2), nn.BatchNorm2d(16)
+        self.head = nn.Conv2d(32, CLASSES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to the logits of images, whose mean they are."""
+        x = self.first(x).relu()
+        y = self.norm(self.up(self.down(x).relu())).relu()
+        logits: Tensor = self.head(torch.cat([x, y], 1)).mean((2, 3))
+        return logits
+
+
 def _mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, CLASSES))
 
@@ -144,10 +179,13 @@ FAMILIES = {
     "encoder": Family(Encoder, (16, 32)),
     "vit": Family(_vit),
     "deit": Family(_deit),
+    "signal": Family(_signal, (1, 64)),
+    "volume": Family(_volume, (1, 8, 8, 8)),
+    "decoder": Family(Decoder, (3, 16, 16)),
 }
 
-SMALL = ("residual", "squeeze-excite", "dense")
-"""Families whose linear layers are too small for blocks of INT4 weights."""
+SMALL = ("residual", "squeeze-excite", "dense", "signal", "volume", "decoder")
+"""Families whose linear layers, if there are some, are too small for blocks of INT4 weights."""
 
 PRECISIONS: dict[str, Callable[[str], bytes]] = {
     "fp32": lambda family: exported(family),
