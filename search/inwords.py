@@ -34,6 +34,10 @@ def by_layer(candidate: Candidate, network: Network, shapes: Shapes) -> list[tup
     >>> chosen = Candidate({"pruning_ratio": {"conv1": 0.38}, "bits": {"conv1": 8}})
     >>> by_layer(chosen, Network(layers=(layer,), groups=()), {"conv1.weight": (40, 3, 3, 3)})
     [('conv1', '40 of 64 outputs kept, INT8')]
+    >>> layer = Layer(name="up", kind="conv_transpose2d", params=0, macs=0, out_group="up", shape=(64, 32, 2, 2))
+    >>> chosen = Candidate({"pruning_ratio": {"up": 0.5}})
+    >>> by_layer(chosen, Network(layers=(layer,), groups=()), {"up.weight": (32, 40, 2, 2)})
+    [('up', '40 of 64 outputs kept')]
     """
     return [(layer.name, ", ".join(_words(candidate, layer, shapes))) for layer in network.layers]
 
@@ -42,8 +46,10 @@ def _words(candidate: Candidate, layer: Layer, shapes: Shapes) -> Iterator[str]:
     ratio = candidate[PRUNING_RATIO].get(layer.out_group or "")
     weight = shapes.get(f"{layer.name}.weight")
     if ratio:
+        axis = int(layer.transposed and layer.groups == 1)  # of its outputs, in the weight as it is stored
         whole = bool(weight) and bool(layer.shape) and len(weight or ()) == len(layer.shape)
-        yield f"{(weight or ())[0]} of {layer.shape[0]} outputs kept" if whole else f"{ratio:.0%} of its outputs pruned"
+        kept = f"{(weight or ())[axis]} of {layer.shape[0]} outputs kept" if whole else ""
+        yield kept or f"{ratio:.0%} of its outputs pruned"
     rank, zeros = candidate[RANK].get(layer.name), candidate[SPARSITY].get(layer.name)
     bits, palette = candidate[BITS].get(layer.name, FLOAT), candidate[PALETTE].get(layer.name)
     if rank is not None:

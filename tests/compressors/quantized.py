@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from autocompress.compressors import qdq
 from autocompress.compressors.export import to_onnx
+from autocompress.compressors.graph import LAYERS
 from autocompress.compressors.quantize import Quantize, calibration_of, strip
 from autocompress.compressors.technique import Supplies
 from autocompress.spaces.candidate import Candidate
@@ -93,6 +94,21 @@ class Tokens(nn.Module):
         return out
 
 
+class Signal(nn.Module):
+    """Convolutions of one dimension, one of them dilated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv1d(3, 8, 5, stride=2, padding=2, bias=False), nn.BatchNorm1d(8)
+        self.second, self.head = nn.Conv1d(8, 8, 3, padding=2, dilation=2), nn.Linear(8 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images, of which one row is taken as a signal, to five logits."""
+        x = self.second(self.norm(self.first(x[:, :, 0])).relu()).relu()
+        out: Tensor = self.head(x.flatten(1))
+        return out
+
+
 class Stream(nn.Module):
     """Two residual branches of linear layers on sequences, each behind a layer norm, as in a transformer."""
 
@@ -143,6 +159,19 @@ def pooled(pool: Callable[[], nn.Module], size: int) -> Callable[[], nn.Sequenti
     )
 
 
+def decoder() -> nn.Sequential:
+    """Return a transposed convolution with a batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(12, 8, 2, stride=2, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 64, 5),
+    )
+
+
 def mlp() -> nn.Sequential:
     """Return linear layers alone."""
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.ReLU(), nn.Linear(32, 5))
@@ -152,6 +181,8 @@ TIGHT: dict[str, Callable[[], nn.Module]] = {
     "chain": chain,
     "depthwise": depthwise,
     "mlp": mlp,
+    "signal": Signal,
+    "decoder": decoder,
     "twice": Twice,
     "tokens": Tokens,
 }
@@ -186,7 +217,7 @@ class Case:
 def case(name: str, leave: int | None = None, seed: int = 0) -> Case:
     """Return a network with all layers in INT8 but the one at a position."""
     model = network(name, seed)
-    names = [n for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    names = [n for n, module in model.named_modules() if isinstance(module, LAYERS)]
     return quantized(model, {*names} if leave is None else {*names} - {names[leave % len(names)]})
 
 
@@ -195,9 +226,9 @@ def network(name: str, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     model = NETWORKS[name]()
     for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, LAYERS):
             nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             nn.init.uniform_(module.running_var, 1.0, 4.0)
     return model
 
@@ -220,7 +251,7 @@ def rounded(
 
     """
     images = torch.randn(32, 3, 8, 8)
-    names = {n for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    names = {n for n, module in model.named_modules() if isinstance(module, LAYERS)}
     supplies = Supplies(examples=(images[:1],), calibration=[(images[:16],), (images[16:],)])
     candidate = Candidate({"bits": bits, "quantization": chosen})
     simulated = Quantize().apply(model.eval(), candidate, supplies)
@@ -235,7 +266,7 @@ def rounded(
 
 def mixed_bits(model: nn.Module, chosen: Sequence[int]) -> dict[str, int]:
     """Return the bits of a network's layers: those chosen in turn, 8 where 4 cannot be, none where 32 are."""
-    layers = {n: module for n, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    layers = {n: module for n, module in model.named_modules() if isinstance(module, LAYERS)}
     found = {}
     for (name, layer), bits in zip(layers.items(), itertools.cycle(chosen), strict=False):
         four = isinstance(layer, nn.Linear) and layer.in_features % 16 == 0

@@ -14,12 +14,15 @@ from torch import nn
 
 from autocompress.compressors.calibrate import LARGEST_BIAS
 from autocompress.compressors.flavours import unsigned_activations
+from autocompress.compressors.graph import LAYERS, grouped, out_channels
 from autocompress.compressors.quantize import Quantized
 from autocompress.evaluators import runtimes
 
 from .quantized import CHAIN, TIGHT, Case, a_few_steps, constants, in_torch, network, rounded, served, share
 
-KINDS = ("chain", "depthwise", "mlp", "tokens")  # Conv, depthwise Conv, Gemm, MatMul and Add
+KINDS = ("chain", "depthwise", "mlp", "tokens", "signal", "decoder")
+"""Conv, depthwise Conv, Gemm, MatMul and Add, Conv of one dimension, ConvTranspose."""
+
 FACTORS = (1e-4, 1e-5, 1e-6, 0.0)
 SHARE = 1.5 * CHAIN
 """Largest difference from PyTorch, in which the file's finer steps after a ReLU and its narrower weights are."""
@@ -29,12 +32,12 @@ SHARE = 1.5 * CHAIN
 def dead(kind: str, factor: float, scales: str = "fixed") -> Case:
     """Return a network in INT8 of which one channel of each layer is nearly dead, with a bias of 1.5."""
     model = network(kind)
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))}
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LAYERS)}
     for layer in layers.values():
         if layer.bias is None:
-            layer.bias = nn.Parameter(torch.zeros(len(layer.weight)))
+            layer.bias = nn.Parameter(torch.zeros(out_channels(layer)))
         with torch.no_grad():
-            layer.weight[1] *= factor
+            grouped(layer).flatten(0, 1)[1] *= factor
             layer.bias[1] = 1.5
     return rounded(model, dict.fromkeys(layers, 8), a_few_steps if scales == "learned" else None, scales=scales)
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from autocompress.compressors import qdq
 from autocompress.compressors.calibrate import METHODS
 from autocompress.compressors.flavours import unsigned_activations
+from autocompress.compressors.graph import LAYERS, out_channels
 from autocompress.compressors.quantize import strip
 
 from .quantized import (
@@ -148,7 +148,7 @@ def test_canonical_file_is_signed_and_symmetric(name: str, leave: int | None) ->
         assert not zero.any()
     assert not [name for name, value in stored.items() if value.dtype == np.int32]
     weights = [stored[node.input[0]] for node in pairs if node.input[0] in stored]
-    layers = [m for m in strip(it.model)[0].modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    layers = [m for m in strip(it.model)[0].modules() if isinstance(m, LAYERS)]
     assert len(weights) == len(layers) - len(it.float_layers)
     assert {weight.dtype for weight in weights} == {np.dtype(np.int8)}
     assert all(weight.min() >= -127 and np.abs(weight).max() == 127 for weight in weights)
@@ -171,16 +171,16 @@ def test_weights_have_one_scale_for_each_output_channel(name: str) -> None:
         same = [
             layer
             for layer in plain.modules()
-            if isinstance(layer, (nn.Conv2d, nn.Linear))
+            if isinstance(layer, LAYERS)
             and any(
                 value.shape == weight.shape and np.abs(value - weight).max() <= scale.max() * 0.51
                 for weight in (layer.weight.detach().numpy(), layer.weight.detach().numpy().T)
             )
         ]
         assert len(same) == 1
-        assert scale.shape == (same[0].weight.shape[0],)
+        assert scale.shape == (out_channels(same[0]),)
         found += 1
-    assert found == sum(isinstance(module, (nn.Conv2d, nn.Linear)) for module in plain.modules())
+    assert found == sum(isinstance(module, LAYERS) for module in plain.modules())
 
 
 @pytest.mark.parametrize("leave", [0, 1, 2])
@@ -204,7 +204,7 @@ def test_quantized_layers_read_rounded_tensors(name: str) -> None:
     it = case(name)
     rounded = {node.output[0] for node in it.file.graph.node if node.op_type == "DequantizeLinear"}
     stored = constants(it.file)
-    wanted = {"Conv", "Gemm", "MatMul", "Concat", *qdq.POOLS}
+    wanted = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Concat", *qdq.POOLS}
     nodes = [n for n in it.file.graph.node if n.op_type in wanted]
     nodes += [n for n in it.file.graph.node if n.op_type == "Add" and not stored.keys() & set(n.input)]
     assert nodes
