@@ -70,7 +70,7 @@ def compress(
     Leaves the Pareto front of compressed models in the run directory. The same command goes on where it stopped.
 
     Exit codes:
-        0 the front meets the target and every limit
+        0 the front, or the unchanged network, meets the target and every limit
         1 nothing does, the nearest is reported
         2 what was asked for cannot be done
         130 interrupted, the same command goes on

@@ -53,7 +53,7 @@ def _headline(data: Mapping[str, Any], points: Mapping[str, Mapping[str, Any]]) 
     if points[told["model"]]["kind"] == "baseline":
         return [f"{verdict}: nothing that was found is better than the unchanged network.{state}", ""]
     low, high = told["faster_interval"]
-    interval = f"(95 %: {low:.2f}× to {'?' if high is None else f'{high:.2f}×'} its speed)"
+    interval = f"(95 %: {low:.2f}× to {'?' if high is None else f'{high:.2f}×'} the speed)"
     smaller = "" if told["smaller"] is None else f", {size(told['smaller'], 1)}"
     unit = data["limits"]["unit"]
     change = f"{points_of(told['accuracy_change'], unit)} on the {told['accuracy_on']} data"

@@ -217,3 +217,12 @@ def test_a_trial_that_ended_early_is_no_model(made_run: MadeRun, tmp_path: Path)
     ended = next(t for t in run.trials if getattr(t.outcome, "rung", "") == "latency" and not t.role)
     with pytest.raises(UsageError, match=f"{ended.id} ended before: .*target"):
         choose(run, wished(run, ended.id))
+
+
+def test_the_unchanged_network_is_chosen_where_nothing_is_better(made_run: MadeRun, tmp_path: Path) -> None:
+    """The recommended model, and the fastest of a least accuracy, are the unchanged network where all is slower."""
+    run = open_run(made_run(tmp_path / "slow", faster=0.05, target_ms=1000.0))
+    assert choose(run, Wish()).model.id == "baseline"
+    chosen = choose(run, wished(run, min_accuracy="-50%"))
+    assert chosen.model.id == "baseline"
+    assert chosen.front.meets_target
