@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..compressors.pipeline import Compressed
@@ -29,12 +31,20 @@ class Served(nn.Module):
         self.engine = engine
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the first output for inputs of shape (batch, …)."""
+        """Return the first output for inputs of shape (batch, …), in any type of float."""
         pause()
-        outputs = self.engine.infer([x.detach().cpu().numpy() for x in inputs])
+        outputs = self.engine.infer(
+            [(x.float() if x.is_floating_point() else x).detach().cpu().numpy() for x in inputs]
+        )
         if not outputs:
             raise InfeasibleError("the runtime's engine is empty: it has no outputs", rung="build")
         return torch.from_numpy(np.ascontiguousarray(outputs[0]))
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array, real numbers in float32."""
+    array: NDArray[Any] = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
+    return array
 
 
 def source_of(compressed: Compressed, supplies: Supplies) -> Source:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import LostError, UsageError
@@ -185,6 +185,23 @@ def pickled(work: object) -> Payload:
         return packed(work)
     except Exception as error:  # objects refuse to be pickled in any way
         raise UsageError(
-            f"with --workers 1 or more a task must be picklable; this one is not: {error}. "
+            f"with --workers 1 or more a task must be picklable; {_unpicklable(work)} is not: {error}. "
             "Give --workers 0 to run the trials in this process, or take out of the task what cannot be pickled."
         ) from error
+
+
+def _unpicklable(work: object) -> str:
+    """Return which part of a task cannot be pickled, of a network which attribute."""
+    from torch import nn
+
+    from ..studies.networks.copied import culprit
+
+    task = getattr(work, "task", work)
+    for field in fields(task) if is_dataclass(task) else ():
+        part = getattr(task, field.name)
+        try:
+            packed(part)
+        except Exception:  # objects refuse in any way
+            within = f"{culprit(part, packed)} in " if isinstance(part, nn.Module) else ""
+            return f"{within}its `{field.name}`"
+    return "this one"

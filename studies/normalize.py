@@ -57,11 +57,19 @@ def normalized(task: Task) -> tuple[Task, tuple[str, ...]]:
 def _plain(name: str, network: nn.Module, examples: tuple[Tensor, ...], *, casts: bool) -> tuple[nn.Module, list[str]]:
     """Return a plain copy of a network in evaluation mode, and what is other about it, in words."""
     plain, said = unwrapped(network)
+    if len(examples) == 1 and type(plain).__module__.startswith("torch.nn.") and not any(plain.children()):
+        plain = nn.Sequential(plain)
+        said.append("it is one layer, and is compressed as the layer '0' of a network")
+    ran = casts and outputs_of(plain, examples) is not None
     said += to_float32(plain)
     if casts:
         take_any_float(plain)
-    plain.eval()
     before = outputs_of(plain, examples)
+    if ran and before is None:
+        raise StudyError(
+            f"`{name}` must run in float32 on the CPU, where networks are compressed; it runs only as it is: "
+            f"{'; '.join(said)}. Its forward may name a type or a device: follow those of the weights there"
+        )
     baked = bake(plain)
     said += [*baked, *with_plain_norms(plain, examples)]
     after = outputs_of(plain, examples) if baked else before

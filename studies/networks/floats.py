@@ -29,7 +29,7 @@ def to_float32(network: nn.Module) -> list[str]:
 
 def other_floats(*tensors: Tensor) -> bool:
     """Tell whether some tensors hold real numbers that are not float32, or are elsewhere than on the CPU."""
-    return any(as_float32(tensor) is not tensor for tensor in tensors)
+    return any(x.device.type != "cpu" or (x.is_floating_point() and x.dtype != torch.float32) for x in tensors)
 
 
 def as_float32(value: Any) -> Any:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autocompress.compressors.pipeline import supplies_of
@@ -47,6 +51,24 @@ NETWORKS = {
         nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
     ),
 }
+
+
+class Echo:
+    """An engine that gives its inputs back, and keeps their type."""
+
+    def infer(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the inputs."""
+        self.types = [str(x.dtype) for x in inputs]
+        return list(inputs)
+
+
+def test_a_served_model_takes_any_type_of_float() -> None:
+    """A metric may hand on batches as the loader gives them; whole numbers stay what they are."""
+    engine: Any = Echo()
+    served = Served(engine)
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        served(torch.ones(2, 3, dtype=dtype), torch.ones(2, dtype=torch.long))
+        assert engine.types == ["float32", "int64"]
 
 
 def task_of(name: str, *, trained: bool) -> Task:

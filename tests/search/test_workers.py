@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cloudpickle
 import psutil
 import pytest
+import torch
+from torch import nn
 
 from autocompress.errors import InfeasibleError, UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
@@ -23,8 +28,9 @@ from autocompress.evaluators.measurement import Infeasible, Latency, Measurement
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.search import crew as module
 from autocompress.search.crew import RayWorkers
-from autocompress.search.workers import InlineWorkers, Lost, Result, Workers, workers_for
+from autocompress.search.workers import InlineWorkers, Lost, Result, Workers, pickled, workers_for
 from autocompress.spaces.candidate import Candidate
+from autocompress.studies.task import Task
 
 T = TypeVar("T")
 
@@ -276,6 +282,20 @@ def test_no_workers_need_no_pickling() -> None:
     with workers_for(_Unpicklable(), Refusing(), 0) as workers:
         workers.submit(request_for("trials/0"))
         assert isinstance(results(workers, 1)[0][1], Measurement)
+
+
+def test_what_cannot_be_pickled_is_named() -> None:
+    """Of a network it is the attribute, of a task the part."""
+    data = [(torch.ones(2, 3), torch.zeros(2).long())]
+    model = nn.Sequential(nn.Linear(3, 3))
+    model[0].guard = threading.Lock()  # type: ignore[assignment]
+    sound = Task(nn.Linear(3, 3), torch.ones(1, 3), data, data)
+    for task, named in (
+        (replace(sound, model=model), "`0.guard`, of type lock, in its `model` is not: cannot pickle"),
+        (replace(sound, loss=threading.Lock().acquire), "its `loss` is not: cannot pickle"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UsageError, match=re.escape(named)):
+            pickled(task)
 
 
 def test_what_cannot_be_pickled_is_refused() -> None:

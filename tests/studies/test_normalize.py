@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 from torch.optim.swa_utils import AveragedModel
 
+from autocompress.compressors.pipeline import compress, supplies_of
 from autocompress.errors import StudyError
+from autocompress.spaces.candidate import Candidate
 from autocompress.studies.normalize import normalized
 from autocompress.studies.task import Task
 from autocompress.studies.validate import validate
@@ -199,6 +201,35 @@ def test_a_float32_network_takes_data_in_float64() -> None:
     batches = [(X.double(), DATA[0][1])]
     valid = validate(task(net(), example_inputs=X[:1].double(), train=batches, validation=batches))
     assert valid.task.examples[0].dtype == torch.float32
+
+
+class Stubborn(nn.Module):
+    """A network in half precision whose forward says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net().half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to logits."""
+        logits: Tensor = self.net(x.half()).float()
+        return logits
+
+
+def test_a_network_that_cannot_run_in_float32_is_refused() -> None:
+    """The cause is told, and not that our own change broke its forward."""
+    with pytest.raises(StudyError, match=r"must run in float32.*6 in float16.*follow those of the weights"):
+        normalized(task(Stubborn()))
+
+
+def test_a_single_layer_is_a_network() -> None:
+    """A linear classifier that is one layer of PyTorch's can be replaced like a layer of any other network."""
+    x = X.flatten(1)
+    valid = validate(
+        task(nn.Linear(64, 3), example_inputs=x[:1], train=[(x, DATA[0][1])], validation=[(x, DATA[0][1])])
+    )
+    built = compress(valid.task, Candidate({"bits": {"0": 8}}), supplies_of(valid.task), epochs=1)
+    assert built.quantized == {"0"}
 
 
 def _monkeypatched() -> nn.Module:
