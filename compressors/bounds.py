@@ -35,8 +35,10 @@ class TooLargeError(RuntimeError):
 
 
 @contextmanager
-def bounded(steps: int | None = None) -> Iterator[None]:
-    """Bound the tracing of dependencies for a while; by default to `STEPS`.
+def bounded(steps: int | None = None) -> Iterator[list[Any]]:
+    """Bound the tracing of dependencies for a while, by default to `STEPS`; gives a list of the groups as they come.
+
+    The first is the one asked for as it was followed, before what belongs to one layer is merged.
 
     Raises:
         TooLargeError: more steps would have to be taken.
@@ -61,6 +63,7 @@ def bounded(steps: int | None = None) -> Iterator[None]:
                 return known[node]
             take(1)
             width = function(graph, node, recursive_depth)
+            width = width if width and width > 0 else None  # the library divides by it
             if recursive_depth[0] <= MAX_RECURSION_DEPTH:
                 known[node] = width
             return width
@@ -94,4 +97,4 @@ def bounded(steps: int | None = None) -> Iterator[None]:
             patch.object(index_mapping._FlattenIndexMapping, "__call__", counted_spread),
             patch.multiple(shape_infer, **counting),
         ):
-            yield
+            yield groups

@@ -2,80 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
+from torch_pruning import ops
 
-from ..errors import InfeasibleError, gist
+from ..errors import InfeasibleError
 from ..spaces.layers import Group
 from ..studies.networks.copied import copied
 from . import recurrent
 from .bounds import TooLargeError, bounded
-from .graph import CONVOLUTIONS, LAYERS, Inputs, count, out_channels, padded_with_zeros, run
+from .channels.modes import in_all_modes
+from .channels.moves import teach
+from .channels.norms import PRUNERS
+from .channels.units import Units, divides, units_of
+from .graph import LAYERS, Inputs, count, out_channels, padded_with_zeros, run
 from .heads import HeadGroup, find_heads
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A group as it was found: its name and width, the layers that read its channels, and all modules it touches."""
+    """A group as it was found: its name and width, the layers that read its channels, and whether it is of heads."""
 
     data: Group
     readers: tuple[str, ...]
-    modules: tuple[nn.Module, ...]
+    heads: bool = False
 
 
 def dependency_graph(model: nn.Module, examples: Inputs) -> Any:
-    """Trace which channels of which modules must be pruned together (Fang et al., DepGraph, CVPR 2023)."""
+    """Trace which channels of which modules must be pruned together (Fang et al., DepGraph, CVPR 2023).
+
+    Layers that only run while the network trains are traced, too.
+    """
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     model.eval()
     modules, found = dict(model.named_modules()), find_heads(model, list(count(model, examples)))
+    pruners: dict[Any, Any] = {**recurrent.PRUNERS, **PRUNERS}
     with recurrent.as_one_operation(model), padded_with_zeros(model), bounded():
         graph = torch_pruning.DependencyGraph().build_dependency(
-            model, example_inputs=list(examples), customized_pruners=recurrent.PRUNERS, verbose=False
+            model,
+            example_inputs=list(examples),
+            forward_fn=in_all_modes,
+            customized_pruners=pruners,
+            verbose=False,
         )
+        teach(graph)
     graph.heads = {modules[heads.name]: heads for heads in found}
     return graph
 
 
 def channel_group(graph: Any, root: nn.Module, channels: list[int]) -> Any:
     """Return all that must go when some output channels of a layer go; for attention they are those of whole heads."""
+    return _followed(graph, root, channels)[0]
+
+
+def _followed(graph: Any, root: nn.Module, channels: list[int]) -> tuple[Any, Any]:
+    """Return a group, and the same as it was followed, before what belongs to one layer was merged."""
     if root in graph.heads:
-        return HeadGroup(graph, graph.heads[root], channels)
-    with bounded():
-        return graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, channels)
+        return HeadGroup(graph, graph.heads[root], channels), None
+    with bounded() as groups:
+        merged = graph.get_pruning_group(root, graph.get_pruner_of_module(root).prune_out_channels, channels)
+    return merged, groups[0]
 
 
-def least_important(graph: Any, root: nn.Module, scores: Tensor, width: int) -> list[int]:
-    """Return the output channels of a layer that go so that about ``width`` stay, in order; of attention whole heads.
+def units(graph: Any, root: nn.Module) -> Units:
+    """Return how the output channels of a layer may go: of attention whole heads."""
+    count = graph.get_out_channels(root)
+    if root in graph.heads:
+        heads = graph.heads[root]
+        return Units([heads.head_of(channel) for channel in range(count)], [0] * heads.count)
+    if not divides(graph):
+        return Units(range(count), [0] * count)
+    return units_of(graph, root, _followed(graph, root, list(range(count)))[1])
 
-    Args:
-        graph: see `dependency_graph`.
-        root: the layer that stands for the group.
-        scores: how important each of its output channels is, shape (channels,).
-        width: how many are to stay; rounded to whole heads, of which at least one stays.
 
-    """
-    if root not in graph.heads:
-        return sorted(scores.argsort(stable=True)[: len(scores) - width].tolist())
-    heads = graph.heads[root]
-    owners = torch.tensor([heads.head_of(channel) for channel in range(len(scores))], device=scores.device)
-    sums = torch.zeros(heads.count, dtype=scores.dtype, device=scores.device).index_add(0, owners, scores)
-    stay = max(1, round(width / heads.granularity))
-    gone = set(sums.argsort(stable=True)[: heads.count - stay].tolist())
-    return [channel for channel in range(len(scores)) if heads.head_of(channel) in gone]
+def remove(group: Any) -> None:
+    """Remove the channels of a group from its network, in place."""
+    grouped = [item for item in group if _reads_in_groups(group, item.dep)]
+    group._group = [item for item in group if item not in grouped]
+    group.prune()
+    for dep, channels in grouped:
+        _narrow(dep.target.module, channels)
+
+
+def _reads_in_groups(group: Any, dep: Any) -> bool:
+    """Whether a dependency is on a convolution of several groups that reads the channels."""
+    node, reads = dep.target, not group._DG.is_out_channel_pruning_fn(dep.handler)
+    return reads and node.type == ops.OPTYPE.CONV and node.module.groups > 1
+
+
+def _narrow(layer: Any, channels: Sequence[int]) -> None:
+    """Remove input channels of a convolution with groups, as many of each; the library removes each group's last."""
+    gone, each = set(channels), layer.in_channels // layer.groups
+    rows = [[c % each for c in range(g * each, (g + 1) * each) if c not in gone] for g in range(layer.groups)]
+    weights = layer.weight.detach().chunk(layer.groups)
+    narrow = torch.cat([weight[:, kept] for weight, kept in zip(weights, rows, strict=True)])
+    layer.weight = nn.Parameter(narrow, requires_grad=layer.weight.requires_grad)
+    layer.in_channels -= len(gone)
 
 
 def find_groups(model: nn.Module, examples: Inputs) -> tuple[list[Traced], list[tuple[str, str]]]:
     """Return the groups in order of their names' modules, and those that are too large to trace."""
     model = copied(model)
     graph = dependency_graph(model, examples)
-    order = {module: (position, name) for position, (name, module) in enumerate(model.named_modules())}
-    modules = dict(model.named_modules())
+    modules, called = dict(model.named_modules()), count(model, examples)
+    order = {module: (position, name) for position, (name, module) in enumerate(modules.items()) if name in called}
     groups, left = [], []
     seen = _output_layers(model, examples)
     for heads in graph.heads.values():
@@ -86,7 +122,7 @@ def find_groups(model: nn.Module, examples: Inputs) -> tuple[list[Traced], list[
                     name=heads.name, channels=heads.channels, members=heads.inputs, granularity=heads.granularity
                 ),
                 readers=(heads.output,),
-                modules=tuple(modules[name] for name in (*heads.inputs, heads.output)),
+                heads=True,
             )
         )
     kept = set(seen)
@@ -103,8 +139,14 @@ def find_groups(model: nn.Module, examples: Inputs) -> tuple[list[Traced], list[
             continue
         losers = _losers(graph, traced, order)
         seen.update(losers)
-        if kept.isdisjoint(losers):
-            groups.append(_traced(graph, traced, losers, order))
+        if not kept.isdisjoint(losers):
+            continue
+        group = _traced(graph, traced, losers, order)
+        try:
+            _check(graph, traced)
+            groups.append(_with_granularity(graph, group, modules))
+        except InfeasibleError as error:
+            left.append((group.data.name, error.reason))
     return groups, left
 
 
@@ -127,8 +169,23 @@ def _traced(graph: Any, traced: Any, losers: list[nn.Module], order: Order) -> T
             members=tuple(order[m][1] for m in losers),
         ),
         readers=tuple(order[m][1] for m, out in touched if not out and isinstance(m, LAYERS) and m in order),
-        modules=tuple(m for m, _ in touched),
     )
+
+
+def _check(graph: Any, traced: Any) -> None:
+    """Raise where channels were followed to places that do not exist."""
+    for dep, idxs in traced:
+        module, out = dep.target.module, graph.is_out_channel_pruning_fn(dep.handler)
+        width = graph.get_out_channels(dep.target) if out else graph.get_in_channels(dep.target)
+        if isinstance(module, nn.Module) and not isinstance(module, ops._OutputOp) and width and max(idxs) >= width:
+            raise InfeasibleError(f"its channels cannot be followed through a {type(module).__name__}", rung="build")
+
+
+def _with_granularity(graph: Any, group: Traced, modules: Mapping[str, nn.Module]) -> Traced:
+    found = units(graph, modules[group.data.name])
+    if found.steps == 1 < group.data.channels:
+        raise InfeasibleError(f"what reads its {group.data.channels} channels needs all of them", rung="build")
+    return replace(group, data=replace(group.data, granularity=found.granularity))
 
 
 def _output_layers(model: nn.Module, examples: Inputs) -> set[nn.Module]:
@@ -151,42 +208,4 @@ def why_not(group: Traced, kept: set[str]) -> str | None:
     touched = kept.intersection(group.data.members + group.readers)
     if touched:
         return f"the task keeps {min(touched)}, which shares its channels"
-    for module in group.modules:
-        groups = getattr(module, "groups", 1)
-        if isinstance(module, CONVOLUTIONS) and 1 < groups < module.out_channels:
-            return f"a convolution with {groups} groups shares its channels"
     return None
-
-
-def those_that_run(
-    model: nn.Module, examples: Inputs, groups: list[Traced]
-) -> tuple[list[Traced], list[tuple[str, str]]]:
-    """Split the groups into those that can be pruned and those that cannot, with the reasons, by trying halves."""
-    reason = _breaks(model, examples, groups) if groups else None
-    if reason is None:
-        return groups, []
-    if len(groups) == 1:
-        return [], [(groups[0].data.name, reason)]
-    middle = len(groups) // 2
-    first, second = (those_that_run(model, examples, half) for half in (groups[:middle], groups[middle:]))
-    return [*first[0], *second[0]], [*first[1], *second[1]]
-
-
-def _breaks(model: nn.Module, examples: Inputs, groups: list[Traced]) -> str | None:
-    from .prune import remove_channels
-
-    shape = run(model, examples).shape
-    try:
-        pruned = remove_channels(model, {g.data.name: _half(g.data) for g in groups}, examples)
-        after = run(pruned, examples).shape
-    except InfeasibleError as error:
-        return error.reason
-    except Exception as error:  # a user's forward may fail in any way
-        return f"its forward breaks after pruning: {gist(error)}"
-    return None if after == shape else f"pruning it changes the outputs from {tuple(shape)} to {tuple(after)}"
-
-
-def _half(group: Group) -> int:
-    """Return about half a group's width, the larger half."""
-    units = group.channels // group.granularity
-    return (units - units // 2) * group.granularity

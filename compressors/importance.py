@@ -95,13 +95,18 @@ def sums(values: Tensor, channels: Tensor, count: int) -> Tensor:
 
 
 def parts(graph: Any, group: Any) -> list[Part]:
-    """Return the convolutions, linear layers and norms of a whole dependency group that have weights."""
+    """Return the convolutions, linear layers and norms of a whole dependency group that have weights.
+
+    Convolutions of several groups that read the channels are left out: none of their weights' dimensions has them all.
+    """
     found = []
     for dep, rows, channels in ((item.dep, item.idxs, item.root_idxs) for item in group):
         layer, reads = dep.target.module, not graph.is_out_channel_pruning_fn(dep.handler)
         if not isinstance(layer, (_ConvNd, nn.Linear, _BatchNorm, nn.LayerNorm)) or layer.weight is None:
             continue
         if None in channels:  # what is not of the root's making
+            continue
+        if isinstance(layer, _ConvNd) and reads and 1 < layer.groups < layer.in_channels:
             continue
         dim = 0
         if isinstance(layer, nn.Linear) or (isinstance(layer, _ConvNd) and layer.groups == 1):

@@ -11,8 +11,10 @@ from torch import nn
 from ..errors import gist
 from ..spaces.layers import WORK, Layer, Network
 from . import recurrent
-from .graph import LAYERS, Cost, Inputs, costs_of, multiplies, run, shape, stride, work
-from .groups import Traced, find_groups, those_that_run, why_not
+from .channels.attempts import Attempts
+from .channels.modes import only_in_training
+from .graph import LAYERS, Cost, Inputs, costs_of, count, multiplies, run, shape, stride, work
+from .groups import Traced, find_groups, why_not
 from .heads import find_heads, prunable
 from .qdq import UNSTORED
 from .tied import shared_with
@@ -37,38 +39,18 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
     costs = costs_of(model, done)
     kept = {name for name in costs if _kept(name, keep)}
     left = [(name, "the task keeps it") for name in costs if name in kept]
-    uncalled = (n for n, module in model.named_modules() if isinstance(module, LAYERS) and n not in costs)
-    left += [(name, "the network does not call it, though it may use its weight") for name in uncalled]
+    left += _uncalled(model, examples, costs)
     left += [(n, recurrent.WIDTH_STAYS) for n, c in costs.items() if c.kind == "recurrent" and n not in kept]
     shared = shared_with(model)
     left += [
         (n, f"its weight is that of {shared[n]} too: not factorised") for n in costs if n in shared and n not in kept
     ]
-    heads = find_heads(model, list(costs))
-    understood = prunable(model, heads, lambda changed: run(changed, examples))
     try:
-        found, large = find_groups(model, examples)
-        found.sort(key=lambda group: list(costs).index(group.data.name))
-        left += large
+        groups, others = _groups(model, examples, kept)
+        groups.sort(key=lambda group: list(costs).index(group.data.name))
     except Exception as error:  # the tracing of an arbitrary network may fail in any way
-        left.append(("(all groups)", f"its dependencies cannot be traced: {gist(error)}"))
-        found = []
-    unknown = {h.name: h for h, known in zip(heads, understood, strict=True) if not known}
-    left += [
-        (group.data.name, "its heads mean something else once one is gone")
-        for group in found
-        if group.data.name in unknown
-    ]
-    found = [group for group in found if group.data.name not in unknown]
-    groups = []
-    for group in found:
-        reason = why_not(group, kept)
-        if reason:
-            left.append((group.data.name, reason))
-        else:
-            groups.append(group)
-    groups, broken = those_that_run(model, examples, groups)
-    by_heads = {member for group in groups if group.data.granularity > 1 for member in group.data.members}
+        groups, others = [], [("(all groups)", f"its dependencies cannot be traced: {gist(error)}")]
+    by_heads = {member for group in groups if group.heads for member in group.data.members}
     beyond = [name for name, macs in done.items() if macs and name not in costs and not _holds(name, by_heads)]
     left += [(name or "(its forward)", _beyond(model.get_submodule(name), done, name)) for name in beyond]
     left += [(name, _embedding(share)) for name, share in _embeddings(model)]
@@ -79,7 +61,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
             if name not in kept
         ),
         groups=tuple(group.data for group in groups),
-        left_alone=(*left, *broken),
+        left_alone=(*left, *others),
         macs=sum(done.values()),
         unreached=sum(done[name] for name in beyond if not _kept(name, keep)),
     )
@@ -125,6 +107,41 @@ def _embeddings(model: nn.Module) -> Iterator[tuple[str, float]]:
 
 def _embedding(share: float) -> str:
     return f"no technique changes an embedding: {share:.0%} of all parameters"
+
+
+def _uncalled(model: nn.Module, examples: Inputs, called: Collection[str]) -> list[tuple[str, str]]:
+    """Return the layers that do not run when the network is served, and why they are left alone."""
+    names = {module: n for n, module in model.named_modules() if isinstance(module, LAYERS) and n not in called}
+    trained = only_in_training(model, examples) if names else set()
+    return [
+        (
+            name,
+            "it runs only while the network trains"
+            if module in trained
+            else "the network does not call it, though it may use its weight",
+        )
+        for module, name in names.items()
+    ]
+
+
+def _groups(model: nn.Module, examples: Inputs, kept: set[str]) -> tuple[list[Traced], list[tuple[str, str]]]:
+    """Return the groups that can be pruned, and why others are left alone."""
+    heads = find_heads(model, list(count(model, examples)))
+    understood = prunable(model, heads, lambda changed: run(changed, examples))
+    unknown = {h.name for h, known in zip(heads, understood, strict=True) if not known}
+    found, left = find_groups(model, examples)
+    groups = []
+    for group in found:
+        name = group.data.name
+        reason = "its heads mean something else once one is gone" if name in unknown else why_not(group, kept)
+        if reason:
+            left.append((name, reason))
+        else:
+            groups.append(group)
+    if not groups:
+        return [], left
+    groups, broken = Attempts(model, examples).split(groups)
+    return groups, [*left, *broken]
 
 
 def _layer(name: str, cost: Cost, groups: list[Traced], module: nn.Module, *, shared: bool) -> Layer:

@@ -16,9 +16,8 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Group, Network
 from ..spaces.space import Choice
 from ..studies.networks.copied import copied
-from .graph import count, out_channels
-from .groups import channel_group, dependency_graph, least_important
-from .heads import find_heads
+from .graph import out_channels
+from .groups import channel_group, dependency_graph, remove, units
 from .importance import FROM_GRADIENTS, IMPORTANCES, scorer
 from .penalty import PENALTIES, sparsity_penalty
 from .technique import Supplies, Technique
@@ -26,6 +25,9 @@ from .tied import tie, tied
 
 STEPS = 8
 """A group is offered at up to this many widths, evenly apart."""
+
+LEAST = 2
+"""Narrower widths that a group is to be offered at least, if need be at the cost of multiples the runtime likes."""
 
 MOST = 1 - 1 / STEPS
 """The largest share of a group that goes when one threshold decides about all groups."""
@@ -96,10 +98,11 @@ def schedule(candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...
         raise InfeasibleError(f"channels go in 1 step or more, got {steps}", rung="build")
     if steps == 1:
         return [candidate]
-    heads = {found.name: found.granularity for found in find_heads(model, list(count(model, examples)))}
+    graph = dependency_graph(copied(model), examples)
+    modules = dict(graph.model.named_modules())
     ratios: list[dict[str, Value]] = [{} for _ in range(steps)]
     for name, (channels, width) in _widths(model, candidate).items():
-        widths = [channels, *way(channels, width, steps, granularity=heads.get(name, 1))]
+        widths = [channels, *way(channels, width, steps, granularity=units(graph, modules[name]).granularity)]
         for step, (before, after) in zip(ratios, itertools.pairwise(widths), strict=True):
             if after < before:
                 step[name] = 1 - after / before
@@ -163,17 +166,23 @@ def penalty(
 
 
 def ratios(group: Group, multiple: int) -> tuple[float, ...]:
-    """Return the distinct pruning ratios of a group, mild to strong, starting with 0; attention loses whole heads.
+    """Return the distinct pruning ratios of a group, mild to strong, starting with 0.
+
+    Its layers' granularity is kept (attention loses whole heads), and so is the multiple where that leaves a choice.
 
     >>> ratios(Group(name="conv1", channels=32, members=("conv1",)), multiple=8)
     (0.0, 0.25, 0.5, 0.75)
     """
-    widths, multiple = {group.channels}, math.lcm(multiple, group.granularity)
-    for step in range(1, STEPS):
-        width = round(group.channels * (1 - step / STEPS) / multiple) * multiple
-        if multiple <= width < group.channels:
-            widths.add(width)
-    return tuple(1 - width / group.channels for width in sorted(widths, reverse=True))
+    widths = _offered(group.channels, math.lcm(multiple, group.granularity))
+    if len(widths) < LEAST and multiple % group.granularity:
+        widths = _offered(group.channels, group.granularity)
+    return tuple(1 - width / group.channels for width in (group.channels, *widths))
+
+
+def _offered(channels: int, multiple: int) -> list[int]:
+    """Return the widths below so many channels that are multiples, evenly apart, the widest first."""
+    steps = (round(channels * (1 - step / STEPS) / multiple) * multiple for step in range(1, STEPS))
+    return sorted({width for width in steps if multiple <= width < channels}, reverse=True)
 
 
 def global_ratios(
@@ -261,11 +270,12 @@ def remove_channels(
         score = scorer(importance, model, graph, supplies or Supplies(examples=examples, calibration=()))
         known = {name: score(name) for name in widths} if importance in FROM_GRADIENTS else {}
         modules = dict(model.named_modules())
+        ways = {name: units(graph, modules[name]) for name in widths}
         for name, width in widths.items():
             scores = known[name] if name in known else score(name)
-            least = least_important(graph, modules[name], scores, width)
+            least = ways[name].least_important(scores, width)
             if least:
-                channel_group(graph, modules[name], least).prune()
+                remove(channel_group(graph, modules[name], least))
         tie(model, together)
     model.train(training)
     return model

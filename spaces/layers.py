@@ -52,7 +52,8 @@ class Group:
         name: qualified name of the group's root layer.
         channels: number of output channels of the root layer.
         members: qualified names of all layers that lose channels with the root.
-        granularity: the root's channels go in so many at a time: those of an attention's head.
+        granularity: so many of the root's channels go at a time: those of an attention's head, or one of each group of
+            a norm, as what reads them wants it.
 
     """
 
