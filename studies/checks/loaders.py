@@ -133,7 +133,7 @@ def look_at(
         raise StudyError(f"`{name}` must give at least one batch; it is empty. {BEGIN_AGAIN} that holds some")
     if seen.whole:
         _check_again(name, loader)
-    elif seen.length is None or (seen.batches > seen.length and name in SCORED):
+    elif name != "calibration" and (seen.length is None or (seen.batches > seen.length and name in SCORED)):
         _refuse_endless(seen, time.monotonic() - begun)
     elif _last(loader) == 1:
         seen.least = 1
@@ -194,7 +194,7 @@ def _batches(name: str, loader: Loader) -> Iterator[tuple[int, Batch]]:
             yield number, batch
             number += 1
     finally:
-        del iterator  # ends a loader's processes
+        iterator = iter(())  # ends a loader's processes
 
 
 def _inputs(name: str, number: int, batch: Batch, task: Task) -> tuple[Tensor, ...]:
@@ -212,7 +212,7 @@ def _inputs(name: str, number: int, batch: Batch, task: Task) -> tuple[Tensor, .
             f"gave {given}. Pass inputs=… where batches are not (inputs, labels), and loss=… and metric=… with it"
         )
     if [(x.shape[1:], x.dtype) for x in inputs] != [(x.shape[1:], x.dtype) for x in task.examples]:
-        those = f"those of `{name}`" if not number else f"batch {number} of `{name}`, counted from 0,"
+        those = f"those of `{name}`" if not number else f"the inputs of batch {number} of `{name}`, counted from 0,"
         raise StudyError(
             f"Batches must look like the example inputs but for the first dimension; {those} are {look(inputs)}, the "
             f"example inputs {look(task.examples)}. Change one of them"

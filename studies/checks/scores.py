@@ -44,7 +44,8 @@ def check_metric(model: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
         StudyError: it is no finite number, needs more than a model that can be called, or has a unit that does not fit.
     """
     batch, words = seen.first, "metric(model, [batch of validation])"
-    value = called(words, lambda: task.metric(model.eval(), [batch]))
+    value: object = called(words, lambda: task.metric(model.eval(), [batch]))
+    value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     if not isinstance(value, Real) or not math.isfinite(value):
         shown = value if isinstance(value, Real) else kind(value)
         raise StudyError(

@@ -30,6 +30,10 @@ def check_loss(network: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
         StudyError: the loss is no finite scalar, or nothing can be learned from it.
     """
     network.train()
+    if not any(True for _ in network.parameters()):
+        raise StudyError(
+            "The network must have parameters, which are trained and made fewer; it has none. Give another"
+        )
     if not any(parameter.requires_grad for parameter in network.parameters()):
         network.requires_grad_(True)
     if seen.of_one and _norms_want_more(network, seen):
@@ -41,8 +45,15 @@ def check_loss(network: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
         yield f"`train`: {SKIPPED}"
     returned: list[object] = []
     hook = network.register_forward_hook(lambda module, inputs, output: returned.append(output))
-    loss = called("loss(model, batch of train)", lambda: task.loss(network, seen.first))
-    hook.remove()
+    try:
+        loss = called("loss(model, batch of train)", lambda: task.loss(network, seen.first))
+    except StudyError as error:
+        if not returned or isinstance(returned[-1], Tensor):
+            raise
+        taken = f"In training the network returns {kind(returned[-1])}: give a loss= that takes it"
+        raise StudyError(f"{error}. {taken}") from error
+    finally:
+        hook.remove()
     _check_scalar(loss, returned)
     _backward(network, loss, seen.first, task)
     yield from _on_gradients(network)
