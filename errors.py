@@ -34,6 +34,7 @@ LONGEST = 300
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _LIBRARY = tuple({f"{path(sysconfig.get_path('stdlib'))}{os.sep}" for path in (str, os.path.realpath)})
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_COMPILER = re.compile(r":\d+: (?:fatal )?error: \S")
 _KIND = re.compile(r"(?:<class '(?:[\w.]+\.)?(\w+)'>|(?:[\w.]+\.)?(\w*(?:Error|Exception|Unsupported))): *(?=\S)")
 
 
@@ -150,7 +151,7 @@ def gist(error: BaseException | str) -> str:
 
     That is the last one which begins with the kind of an error, as tracebacks and chains of errors end. Where none
     does, it is the last line of a text, which is what a process has printed, and of an error the first line that does
-    not just announce the next by a colon. Indented lines are details.
+    not just announce the next by a colon. Indented lines are details, but for a compiler's first error.
 
     >>> gist(RuntimeError("Failed to export. Next steps:\n- Debug it\n\n<class 'ValueError'>: no such shape."))
     'ValueError: no such shape'
@@ -162,4 +163,6 @@ def gist(error: BaseException | str) -> str:
     causes = [f"{kind[1] or kind[2]}: {line[kind.end() :]}" for line in lines if (kind := _KIND.match(line))]
     rest = lines[::-1] if log else [line for line in lines if not line.endswith(":")] or lines
     said = (causes[::-1] or rest or ["it gives no reason" if log else type(error).__name__])[0]
+    compiler = next(filter(_COMPILER.search, map(str.strip, str(error).splitlines())), "")
+    said += f" ({compiler})" if compiler and compiler.rstrip(". ") not in said else ""
     return said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"

@@ -51,6 +51,10 @@ def test_a_process_is_told_of_by_its_last_error() -> None:
         (RuntimeError("it broke at:\n  a detail\nthe cause."), "RuntimeError: the cause"),
         (RuntimeError("ray::f()\n  File\nValueError: boom"), "RuntimeError: ValueError: boom"),
         (AssertionError(), "AssertionError"),
+        (
+            RuntimeError("C++ compile error\n\nOutput:\n  a.cpp:1:10: fatal error: omp.h: No such file\n2 errors"),
+            "RuntimeError: C++ compile error (a.cpp:1:10: fatal error: omp.h: No such file)",
+        ),
         (ValueError("announced:"), "ValueError: announced:"),
     ],
 )

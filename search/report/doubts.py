@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -117,5 +118,7 @@ def _of(model: Model) -> Iterator[str]:
     latency = model.measurement.latency
     warned = model.measurement.warnings
     yield from (doubt for doubt in latency.doubts if not any(warning.startswith(doubt) for warning in warned))
-    if latency.ratio and latency.half_width / latency.ratio > WIDE:
+    if not math.isfinite(latency.half_width):
+        yield "how far the latency may be off is not known"
+    elif latency.ratio and latency.half_width / latency.ratio > WIDE:
         yield f"the latency is known to ±{latency.half_width / latency.ratio:.0%} only"

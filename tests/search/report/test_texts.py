@@ -176,3 +176,15 @@ def test_a_metric_that_is_no_share_is_shown_as_the_number_that_it_is(tell: Tell)
         assert not re.search(r"\d %?%|points", text.replace("95 %", "").replace("width:100%", ""))
     assert f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} of the metric" in console.file.getvalue()  # type: ignore[operator]
     assert f"{told.front.baseline.measurement.accuracy:.2%}" not in summed
+
+
+def test_a_latency_of_one_window_is_not_known_to_infinity_per_cent(tell: Tell) -> None:
+    """What has no interval is told in words."""
+    told = tell()
+    best = told.front.recommended
+    assert best is not None
+    latency = replace(best.measurement.latency, windows=best.measurement.latency.windows[:1])
+    models = (replace(best, measurement=replace(best.measurement, latency=latency)),)
+    warnings = replace(told, front=replace(told.front, models=models)).data()["warnings"]
+    assert f"Model {best.id}: how far the latency may be off is not known." in warnings
+    assert not any("inf" in warning for warning in warnings)
