@@ -231,6 +231,7 @@ class Measurement:
         doubted: why it would have ended there, had it not been spared; see `Promotion`.
         rung: the last rung that the candidate reached.
         epochs: passes over the training data that the model has had; 0 where training did not make it better.
+        failure: why it could not be trained, or not for longer; all numbers are those from before that.
         parity: largest difference between PyTorch and the runtime, as a share of the outputs' range.
         agreement: share of examples for which both have the same largest output; None where outputs are no classes.
         seconds: wall time spent on each rung.
@@ -255,6 +256,7 @@ class Measurement:
     doubted: str = ""
     rung: str = "short"
     epochs: float = 0.0
+    failure: Infeasible | None = None
     parity: float = 0.0
     agreement: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -322,6 +324,7 @@ class Infeasible:
         memory_bytes: its peak memory, where that was measured.
         energy_mj: its energy, where that was measured.
         one_shot_accuracy: the validation metric before any training, where it came so far.
+        raised: whether somebody's code raised an error, most often the task's own, and not the candidate was judged.
     """
 
     reason: str
@@ -331,6 +334,7 @@ class Infeasible:
     memory_bytes: int | None = None
     energy_mj: float | None = None
     one_shot_accuracy: float | None = None
+    raised: bool = False
 
 
 Outcome = Measurement | Infeasible

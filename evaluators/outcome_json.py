@@ -36,9 +36,12 @@ def from_json(text: str) -> Outcome:
         raise ValueError(f"kind must be 'measurement' or 'infeasible', got {kind!r}")
     if kind == "measurement":
         return _measurement(fields)
-    if fields.get("latency") is not None:
-        fields["latency"] = _latency(fields["latency"])
-    return Infeasible(**fields)
+    return _infeasible(fields)
+
+
+def _infeasible(fields: dict[str, Any]) -> Infeasible:
+    latency = fields.get("latency")
+    return Infeasible(**{**fields, "latency": None if latency is None else _latency(latency)})
 
 
 def _named(what: str, value: object, form: re.Pattern[str], such: str) -> None:
@@ -51,10 +54,12 @@ def _named(what: str, value: object, form: re.Pattern[str], such: str) -> None:
 
 def _measurement(fields: dict[str, Any]) -> Measurement:
     _named("file", fields.get("file", "model.onnx"), FILE, "model.onnx, beside it")
+    failure = fields.get("failure")
     return Measurement(
         **{
             **fields,
             "latency": _latency(fields["latency"]),
+            "failure": None if failure is None else _infeasible(failure),
             "warnings": tuple(fields.get("warnings", ())),
             "elsewhere": tuple(_measurement(other) for other in fields.get("elsewhere", ())),
         }

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import StudyError
+from ..evaluators.measurement import Measurement
 from . import remote
+from .alike import Alike
 from .asked import Asked
 from .assemble import assemble
 from .capacity import FILE as MEMORY
@@ -72,7 +74,7 @@ def run(
     loaded = load()  # may show a training's progress bar of its own
 
     from ..studies.validate import validate
-    from .fingerprint import FILE, check_same
+    from .fingerprint import check_same, keep
 
     valid = validate(loaded)
     task = valid.task
@@ -97,8 +99,7 @@ def run(
             options = replace(options, workers=capacity.workers)
             if capacity.idle:
                 progress.milestone(capacity.idle)
-        if not (rundir.path / FILE).exists():
-            rundir.write_json(FILE, fingerprint)
+        keep(rundir, fingerprint)
         prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
         student = task.student is not None
         from .storage import quiet
@@ -111,12 +112,12 @@ def run(
 
 @contextmanager
 def _unless_nothing_came(rundir: RunDirectory, store: Store) -> Iterator[None]:
-    """Take a new run directory away again whose unchanged network could not be evaluated."""
+    """Take a new run directory away again whose network could not be evaluated, nor anything that was made of it."""
     try:
         yield
     except StudyError:
-        if rundir.fresh and not store.count():
-            rundir.discard()
+        if not any(isinstance(found, Measurement) for found in store.candidates().values()):
+            _taken_away(rundir)
         raise
 
 
@@ -135,9 +136,14 @@ def _prepared(
         with together(asked.options.storage, task, rundir, asked.identity, progress.notice, fingerprint):
             return prepare(task, asked.servers, rundir, asked.options, progress, cluster)
     except Exception:  # also what nobody has foreseen
-        if rundir.fresh:  # it is in the way of the mended one
-            rundir.discard()
+        _taken_away(rundir)
         raise
+
+
+def _taken_away(rundir: RunDirectory) -> None:
+    """Delete a directory that was begun with a study that will not do: it is in the way of the mended one."""
+    if rundir.fresh:
+        rundir.discard()
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ class _Run:
             self._meanwhile() as meanwhile,
         ):
             try:
-                Driver(
+                driver = Driver(
                     self.store,
                     workers,
                     self.options,
@@ -174,7 +180,10 @@ class _Run:
                     final_epochs=self._final_epochs,
                     student=self._student,
                     meanwhile=meanwhile,
-                ).run()
+                )
+                driver.run()
+                if driver.alike is not None:
+                    self._let_mend(driver.alike)
                 models = self._finish(workers, interrupts)
                 if workers.peak_bytes():
                     self.rundir.write_json(MEMORY, {"trial_bytes": workers.peak_bytes()})
@@ -185,6 +194,14 @@ class _Run:
                     interrupted.front = self._publish(found, state="interrupted")
                 raise
         return self._publish(models, state="finished")
+
+    def _let_mend(self, alike: Alike) -> None:
+        """Let the next run be trained otherwise, where nothing was trained as it is: that is no other study."""
+        from .fingerprint import loosen
+
+        outcomes = self.store.candidates().values()
+        if alike.in_training and not any(isinstance(found, Measurement) and found.epochs for found in outcomes):
+            loosen(self.rundir, self.store.study if self.options.storage else None)
 
     @contextmanager
     def _meanwhile(self) -> Iterator[Callable[[], object]]:

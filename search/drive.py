@@ -18,6 +18,8 @@ from ..evaluators.evaluator import Request
 from ..evaluators.measurement import Infeasible, Measurement
 from ..evaluators.promotion import Promotion
 from ..spaces.candidate import SETTINGS, Candidate
+from .alike import Alike, failed_alike
+from .failure import failure_of
 from .front import Model, ParetoFront
 from .inheritance import SHAPES, ancestor_of
 from .ledger import outcome as outcome_of
@@ -138,6 +140,7 @@ class Driver:
         self._unlucky = 0
         self._kept = {f"trials/{folder.name}" for folder in rundir.trials.glob("*")}
         self._checked = time.monotonic()
+        self.alike: Alike | None = None
         self._outlook = Outlook(store, options, rundir, started=started, final_epochs=final_epochs)
 
     def run(self) -> None:
@@ -145,6 +148,7 @@ class Driver:
 
         Raises:
             Interrupted: the user wants an end; what was running is put back.
+            StudyError: the first candidates failed alike, and none was scored.
         """
         try:
             self._tidy()
@@ -161,6 +165,8 @@ class Driver:
                     "the time was over before a candidate was tried; with more of it (--time-budget) the same command "
                     "goes on"
                 )
+            if self.alike is not None:
+                self._stop(self.alike)
             saved = told(map(outcome_of, self.store.finished()), self.store.found.front())
             if saved:
                 self.progress.milestone(saved)
@@ -169,6 +175,17 @@ class Driver:
                 self.store.lost(self._running.pop(request.folder)[0], "it was interrupted", counts=False)
             raise
 
+    def _stop(self, alike: Alike) -> None:
+        """Say why the search stops, and have the next run try again what failed.
+
+        Raises:
+            StudyError: nothing was scored but the unchanged network.
+        """
+        self.store.void(alike)
+        if all(isinstance(found, Infeasible) and failure_of(found) for found in self.store.candidates().values()):
+            raise StudyError(f"{alike}.")
+        self.progress.milestone(f"{alike}. What was scored counts as it is; the same command goes on then")
+
     def _idle(self) -> list[Result]:
         time.sleep(TICK_S)
         return self.workers.wait(0.0)
@@ -176,6 +193,7 @@ class Driver:
     def _awaits_others(self) -> bool:
         """Return whether what other drivers are at belongs to this study's end, and may fall to this one."""
         goes_on = self._outlook.in_time() or not self._has_baseline()
+        goes_on = goes_on and self.alike is None
         return goes_on and self.store.count() < self.options.trials and self.store.elsewhere() > 0
 
     def _look_after_others(self) -> None:
@@ -205,7 +223,12 @@ class Driver:
         return any(model.id == BASELINE for model in self.store.found.obvious())
 
     def _budget_left(self) -> bool:
-        """Return whether another trial may begin; where the time is over, that of the baseline alone."""
+        """Return whether another trial may begin; where the time is over, that of the baseline alone.
+
+        None may where trials fail alike, as long as none of those that are running goes well.
+        """
+        if self.alike is not None:
+            return False
         if not self._outlook.in_time():
             return not self._running and not self._has_baseline() and self.store.awaits(BASELINE)
         at_work = len(self._running) + self.store.elsewhere()
@@ -283,8 +306,11 @@ class Driver:
             self.store.lost(number, outcome.reason, counts=False)  # to be tried anew by the next run
             raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
+        self.alike = failed_alike(self.store.candidates())
         if isinstance(outcome, Infeasible) and not cut(outcome) and not unpromising(outcome):
             self.progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
+        if isinstance(outcome, Measurement) and outcome.failure is not None:
+            self.progress.milestone(f"trial {number} could not be trained: {outcome.failure.reason}")
         self._tidy()
 
     def _left(self, gone: set[str]) -> set[str]:

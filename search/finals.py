@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from ..errors import InfeasibleError, LostError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
-from ..evaluators.measurement import Latency, Measurement, Outcome, Place, together
+from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Place, together
 from ..evaluators.memory import crowds_cache
 from ..evaluators.outcome_json import to_json
 from ..evaluators.runtimes import load
@@ -20,6 +21,7 @@ from ..files import copy_atomically, write_atomically
 from .artifacts import Artifacts
 from .devices import Meters, at_once, meter_at
 from .drive import TICK_S, Interrupts, compresses
+from .failure import UNFINISHED, UNTRAINED
 from .finalists import surely_late
 from .front import Model, no_worse
 from .inheritance import ANCESTOR
@@ -71,13 +73,16 @@ class Finals:
         self.progress = progress
         self.interrupts = interrupts
         self.student = student
+        self._failures: dict[str, Infeasible] = {}
 
     def run(
         self,
         models: Sequence[Model],
         then: Callable[[Mapping[str, float]], Sequence[Model]] = lambda accuracies: (),
     ) -> list[Model]:
-        """Return models with their final measurements; one that fails at the end is left out.
+        """Return models with their final measurements; one that cannot be built or measured any more is left out.
+
+        One whose training fails stands as the search left it, and says so.
 
         Those that are `surely_late` have their trial's, unless an earlier run with other limits took them to the end.
 
@@ -101,15 +106,24 @@ class Finals:
         done |= self._measure([m for m in placed if m.id in trained], trained)
         found = [replace(m, measurement=done[m.id]) for m in placed if m.id in done]
         found += as_found(self.rundir, late, self.progress)
+        self._tell()
         order = [m.id for m in (*models, *more)]
         return sorted(found, key=lambda m: order.index(m.id))
 
     def _trained(self, models: Sequence[Model]) -> dict[str, Measurement]:
-        """Return what is known of models after the longer training; what has a record is not trained again."""
+        """Return what is known of models after the longer training; what has a record is not trained again.
+
+        Unless that training failed, and the one of its trial did not: what it failed for may have been mended.
+        """
         runtimes = {load(name).name for name in self.options.runtimes}
         found = {m.id: read_record(self.rundir.path / m.path, runtimes) for m in models}
+        again = {m.id for m in models if m.measurement.failure is None}
         records = {name: record for name, record in found.items() if record is not None}
-        ended = {name: record for name, record in records.items() if record.rung in ("trained", "final")}
+        ended = {
+            name: record
+            for name, record in records.items()
+            if record.rung in ("trained", "final") and (record.failure is None or name not in again)
+        }
         return ended | self._train([m for m in models if m.id not in ended])
 
     def _train(self, models: Sequence[Model]) -> dict[str, Measurement]:
@@ -132,9 +146,12 @@ class Finals:
                 again = self._again(request, outcome, by_folder[request.folder])
                 if again is not None:
                     waiting.append(again)
-                elif isinstance(outcome, Measurement):
-                    trained[by_folder[request.folder].id] = outcome
-                    self._write(by_folder[request.folder], outcome)
+                    continue
+                model = by_folder[request.folder]
+                record = self._record(model, outcome)
+                if record is not None:
+                    trained[model.id] = record
+                    self._write(model, record)
         return trained
 
     @property
@@ -149,15 +166,47 @@ class Finals:
         """
         if isinstance(outcome, Lost) and request.attempt + 1 < ATTEMPTS:
             return replace(request, attempt=request.attempt + 1)
-        if isinstance(outcome, Measurement) and no_worse(outcome, model.measurement):
+        failure = _failure(outcome)
+        if failure is not None and request.epochs:
+            self._failures.setdefault(model.id, failure)
+        if isinstance(outcome, Measurement) and failure is None and no_worse(outcome, model.measurement):
             return None
         if not isinstance(outcome, Lost) and request.epochs > model.measurement.epochs:
             seed = seed_of(self.options.seed, model.id, TRIAL)
             return replace(request, epochs=model.measurement.epochs, seed=seed)
-        if not isinstance(outcome, Measurement):
-            why = outcome.why if isinstance(outcome, Lost) else outcome.reason
-            self.progress.milestone(f"model {model.id} failed at the end: {why}")
         return None
+
+    def _record(self, model: Model, outcome: Outcome | Lost) -> Measurement | None:
+        """Return what is to be known of a model: what its trial found where it cannot be trained; None if that is gone.
+
+        What was tried next, to train it as in its trial, is the same thing, and has been scored on the test data.
+        """
+        failure = model.measurement.failure or self._failures.get(model.id)
+        said = UNFINISHED if model.measurement.failure is None else UNTRAINED
+        if isinstance(outcome, Measurement) and outcome.failure is None:
+            return outcome if failure is None else _warned(outcome, failure, said)
+        found = f"trials/{model.id}"
+        if failure is not None:
+            with suppress(LostError):
+                self.rundir.artifacts.get(self.rundir.path, found)
+            if (self.rundir.path / found).is_dir():
+                (self.rundir.path / model.path / RECORD).unlink(missing_ok=True)
+                as_found(self.rundir, [replace(model, path=found)], self.progress)
+                return _warned(replace(model.measurement, rung="trained"), failure, said)
+        wrong = _failure(outcome)
+        self.progress.milestone(f"model {model.id} failed at the end: {'' if wrong is None else wrong.reason}")
+        return None
+
+    def _tell(self) -> None:
+        """Say what longer trainings failed for, once for all that failed alike."""
+        named: defaultdict[str, list[str]] = defaultdict(list)
+        for name, failure in self._failures.items():
+            named[failure.reason].append(name)
+        for reason, names in named.items():
+            self.progress.milestone(
+                f"the final training of {', '.join(names)} failed: {reason}. What the search found stands; "
+                "once that is mended in the study, the same command trains again"
+            )
 
     def _request(self, model: Model, epochs: float) -> Request:
         unchanged = model.role == BASELINE
@@ -165,7 +214,7 @@ class Finals:
         return Request(
             folder=model.path,
             candidate=model.candidate,
-            epochs=epochs if trained else 0.0,
+            epochs=epochs if trained and model.measurement.failure is None else 0.0,
             unchanged=unchanged,
             seed=seed_of(self.options.seed, model.id, FINAL),
             ancestor=f"trials/{model.id}/{ANCESTOR}",
@@ -212,6 +261,24 @@ class Finals:
 
     def _write(self, model: Model, measurement: Measurement) -> None:
         write_atomically(self.rundir.path / model.path / RECORD, to_json(measurement).encode())
+
+
+def _failure(outcome: Outcome | Lost) -> Infeasible | None:
+    """Return what a training failed for; None where it went well."""
+    if isinstance(outcome, Lost):
+        return Infeasible(reason=outcome.why, rung="train")
+    return outcome if isinstance(outcome, Infeasible) else outcome.failure
+
+
+def _warned(measured: Measurement, failure: Infeasible, said: str) -> Measurement:
+    """Return a measurement, and those at the other places, with why the model was not trained."""
+    everywhere = [
+        replace(
+            m, failure=failure, warnings=(*dict.fromkeys([*m.warnings, said.format(failure.reason)]),), elsewhere=()
+        )
+        for m in measured.everywhere
+    ]
+    return replace(everywhere[0], elsewhere=tuple(everywhere[1:]))
 
 
 def _whole(measured: Sequence[Measurement], trained: Measurement) -> bool:

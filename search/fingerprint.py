@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RunDirectoryError
 from .opened import as_written
+from .rundir import RunDirectory
 
 if TYPE_CHECKING:
+    from optuna import Study
     from torch import Tensor, nn
 
     from ..studies.task import Batch, Task
@@ -41,6 +43,9 @@ WEIGHTS = 1e-5
 
 NETWORKS = {"model": "original", "student": "student"}
 """Networks whose weights a run keeps, and the files' names."""
+
+TRAINING = ("train data", "loss", "fit", "distance")
+"""What candidates are trained with, and nothing else is done with."""
 
 Fingerprint = dict[str, Any]
 
@@ -92,6 +97,26 @@ def check_same(path: Path, task: Task) -> Fingerprint:
             "seed that.)"
         )
     return mine
+
+
+def keep(rundir: RunDirectory, mine: Mapping[str, Any]) -> None:
+    """Keep a task's fingerprint in a run directory; what could be told before stays as it was."""
+    path = rundir.path / FILE
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    rundir.write_json(FILE, {**mine, **{name: value for name, value in kept.items() if value is not None}})
+
+
+def loosen(rundir: RunDirectory, study: Study | None) -> None:
+    """Let a task be trained otherwise when it goes on; to be called where nothing could be trained with it.
+
+    Args:
+        rundir: keeps the fingerprint.
+        study: keeps it too, where several drivers share a database.
+    """
+    loose = dict.fromkeys(TRAINING)
+    rundir.write_json(FILE, {**json.loads((rundir.path / FILE).read_text()), **loose})
+    if study is not None:
+        study.set_user_attr("fingerprint", {**study.user_attrs["fingerprint"], **loose})
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], task: Task) -> list[str]:

@@ -150,8 +150,13 @@ class Models:
 
 
 def _again(before: Model, model: Model, limits: Limits) -> Model:
-    """Return a candidate's model after another trial: the first one's, by what was measured last unless that lacks."""
+    """Return a candidate's model after another trial: the first one's, by what was measured last unless that lacks.
+
+    Where the first one could not be trained, it was built anew, and is the last one's.
+    """
     first, last = sorted((before, model), key=lambda each: each.path)
+    if first.measurement.failure is not None:
+        return last
     return first if limits.lack(last.measurement) else replace(first, measurement=last.measurement)
 
 

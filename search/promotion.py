@@ -42,7 +42,8 @@ def learned(
         unit: of the metric.
 
     """
-    trained = [m.measurement for m in models if m.measurement.epochs or TRAIN in m.measurement.seconds]
+    ended = [m.measurement for m in models if m.measurement.failure is None]
+    trained = [m for m in ended if m.epochs or TRAIN in m.seconds]
     pairs = [(m.one_shot_accuracy, m.accuracy) for m in trained if m.one_shot_accuracy is not None]
     if len(pairs) < LEAST:
         return None

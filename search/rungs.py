@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import time
-import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..compressors.compact import pack
-from ..errors import InfeasibleError, LostError, blaming, in_a_line
+from ..errors import InfeasibleError, blaming
 from ..evaluators.evaluator import Request
 from ..evaluators.exclusive import pause, training, waited_s
 from ..evaluators.isolated import engine
@@ -28,10 +27,11 @@ from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, 
 from ..evaluators.outputs import Parity
 from ..evaluators.runtimes import Runtime
 from ..evaluators.scores import Accuracy, accuracy
-from ..files import full, write_atomically
+from ..files import write_atomically
 from ..spaces.candidate import BITS
 from .devices import Meters, devices_of
 from .executed import in_low_precision
+from .failure import UNTRAINED, why
 from .inheritance import ANCESTOR, SHAPES
 from .limits import too_slow
 from .places import affordable, timed
@@ -84,6 +84,8 @@ class Ladder:
     def evaluate(self, request: Request) -> Outcome:
         """Climb the ladder; whatever stops the candidate becomes its reason, never an exception.
 
+        What stops its training leaves it as it was built, timed and scored before that.
+
         Raises:
             LostError: its files cannot be written, for want of room; that is not the candidate's fault.
         """
@@ -91,16 +93,8 @@ class Ladder:
         try:
             with training():
                 return climb.run()
-        except InfeasibleError as stop:
-            return climb.ended(stop.reason, stop.rung)
-        except MemoryError:
-            return climb.ended("it does not fit into memory", climb.rung)
         except Exception as error:  # a user's loss, metric or forward may fail in any way
-            if full(error):
-                raise LostError(f"the disk of {str(self.folder)!r} is full") from error
-            climb.folder.mkdir(parents=True, exist_ok=True)
-            (climb.folder / "error.txt").write_text(traceback.format_exc())
-            return climb.ended(in_a_line(error), climb.rung)
+            return climb.ended(why(error, climb.rung, climb.folder))
 
 
 @dataclass(frozen=True)
@@ -142,6 +136,7 @@ class _Climb:
         self.spending = Spending(request, ladder.meter, compact=ladder.compact)
         self.one_shot: dict[str, float] = {}
         self.doubted = ""
+        self.failure: Infeasible | None = None
         self.ancestor: Ancestor | None = None
 
     @property
@@ -172,16 +167,24 @@ class _Climb:
         self.one_shot = {name: scored.accuracy.value for name, scored in best.items()}
         self._promote(best.values())
         if self.request.epochs:
-            compressed, trained = self._build(epochs=self.request.epochs)
-            with self._on("accuracy"):
-                for it in trained:
-                    if it.runtime.name in best:
-                        after = self._score(it, "validation")
-                        if after.value >= best[it.runtime.name].accuracy.value:
-                            best[it.runtime.name] = _Scored(compressed, it, after, self.request.epochs)
+            try:
+                best |= self._trained(best)
+            except Exception as error:
+                self.failure = why(error, self.rung, self.folder)
         measurements = [m for scored in best.values() for m in self._measurements(scored, places)]
         self._keep(list(best.values()))
         return together(measurements)
+
+    def _trained(self, best: Mapping[str, _Scored]) -> dict[str, _Scored]:
+        """Return what training has made better, by the names of the runtimes."""
+        compressed, trained = self._build(epochs=self.request.epochs)
+        with self._on("accuracy"):
+            scored = {
+                it.runtime.name: _Scored(compressed, it, self._score(it, "validation"), self.request.epochs)
+                for it in trained
+                if it.runtime.name in best
+            }
+        return {name: after for name, after in scored.items() if after.accuracy.value >= best[name].accuracy.value}
 
     def _promote(self, scored: Iterable[_Scored]) -> None:
         """Go on to the training, unless that is not worth it.
@@ -270,11 +273,10 @@ class _Climb:
         """Return what was known of the candidate with what was missing."""
         return together([self.spending.added(m) for m in known.everywhere if m.latency.place in places])
 
-    def ended(self, reason: str, rung: str) -> Infeasible:
+    def ended(self, stopped: Infeasible) -> Infeasible:
         """Return why the candidate came no further, with what is known of it."""
         accuracy = max(self.one_shot.values(), default=None)
-        ended = Infeasible(reason=reason, rung=rung, latency=self.decides, one_shot_accuracy=accuracy)
-        return self.spending.least(ended)
+        return self.spending.least(replace(stopped, latency=self.decides, one_shot_accuracy=accuracy))
 
     def _in_time(self, artefacts: Mapping[Place, bytes]) -> tuple[Place, ...]:
         """Time a network at each place where that is not known, and return those where it is not surely too slow.
@@ -299,7 +301,7 @@ class _Climb:
         it, compressed, task = scored.served, scored.compressed, self.ladder.task
         here = [place for place in places if place.runtime == it.runtime.name]
         test: Accuracy | None = None
-        doubts: list[str] = []
+        doubts = [] if self.failure is None else [UNTRAINED.format(self.failure.reason)]
         if self.request.test:
             if task.test is not None:
                 with self._on("test"):
@@ -318,6 +320,7 @@ class _Climb:
             test_accuracy=test and test.value,
             one_shot_accuracy=self.one_shot[it.runtime.name],
             doubted=self.doubted,
+            failure=self.failure,
             rung="trained" if self.request.test else "short",
             epochs=scored.epochs,
             parity=it.parity.difference,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..evaluators.readings import packed, thinned
 from ..files import write_atomically
 from ..spaces.candidate import Candidate
 from ..spaces.space import Space
+from .alike import Alike
 from .drivers import Drivers
 from .front import Model, objectives
 from .ledger import Ledger, Models, judged, trial_name, unmeasured
@@ -32,6 +33,9 @@ from .warmstart import BASELINE, STUDENT, Start
 ATTEMPTS = 3
 """How often a trial is begun whose worker dies, before it is infeasible."""
 
+
+VOID = "void"
+"""Attribute of a study that names trials whose outcome does not count any more."""
 
 MOMENT_S = 0.2
 """How often a database is asked what others have finished."""
@@ -71,6 +75,7 @@ class Store:
         self._storage = open_storage(folder, url)
         self.study = open_study(self._storage, name)
         self._asked: dict[int, optuna.Trial] = {}
+        self._void = set(map(int, self.study.user_attrs.get(VOID, ())))
         self._told = 0
         self._drivers = Drivers(self.study, self._storage, folder)
         self._ledger = Ledger(self.study, self._identity, self._version)
@@ -113,8 +118,9 @@ class Store:
     def begin(self, starts: Sequence[Start]) -> None:
         """Enqueue the warm start of a new study; put trials back that have to be begun again.
 
-        Those are the ones that were running when their driver died, those that were cut for stricter limits, and those
-        of which something was not measured that a limit is about.
+        Those are the ones that were running when their driver died, those that were cut for stricter limits, those of
+        which something was not measured that a limit is about, and those that failed alike, as then the study was
+        mended.
         """
         with self._drivers.alone():
             if not self.begun:
@@ -128,9 +134,13 @@ class Store:
             self._recover()
             again = self._begun_again()
             for trial in self.finished():
-                if trial.number not in again and not self.limits.hold(outcome(trial)):
+                if trial.number not in again and not self._holds(trial):
                     kept = {"role": trial.user_attrs.get("role", ""), "retry_of": trial.number}
                     self.study.enqueue_trial(trial.params, user_attrs=kept)
+
+    def _holds(self, trial: FrozenTrial) -> bool:
+        """Return whether what is known of a trial's candidate is all that is wanted today."""
+        return trial.number not in self._void and self.limits.hold(outcome(trial))
 
     def recover(self) -> None:
         """Put trials back whose driver died; to be called now and then, where drivers share a study."""
@@ -272,15 +282,15 @@ class Store:
 
     def outcome_of(self, candidate: Candidate, role: str = "") -> Outcome | None:
         """Return what is known of a candidate from an earlier trial of the same network."""
-        return next((found for found in self._outcomes(candidate, role) if self.limits.hold(found)), None)
+        return next(map(outcome, filter(self._holds, self._same(candidate, role))), None)
 
     def measured(self, candidate: Candidate, role: str = "") -> Measurement | None:
         """Return what was measured of a candidate before, though something may be missing that a limit is about."""
-        found = self._outcomes(candidate, role)
+        found = (outcome(trial) for trial in self._same(candidate, role) if trial.number not in self._void)
         return next((each for each in found if isinstance(each, Measurement)), None)
 
-    def _outcomes(self, candidate: Candidate, role: str) -> Iterator[Outcome]:
-        return map(outcome, self._ledger.same((candidate.to_json(), self._apart(role))))
+    def _same(self, candidate: Candidate, role: str) -> list[FrozenTrial]:
+        return self._ledger.same((candidate.to_json(), self._apart(role)))
 
     def _identity(self, trial: FrozenTrial) -> tuple[str, bool]:
         """Return what two trials of the same thing have in common."""
@@ -324,6 +334,18 @@ class Store:
     def place(self) -> str:
         """The study's folder among others, also of its name, where workers keep files."""
         return f"{self.study.study_name}/{self.study.user_attrs.get('place', '')}".rstrip("/")
+
+    def candidates(self) -> dict[int, Outcome]:
+        """Return the outcomes of the trials that compress something, by number, without those that are void."""
+        return {
+            trial.number: outcome(trial)
+            for trial in self.finished()
+            if trial.user_attrs.get("role") != BASELINE and trial.number not in self._void
+        }
+
+    def void(self, alike: Alike) -> None:
+        """Have the next run begin trials again that failed for a reason which the user is told to mend."""
+        self.study.set_user_attr(VOID, sorted(self._void.union(alike.trials)))
 
     def role(self, number: int) -> str:
         """Return a trial's role in the report; empty for most."""

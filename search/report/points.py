@@ -148,7 +148,7 @@ def _model(model: Model, kind: str, scored: Scored, front: ParetoFront) -> dict[
         "parity": measured.parity,
         "agreement": measured.agreement,
         "seconds": round(sum(measured.seconds.values()), 1),
-        "reason": "",
+        "reason": "" if measured.failure is None else measured.failure.reason,
         "warnings": list(measured.warnings),
         "path": model.path if measured.rung == "final" or model.path.startswith("models/") else "",
         "file": measured.file,

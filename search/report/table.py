@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -124,8 +125,18 @@ def _conclusion(front: ParetoFront) -> list[str]:
         lines = [f"Nothing meets {front.limits}. → {best.id} is the nearest: {gain}.", *front.reasons]
     if front.limits.several and front.meets_target:
         lines.append(f"  Limits: {'; '.join(front.limits.verdicts(measured).values())}.")
-    lines += [f"  Warning: {warning}." for warning in measured.warnings]
-    return [*lines, *map(_alone, front.portfolio)]
+    why = None if measured.failure is None else measured.failure.reason  # which is told of all that failed alike
+    lines += [f"  Warning: {warning}." for warning in measured.warnings if why is None or not warning.endswith(why)]
+    return [*lines, *_untrained(front), *map(_alone, front.portfolio)]
+
+
+def _untrained(front: ParetoFront) -> list[str]:
+    """Return one line for each reason why models of the table could not be trained, or not for longer."""
+    named: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for model in (*front.obvious, *front.models):
+        if model.measurement.failure is not None:
+            named[model.measurement.failure.reason][model.id] = None
+    return [f"  Not trained to the end: {', '.join(names)}. {why}." for why, names in named.items()]
 
 
 def _change(front: ParetoFront, best: Model) -> str:

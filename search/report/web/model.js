@@ -97,7 +97,7 @@ function chosen_model() {
   fill($("other"), ...options.map((p) => el("option", { value: p.key, selected: p === other }, p.kind === "baseline" ? "the unchanged network" : `${p.id} ${p.role}`.trim() + (data.fronts.length > 1 ? ` on ${p.runtime}` : ""))));
   $("other").closest(".controls").hidden = !options.length;
   fill($("chosen-body"),
-    point.reason ? el("p", {}, `It ended at “${point.rung}”: ${point.reason}`) : null,
+    point.reason ? el("p", {}, `${point.latency && point.accuracy !== null ? "It was not trained to the end" : `It ended at “${point.rung}”`}: ${point.reason}`) : null,
     other ? differences(point, other) : null,
     point.warnings.length ? el("ul", { class: "notes" }, ...point.warnings.map((warning) => el("li", {}, warning))) : null,
     point.path && point.kind !== "baseline" ? picks(point) : null,
