@@ -273,11 +273,20 @@ def owners(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
         known = named.get(node.input[1])
         stored = numpy_helper.to_array(constants[node.input[1]])
         same = by_value.get(stored.tobytes(), []) if known is None else tied[id(layers[known].weight)]
+        same = [name for name in same if _multiplies_alike(node, stored, layers[name])]
         inside = sorted((name for name in same if _inside(name, node.name)), key=len, reverse=True)
         free = [name for name in same if name not in found.values()]
         if same:
             found[made(node)] = (inside or free or same)[0]
     return found
+
+
+def _multiplies_alike(node: NodeProto, stored: NDArray[np.generic], layer: nn.Module) -> bool:
+    """Whether a product with a layer's weight has the outputs of the layer: a decoder may multiply by the transpose."""
+    if not isinstance(layer, nn.Linear) or stored.ndim != 2:
+        return True
+    weight = layer.weight.detach().numpy()
+    return np.array_equal(stored, weight if _transposed(node) else weight.T)
 
 
 def _alike(one: Scales, other: Scales) -> bool:

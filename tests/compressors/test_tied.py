@@ -70,6 +70,20 @@ class Aliased(nn.Module):
         return logits
 
 
+class Decoder(nn.Module):
+    """An encoder whose decoder multiplies by the transposed weight, in a function."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.encode, self.last = nn.Linear(16, width), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 16) to (N, 3)."""
+        hidden = self.encode(x).relu()
+        logits: Tensor = self.last(nn.functional.linear(hidden, self.encode.weight.t()))
+        return logits
+
+
 def task_of(model: nn.Module, x: Tensor) -> Task:
     """Return a task with random labels."""
     data = [(x, torch.arange(len(x)) % 3)] * 3
@@ -142,3 +156,16 @@ def test_a_norm_with_two_names_is_folded_under_both() -> None:
     folded = fold_batch_norm(model, (x,))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [16, 24])
+def test_a_product_with_a_layers_transposed_weight_is_none_of_the_layers(width: int) -> None:
+    """The layer computes in INT8, its weight in the decoder stays in float, as in PyTorch."""
+    torch.manual_seed(0)
+    task = task_of(Decoder(width), torch.randn(8, 16))
+    supplies = supplies_of(task)
+    built = compress(task, Candidate({"bits": {"encode": 8, "last": 8}}), supplies, epochs=1)
+    assert built.quantized == {"encode", "last"}
+    runtime = runtime_of("onnxruntime")
+    with runtime.build(runtime.convert(source_of(built, supplies)), threads=1) as engine:
+        parity(built.model, Served(engine), supplies.calibration, tolerance=0.02)
