@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import InfeasibleError, StudyError, in_a_line
+from ..evaluators.units import PLAIN, SHARE
 from . import options as given
 from .group import OK, USAGE, as_json, reported, working
 
@@ -134,7 +135,7 @@ def _parts(looked: Looked) -> Iterator[tuple[str, str]]:
         labels = f", labels {seen.labels}" if seen.labels else ""
         yield seen.name, f"{seen.batches:,}{of} batches, {seen.examples:,} examples{labels}"
     yield "loss", _named(task.loss)
-    yield "metric", _named(task.metric)
+    yield "metric", f"{_named(task.metric)}, {_told(task.unit)}"
     if looked.distance is not None:
         yield "distance", str(looked.distance)
     for index, (name, why) in enumerate(() if network is None else network.left_alone):
@@ -157,6 +158,13 @@ def _named(function: Any) -> str:
     code = getattr(inner, "__code__", None)
     name = getattr(inner, "__qualname__", type(inner).__name__)
     return f"{name} ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else name
+
+
+def _told(unit: str | None) -> str:
+    """Say how a metric's values are written."""
+    if unit is None:
+        return "in per cent as long as all its values lie between 0 and 1; metric_unit= says it"
+    return {SHARE: "in per cent", PLAIN: "a plain number"}.get(unit, f"in {unit}")
 
 
 def as_data(looked: Looked) -> dict[str, object]:
@@ -183,5 +191,6 @@ def as_data(looked: Looked) -> dict[str, object]:
         },
         "loss": _named(found.task.loss),
         "metric": _named(found.task.metric),
+        "metric_unit": found.task.unit,
         "distance": None if looked.distance is None else str(looked.distance),
     }

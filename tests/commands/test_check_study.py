@@ -46,6 +46,7 @@ def test_a_sound_study_is_told_part_by_part(desk: Path) -> None:
     assert code == OK
     for said in ("2 layers", "5 batches, 33 examples, labels int64 from 0 to 2", "cross-entropy, the default"):
         assert said in text
+    assert "share of right answers, the default, in per cent" in text
     assert "softmax over axis 1" in text
     assert "Nothing must be mended" in text
 
@@ -72,4 +73,23 @@ def test_a_program_reads_it_too(desk: Path) -> None:
         "smallest": 1,
         "labels": "int64 from 0 to 2",
     }
+    assert data["metric_unit"] == "%"
     assert data["macs"] == 36 * 16 * 9 + 576 * 3
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("", "in per cent as long as all its values lie between 0 and 1; metric_unit= says it"),
+        (', metric_unit="dB"', ", in dB"),
+        (', metric_unit=""', ", a plain number"),
+    ],
+)
+def test_a_metrics_unit_is_told(unit: str, said: str, desk: Path) -> None:
+    """How the metric will be written is known before a run, and how to say it otherwise."""
+    study = STUDY.replace(
+        "Task(net, x[:1], data, data)", f"Task(net, x[:1], data, data, metric=lambda m, l: 0.5{unit})"
+    )
+    (desk / "unit_study.py").write_text(study.format(classes=3))
+    done = CliRunner().invoke(app, ["check-study", "unit_study.py"], prog_name="autocompress")
+    assert said in " ".join(done.stdout.split())
