@@ -220,4 +220,5 @@ def multiplies(module: nn.Module) -> bool:
     plain = next((layer for layer in LAYERS if isinstance(module, layer)), None)
     if plain is None or "weight" not in module._parameters:
         return False
-    return all(getattr(type(module), name, None) is getattr(plain, name, None) for name in ("forward", "_conv_forward"))
+    names = ("forward", "_conv_forward")
+    return all(getattr(type(module), n, None) is getattr(plain, n, None) and n not in vars(module) for n in names)

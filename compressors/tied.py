@@ -9,6 +9,12 @@ from torch import nn
 
 from ..errors import InfeasibleError
 
+HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+)
+"""Where a module of PyTorch has what is called before and after it."""
+
 
 def tied(model: nn.Module) -> list[list[str]]:
     """Return the names of parameters that are one, for each that different modules have.
@@ -55,8 +61,11 @@ def tie(model: nn.Module, together: Sequence[Sequence[str]]) -> None:
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of the one of a name, in place, under all names that this one has."""
+    """Put a module in the place of the one of a name, in place, under all names that this one has, with its hooks."""
     old = model.get_submodule(name)
+    if old not in set(module.modules()) and module not in set(old.modules()):  # neither holds the other with its own
+        for hooks in HOOKS:
+            getattr(module, hooks).update(getattr(old, hooks))
     for place, each in list(model.named_modules(remove_duplicate=False)):
         if each is old:
             model.set_submodule(place, module)

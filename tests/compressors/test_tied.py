@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import MethodType
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from autocompress.compressors.fold import fold_batch_norm
+from autocompress.compressors.graph import multiplies
 from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
 from autocompress.compressors.quantize import Quantized
@@ -169,3 +171,30 @@ def test_a_product_with_a_layers_transposed_weight_is_none_of_the_layers(width: 
     runtime = runtime_of("onnxruntime")
     with runtime.build(runtime.convert(source_of(built, supplies)), threads=1) as engine:
         parity(built.model, Served(engine), supplies.calibration, tolerance=0.02)
+
+
+def test_hooks_of_the_users_are_called_where_a_layer_or_a_norm_was() -> None:
+    """What is put in a module's place has its hooks, which may be part of what the network computes."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(256, 3)]
+    model, x = nn.Sequential(*layers).eval(), torch.randn(8, 1, 8, 8)
+    for layer in (model[1], model[2]):
+        layer.register_forward_hook(lambda module, inputs, output: output.clamp(-0.1, 0.1))
+    task = task_of(model, x)
+    supplies = supplies_of(task)
+    built = compress(task, Candidate({"rank": {"2": 0.75}, "bits": {"4": 8}}), supplies, epochs=0)
+    seen: list[Tensor] = []
+    built.model[3].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))  # type: ignore[index]
+    built.model(x)
+    assert seen[0].abs().max() <= 0.1
+    runtime = runtime_of("onnxruntime")
+    with runtime.build(runtime.convert(source_of(built, supplies)), threads=1) as engine:
+        parity(built.model, Served(engine), supplies.calibration, tolerance=0.02)
+
+
+def test_a_layer_whose_forward_was_set_on_it_computes_in_a_way_of_its_own() -> None:
+    """Techniques that build another layer in its place leave it alone."""
+    layer = nn.Linear(16, 16)
+    assert multiplies(layer)
+    layer.forward = MethodType(lambda self, x: 2 * nn.functional.linear(x, self.weight), layer)  # type: ignore[method-assign]
+    assert not multiplies(layer)
