@@ -69,7 +69,7 @@ class Factorize(Technique):
 
         Raises:
             InfeasibleError: there is no such layer, the network does not call it, it computes in a way of its own,
-                its channels are in groups, its weight is another module's too, or no rank makes it cheaper.
+                its channels are in groups, it shares parameters, or no rank makes it cheaper.
 
         """
         model, chosen, settings = copied(model), candidate[self.axis], candidate[FACTORIZATION]
@@ -79,7 +79,7 @@ class Factorize(Technique):
             layer = modules.get(name)
             reason = _why_not(layer, called=name in called)
             if name in shared:
-                reason = f"its weight is that of {shared[name]} too"
+                reason = f"it shares parameters with {shared[name]}"
             if layer is None or reason:
                 raise InfeasibleError(f"the layer {name!r} cannot be factorised: {reason}", rung="build")
             if level == 1:

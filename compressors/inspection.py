@@ -43,7 +43,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
     left += [(n, recurrent.WIDTH_STAYS) for n, c in costs.items() if c.kind == "recurrent" and n not in kept]
     shared = shared_with(model)
     left += [
-        (n, f"its weight is that of {shared[n]} too: not factorised") for n in costs if n in shared and n not in kept
+        (n, f"it shares parameters with {shared[n]}: not factorised") for n in costs if n in shared and n not in kept
     ]
     try:
         groups, others = _groups(model, examples, kept)

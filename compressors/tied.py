@@ -36,7 +36,7 @@ def shared_with(model: nn.Module) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for names in tied(model):
         owners = [name.rpartition(".")[0] for name in names]
-        found |= {owner: owners[0] if owner != owners[0] else owners[1] for owner in owners}
+        found = {owner: owners[0] if owner != owners[0] else owners[1] for owner in owners} | found
     return found
 
 

@@ -121,10 +121,10 @@ def test_a_head_that_is_the_embedding_stays_it(words: Task, name: str) -> None:
 def test_a_tied_layer_is_not_factorised(words: Task) -> None:
     """Its factors would be another weight than the embedding's: that is told, not offered, and infeasible."""
     network = inspect(words.model, words.examples)
-    assert ("head", "its weight is that of embed too: not factorised") in network.left_alone
+    assert ("head", "it shares parameters with embed: not factorised") in network.left_alone
     space = space_of(network, runtime_of("onnxruntime").capabilities)
     assert [choice.target for choice in space.choices if choice.axis == "rank"] == ["middle"]
-    with pytest.raises(InfeasibleError, match="its weight is that of embed too"):
+    with pytest.raises(InfeasibleError, match="it shares parameters with embed"):
         compress(words, Candidate({"rank": {"head": 0.25}}), supplies_of(words), epochs=0)
 
 
