@@ -142,6 +142,12 @@ def place(error: BaseException) -> str:
     return f"{Path(file).name}:{line}" + ("" if function == "<module>" else f" in {function}")
 
 
+def users_line(file: str, line: int) -> str:
+    """Return a line of the user's own code, as ``my_study.py:22``; empty for one of a library."""
+    ours = any(Path(file).is_relative_to(Path(__file__).parent / room) for room in ("compressors", "studies"))
+    return f"{Path(file).name}:{line}" if _is_the_users(file) and not ours else ""
+
+
 def _is_the_users(file: str) -> bool:
     return not (file.startswith((*_LIBRARY, "<frozen")) or {"site-packages", "dist-packages"} & {*Path(file).parts})
 

@@ -4,24 +4,87 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import torch
 from onnx import helper
-from torch import nn
+from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
-from ..errors import InfeasibleError, gist
+from ..errors import InfeasibleError, gist, users_line
 from ..studies.keywords import Keywords
 from ..studies.networks.copied import copied
 from .graph import Inputs
+from .ranges import loaded
 
 OPSET = 17
 
+NEAR = 0.01
+"""Share of its outputs' reach by which a float file may be off."""
 
-def to_onnx(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
+
+@dataclass(frozen=True)
+class Way:
+    """How a network is exported.
+
+    Attributes:
+        traced: by PyTorch's newer exporter.
+        fixed: with the examples' batch, the only one that the file takes then.
+
+    """
+
+    traced: bool = False
+    fixed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A network's file, and how it came about.
+
+    Attributes:
+        graph: the network.
+        way: how.
+        note: what its owner should know; empty where it takes any batch.
+        decided: lines of the network's code that the exporter found to depend on its inputs, and took as decided.
+
+    """
+
+    graph: onnx.ModelProto
+    way: Way
+    note: str = ""
+    decided: tuple[str, ...] = ()
+
+
+def to_onnx(model: nn.Module, examples: Inputs, way: Way | None = None) -> onnx.ModelProto:
     """Return the network as an ONNX graph with a free batch dimension.
 
     Inputs that have no first dimension in common, as a graph's nodes and its edges, keep their shapes.
+
+    Args:
+        model: a float network.
+        examples: inputs, batch first.
+        way: that is known to do for the network, whatever its widths are; None finds one.
+
+    Raises:
+        InfeasibleError: the network cannot be exported.
+
+    """
+    if way is not None:
+        with warnings.catch_warnings(), suppress(Exception):  # what does for a network may not do for what it became
+            warnings.simplefilter("ignore")
+            return _finished(_prepared(model), examples, way)
+    return exported(model, examples).graph
+
+
+def exported(model: nn.Module, examples: Inputs) -> Exported:
+    """Export a network in the first way that computes what it does, at another size of the batch too.
+
+    A batch that its forward turns into a number of Python is a constant of the file. Where no exporter does without,
+    the file has the examples' batch.
 
     Args:
         model: a float network.
@@ -31,26 +94,113 @@ def to_onnx(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
         InfeasibleError: the network cannot be exported.
 
     """
-    model = copied(model).eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False).data = parameter.data.contiguous()  # some forwards go by what wants gradients
-    reasons = []
-    for export in (_scripted, _traced):  # the first takes tenths of a second, the second takes seconds
+    model = _prepared(model)
+    reasons: list[str] = []
+    decided: dict[str, None] = {}
+    found: list[Exported] = []
+    baked = ""
+    for way in (Way(), Way(traced=True)):  # the first takes tenths of a second, the second takes seconds
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                graph = export(model, examples)
-            _constants_to_initializers(graph)
-            _explicit_padding(graph)
-            _all_inputs(graph, model, examples)
-            onnx.checker.check_model(graph)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                graph = _finished(model, examples, way)
         except Exception as error:  # exporters fail in any way
             reasons.append(gist(error))
-        else:
-            return graph
+            continue
+        finally:
+            decided |= dict.fromkeys(_decided(said))
+        found.append(Exported(graph=graph, way=way, decided=tuple(decided)))
+        why = _baked(graph, model, examples) if have_a_batch(examples) else ""
+        if not why:
+            return found[-1]
+        baked = baked or why
+    if found:
+        return _fixed(model, examples, tuple(decided), baked) or found[0]
     raise InfeasibleError(
         f"the network does not export to ONNX: {' / '.join(reasons)} (--runtime pytorch needs no ONNX)", rung="build"
     )
+
+
+def _fixed(model: nn.Module, examples: Inputs, decided: tuple[str, ...], why: str) -> Exported | None:
+    """Return a file with the examples' batch; None where that does not do what the network does either."""
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        graph = _finished(model, examples, Way(fixed=True))
+        if not _apart(graph, model, examples):
+            return Exported(graph=graph, way=Way(fixed=True), note=_note(examples, decided, why), decided=decided)
+    return None
+
+
+def _prepared(model: nn.Module) -> nn.Module:
+    model = copied(model).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False).data = parameter.data.contiguous()  # some forwards go by what wants gradients
+    return model
+
+
+def _finished(model: nn.Module, examples: Inputs, way: Way) -> onnx.ModelProto:
+    with redirect_stdout(io.StringIO()):  # where it fails, it prints its whole graph
+        graph = _traced(model, examples) if way.traced else _scripted(model, examples, fixed=way.fixed)
+    _constants_to_initializers(graph)
+    _explicit_padding(graph)
+    _all_inputs(graph, model, examples)
+    onnx.checker.check_model(graph)
+    return graph
+
+
+def _decided(said: Sequence[warnings.WarningMessage]) -> Iterator[str]:
+    """Yield the lines of the user's own code of which the exporter warns that they depend on the inputs."""
+    for each in said:
+        if issubclass(each.category, TracerWarning):
+            line = users_line(each.filename, each.lineno)
+            if line:
+                yield line
+
+
+def _note(examples: Inputs, decided: Sequence[str], why: str) -> str:
+    size = len(examples[0])
+    many = "one example" if size == 1 else f"{size} examples"
+    where = (
+        f"; its forward turns what depends on that into numbers of Python ({', '.join(decided[:3])})" if decided else ""
+    )
+    return (
+        f"the exported file takes batches of {size} alone, as another size {why}{where}. Everything is scored {many} "
+        "at a time: keep the batch a tensor's dimension, as by x.flatten(1) or x.reshape(x.shape[0], -1), for any size"
+    )
+
+
+def _baked(graph: onnx.ModelProto, model: nn.Module, examples: Inputs) -> str:
+    """Return how a file fails to do what the network does, at a larger size of the batch or at the examples' own.
+
+    It is empty where the file does the same, or cannot be loaded here.
+    """
+    try:
+        loaded(graph)
+    except Exception:  # its exceptions share no base of their own
+        return ""
+    larger = tuple(torch.cat((x, x[:1])) for x in examples)
+    return _apart(graph, model, larger) or _apart(graph, model, examples)
+
+
+def _apart(graph: onnx.ModelProto, model: nn.Module, inputs: Inputs) -> str:
+    """Return how a file fails to do what the network does; empty where it does the same."""
+    try:
+        with torch.no_grad():
+            expected: Tensor = model(*(x.clone() for x in inputs))
+    except Exception as error:  # a user's forward may fail in any way
+        return f"cannot be computed by the network ({gist(error)})"
+    try:
+        session = loaded(graph)
+        names = [source.name for source in session.get_inputs()]
+        actual = session.run(None, dict(zip(names, (x.numpy() for x in inputs), strict=True)))[0]
+    except Exception as error:  # its exceptions share no base of their own
+        return f"cannot be computed by it ({gist(error)})"
+    if actual.shape != tuple(expected.shape):
+        return f"gives outputs of shape {tuple(actual.shape)}, not {tuple(expected.shape)}"
+    finite = expected[expected.isfinite()].abs()
+    reach = float(finite.max()) if len(finite) else 0.0
+    close = np.allclose(actual, expected.numpy(), rtol=0, atol=NEAR * reach + 1e-6, equal_nan=True)
+    return "" if close else "gives other outputs"
 
 
 def have_a_batch(examples: Inputs) -> bool:
@@ -64,7 +214,8 @@ def _names(model: nn.Module, examples: Inputs) -> list[str]:
     return ["input"] if len(examples) == 1 else [f"input{i}" for i in range(len(examples))]
 
 
-def _scripted(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
+def _scripted(model: nn.Module, examples: Inputs, *, fixed: bool = False) -> onnx.ModelProto:
+    free = have_a_batch(examples) and not fixed
     names = _names(model, examples)
     file = io.BytesIO()
     torch.onnx.export(
@@ -76,7 +227,7 @@ def _scripted(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
         training=torch.onnx.TrainingMode.PRESERVE,  # else it folds norms into weights, which are no layer's then
         input_names=names,
         output_names=["output"],
-        dynamic_axes={name: {0: "batch"} for name in (*names, "output")} if have_a_batch(examples) else None,
+        dynamic_axes={name: {0: "batch"} for name in (*names, "output")} if free else None,
     )
     return onnx.load_from_string(file.getvalue())
 

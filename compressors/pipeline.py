@@ -334,7 +334,7 @@ def _held(model: nn.Module, candidate: Candidate) -> Iterator[None]:
 def _file(plain: nn.Module, supplies: Supplies) -> onnx.ModelProto:
     """Return a float network as an ONNX graph, an empty one where it has none and needs none."""
     try:
-        return to_onnx(plain, supplies.examples)
+        return to_onnx(plain, supplies.examples, supplies.way)
     except InfeasibleError:
         if supplies.onnx:
             raise

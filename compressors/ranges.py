@@ -13,7 +13,8 @@ from onnx import helper
 
 from .calibrate import MAX, Histogram, threshold
 
-Batches = Iterable[Sequence[NDArray[np.generic]]]
+Batch = Sequence[NDArray[np.generic]]
+Batches = Iterable[Batch]
 
 MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 """Operators that move numbers and change none; what rounds before them may as well round after."""
@@ -59,11 +60,24 @@ def values(
     given = [source.name for source in proto.graph.input]
     made = sorted(set(names) - {*given})
     session = _session(proto, made) if made else None
-    for batch in calibration:
+    for batch in (piece for whole in calibration for piece in _pieces(proto, whole)):
         read = dict(zip(given, batch, strict=True))
         yield from ((name, value) for name, value in read.items() if name in names)
         if session is not None:
             yield from zip(made, session.run(made, read), strict=True)
+
+
+def _pieces(proto: onnx.ModelProto, batch: Batch) -> Iterator[Batch]:
+    """Yield a batch as a graph takes it: where that has one size alone, in pieces, the last one filled up."""
+    dims = [source.type.tensor_type.shape.dim for source in proto.graph.input]
+    sizes = {shape[0].dim_value if len(shape) else 0 for shape in dims}
+    counts = {len(x) for x in batch}
+    if sizes == counts or len(counts) > 1 or len(sizes) > 1 or 0 in sizes:
+        yield batch
+        return
+    (size,), (count,) = sizes, counts
+    for start in range(0, count, size):
+        yield [x[np.minimum(np.arange(start, start + size), count - 1)] for x in batch]
 
 
 def _session(proto: onnx.ModelProto, names: Collection[str]) -> onnxruntime.InferenceSession:
@@ -72,7 +86,12 @@ def _session(proto: onnx.ModelProto, names: Collection[str]) -> onnxruntime.Infe
     watched.CopyFrom(proto)
     del watched.graph.output[:]
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    return loaded(watched)
+
+
+def loaded(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Return what computes a graph on one core."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails raises
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -14,6 +14,7 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
 from ..studies.task import Batch, cross_entropy
+from .export import Way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Supplies:
         batches: small batches of training data, for gradients.
         loss: ``loss(model, batch)``, for the same.
         onnx: whether the network must have an ONNX file.
+        way: how it is exported, where that is known.
 
     """
 
@@ -36,6 +38,12 @@ class Supplies:
     batches: Sequence[Batch] = ()
     loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy
     onnx: bool = True
+    way: Way | None = None
+
+    @property
+    def piece(self) -> int | None:
+        """The only size of a batch that the network's file takes; None for any."""
+        return len(self.examples[0]) if self.way is not None and self.way.fixed else None
 
 
 class Technique(Protocol):

@@ -16,6 +16,7 @@ from ..errors import InfeasibleError
 from .exclusive import pause
 from .isolated import PATIENCE_S, engine
 from .outputs import Parity, compare, tolerance
+from .portable.pieces import in_pieces
 from .runtimes import Engine, Runtime, Source
 from .units import share_shown
 
@@ -24,18 +25,26 @@ PARITY_BATCHES = 2
 
 
 class Served(nn.Module):
-    """Runs an engine on tensors, so that ``metric(model, loader)`` scores what will be served."""
+    """Runs an engine on tensors, so that ``metric(model, loader)`` scores what will be served.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: runs the model.
+        piece: the only size of a batch that the model takes; others run in pieces, the last one filled up. None for
+            any.
+
+    """
+
+    def __init__(self, engine: Engine, piece: int | None = None) -> None:
         super().__init__()
         self.engine = engine
+        self.piece = piece
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the first output for inputs of shape (batch, …), in any type of float."""
         pause()
-        outputs = self.engine.infer(
-            [(x.float() if x.is_floating_point() else x).detach().cpu().numpy() for x in inputs]
-        )
+        arrays = [(x.float() if x.is_floating_point() else x).detach().cpu().numpy() for x in inputs]
+        infer = self.engine.infer
+        outputs = infer(arrays) if self.piece is None else in_pieces(infer, self.piece, arrays)
         if not outputs:
             raise InfeasibleError("the runtime's engine is empty: it has no outputs", rung="build")
         return torch.from_numpy(np.ascontiguousarray(outputs[0]))
@@ -77,7 +86,9 @@ def checked(
     artefact = runtime.convert(source_of(compressed, supplies))
     with engine(runtime, artefact, threads=1, patience_s=patience_s) as built:
         may_differ = tolerance(runtime.capabilities, quantized=quantized)
-        found = parity(compressed.model, Served(built), supplies.calibration[:PARITY_BATCHES], tolerance=may_differ)
+        found = parity(
+            compressed.model, Served(built, supplies.piece), supplies.calibration[:PARITY_BATCHES], tolerance=may_differ
+        )
     return artefact, found
 
 

@@ -325,7 +325,7 @@ def _costs(task: Task, offer: Offer, runtime: Runtime, meter: Meter, progress: P
     artefact = runtime.convert(source_of(built, supplies))
     with engine(runtime, artefact, threads=1) as served:
         build_s = time.monotonic() - started
-        score_s, _ = timed(lambda: task.metric(Served(served), task.validation))
+        score_s, _ = timed(lambda: task.metric(Served(served, offer.supplies.piece), task.validation))
     measure_s, latency = timed(lambda: meter.measure(artefact, SEARCH))
     progress.notice("training it for a few steps")
     begun: list[float] = []

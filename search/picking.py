@@ -21,11 +21,11 @@ from .card import card
 from .choose import Choice, Wish, choose
 from .front import Model
 from .opened import Run
-from .records import RECORD
+from .records import RECORD, WRITTEN
 
 PREDICTIONS = "predictions.npz"
 
-COPIED = ("canonical.onnx", "model.safetensors", "candidate.json", PREDICTIONS)
+COPIED = ("canonical.onnx", "model.safetensors", "candidate.json", WRITTEN, PREDICTIONS)
 """Files of a model beside the one that its runtime serves."""
 
 PROGRAM, CARD = "load.py", "README.md"

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..compressors.export import to_onnx
+from ..compressors.export import Exported, exported
 from ..compressors.fold import fold_batch_norm
 from ..compressors.inspection import inspect, unstored
 from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
@@ -61,6 +61,8 @@ class Offer:
         supplies: example inputs and calibration data.
         network: its layers and groups.
         space: all that may be tried, whether it pays or not.
+        notes: what the network's owner should know, a sentence each.
+        decided: lines of its code that the exporter took as decided, though they depend on the inputs.
 
     """
 
@@ -69,6 +71,8 @@ class Offer:
     supplies: Supplies
     network: Network
     space: Space
+    notes: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +114,8 @@ def prepare(
     progress.notice("finding layers and groups")
     offer = offered(task, runtimes, options)
     task = offer.task
-    if offer.network.beyond:
-        progress.milestone(offer.network.beyond)
+    for note in offer.notes:
+        progress.milestone(note)
     if task.fit is None and not offer.distance.softened:
         progress.milestone(f"the distance to the teacher's outputs is {offer.distance}")
     progress.notice("exporting the baseline")
@@ -129,7 +133,7 @@ def prepare(
         found = kept_profile(rundir.path / "profile.json", offer.space)
         if found is None:
             if runtimes[0].capabilities.rounds:
-                progress.milestone(cost_of_rounding(task, runtimes[0], baseline, artefact))
+                progress.milestone(cost_of_rounding(task, runtimes[0], baseline, artefact, offer.supplies.piece))
             progress.notice("calibrating the baseline's latency")
             calibrations = _calibrations(meter_of({}))
             found = _profiled(
@@ -145,7 +149,8 @@ def prepare(
             found = replace(found, distance=str(offer.distance))
             _save(found, offer.space, calibrations, rundir)
     except InfeasibleError as error:
-        raise StudyError(f"{NEEDED}; it cannot: {error.reason}") from error
+        lines = f" (the exporter took as decided what depends on the inputs in {', '.join(offer.decided)})"
+        raise StudyError(f"{NEEDED}; it cannot: {error.reason}{lines if offer.decided else ''}") from error
     meter = meter_of(_known(found, next(iter(options.measure_on), "")))
     folder = rundir.path.absolute()  # workers may have working directories of their own
     ladder = Ladder(task, offer.supplies, runtimes, meter, folder, compact=options.compact)
@@ -163,8 +168,12 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
     needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
     supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
     network = inspect(task.base, task.examples, keep=task.keep)
+    note, decided = "", tuple[str, ...]()
     if needs_onnx:
-        network = _stored(network, task, supplies)
+        plain = fold_batch_norm(task.base, task.examples)
+        made = _exported(plain, supplies)
+        network = unstored(network, set(owners(made.graph, plain).values()))
+        supplies, note, decided = replace(supplies, way=made.way), made.note, made.decided
     distance = choose_distance(task)
     task = replace(task, distance=OFF if distance.distance is None else distance.distance)
     space = space_of(network, _together([runtime.capabilities for runtime in runtimes], compact=options.compact), task)
@@ -173,14 +182,20 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
             "a network must have a convolution or a linear layer that may be compressed; this one has none. "
             "Take names out of the task's `keep`, or give another network."
         )
-    return Offer(task=task, distance=distance, supplies=supplies, network=network, space=space)
+    notes = tuple(filter(None, (note, network.beyond)))
+    return Offer(
+        task=task, distance=distance, supplies=supplies, network=network, space=space, notes=notes, decided=decided
+    )
 
 
-def _stored(network: Network, task: Task, supplies: Supplies) -> Network:
-    """Return a network that knows of which layers its file has the weights; it is exported for that."""
-    plain = fold_batch_norm(task.base, task.examples)
+def _exported(plain: nn.Module, supplies: Supplies) -> Exported:
+    """Export the unchanged network, which shows in what way all that is made of it is exported.
+
+    Raises:
+        StudyError: it cannot be exported.
+    """
     try:
-        return unstored(network, set(owners(to_onnx(plain, supplies.examples), plain).values()))
+        return exported(plain, supplies.examples)
     except InfeasibleError as error:
         raise StudyError(f"{NEEDED}; it cannot: {error.reason}") from error
 
@@ -196,10 +211,12 @@ def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compr
     return baseline, artefact
 
 
-def cost_of_rounding(task: Task, runtime: Runtime, baseline: Compressed, artefact: bytes) -> str:
+def cost_of_rounding(
+    task: Task, runtime: Runtime, baseline: Compressed, artefact: bytes, piece: int | None = None
+) -> str:
     """Return what a runtime that rounds by itself makes of the unchanged network's metric."""
     with engine(runtime, artefact, threads=1) as built:
-        served = float(task.metric(Served(built), task.validation))
+        served = float(task.metric(Served(built, piece), task.validation))
     genuine = float(task.metric(baseline.model, task.validation))
     told = f"the unchanged network's metric is {served:.4g} in it and {genuine:.4g} in PyTorch"
     return f"{runtime.name} rounds by itself: {told}"

@@ -14,6 +14,9 @@ from ..evaluators.runtimes import Runtime, plain
 
 RECORD = "measurement.json"
 
+WRITTEN = "written.json"
+"""What a model's file holds of each layer; see `Written.to_dict`."""
+
 
 def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measurement | None:
     """Return the measurement in a complete model's folder; None where there is none.

@@ -7,6 +7,7 @@ decided by what the one-shot accuracy lets hope.
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from .failure import UNTRAINED, why
 from .inheritance import ANCESTOR, SHAPES
 from .limits import too_slow
 from .places import affordable, timed
-from .records import suffixed
+from .records import WRITTEN, suffixed
 from .spending import Spending
 
 if TYPE_CHECKING:
@@ -349,7 +350,7 @@ class _Climb:
 
         task = self.ladder.task
         with engine(it.runtime, it.artefact, threads=1, patience_s=self._left) as built, blaming("metric"):
-            found = accuracy(task.metric, task.each, Served(built), getattr(task, split))
+            found = accuracy(task.metric, task.each, Served(built, self.ladder.supplies.piece), getattr(task, split))
         if not np.isfinite(found.value):
             why = f"the metric must be a finite number; on the {split} data it is {found.value}"
             raise InfeasibleError(why, rung=self.rung)
@@ -359,7 +360,8 @@ class _Climb:
         """Write the files of a candidate: those of the first runtime for all, and each other's own."""
         from safetensors.torch import save
 
-        folder, inputs = self.folder, [x.numpy() for x in self.ladder.supplies.calibration[0]]
+        folder, supplies = self.folder, self.ladder.supplies
+        inputs = [x[: supplies.piece].numpy() for x in supplies.calibration[0]]
         predictions = {f"input{i}": x for i, x in enumerate(inputs)}
         for scored in models:
             it = scored.served
@@ -373,6 +375,7 @@ class _Climb:
         if first.onnx:
             write_atomically(folder / "canonical.onnx", first.onnx)
         write_atomically(folder / "candidate.json", self.request.candidate.to_json().encode())
+        write_atomically(folder / WRITTEN, json.dumps(first.written.to_dict()).encode())
         write_atomically(folder / "model.safetensors", save(first.state()))
         if first.ancestor is not None and not self.request.test:
             write_atomically(folder / SHAPES, first.ancestor.to_bytes())
