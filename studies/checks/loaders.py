@@ -179,7 +179,7 @@ def _batches(name: str, loader: Loader) -> Iterator[tuple[int, Batch]]:
         raise StudyError(
             f"`{name}` must be iterable again and again; it is {kind(loader)}, used up after one pass. {BEGIN_AGAIN}"
         )
-    if isinstance(loader, (list, tuple)) and len(loader) > 1:
+    if isinstance(loader, (list, tuple)) and type(loader) in (list, tuple) and len(loader) > 1:
         numbers = [0, len(loader) - 1, *range(1, len(loader) - 1)]
         yield from ((number, loader[number]) for number in numbers)
         return
@@ -216,6 +216,13 @@ def _inputs(name: str, number: int, batch: Batch, task: Task) -> tuple[Tensor, .
         raise StudyError(
             f"Batches must look like the example inputs but for the first dimension; {those} are {look(inputs)}, the "
             f"example inputs {look(task.examples)}. Change one of them"
+        )
+    odd = [x for x in inputs if x.layout is not torch.strided or x.device.type != "cpu"]
+    if odd:
+        is_what = f"on {odd[0].device}" if odd[0].device.type != "cpu" else str(odd[0].layout).removeprefix("torch.")
+        raise StudyError(
+            f"Inputs must be dense tensors on the CPU; one of batch {number} of `{name}`, counted from 0, is "
+            f"{is_what}. Leave .to(device) out of the loader, or give inputs=… that makes them so"
         )
     if not len(inputs[0]):
         raise StudyError(

@@ -6,13 +6,14 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import StudyError
 from ...evaluators.units import SHARE, WORD
-from ..task import Batch, Task
+from ..task import Batch, Loader, Task
 from .calls import called, kind
 from .labels import counts_labels
 from .loaders import Seen
@@ -37,14 +38,38 @@ class _Called(nn.Module):
             return self._change(self._inside(*inputs))
 
 
+class _One:
+    """A loader of one batch, with all else that another has, as its `dataset`.
+
+    Args:
+        loader: of the task.
+        batch: of it.
+    """
+
+    def __init__(self, loader: Loader, batch: Batch) -> None:
+        self._loader, self._batches = loader, [batch]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._batches[index]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
 def check_metric(model: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
     """Check the metric of one validation batch, and yield what the task's owner should know.
 
     Raises:
         StudyError: it is no finite number, needs more than a model that can be called, or has a unit that does not fit.
     """
-    batch, words = seen.first, "metric(model, [batch of validation])"
-    value: object = called(words, lambda: task.metric(model.eval(), [batch]))
+    batch, words = _One(task.validation, seen.first), "metric(model, [batch of validation])"
+    value: object = called(words, lambda: task.metric(model.eval(), batch))
     value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
     if not isinstance(value, Real) or not math.isfinite(value):
         shown = value if isinstance(value, Real) else kind(value)
@@ -73,13 +98,13 @@ def _check_unit(task: Task, value: float) -> None:
         )
 
 
-def _on_calls(model: nn.Module, batch: Batch, value: float, task: Task) -> Iterator[str]:
+def _on_calls(model: nn.Module, batch: Loader, value: float, task: Task) -> Iterator[str]:
     """Check a user's own metric with models that are not the network."""
     rule = (
         "`metric(model, loader)` must do with calling the model, since it is given the exported file too, which has no "
         "other attributes"
     )
-    again = called("metric(file, [batch])", lambda: task.metric(_Called(model).eval(), [batch]), rule=rule)
+    again = called("metric(file, [batch])", lambda: task.metric(_Called(model).eval(), batch), rule=rule)
     if not math.isclose(float(again), value, rel_tol=1e-3, abs_tol=1e-6):
         yield (
             f"the metric of one batch of validation is {value:g} once and {float(again):g} once, of the same outputs: "
@@ -88,7 +113,7 @@ def _on_calls(model: nn.Module, batch: Batch, value: float, task: Task) -> Itera
         return
     others = (torch.zeros_like, torch.randn_like, torch.neg)
     try:
-        found = [float(called("metric", lambda: task.metric(_Called(model, o).eval(), [batch]))) for o in others]  # noqa: B023
+        found = [float(called("metric", lambda: task.metric(_Called(model, o).eval(), batch))) for o in others]  # noqa: B023
     except StudyError:  # made-up answers may be none that a metric takes
         return
     if all(each == value for each in found):
@@ -98,12 +123,12 @@ def _on_calls(model: nn.Module, batch: Batch, value: float, task: Task) -> Itera
         )
 
 
-def _check_per_example(model: nn.Module, batch: Batch, task: Task, metric: float) -> None:
+def _check_per_example(model: nn.Module, batch: Loader, task: Task, metric: float) -> None:
     """Check that there is a finite score for each example of a batch, and that their mean is the metric."""
     if task.per_example is None:
         return
     per_example = task.per_example
-    scores = called("per_example(model, [batch of validation])", lambda: per_example(model.eval(), [batch]))
+    scores = called("per_example(model, [batch of validation])", lambda: per_example(model.eval(), batch))
     if not isinstance(scores, Tensor) or scores.dim() != 1 or not len(scores) or not scores.isfinite().all():
         raise StudyError(
             f"`per_example(model, loader)` must return a finite tensor of shape (examples,); it is {kind(scores)}. "

@@ -43,6 +43,11 @@ def check_loss(network: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
                 "example only. Give a larger batch_size, or put the norms into evaluation mode in the network's train()"
             )
         yield f"`train`: {SKIPPED}"
+    if isinstance(task.loss, nn.modules.loss._Loss):
+        raise StudyError(
+            f"`loss(model, batch)` must call the model itself; it is {type(task.loss).__name__}, which takes outputs "
+            "and labels. Write loss=lambda model, batch: criterion(model(batch[0]), batch[1])"
+        )
     returned: list[object] = []
     hook = network.register_forward_hook(lambda module, inputs, output: returned.append(output))
     try:

@@ -70,7 +70,12 @@ CASES = {
     "close to a study": (study("digit"), "'digit' is none of them", "Did you mean 'digits'?"),
     "no such file": (study("nowhere.py"), "is the path of a Python file", "there is no file", "nowhere.py"),
     "no task": (study("no_task.py"), "`task() -> Task`", "no_task.py has none", "Add it"),
-    "task raises": (study("raises.py"), "must return a Task", "the disk is gone (line 2)", "Mend the file"),
+    "task raises": (
+        study("raises.py"),
+        "must return a Task",
+        "the disk is gone (raises.py:2 in task)",
+        "Mend the file",
+    ),
     "task returns a number": (study("returns.py"), "must return a Task", "it returned int", "Return Task"),
     "batches of another shape": (study("shapes.py"), "`validation`", "(N, 1, 10, 10)", "Change one of them"),
     "target without a unit": (target("--target-latency", "5"), "--target-latency", "unit", "'5'", "such as 5ms"),

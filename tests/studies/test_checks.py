@@ -166,6 +166,23 @@ def test_a_batch_of_one_at_the_end_of_a_loader_is_seen_without_loading_it() -> N
     assert any("batches of one example are skipped" in note for note in found.notes)
 
 
+def test_a_metric_may_ask_its_loader_for_more() -> None:
+    """What a loader has besides its batches is there while one batch of it is scored."""
+
+    def share(model: nn.Module, loader: Any) -> float:
+        with torch.no_grad():
+            hits = sum(int((model(x).argmax(1) == y).sum()) for x, y in loader)
+        return hits / len(loader.dataset) + 0 * len(loader)
+
+    validate(task(data=DataLoader(TensorDataset(X, Y), 8), metric=share))
+
+
+def test_a_criterion_is_no_loss() -> None:
+    """The way out is a line that can be written down."""
+    with pytest.raises(StudyError, match=r"it is CrossEntropyLoss, .* Write loss=lambda model, batch: criterion"):
+        validate(task(loss=nn.CrossEntropyLoss()))
+
+
 class Stream(IterableDataset[Any]):
     """Examples one by one, of which there is no end where `ends` is false."""
 
@@ -235,6 +252,8 @@ def with_one(change: Callable[[Tensor], Tensor], of: int = 0) -> list[tuple[Tens
             r"batch 3 of `{}`, counted from 0, are \(N, 7\) float32, the example .*\(N, 8\)",
         ),
         (with_one(Tensor.double), r"batch 3 of `{}`, counted from 0, are \(N, 8\) float64"),
+        (with_one(Tensor.to_sparse), "batch 3 of `{}`, counted from 0, is sparse_coo"),
+        (with_one(lambda x: x.to("meta")), "batch 3 of `{}`, counted from 0, is on meta"),
         (with_one(lambda x: x[:0]), "batch 3 of `{}`, counted from 0, holds none"),
         (with_one(lambda x: x * torch.nan), "Inputs must be finite numbers; those of batch 3 of `{}`"),
         (with_one(lambda y: y + 1, of=1), "int64 labels go from 1 to 4, and the outputs have 4 classes. Write -100"),
