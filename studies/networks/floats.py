@@ -18,7 +18,8 @@ def to_float32(network: nn.Module) -> list[str]:
     devices = {tensor.device.type for tensor in (*network.parameters(), *network.buffers())} - {"cpu"}
     if devices:
         network.cpu()
-        said.append(f"a copy on the CPU is compressed; it was on {', '.join(sorted(devices))}")
+        where = ", ".join(sorted(devices))
+        said.append(f"a copy on the CPU is compressed; it was on {where}. Labels have to be on the CPU too")
     counts = Counter(p.dtype for p in network.parameters() if p.dtype != torch.float32)
     if counts:
         network.float()

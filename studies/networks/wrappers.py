@@ -12,12 +12,13 @@ WRAPPERS = {
     "DataParallel": "module",
     "DistributedDataParallel": "module",
     "AveragedModel": "module",
-    "ModelEma": "module",
     "ModelEmaV2": "module",
     "ModelEmaV3": "module",
+    "EMA": "ema_model",
+    "_FabricModule": "_original_module",
     "OptimizedModule": "_orig_mod",
 }
-"""Classes that wrap a network, PyTorch's and timm's, and the name under which each holds it."""
+"""Classes of PyTorch, timm, ema-pytorch and Lightning that wrap a network, and the name under which each holds it."""
 
 
 def unwrapped(network: nn.Module) -> tuple[nn.Module, list[str]]:
