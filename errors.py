@@ -171,4 +171,14 @@ def gist(error: BaseException | str) -> str:
     said = (causes[::-1] or rest or ["it gives no reason" if log else type(error).__name__])[0]
     compiler = next(filter(_COMPILER.search, map(str.strip, str(error).splitlines())), "")
     said += f" ({compiler})" if compiler and compiler.rstrip(". ") not in said else ""
-    return said if len(said) <= LONGEST else said[: LONGEST - 1] + "…"
+    return shortened(said)
+
+
+def shortened(said: str) -> str:
+    """Return a message that is no longer than `LONGEST`: its middle goes, as some tell at the end what is wrong.
+
+    >>> shortened("Load model failed: " + "x" * 1000 + ", Error No Op registered for Foo")[-35:]
+    'xxx, Error No Op registered for Foo'
+    """
+    head = LONGEST // 3
+    return said if len(said) <= LONGEST else f"{said[:head]} … {said[head + 3 - LONGEST :]}"

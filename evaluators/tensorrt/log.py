@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-LONGEST = 300
-"""Characters of a message that are quoted in a reason."""
+from ...errors import shortened
 
 
 @cache
@@ -48,7 +47,7 @@ def first_error(log: Sequence[str]) -> str:
     'IBuilder::build: Error Code 4: No such thing'
     """
     found = [*errors(log), "it gave no reason"][0]
-    return found[:LONGEST].rstrip(" .")
+    return shortened(found.rstrip(" ."))
 
 
 def sparse_layers(log: Sequence[str]) -> tuple[str, ...]:
