@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ def look(study: str, task: Task) -> Looked:
     from ..compressors.inspection import inspect
     from ..compressors.pipeline import supplies_of
     from ..evaluators import runtimes
-    from ..search.prepare import baseline_of
+    from ..search.prepare import baseline_of, written
     from ..studies.loss_probe import choose_distance
     from ..studies.validate import examine
 
@@ -92,11 +92,12 @@ def look(study: str, task: Task) -> Looked:
         with found.part():
             distance = choose_distance(task)
             network = inspect(task.base, task.examples, keep=task.keep)
-            if network.beyond:
-                found.notes.append(network.beyond)
+            supplies = supplies_of(task)
+            network, made = written(network, task, supplies)
+            found.notes += filter(None, (made.note, network.beyond))
             if not network.layers:
                 raise StudyError("a network must have a layer that may be compressed; this one has none: give another")
-            baseline_of(task, runtimes.load("onnxruntime"), supplies_of(task))
+            baseline_of(task, runtimes.load("onnxruntime"), replace(supplies, way=made.way))
     except InfeasibleError as error:
         found.errors.append(f"The unchanged network must be exported and served; that failed: {error.reason}")
     except Exception as error:  # a user's network may fail in any way

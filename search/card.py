@@ -11,6 +11,7 @@ from ..evaluators.units import noun, points_of, shown
 from . import inwords
 from .front import Model, ParetoFront
 from .opened import Run
+from .records import WRITTEN, read_json
 from .report.markdown import code, escaped
 from .report.words import gains
 
@@ -112,8 +113,9 @@ def _done(run: Run, model: Model, folder: Path) -> Iterator[str]:
     layers = inwords.by_layer(model.candidate, run.profile.network, shapes)
     changed, rest = [(n, w) for n, w in layers if w], [n for n, w in layers if not w]
     if changed:
-        yield from ("| layer | what was done |", "|---|---|")
-        yield from (f"| {code(name)} | {escaped(words)} |" for name, words in changed)
+        written = read_json(folder / WRITTEN) or {}
+        yield from ("| layer | what was done | in the file |", "|---|---|---|")
+        yield from (f"| {code(n)} | {escaped(words)} | {inwords.in_file(written, n)} |" for n, words in changed)
     if rest:
         named = ", ".join(code(name) for name in rest[:UNCHANGED]) + (", …" if len(rest) > UNCHANGED else "")
         yield f"\nAs they were: {named}; {len(rest)} of {len(layers)} layers."

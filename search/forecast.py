@@ -183,6 +183,8 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
     options = in_unit(options, task, check_same(asked.options.out, task))
     progress.notice("finding layers and groups")
     offer = offered(task, asked.servers, asked.options)
+    for note in offer.notes:
+        progress.milestone(note)
     task = offer.task
     profile = kept_profile(options.out / "profile.json", offer.space)
     done, ended = _finished(options)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SETTINGS, SPARSITY, Candidate
 from ..spaces.layers import Layer, Network
 
 FLOAT = 32
+
+INTEGERS = 8
+"""The most bits of a weight that is stored as an integer."""
+
+TOLD_ZEROS = 0.1
+"""Share of a layer's weights that are zero, from which on it is told."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -60,6 +67,35 @@ def _words(candidate: Candidate, layer: Layer, shapes: Shapes) -> Iterator[str]:
         yield f"weights from a palette of {2 ** int(palette)}"
     if bits != FLOAT:
         yield f"INT{bits}" if bits != 4 else "weights in INT4"
+
+
+def in_file(written: Mapping[str, Mapping[str, Any]], layer: str) -> str:
+    """Return how a layer's weights lie in the file that was written; empty where that is not known.
+
+    Args:
+        written: see `Written.to_dict`.
+        layer: its name; of one that was factorised, the parts are told one after the other.
+
+    >>> row = {"bits": 8, "integers": True, "zeros": 0.5, "distinct": 90, "two_four": False}
+    >>> in_file({"conv1": row, "fc.0": {**row, "bits": 32, "zeros": 0.0, "distinct": 4}}, "conv1")
+    'INT8, 50% zeros'
+    >>> in_file({"fc.0": {**row, "bits": 32, "zeros": 0.0, "distinct": 4}}, "fc")
+    'float, 4 values'
+    """
+    rows = [row for name, row in written.items() if name == layer or name.startswith(f"{layer}.")]
+    return " and ".join(dict.fromkeys(", ".join(_stored(row)) for row in rows))
+
+
+def _stored(row: Mapping[str, Any]) -> Iterator[str]:
+    bits = int(row["bits"])
+    small = f"INT{bits}" if bits <= INTEGERS else f"{bits}-bit float"
+    yield "float" if bits == FLOAT else small if row["integers"] else f"weights in {small}"
+    if row["two_four"]:
+        yield "two of four zero"
+    elif row["zeros"] >= TOLD_ZEROS:
+        yield f"{row['zeros']:.0%} zeros"
+    if bits == FLOAT and row["distinct"] is not None:
+        yield f"{row['distinct']} values"
 
 
 def settings(candidate: Candidate) -> list[str]:

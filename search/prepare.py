@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..compressors.export import Exported, exported
+from ..compressors.export import Exported, Way, exported
 from ..compressors.fold import fold_batch_norm
 from ..compressors.inspection import inspect, unstored
 from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
@@ -168,12 +168,10 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
     needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
     supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
     network = inspect(task.base, task.examples, keep=task.keep)
-    note, decided = "", tuple[str, ...]()
+    made: Exported | None = None
     if needs_onnx:
-        plain = fold_batch_norm(task.base, task.examples)
-        made = _exported(plain, supplies)
-        network = unstored(network, set(owners(made.graph, plain).values()))
-        supplies, note, decided = replace(supplies, way=made.way), made.note, made.decided
+        network, made = written(network, task, supplies)
+        supplies = replace(supplies, way=made.way)
     distance = choose_distance(task)
     task = replace(task, distance=OFF if distance.distance is None else distance.distance)
     space = space_of(network, _together([runtime.capabilities for runtime in runtimes], compact=options.compact), task)
@@ -182,22 +180,32 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
             "a network must have a convolution or a linear layer that may be compressed; this one has none. "
             "Take names out of the task's `keep`, or give another network."
         )
-    notes = tuple(filter(None, (note, network.beyond)))
     return Offer(
-        task=task, distance=distance, supplies=supplies, network=network, space=space, notes=notes, decided=decided
+        task=task,
+        distance=distance,
+        supplies=supplies,
+        network=network,
+        space=space,
+        notes=tuple(filter(None, (made.note if made else "", network.beyond))),
+        decided=made.decided if made else (),
     )
 
 
-def _exported(plain: nn.Module, supplies: Supplies) -> Exported:
-    """Export the unchanged network, which shows in what way all that is made of it is exported.
+def written(network: Network, task: Task, supplies: Supplies) -> tuple[Network, Exported]:
+    """Return a network that knows of which layers its file has the weights, and how such files are exported.
 
     Raises:
         StudyError: it cannot be exported.
     """
+    plain = fold_batch_norm(task.base, task.examples)
     try:
-        return exported(plain, supplies.examples)
+        made = exported(plain, supplies.examples)
+        if task.student is not None and not made.way.fixed:  # the network that it replaces is exported as it is
+            other = exported(fold_batch_norm(task.model, task.examples), supplies.examples)
+            made = made if other.way == Way() else replace(other, graph=made.graph)
     except InfeasibleError as error:
         raise StudyError(f"{NEEDED}; it cannot: {error.reason}") from error
+    return unstored(network, set(owners(made.graph, plain).values())), made
 
 
 def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compressed, bytes]:

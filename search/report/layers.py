@@ -8,6 +8,7 @@ from typing import Any
 
 from ...spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SETTINGS, SPARSITY, Candidate
 from ..costs import LAYER_AXES
+from ..inwords import in_file
 from ..profile import Profile
 
 ON_LAYERS = (BITS, RANK, SPARSITY, PALETTE)
@@ -17,7 +18,12 @@ PLACES = 4
 """Decimal places of shares: what is drawn of them needs no more."""
 
 
-def changes(profile: Profile, candidate: Candidate, levels: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def changes(
+    profile: Profile,
+    candidate: Candidate,
+    levels: Mapping[str, int],
+    written: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, dict[str, Any]]:
     """Return for each layer that a candidate changes what it does there.
 
     Milliseconds and damages are those of the profile, where each choice was measured alone; only a whole model's are
@@ -27,10 +33,12 @@ def changes(profile: Profile, candidate: Candidate, levels: Mapping[str, int]) -
         profile: what is known of the network.
         candidate: what was chosen.
         levels: the same as the levels of a trial; damages are looked up by them.
+        written: what the model's file holds of each layer; None where no file was kept.
 
     Returns:
         By layer: ``pruned`` (share of its output channels that went), ``pruned_inputs``, ``bits``, ``rank``,
-        ``sparsity``, ``palette``, ``ms`` and ``damage``; what does not apply or is not known is left out.
+        ``sparsity``, ``palette``, all as they were chosen, ``written`` (how its weights lie in the file), ``ms`` and
+        ``damage``; what does not apply or is not known is left out.
 
     """
     pruned = candidate[PRUNING_RATIO]
@@ -45,6 +53,8 @@ def changes(profile: Profile, candidate: Candidate, levels: Mapping[str, int]) -
         told = {name: value for name, value in told.items() if value is not None}
         if told:
             damage = _damage(profile, layer.name, levels)
+            stored = in_file(written or {}, layer.name)
+            told |= {"written": stored} if stored else {}
             found[layer.name] = {**told, **({} if damage is None else {"damage": round(damage, 6)})}
     for name, milliseconds in layer_ms(profile, candidate).items():
         if name in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...evaluators.measurement import Infeasible, Latency, Outcome
@@ -13,6 +14,7 @@ from ...spaces.candidate import Candidate
 from ..front import Model, ParetoFront, decisive, devices_in, everywhere, no_worse
 from ..opened import Trial
 from ..profile import Profile
+from ..records import WRITTEN, read_json
 from ..warmstart import BASELINE
 from .layers import changes, settings
 from .shares import interval
@@ -58,7 +60,7 @@ def rows(front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, s
             "as_good": [key for key, (_, other) in finals.items() if other != model and _as_good(other, model)],
             "decides": not several or key_of(model) in together,
             "trial": first.number if first and model.id == BASELINE else _number(model.id),
-            **_chosen(model.candidate, profile, levels.get(model.id, {})),
+            **_chosen(model.candidate, profile, levels.get(model.id, {}), _written(front, model)),
         }
         for kind, model in finals.values()
     ]
@@ -112,10 +114,20 @@ def _trial(
         yield {**_model(model, TRIAL, scored, front), "decides": key_of(model) in deciding, **about}
 
 
-def _chosen(candidate: Candidate, profile: Profile | None, levels: Mapping[str, int]) -> dict[str, Any]:
+def _written(front: ParetoFront, model: Model) -> dict[str, Any] | None:
+    """Return what a model's file holds of each layer; None where no file of it was kept."""
+    return read_json(Path(front.where) / model.path / WRITTEN) if front.where and model.path else None
+
+
+def _chosen(
+    candidate: Candidate,
+    profile: Profile | None,
+    levels: Mapping[str, int],
+    written: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     made: dict[str, Any] = {"settings": settings(candidate)}
     if profile is not None:
-        made["layers"] = changes(profile, candidate, levels)
+        made["layers"] = changes(profile, candidate, levels, written)
         made["estimated_ms"] = round(profile.predict_ms(candidate), 5)
     return made
 

@@ -42,6 +42,7 @@ function layer_row(layer, most, now, then, comparing) {
   const width = (value) => `${(100 * value) / most}%`;
   const [did, other] = [done(now), done(then)];
   const chips = el("div", { class: "chips" }, did.length ? el("b", {}, did.join(" · ")) : "as it was");
+  if (now.written) chips.append(el("span", {}, `in the file: ${now.written}`));
   if (now.damage) chips.append(el("span", {}, `moves outputs ${small(now.damage)}`));
   if (comparing && did.join() !== other.join()) chips.append(el("span", { class: "other" }, `other: ${other.join(" · ") || "as it was"}`));
   const track = el("span", { class: "track", "aria-hidden": "true" }, el("i", { class: "was", width: width(layer.ms) }), el("i", { class: "now", width: width(here_ms) }), comparing ? el("i", { class: "then", width: width(there_ms) }) : null);
