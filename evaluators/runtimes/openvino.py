@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InfeasibleError
+from ...errors import InfeasibleError, shortened
 from ...spaces.capabilities import Capabilities
 from . import Arrays, Engine, Kernel, Source, needed
 from .host import describe_host
@@ -197,11 +198,11 @@ def _core() -> Any:
 
 
 def _said(error: Exception) -> str:
-    """Return the line of a message of OpenVINO's that tells what it does not like."""
+    """Return the line of a message of OpenVINO's that tells what it does not like: the last before its summary."""
     lines = [line.strip("- ").rstrip(". ") for line in str(error).splitlines() if line.strip()]
-    return next(
-        (line for line in lines if line.startswith("No conversion rule")), (lines or [type(error).__name__])[-1]
-    )
+    rules = [line for line in lines if line.startswith("No conversion rule")]
+    causes = list(takewhile(lambda line: line != "Summary:", lines))
+    return shortened((rules or causes or lines or [type(error).__name__])[-1])
 
 
 def _spent(op: Any) -> int:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from autocompress.compressors import qdq
@@ -179,3 +179,21 @@ def test_shapes_that_do_not_fit_are_infeasible(linear: tuple[bytes, NDArray[np.f
         assert engine.infer([x[:3]])[0].shape == (3, 10)
         with pytest.raises(InfeasibleError, match="shapes"):
             engine.infer([x[:, :100]])
+
+
+@pytest.mark.parametrize(
+    ("node", "domain", "told"),
+    [
+        ("MatMul", "", "Incompatible MatMul matrix dimension.*dimension=4.*dimension=5"),
+        ("Foo", "com.microsoft", "No conversion rule found for operations: com.microsoft.Foo"),
+    ],
+)
+def test_a_refusal_tells_what_is_wrong(node: str, domain: str, told: str) -> None:
+    """Of OpenVINO's many lines the reason has the one with the cause, not its summary of which nodes failed."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, width]) for name, width in (("x", 4), ("y", 3)))
+    weight = numpy_helper.from_array(np.ones((5, 3), np.float32), "w")
+    graph = helper.make_graph([helper.make_node(node, ["x", "w"], ["y"], domain=domain)], "net", [x], [y], [weight])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    file = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    with pytest.raises(InfeasibleError, match=told), FLOAT.build(file, threads=1):
+        pass
