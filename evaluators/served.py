@@ -27,6 +27,9 @@ PARITY_BATCHES = 2
 class Served(nn.Module):
     """Runs an engine on tensors, so that ``metric(model, loader)`` scores what will be served.
 
+    It is in evaluation mode, and has one parameter without a number: metrics ask a model's first one where inputs have
+    to be, which is on the processor.
+
     Args:
         engine: runs the model.
         piece: the only size of a batch that the model takes; others run in pieces, the last one filled up. None for
@@ -38,6 +41,8 @@ class Served(nn.Module):
         super().__init__()
         self.engine = engine
         self.piece = piece
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+        self.eval()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return the first output for inputs of shape (batch, …), in any type of float."""

@@ -71,6 +71,16 @@ def test_a_served_model_takes_any_type_of_float() -> None:
         assert engine.types == ["float32", "int64"]
 
 
+def test_a_served_model_answers_what_metrics_ask_of_a_network() -> None:
+    """It says where inputs have to be, is in evaluation mode, and may be told to be there and so."""
+    engine: Any = Echo()
+    served = Served(engine)
+    assert not served.training
+    assert next(served.parameters()).device == torch.device("cpu")
+    assert sum(p.numel() for p in served.parameters()) == 0
+    assert served.eval().to("cpu")(torch.ones(2, 3)).shape == (2, 3)
+
+
 def task_of(name: str, *, trained: bool) -> Task:
     """Return images whose class is their brightest row of five, and a network that knows it, or not."""
     torch.manual_seed(0)
