@@ -8,6 +8,7 @@ ONNX file.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,15 @@ def levels(layer: Layer, capabilities: Capabilities) -> tuple[int, ...]:
     if not layer.shape or layer.kind in capabilities.float_kinds or (layer.transposed and layer.groups > 1):
         return (FLOAT,)
     return (*capabilities.bits, *capabilities.weight_bits) if layer.kind == "linear" else capabilities.bits
+
+
+def without_kernels(network: Network, capabilities: Capabilities) -> Iterator[tuple[str, str]]:
+    """Yield the layers that stay in float since there are no integer kernels for their kind, and the reason."""
+    for layer in network.layers if len(capabilities.bits) > 1 else ():
+        if layer.kind in capabilities.float_kinds:
+            yield layer.name, f"it stays in float, as {capabilities.runtime} has no integer kernels for a {layer.kind}"
+        elif layer.transposed and layer.groups > 1:
+            yield layer.name, "it stays in float, as groups of a transposed convolution cannot have scales of their own"
 
 
 def calibration_of(candidate: Candidate) -> str:

@@ -16,6 +16,7 @@ from ..compressors.fold import fold_batch_norm
 from ..compressors.inspection import inspect, unstored
 from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
 from ..compressors.qdq import owners
+from ..compressors.quantize import without_kernels
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError, RunDirectoryError, StudyError
 from ..evaluators.isolated import engine
@@ -174,7 +175,9 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
         supplies = replace(supplies, way=made.way)
     distance = choose_distance(task)
     task = replace(task, distance=OFF if distance.distance is None else distance.distance)
-    space = space_of(network, _together([runtime.capabilities for runtime in runtimes], compact=options.compact), task)
+    able = _together([runtime.capabilities for runtime in runtimes], compact=options.compact)
+    network = replace(network, left_alone=(*network.left_alone, *without_kernels(network, able)))
+    space = space_of(network, able, task)
     if not any(choice.neutral is not None for choice in space.choices):
         raise StudyError(
             "a network must have a convolution or a linear layer that may be compressed; this one has none. "

@@ -28,7 +28,7 @@ from autocompress.compressors.inspection import inspect
 from autocompress.compressors.palettize import Palettize
 from autocompress.compressors.pipeline import space_of
 from autocompress.compressors.prune import remove_channels
-from autocompress.compressors.quantize import Quantize, strip
+from autocompress.compressors.quantize import Quantize, strip, without_kernels
 from autocompress.compressors.sparsify import Sparsify
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
@@ -282,15 +282,21 @@ def test_what_a_transposed_convolution_reads_has_the_zero_point_zero() -> None:
 
 
 def test_transposed_convolutions_are_offered_bits_where_there_are_kernels() -> None:
-    """Those in groups nowhere."""
+    """Those in groups nowhere; who stays in float is told, with the reason."""
     model, x = case("up2")
     network = inspect(model, (x[:1],))
     offered = {choice.target for choice in Quantize().choices(network, EVERY)}
     assert offered == {"0", "3", "6", "9"}
     without = replace(EVERY, float_kinds=frozenset({"conv_transpose2d"}))
+    assert [(name, why.split(", ")[1]) for name, why in without_kernels(network, without)] == [
+        (name, "as every has no integer kernels for a conv_transpose2d") for name in ("3", "6")
+    ]
+    assert not list(without_kernels(network, EVERY))
+    assert not list(without_kernels(network, replace(without, bits=(32,))))
     assert {choice.target for choice in Quantize().choices(network, without)} == {"0", "9"}
     apart = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 8, 2, groups=2)).eval()
     assert {choice.target for choice in Quantize().choices(inspect(apart, (x[:1],)), EVERY)} == {"0"}
+    assert [name for name, _ in without_kernels(inspect(apart, (x[:1],)), EVERY)] == ["1"]
     with pytest.raises(InfeasibleError, match="in groups"):
         Quantize().apply(apart, Candidate({BITS: {"1": 8}}), supplies(x))
 
