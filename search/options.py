@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -269,7 +269,7 @@ class Options:
     max_size_bytes: float | None = None
     max_memory_bytes: float | None = None
     max_energy_mj: float | None = None
-    unit: str | None = None
+    unit: str | None = field(default=None, compare=False)
     trial_memory_bytes: float | None = None
     artifacts: str | None = None
     tensorboard: str | None = None
