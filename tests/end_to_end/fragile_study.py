@@ -19,7 +19,7 @@ class Fragile(Net):
         width = features.shape[1]
         if width == 40:
             raise ValueError("40 channels cannot be shared among the heads")
-        if width == 32 and self.training:
+        if width == 32 and self.training and torch.is_grad_enabled():
             time.sleep(3600)
         if width == 24 and self.training:
             features = features * float("nan")
