@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -22,10 +22,11 @@ from .units import Units
 TRIES = 64
 """Networks that are built at most to find out which groups can be pruned."""
 
-COARSER = (1, 2, 4, 8, 16)
+COARSER = (16, 8, 4, 2)
 """Multiples of a group's granularity that are tried where its forward wants more than the tracing saw."""
 
 Left = list[tuple[str, str]]
+Width = Callable[[Traced], int]
 
 
 class Attempts:
@@ -52,39 +53,42 @@ class Attempts:
 
     def split(self, groups: Sequence[Traced]) -> tuple[list[Traced], Left]:
         """Split groups into those that can be pruned and those that cannot, with the reasons, by trying halves."""
-        if not groups:
-            return [], []
-        reason = self._breaks(groups)
+        left: Left = []
+        for width_of in WIDTHS:
+            groups, broken = self._bisect(groups, width_of)
+            left += broken
+        return list(groups), left
+
+    def _bisect(self, groups: Sequence[Traced], width_of: Width) -> tuple[list[Traced], Left]:
+        reason = self._breaks(groups, width_of) if groups else None
         if reason is None:
             return list(groups), []
         if len(groups) == 1:
             coarse = self._coarser(groups[0])
             return ([coarse], []) if coarse else ([], [(groups[0].data.name, reason)])
         middle = len(groups) // 2
-        first, second = self.split(groups[:middle]), self.split(groups[middle:])
+        first, second = self._bisect(groups[:middle], width_of), self._bisect(groups[middle:], width_of)
         return [*first[0], *second[0]], [*first[1], *second[1]]
 
     def _coarser(self, group: Traced) -> Traced | None:
         """Return the group with the least granularity with which its widths do not break the network."""
-        for multiple in COARSER[1:]:
+        found = None
+        for multiple in COARSER:
             granularity = group.data.granularity * multiple
             if group.data.channels % granularity or group.data.channels // granularity < 2:
-                break
+                continue
             coarse = replace(group, data=replace(group.data, granularity=granularity))
-            if self._breaks([coarse]) is None:
-                return coarse
-        return None
+            if any(self._breaks([coarse], width_of) for width_of in WIDTHS):
+                break
+            found = coarse
+        return found
 
-    def _breaks(self, groups: Sequence[Traced]) -> str | None:
-        """Return what goes wrong without half of each group's channels, or without the fewest that may go."""
-        for width_of in (_half, _most):
-            if self.left == 0:
-                return f"{TRIES} networks were tried to find out which groups can be pruned, and none was left for it"
-            self.left -= 1
-            reason = self._try({group.data.name: width_of(group) for group in groups})
-            if reason is not None:
-                return reason
-        return None
+    def _breaks(self, groups: Sequence[Traced], width_of: Width) -> str | None:
+        """Return what goes wrong where groups have certain widths; None where nothing does."""
+        if self.left == 0:
+            return f"{TRIES} networks were tried to find out which groups can be pruned, and none was left for it"
+        self.left -= 1
+        return self._try({group.data.name: width_of(group) for group in groups})
 
     def _try(self, widths: dict[str, int]) -> str | None:
         try:
@@ -142,3 +146,7 @@ def _half(group: Traced) -> int:
 def _most(group: Traced) -> int:
     """Return a group's width without the fewest channels that may go."""
     return max(group.data.channels - group.data.granularity, group.data.granularity)
+
+
+WIDTHS: tuple[Width, ...] = (_half, _most)
+"""What is tried of each group: widths that are multiples of its granularity and seldom of anything more."""

@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable
 
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autocompress.compressors.channels import attempts
+from autocompress.compressors.export import to_onnx
 from autocompress.compressors.importance import IMPORTANCES
 from autocompress.compressors.inspection import inspect
 from autocompress.compressors.prune import ratios, remove_channels, schedule
@@ -111,6 +114,8 @@ KINDS: dict[str, tuple[Callable[[], Between], int]] = {
 }
 EXACT = [name for name in KINDS if not any(word in name for word in ("norm", "positions", "groups"))]
 """Those of which a channel of zeros stays one and changes nothing else."""
+ANYWHERE = sorted(set(KINDS) - {"positions", "a scale of places", "pairs"})
+"""Those that take images of any size."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -159,8 +164,8 @@ def test_every_importance_can_tell_what_goes(importance: str) -> None:
                 assert remove_channels(model, widths, X, importance=importance, supplies=given)(*X).shape == (2, 5)
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.lists(st.sampled_from(sorted(KINDS)), min_size=2, max_size=3), st.data())
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.sampled_from(ANYWHERE), min_size=2, max_size=3), st.data())
 def test_what_is_wanted_one_after_the_other(kinds: list[str], data: st.DataObject) -> None:
     """Whichever widths of all groups are chosen together, the network runs in both modes and its outputs stay."""
     torch.manual_seed(data.draw(st.integers(0, 99)))
@@ -250,6 +255,41 @@ def test_what_cannot_be_pruned_is_left_alone_with_its_reason(kind: str) -> None:
     assert "first" not in {group.name for group in network.groups}
     assert dict(network.left_alone)["first"].startswith(reason)
     assert "second" in {group.name for group in network.groups}
+
+
+def in_eights(_: nn.Module, x: Tensor) -> Tensor:
+    """Refuse what is no multiple of eight, as a kernel may."""
+    if x.shape[1] % 8:
+        raise ValueError(f"{x.shape[1]} channels")
+    return x
+
+
+def test_what_a_forward_wants_is_found_by_trying() -> None:
+    """Where nothing but the forward itself knows what it wants, multiples are tried."""
+    model = Between(48, in_eights, 48).eval()
+    (group,) = (group for group in inspect(model, X).groups if group.name == "first")
+    assert group.granularity == 8
+    assert [round(48 * (1 - ratio)) for ratio in ratios(group, 1)] == [48, 40, 32, 24, 16, 8]
+
+
+def test_the_number_of_tries_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not tried is left alone, with that as its reason."""
+    monkeypatch.setattr(attempts, "TRIES", 1)
+    network = inspect(LEFT["constants"][0]().eval(), X)
+    assert network.groups == ()
+    assert dict(network.left_alone)["second"].startswith("1 networks were tried")
+
+
+@pytest.mark.parametrize("kind", ["gated linear unit of groups", "pixel shuffle", "grouped and shuffled"])
+def test_pruned_networks_are_exported(kind: str) -> None:
+    """The file computes what the network does."""
+    torch.manual_seed(0)
+    model = KINDS[kind][0]().eval()
+    (group,) = (group for group in inspect(model, X).groups if group.name == "first")
+    pruned = remove_channels(model, {"first": group.channels // 2}, X)
+    session = onnxruntime.InferenceSession(to_onnx(pruned, X).SerializeToString(), providers=["CPUExecutionProvider"])
+    (actual,) = session.run(None, {session.get_inputs()[0].name: X[0].numpy()})
+    torch.testing.assert_close(torch.from_numpy(actual), pruned(*X), rtol=1e-3, atol=1e-4)
 
 
 class Auxiliary(nn.Module):
