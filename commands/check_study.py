@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import InfeasibleError, StudyError, in_a_line
+from ..errors import InfeasibleError, in_a_line
 from ..evaluators.units import PLAIN, SHARE
 from . import options as given
 from .group import OK, USAGE, as_json, reported, working
@@ -77,32 +77,33 @@ def check_study(
 
 def look(study: str, task: Task) -> Looked:
     """Check a task, and where nothing is wrong with it, find its layers, export it and serve it once."""
-    from ..compressors.inspection import inspect
-    from ..compressors.pipeline import supplies_of
     from ..evaluators import runtimes
-    from ..search.prepare import baseline_of, written
-    from ..studies.loss_probe import choose_distance
+    from ..search.options import parse_options
+    from ..search.prepare import baseline_of, offered
     from ..studies.validate import examine
 
-    found = examine(task)
+    found, offer = examine(task), None
     if found.errors:
         return Looked(study=study, found=found)
-    task, network, distance = found.task, None, None
+    onnxruntime, any_target = runtimes.load("onnxruntime"), parse_options({"target_latency": "1ms", "out": Path()})
     try:
         with found.part():
-            distance = choose_distance(task)
-            network = inspect(task.base, task.examples, keep=task.keep)
-            supplies = supplies_of(task)
-            network, made = written(network, task, supplies)
-            found.notes += filter(None, (made.note, network.beyond))
-            if not network.layers:
-                raise StudyError("a network must have a layer that may be compressed; this one has none: give another")
-            baseline_of(task, runtimes.load("onnxruntime"), replace(supplies, way=made.way))
+            offer = offered(found.task, [onnxruntime], any_target)
+            found.notes += offer.notes
+            baseline_of(offer.task, onnxruntime, offer.supplies)
     except InfeasibleError as error:
-        found.errors.append(f"The unchanged network must be exported and served; that failed: {error.reason}")
+        found.errors.append(
+            f"The unchanged network must be exported and served; it cannot: {error.reason}. Change what its forward "
+            "does"
+        )
     except Exception as error:  # a user's network may fail in any way
-        found.errors.append(f"The network must be one that can be taken apart; that raised {in_a_line(error)}")
-    return Looked(study=study, found=found, network=network, distance=distance)
+        found.errors.append(
+            f"The network must be one that can be taken apart; that raised {in_a_line(error)}. Change what its forward "
+            "does there"
+        )
+    if offer is None:
+        return Looked(study=study, found=found)
+    return Looked(study=study, found=found, network=offer.network, distance=offer.distance)
 
 
 def of_study(looked: Looked) -> RenderableType:

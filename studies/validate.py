@@ -6,7 +6,7 @@ import difflib
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +16,7 @@ from ..errors import StudyError
 from .checks.calls import called, random_states_kept
 from .checks.labels import check_form, check_labels, takes_labels
 from .checks.loaders import Bounds, Seen, look_at, notes_on
-from .checks.networks import answer, check_examples, check_function, check_like
+from .checks.networks import answer, check_examples, check_function, check_like, few
 from .checks.scores import check_metric, check_odd
 from .checks.training import check_distance, check_loss
 from .networks.copied import copied
@@ -157,7 +157,7 @@ def _look_at_loaders(found: Findings, bounds: Bounds) -> None:
             return
         if outputs is None:
             inputs = task.inputs(batch)
-            outputs = called(f"model(batch of {name})", lambda: answer(model, inputs)).shape
+            outputs = _shape(model, inputs, name)
         check_labels(name, number, batch, outputs, task)
 
     for done, (name, loader) in enumerate(given.items()):
@@ -169,6 +169,13 @@ def _look_at_loaders(found: Findings, bounds: Bounds) -> None:
             found.loaders.append(seen)
             found.notes += notes_on(seen)
         left = max(0.0, left - (time.monotonic() - begun))
+
+
+def _shape(model: nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -> torch.Size:
+    """Return the shape of what a network gives for a batch, by that of two of its examples where it takes two."""
+    with suppress(StudyError):
+        return called("model", lambda: answer(model, few(inputs, 2))).shape
+    return called(f"model(batch of {name})", lambda: answer(model, inputs)).shape
 
 
 def _try(found: Findings, model: nn.Module) -> None:

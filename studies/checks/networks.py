@@ -33,11 +33,6 @@ def check_examples(model: nn.Module, task: Task) -> torch.Size:
     norms = _without_statistics(model)
     rule = f"`model(*example_inputs)` must run; {norms[0]}" if norms else ""
     output = called("model(*example_inputs)", lambda: answer(model, examples), rule=rule)
-    if not isinstance(output, Tensor):
-        raise StudyError(
-            f"The model must return one tensor; it returned {kind(output)}. Wrap it in a module that does, or give "
-            "example_inputs={name: tensor}, of which the logits count"
-        )
     if output.dim() == 0 or len(output) != len(examples[0]):
         raise StudyError(
             f"The model's output must have the batch of {len(examples[0])} as its first dimension; "
@@ -59,8 +54,8 @@ def check_like(name: str, network: nn.Module, shape: torch.Size, task: Task) -> 
     Raises:
         StudyError: it does not.
     """
-    output = called(f"{name}(*example_inputs)", lambda: answer(network, task.examples))
-    if not isinstance(output, Tensor) or output.shape != shape:
+    output = called(f"{name}(*example_inputs)", lambda: answer(network, task.examples, f"`{name}`"))
+    if output.shape != shape:
         raise StudyError(
             f"`{name}` must give what the model gives, a tensor of shape {tuple(shape)}; it gave {kind(output)}. Give "
             "one with the model's inputs and outputs"
@@ -107,10 +102,19 @@ def few(inputs: Inputs, most: int) -> Inputs:
     return tuple(x[:most] for x in inputs) if _have_a_batch(inputs) else inputs
 
 
-def answer(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Return what a network gives in evaluation for a copy of inputs."""
+def answer(model: nn.Module, inputs: Inputs, name: str = "The model") -> Tensor:
+    """Return what a network gives in evaluation for a copy of inputs.
+
+    Raises:
+        StudyError: it is no tensor.
+    """
     with torch.no_grad():
-        outputs: Tensor = model.eval()(*(x.clone() for x in inputs))
+        outputs = model.eval()(*(x.clone() for x in inputs))
+    if not isinstance(outputs, Tensor):
+        raise StudyError(
+            f"{name} must return one tensor; it returned {kind(outputs)}. Wrap it in a module that does, or give "
+            "example_inputs={name: tensor}, of which the logits count"
+        )
     return outputs
 
 

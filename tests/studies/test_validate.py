@@ -87,7 +87,7 @@ def count(model: nn.Module, loader: Loader) -> float:
             {"teacher": Constant(torch.ones(1, 4))},
             r"`teacher` must give .* of shape \(1, 3\); it gave a tensor of shape \(1, 4\)",
         ),
-        ({"student": Constant([1])}, "`student` must give what the model gives.* it gave a list"),
+        ({"student": Constant([1])}, "`student` must return one tensor; it returned a list"),
         ({"student": nn.Linear(3, 3)}, r"student\(\*example_inputs\)` must run; it raised RuntimeError"),
         ({"student": Constant(torch.ones(1, 3))}, "must have parameters"),
         ({"student": nn.Sequential(net()), "keep": ("4",)}, "none called '4'"),
