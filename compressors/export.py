@@ -188,13 +188,13 @@ def _apart(graph: onnx.ModelProto, model: nn.Module, inputs: Inputs) -> str:
         with torch.no_grad():
             expected: Tensor = model(*(x.clone() for x in inputs))
     except Exception as error:  # a user's forward may fail in any way
-        return f"cannot be computed by the network ({gist(error)})"
+        return f"cannot be computed by the network itself ({gist(error)})"
     try:
         session = loaded(graph)
         names = [source.name for source in session.get_inputs()]
         actual = session.run(None, dict(zip(names, (x.numpy() for x in inputs), strict=True)))[0]
-    except Exception as error:  # its exceptions share no base of their own
-        return f"cannot be computed by it ({gist(error)})"
+    except Exception:  # its exceptions share no base of their own, and tell of nodes that nobody has named
+        return "cannot be computed by it"
     if actual.shape != tuple(expected.shape):
         return f"gives outputs of shape {tuple(actual.shape)}, not {tuple(expected.shape)}"
     finite = expected[expected.isfinite()].abs()

@@ -155,6 +155,8 @@ def prepare(
     meter = meter_of(_known(found, next(iter(options.measure_on), "")))
     folder = rundir.path.absolute()  # workers may have working directories of their own
     ladder = Ladder(task, offer.supplies, runtimes, meter, folder, compact=options.compact)
+    if found.elsewhere:
+        progress.milestone(found.elsewhere)
     if found.dropped:
         progress.milestone(summary(found.dropped, runtimes[0].name))
     return Prepared(space=found.space(offer.space), profile=found, ladder=ladder, meter=meter)

@@ -63,6 +63,17 @@ class Profile:
         """How many times slower the unchanged network is on the slowest device than on the first; at least 1."""
         return max((self.baseline_ms, *self.others_ms.values())) / self.baseline_ms
 
+    @property
+    def elsewhere(self) -> str:
+        """Say so where most of the time is no layer's, whatever its multiply-accumulates are; else empty."""
+        if self.costs.other_ms <= 0.5 * self.costs.total_ms:
+            return ""
+        return (
+            f"{self.costs.other_ms:.3g} of the network's {self.costs.total_ms:.3g} ms are no layer's, but what lies "
+            "between them (activations, norms, copies, attention's own products) and what a call costs: a front gains "
+            "on the rest alone, and on what pruning makes smaller"
+        )
+
     def space(self, full: Space) -> Space:
         """Return what is offered of everything that a network and a runtime would allow."""
         return reduced(full, self.dropped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from autocompress.search import inwords
@@ -35,3 +36,13 @@ def test_words_tell_how_weights_are_stored() -> None:
     assert inwords.in_file(written, "a") == "weights in INT4"
     assert inwords.in_file(written, "b") == "float, two of four zero and float, 16 values"
     assert inwords.in_file(written, "c") == ""
+
+
+def test_time_that_is_no_layers_is_told(tell: Tell) -> None:
+    """A network most of whose time lies between layers is told so; another one is not."""
+    profile: Profile | None = tell(1).profile
+    assert profile is not None
+    layers_ms = sum(profile.costs.layer_ms.values())
+    for share, told in ((0.4, False), (0.6, True)):
+        costs = replace(profile.costs, other_ms=share / (1 - share) * layers_ms)
+        assert ("are no layer's" in replace(profile, costs=costs).elsewhere) == told
