@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..errors import InfeasibleError, LostError
+from ..errors import InfeasibleError, LostError, StudyError
 from ..evaluators.evaluator import Request
 from ..evaluators.latency import CAREFUL, Meter, settled
 from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Place, together
@@ -92,6 +92,7 @@ class Finals:
 
         Raises:
             Interrupted: the user wants an end.
+            StudyError: the unchanged network cannot be scored any more.
         """
         late = surely_late(models, self.options.limits)
         placed = [replace(m, path=_place(m)) for m in models if m not in late]
@@ -180,6 +181,9 @@ class Finals:
         """Return what is to be known of a model: what its trial found where it cannot be trained; None if that is gone.
 
         What was tried next, to train it as in its trial, is the same thing, and has been scored on the test data.
+
+        Raises:
+            StudyError: it is the unchanged network, without which there is no answer.
         """
         failure = model.measurement.failure or self._failures.get(model.id)
         said = UNFINISHED if model.measurement.failure is None else UNTRAINED
@@ -194,6 +198,11 @@ class Finals:
                 as_found(self.rundir, [replace(model, path=found)], self.progress)
                 return _warned(replace(model.measurement, rung="trained"), failure, said)
         wrong = _failure(outcome)
+        if model.role == BASELINE:
+            raise StudyError(
+                f"the unchanged network must be scored at the end too, which all models are compared to; that failed: "
+                f"{'' if wrong is None else wrong.reason}. Mend that in the study, and the same command goes on"
+            )
         self.progress.milestone(f"model {model.id} failed at the end: {'' if wrong is None else wrong.reason}")
         return None
 

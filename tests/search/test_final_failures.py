@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.text import Text
 
+from autocompress.errors import StudyError
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.latency import Plan
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
@@ -157,6 +158,19 @@ def test_what_could_not_be_trained_in_its_trial_is_not_trained_at_the_end(rundir
         assert model.measurement.warnings == ("it could not be trained, and is what it was before: " + WHY.reason,)
     assert not told
     assert ended(rundir, again, replace(FOUND, epochs=0.0, failure=WHY))[1].epochs == []
+
+
+def test_a_run_whose_baseline_cannot_be_scored_any_more_says_why(rundir: RunDirectory) -> None:
+    """As where a metric raises on the test data, which no trial saw: there is nothing to compare to."""
+    baseline = Model(id="baseline", candidate=Candidate(), measurement=FOUND, role="baseline", path="trials/00000")
+    clock: Any = Clock()
+    options = Options(out=rundir.path, workers=0, target_ms=5.0)
+    trainer = Trainer(rundir.path, lambda epochs: replace(WHY, rung="test"))
+    finals = Finals(
+        rundir, InlineWorkers(trainer), clock, options, epochs=10.0, progress=Silent(), interrupts=Interrupts()
+    )
+    with pytest.raises(StudyError, match=r"unchanged network must be scored at the end.*a batch of one\. Mend that"):
+        finals.run([baseline, *models()])
 
 
 def test_the_table_names_every_model_that_was_not_trained(rundir: RunDirectory) -> None:

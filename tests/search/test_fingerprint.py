@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autocompress import ParetoFront, RunDirectoryError, compress
-from autocompress.search.fingerprint import FILE, check_same, fingerprint_of
+from autocompress.search.fingerprint import FILE, check_same, fingerprint_of, keep, loosen
+from autocompress.search.rundir import RunDirectory
 from autocompress.studies.loading import load
 from autocompress.studies.task import Task
 
@@ -163,3 +166,26 @@ def test_a_retrained_network_is_refused_and_the_run_stays(tmp_path: Path, monkey
         run(STUDY.replace(before, after), 2)
     assert {path: path.read_bytes() for path in kept} == kept
     assert run(f"# well trained\n{STUDY}", 2).models
+
+
+def test_what_nothing_was_trained_with_may_be_mended(tmp_path: Path) -> None:
+    """Another loss, `fit` or training data are no other study then, once; other weights or data to score on are."""
+    inputs, labels = torch.randn(24, 8), torch.arange(24) % 3
+    data = [(inputs, labels)]
+    network = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+
+    def other(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return 2 * nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    before = Task(network, inputs[:1], data, data)
+    mended = Task(network, inputs[:1], [(inputs + 1, labels)], data, loss=other, distance="off")
+    with closing(RunDirectory(tmp_path / "run", {"study": "mine"})) as rundir:
+        keep(rundir, fingerprint_of(before))
+        with pytest.raises(RunDirectoryError, match=r"the train data.*the distance"):
+            check_same(rundir.path, mended)
+        loosen(rundir, None)
+        keep(rundir, check_same(rundir.path, mended))
+        with pytest.raises(RunDirectoryError, match="the train data"):
+            check_same(rundir.path, before)
+        with pytest.raises(RunDirectoryError, match="the validation data"):
+            check_same(rundir.path, replace(mended, validation=[(inputs + 1, labels)]))
