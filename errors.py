@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 _BLAME = "raised in the task's"
 
@@ -130,7 +131,7 @@ def place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename and error.lineno:
         return f"{Path(error.filename).name}:{error.lineno}"
     frames = [
-        (frame.f_code.co_filename, line, frame.f_code.co_qualname)
+        (_file(frame), line, frame.f_code.co_qualname)
         for frame, line in traceback.walk_tb(error.__traceback__)
         if not str(frame.f_globals.get("__name__", "")).startswith(f"{__package__}.")
     ]
@@ -146,6 +147,12 @@ def users_line(file: str, line: int) -> str:
     """Return a line of the user's own code, as ``my_study.py:22``; empty for one of a library."""
     ours = any(Path(file).is_relative_to(Path(__file__).parent / room) for room in ("compressors", "studies"))
     return f"{Path(file).name}:{line}" if _is_the_users(file) and not ours else ""
+
+
+def _file(frame: FrameType) -> str:
+    """Return the file of a frame's code; what travelled to a worker process has forgotten it, but not its module's."""
+    file = frame.f_code.co_filename
+    return str(frame.f_globals.get("__file__", file)) if file.startswith("<") else file
 
 
 def _is_the_users(file: str) -> bool:

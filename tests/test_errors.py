@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cloudpickle
 import pytest
 import torch
 from torch import Tensor, nn
@@ -127,3 +128,16 @@ def test_what_arose_elsewhere_has_no_place() -> None:
     error = error.with_traceback(error.__traceback__.tb_next if error.__traceback__ else None)  # without this test's
     assert place(error) == ""
     assert in_a_line(error).endswith("(raised in the task's `loss`)")
+
+
+def test_code_that_has_travelled_to_a_worker_is_still_the_users() -> None:
+    """A study's functions arrive without the names of their files; they are told by their module's."""
+    module = {"__name__": "a_study_of_mine", "__file__": "/home/me/a_study_of_mine.py"}
+    exec(compile("def loss(model, batch):\n    raise ValueError('no')", module["__file__"], "exec"), module)
+    loss = cloudpickle.loads(cloudpickle.dumps(module["loss"]))
+    with pytest.raises(ValueError, match="no") as raised:
+        loss(None, None)
+    assert loss.__code__.co_filename != module["__file__"]
+    assert raised.value.__traceback__ is not None
+    raised.value.__traceback__ = raised.value.__traceback__.tb_next  # without this test's own frame
+    assert place(raised.value) == "a_study_of_mine.py:2 in loss"
