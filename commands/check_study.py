@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +65,8 @@ def check_study(
     with reported():
         from ..studies import loading
 
-        task = loading.load(study, data=data, data_dir=data_dir, weights=weights)
-        with working() as notice:
+        with redirect_stdout(sys.stderr if whole else sys.stdout), working() as notice:
+            task = loading.load(study, data=data, data_dir=data_dir, weights=weights)
             notice("looking at the networks and all loaders")
             looked = look(study, task)
         if whole:
