@@ -100,9 +100,9 @@ class OpenVino:
         Raises:
             InfeasibleError: 4 bits are asked, and there is no linear layer.
         """
-        from ...compressors.flavours import unsigned_activations
+        from ...compressors.flavours import maxima_of_integers, unsigned_activations
 
-        return self._stored(unsigned_activations(source.onnx, source.calibration))
+        return self._stored(maxima_of_integers(unsigned_activations(source.onnx, source.calibration)))
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[Engine]:

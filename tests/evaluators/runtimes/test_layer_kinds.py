@@ -58,7 +58,22 @@ class Signal(nn.Module):
         return out
 
 
+class Points(nn.Module):
+    """A classifier of sets of points, which keeps the largest of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each = nn.Sequential(nn.Conv1d(3, 16, 1), nn.BatchNorm1d(16), nn.ReLU(), nn.Conv1d(16, 32, 1))
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 3, points) to five logits."""
+        out: Tensor = self.head(self.each(x).max(2)[0])
+        return out
+
+
 NETWORKS = {
+    "points": (Points, (64,)),
     "signal": (Signal, (64,)),
     "up1": (lambda: Decoder(1), (32,)),
     "up2": (lambda: Decoder(2), (16, 12)),
