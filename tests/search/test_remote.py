@@ -237,7 +237,7 @@ def test_a_passing_failure_is_overcome(tmp_path: Path, monkeypatch: pytest.Monke
     remote.put(filled(tmp_path / "a"), NAME)
     assert remote.get(tmp_path / "b", NAME)
     failures += [OSError("again")] * 3
-    with pytest.raises(LostError, match=r"could not be written \(OSError: again\)"):
+    with pytest.raises(LostError, match=r"could not be written \(OSError: again"):
         remote.put(filled(tmp_path / "a"), NAME)
 
 
