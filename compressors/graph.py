@@ -108,7 +108,13 @@ def _lstm(steps: Sequence[int], weight: Sequence[int], recurrent: Sequence[int],
     return 2 * steps[0] * steps[1] * (math.prod(weight) + math.prod(recurrent))
 
 
+def _bilinear(first: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    """Return the operations of a bilinear layer, whose first inputs are of shape (batch, inputs)."""
+    return 2 * math.prod(first[:-1]) * math.prod(weight)
+
+
 _UNREGISTERED = {
+    torch.ops.aten._trilinear: _bilinear,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten.mkldnn_rnn_layer: _lstm,
 }

@@ -32,6 +32,11 @@ def in_float32(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         return output @ torch.eye(output.shape[-1])
 
 
+def by_numpy(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    """Compute something in NumPy, which knows no bfloat16."""
+    return output + torch.from_numpy(output.detach().numpy() * 0)
+
+
 @pytest.fixture
 def low(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the processor have instructions for bfloat16, which PyTorch emulates where it has none."""
@@ -94,10 +99,11 @@ def test_bfloat16_is_taken_where_the_network_runs_in_it() -> None:
     supplies = Supplies(examples=(IMAGES[:1],), calibration=[(IMAGES,)])
     assert trains_in_bfloat16(net(), supplies.examples)
     quantized = Quantize().apply(net(), Candidate({BITS: {"stages.0.0.conv1": 8}}), supplies)
-    infinite, unable = net(), net()
+    infinite, unable, foreign = net(), net(), net()
     infinite.head.weight.data.fill_(torch.inf)
     unable.stem[0].register_forward_hook(in_float32)
-    for model in (quantized, infinite, unable):
+    foreign.stem[0].register_forward_hook(by_numpy)
+    for model in (quantized, infinite, unable, foreign):
         assert not trains_in_bfloat16(model, supplies.examples)
 
 

@@ -225,3 +225,18 @@ def test_layers_that_are_not_called_are_left_alone() -> None:
     network = inspect(model.eval(), (torch.ones(1, 4, 8),))
     assert {layer.name for layer in network.layers} == {"linear1", "linear2"}
     assert dict(network.left_alone)["self_attn.out_proj"].startswith("the network does not call it")
+
+
+def test_a_bilinear_layer_is_counted_and_left_alone() -> None:
+    """A layer that no technique knows is told with its share of the work."""
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.both = nn.Linear(8, 8), nn.Bilinear(8, 8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.both(self.first(x), x)
+
+    network = inspect(Both().eval(), (torch.ones(1, 8),))
+    assert dict(network.left_alone)["both"] == "no technique changes a Bilinear: 80% of all multiply-accumulates"
