@@ -36,7 +36,7 @@ FRONTS: dict[str, tuple[str, ...]] = {
     "norm after its activation": ("norm_last:not_in_place",),
     "dead channels": ("dead_channels:task",),
     "tones": ("tones:task",),
-    "windows": ("windows:task", "one at a time"),
+    "windows": ("windows:task", "windows.py:40", "one example at a time"),
     "super-resolution": ("super_resolution:task", " dB of the metric on the test data"),
     "a last batch of one": ("last_of_one:task", "batches of one example are skipped in training"),
     "a stream": ("stream:task",),
@@ -56,7 +56,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "void pixels": ("segmentation:task", "metric", "255", "3 classes", "metric="),
     "one logit of no class": ("one_logit:task", "metric", "(N, 1)", "metric="),
     "TorchScript": ("wrapped:scripted", "`model`", "TorchScript", "nn.Module"),
-    "an exported program": ("wrapped:exported", "`model`", "torch.export", "nn.Module"),
+    "an exported program": ("wrapped:exported", "`model`", "an exported program", "nn.Module"),
 }
 """What is refused: the study, and parts of the message."""
 
