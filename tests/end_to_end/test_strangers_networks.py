@@ -26,7 +26,7 @@ LINE = ("study.py", "--target-latency", "50ms", "--out", "run", "--runtime", "fa
 
 FRONTS: dict[str, tuple[str, ...]] = {
     "parametrized weights": ("normed_weights:task", "WeightNorm is computed once and for all in 0.weight"),
-    "weights by hooks": ("normed_weights:hooked", "weight_norm"),
+    "weights by hooks": ("normed_weights:hooked", "WeightNorm is computed once and for all in 0.weight"),
     "masks": ("masked:task", "mask"),
     "a stashed activation": ("stashed:task",),
     "U-Net": ("segmentation:with_iou",),
