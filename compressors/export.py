@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -109,7 +110,7 @@ def exported(model: nn.Module, examples: Inputs) -> Exported:
             continue
         finally:
             decided |= dict.fromkeys(_decided(said))
-        found.append(Exported(graph=graph, way=way, decided=tuple(decided)))
+        found.append(Exported(graph=graph, way=way, note=_taken(said), decided=tuple(decided)))
         why = _baked(graph, model, examples) if have_a_batch(examples) else ""
         if not why:
             return found[-1]
@@ -139,7 +140,8 @@ def _prepared(model: nn.Module) -> nn.Module:
 
 
 def _finished(model: nn.Module, examples: Inputs, way: Way) -> onnx.ModelProto:
-    with redirect_stdout(io.StringIO()):  # where it fails, it prints its whole graph
+    silent = patch.object(torch._C, "_jit_onnx_log", lambda *graph: None)  # where it fails, it prints its whole graph
+    with redirect_stdout(io.StringIO()), silent:
         graph = _traced(model, examples) if way.traced else _scripted(model, examples, fixed=way.fixed)
     _constants_to_initializers(graph)
     _explicit_padding(graph)
@@ -148,13 +150,24 @@ def _finished(model: nn.Module, examples: Inputs, way: Way) -> onnx.ModelProto:
     return graph
 
 
-def _decided(said: Sequence[warnings.WarningMessage]) -> Iterator[str]:
+def _decided(said: Iterable[warnings.WarningMessage]) -> Iterator[str]:
     """Yield the lines of the user's own code of which the exporter warns that they depend on the inputs."""
     for each in said:
         if issubclass(each.category, TracerWarning):
             line = users_line(each.filename, each.lineno)
             if line:
                 yield line
+
+
+def _taken(said: Sequence[warnings.WarningMessage]) -> str:
+    """Return what to know of a file where the exporter warns of branches; empty where it does not."""
+    lines = dict.fromkeys(_decided(each for each in said if "Python boolean" in str(each.message)))
+    return (
+        f"the exported file takes the branches in {', '.join([*lines][:3])} that the example inputs take, whatever its "
+        "inputs are. Where others may take another, compute both and choose by torch.where"
+        if lines
+        else ""
+    )
 
 
 def _note(examples: Inputs, decided: Sequence[str], why: str) -> str:

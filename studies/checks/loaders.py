@@ -132,6 +132,11 @@ def look_at(
     if not seen.batches:
         raise StudyError(f"`{name}` must give at least one batch; it is empty. {BEGIN_AGAIN} that holds some")
     if seen.whole:
+        if name == "train" and seen.length is not None and seen.length > 2 * seen.batches:
+            raise StudyError(
+                "len(train) must tell the batches of a pass, since epochs are counted by it; it is "
+                f"{seen.length:,}, and a pass gives {seen.batches:,}. Mend its __len__, or leave it out"
+            )
         _check_again(name, loader)
     elif name != "calibration" and (seen.length is None or (seen.batches > seen.length and name in SCORED)):
         _refuse_endless(seen, time.monotonic() - begun)

@@ -159,3 +159,26 @@ def test_ranges_are_found_in_pieces() -> None:
     names = [node.output[0] for node in graph.graph.node][:1]
     found = largest(graph, names, [[x.numpy()]])
     assert found[names[0]] == pytest.approx(float(x.abs().max()))
+
+
+def test_a_branch_that_the_exporter_decides_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    """The note has the line of the network's code and the way out; where an exporter fails, nothing is printed."""
+
+    class Branch(nn.Module):
+        def __init__(self, *, transformed: bool) -> None:
+            super().__init__()
+            self.head, self.transformed = nn.Linear(8, 3), transformed
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.transformed:
+                x = torch.fft.fft(x).abs()
+            elif x.mean() > 0:
+                x = x * 2
+            return self.head(x)
+
+    told = exported(Branch(transformed=False).eval(), (torch.ones(1, 8),)).note
+    assert "test_export_batch.py:" in told
+    assert "torch.where" in told
+    capfd.readouterr()
+    assert exported(Branch(transformed=True).eval(), (torch.ones(1, 8),)).way.traced
+    assert "graph(" not in "".join(capfd.readouterr())

@@ -290,6 +290,12 @@ def test_a_loader_that_can_be_trained_on_is_accepted(loader: Any, note: str) -> 
     assert any(note in each for each in notes) if note else not notes
 
 
+def test_a_training_loader_that_gives_far_less_than_it_says_is_refused() -> None:
+    """A trial would go through it many times for one epoch."""
+    with pytest.raises(StudyError, match=r"it is 100, and a pass gives 5\. Mend its __len__, or leave it out"):
+        validate(task(train=Sized(100), validation=batches(X, Y)), SOON)
+
+
 def test_two_inputs_of_a_loaders_own_collation_are_accepted() -> None:
     """Batches ``[[a, b], labels]`` need no `inputs`, no loss and no metric."""
 
