@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ def in_all_modes(model: nn.Module, inputs: Inputs) -> Any:
             others, trained = _calls(model, inputs)
     except Exception:  # a user's forward may want more of a batch than a network is served with
         return outputs
-    return [outputs, others] if trained - served else outputs
+    both = (*_leaves(outputs), *_leaves(others))
+    return [leaf for leaf in both if isinstance(leaf, Tensor)] if trained - served else outputs
 
 
 def only_in_training(model: nn.Module, inputs: Inputs) -> set[nn.Module]:
@@ -60,8 +62,17 @@ def only_in_training(model: nn.Module, inputs: Inputs) -> set[nn.Module]:
 def shapes_in_training(model: nn.Module, inputs: Inputs) -> Shapes:
     """Return the shapes of the outputs in training mode, whatever their form, and the type of all else in them."""
     with training(model), torch.no_grad():
-        leaves, _ = _pytree.tree_flatten(model(*inputs))
+        leaves = list(_leaves(model(*inputs)))
     return tuple(tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves)
+
+
+def _leaves(outputs: Any) -> Iterator[Any]:
+    """Yield what outputs are made of, in containers and data classes however deep."""
+    for leaf in _pytree.tree_leaves(outputs):
+        if is_dataclass(leaf) and not isinstance(leaf, type):
+            yield from _leaves([getattr(leaf, field.name) for field in fields(leaf)])
+        else:
+            yield leaf
 
 
 def _calls(model: nn.Module, inputs: Inputs) -> tuple[Any, set[nn.Module]]:
