@@ -121,8 +121,8 @@ def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...
             raise InfeasibleError(f"the outputs of {source} are not finite", rung="build")
         if len(outputs) > 1 and float((outputs - outputs[:1]).abs().max()) <= 1e-6 * float(outputs.abs().max()):
             raise InfeasibleError(
-                f"the outputs of {source} do not depend on the input: it has learned nothing, too much went, or training "
-                "diverged",
+                f"the outputs of {source} do not depend on the input: too much went, training diverged, or the network "
+                "has learned nothing",
                 rung="build",
             )
     found = compare([[expected.numpy()]], [[actual.numpy()]])
