@@ -135,10 +135,10 @@ def why(status: int, stderr: str, doing: str) -> str:
     """Return one sentence on how a process ended that failed."""
     said = gist(stderr) if stderr.strip() else f"exit {status}"
     if "MemoryError" in stderr or "bad_alloc" in stderr:
-        return f"The runtime ran out of memory while the model was {doing}: {said}"
+        return f"The runtime ran out of memory while the model was {doing}: {said}."
     if status < 0:
         return f"The runtime crashed with {signal.Signals(-status).name} while the model was {doing}."
-    return f"The runtime failed while the model was {doing}: {said}"
+    return f"The runtime failed while the model was {doing}: {said}."
 
 
 def begin() -> None:
