@@ -51,9 +51,11 @@ def watched(limit_bytes: float, excess: Callable[[], None]) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(LOOK_S):
+        while True:  # at once, as a small trial is over before the second look
             if _needs(_resident, limit_bytes) and _needs(_unshared, limit_bytes):
                 excess()
+                return
+            if over.wait(LOOK_S):
                 return
 
     thread = threading.Thread(target=watch, name="memory", daemon=True)
