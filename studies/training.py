@@ -33,7 +33,7 @@ class Shuffled:
         inputs: examples first, (N, …).
         labels: (N,), integers.
         batch_size: examples in a batch.
-        per_pass: examples that one pass draws from all of them; by default all.
+        per_pass: examples that one pass draws from all of them, at most; by default all.
         prepare: maps a batch of inputs to what the network takes.
     """
 
@@ -47,7 +47,7 @@ class Shuffled:
         prepare: Callable[[Tensor], Tensor] = unchanged,
     ) -> None:
         self.inputs, self.labels, self.batch_size, self.prepare = inputs, labels, batch_size, prepare
-        self.per_pass = len(labels) if per_pass is None else per_pass
+        self.per_pass = len(labels) if per_pass is None else min(per_pass, len(labels))
 
     def __len__(self) -> int:
         return self.per_pass // self.batch_size
