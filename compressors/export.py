@@ -19,6 +19,7 @@ from torch.jit._trace import TracerWarning
 from ..errors import InfeasibleError, gist, users_line
 from ..studies.keywords import Keywords
 from ..studies.networks.copied import copied
+from ..studies.task import have_a_batch
 from .graph import Inputs
 from .ranges import loaded
 
@@ -214,11 +215,6 @@ def _apart(graph: onnx.ModelProto, model: nn.Module, inputs: Inputs) -> str:
     reach = float(finite.max()) if len(finite) else 0.0
     close = np.allclose(actual, expected.numpy(), rtol=0, atol=NEAR * reach + 1e-6, equal_nan=True)
     return "" if close else "gives other outputs"
-
-
-def have_a_batch(examples: Inputs) -> bool:
-    """Whether the first dimension of all inputs is the same."""
-    return len({len(x) for x in examples}) == 1
 
 
 def _names(model: nn.Module, examples: Inputs) -> list[str]:

@@ -41,7 +41,7 @@ def dependency_graph(model: nn.Module, examples: Inputs) -> Any:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     model.eval()
-    modules, found = dict(model.named_modules()), find_heads(model, list(count(model, examples)))
+    modules, called = dict(model.named_modules()), list(count(model, examples))
     pruners: dict[Any, Any] = {**recurrent.PRUNERS, **PRUNERS}
     with recurrent.as_one_operation(model), padded_with_zeros(model), bounded():
         graph = torch_pruning.DependencyGraph().build_dependency(
@@ -52,7 +52,8 @@ def dependency_graph(model: nn.Module, examples: Inputs) -> Any:
             verbose=False,
         )
         teach(graph)
-    graph.heads = {modules[heads.name]: heads for heads in found}
+    graph.called = set(called)
+    graph.heads = {modules[heads.name]: heads for heads in find_heads(model, called)}
     return graph
 
 
@@ -110,8 +111,10 @@ def find_groups(model: nn.Module, examples: Inputs) -> tuple[list[Traced], list[
     """Return the groups in order of their names' modules, and those that are too large to trace."""
     model = copied(model)
     graph = dependency_graph(model, examples)
-    modules, called = dict(model.named_modules()), count(model, examples)
-    order = {module: (position, name) for position, (name, module) in enumerate(modules.items()) if name in called}
+    modules = dict(model.named_modules())
+    order = {
+        module: (position, name) for position, (name, module) in enumerate(modules.items()) if name in graph.called
+    }
     groups, left = [], []
     seen = _output_layers(model, examples)
     for heads in graph.heads.values():

@@ -5,10 +5,14 @@ from __future__ import annotations
 from onnx import GraphProto, NodeProto
 
 
+def branches(node: NodeProto) -> list[GraphProto]:
+    """Return the graphs inside a node."""
+    return [g for a in node.attribute for g in (*([a.g] if a.HasField("g") else []), *a.graphs)]
+
+
 def read(node: NodeProto) -> set[str]:
     """Return the tensors that a node reads, those among them that its branches read."""
-    graphs = (graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs))
-    return set(node.input).union(*(read(inner) for graph in graphs for inner in graph.node))
+    return set(node.input).union(*(read(inner) for graph in branches(node) for inner in graph.node))
 
 
 def drop_unread(graph: GraphProto) -> None:

@@ -13,7 +13,7 @@ from ..spaces.layers import WORK, Layer, Network
 from . import recurrent
 from .channels.attempts import Attempts
 from .channels.modes import only_in_training
-from .graph import LAYERS, Cost, Inputs, costs_of, count, multiplies, run, shape, stride, work
+from .graph import LAYERS, Cost, Inputs, costs_of, multiplies, run, shape, stride, work
 from .groups import Traced, find_groups, why_not
 from .heads import find_heads, prunable
 from .qdq import UNSTORED
@@ -46,7 +46,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
         (n, f"it shares parameters with {shared[n]}: not factorised") for n in costs if n in shared and n not in kept
     ]
     try:
-        groups, others = _groups(model, examples, kept)
+        groups, others = _groups(model, examples, list(costs), kept)
         groups.sort(key=lambda group: list(costs).index(group.data.name))
     except Exception as error:  # the tracing of an arbitrary network may fail in any way
         groups, others = [], [("(all groups)", f"its dependencies cannot be traced: {gist(error)}")]
@@ -124,9 +124,11 @@ def _uncalled(model: nn.Module, examples: Inputs, called: Collection[str]) -> li
     ]
 
 
-def _groups(model: nn.Module, examples: Inputs, kept: set[str]) -> tuple[list[Traced], list[tuple[str, str]]]:
+def _groups(
+    model: nn.Module, examples: Inputs, called: Sequence[str], kept: set[str]
+) -> tuple[list[Traced], list[tuple[str, str]]]:
     """Return the groups that can be pruned, and why others are left alone."""
-    heads = find_heads(model, list(count(model, examples)))
+    heads = find_heads(model, called)
     understood = prunable(model, heads, lambda changed: run(changed, examples))
     unknown = {h.name for h, known in zip(heads, understood, strict=True) if not known}
     found, left = find_groups(model, examples)

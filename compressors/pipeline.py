@@ -19,11 +19,11 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.networks.copied import copied
-from ..studies.task import Batch, Task
+from ..studies.task import Batch, Task, have_a_batch
 from . import distill, prune, qdq, recurrent
 from .ancestor import Ancestor
 from .batches import endless, one_pass, seeded
-from .export import have_a_batch, to_onnx
+from .export import to_onnx
 from .factorize import Factorize
 from .fold import estimate_batch_norm, fold_batch_norm, folded
 from .frozen import freeze_as

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor, cat, nn
 
-from ..studies.task import Batch
-from .export import have_a_batch
+from ..studies.task import Batch, have_a_batch
 from .graph import Inputs, run, work
 
 STATISTICS, RANGES, GRADIENTS = 1024, 256, 256

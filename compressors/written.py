@@ -18,14 +18,14 @@ from torch import nn
 
 from ..spaces.candidate import PALETTE, SPARSITY, Candidate, Value
 from .graph import Inputs, work
-from .initializers import made
+from .initializers import branches, made
 from .precisions import is_two_four
+from .quantize import FLOAT
 from .ranges import values
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
-FLOAT = 32
 BITS = {TensorProto.INT8: 8, TensorProto.UINT8: 8, TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT16: 16}
 """Bits of a stored number, by its type; all others are `FLOAT`."""
 
@@ -204,7 +204,7 @@ class _Reader:
     def products(self, graph: GraphProto) -> Iterator[Product]:
         """Yield the products of a graph; of branches of which one runs those of the largest."""
         for node in graph.node:
-            inner = [list(self.products(each)) for each in _inner(node)]
+            inner = [list(self.products(each)) for each in branches(node)]
             if inner:
                 yield from max(inner, key=lambda products: sum(product.macs for product in products))
             macs = COUNTED.get(node.op_type)
@@ -263,15 +263,11 @@ def _flag(node: NodeProto, name: str) -> bool:
     return any(attribute.name == name and attribute.i for attribute in node.attribute)
 
 
-def _inner(node: NodeProto) -> list[GraphProto]:
-    return [g for a in node.attribute for g in (*([a.g] if a.HasField("g") else []), *a.graphs)]
-
-
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """Yield a graph and those of the branches in it."""
     yield graph
     for node in graph.node:
-        for inner in _inner(node):
+        for inner in branches(node):
             yield from _graphs(inner)
 
 

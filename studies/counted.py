@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from .keywords import KeywordMetric
-from .task import Loader, Task, top1
+from .task import Loader, Task
 
 
 def counted(task: Task) -> dict[str, int]:
@@ -16,8 +15,7 @@ def counted(task: Task) -> dict[str, int]:
     It is empty where the metric is the user's own, which need not be a share of examples; a split is left out whose
     loader does not tell.
     """
-    metric = task.metric.metric if isinstance(task.metric, KeywordMetric) else task.metric
-    if metric is not top1:
+    if not task.counts_labels:
         return {}
     splits = {"validation": task.validation, "test": task.test}
     counts = {name: examples(loader) for name, loader in splits.items() if loader is not None}

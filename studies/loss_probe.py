@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .checks.calls import random_states_kept
 from .distance import BUILT_IN, OFF, Distance, Sigmoid, Softmax, SquaredError
 from .keywords import tensors_in, with_tensor
 from .networks.copied import copied
@@ -259,13 +260,8 @@ def _follows_sigmoid(low: Tensor, below: Tensor, above: Tensor, high: Tensor) ->
 @contextmanager
 def _repeatable() -> Iterator[None]:
     """Let random numbers be the same each time, and leave all random states as they are."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with random_states_kept():
         torch.manual_seed(0)
         random.seed(0)
         np.random.seed(0)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+        yield

@@ -68,6 +68,11 @@ class Mean:
         return float(self.per_example(model, loader).double().mean())
 
 
+def have_a_batch(inputs: Sequence[Tensor]) -> bool:
+    """Whether the first dimension of all inputs is the same."""
+    return len({len(x) for x in inputs}) == 1
+
+
 def halves(batch: Batch) -> tuple[Any, Tensor]:
     """Return a batch's inputs and labels."""
     inputs, labels = (batch, batch["labels"]) if isinstance(batch, Mapping) else batch
@@ -179,9 +184,14 @@ class Task:
         """What gives one score an example, whose mean is the metric; None where nothing does."""
         if self.per_example is not None:
             return self.per_example
-        if isinstance(self.metric, KeywordMetric):
-            return KeywordMetric(right, self.metric.names) if self.metric.metric is top1 else None
-        return right if self.metric is top1 else None
+        if not self.counts_labels:
+            return None
+        return KeywordMetric(right, self.metric.names) if isinstance(self.metric, KeywordMetric) else right
+
+    @property
+    def counts_labels(self) -> bool:
+        """Whether it is scored by the default metric."""
+        return (self.metric.metric if isinstance(self.metric, KeywordMetric) else self.metric) is top1
 
     @property
     def unit(self) -> str | None:

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from torch_pruning import ops
 
 from ...errors import InfeasibleError
+from ..graph import LAYERS
 from .moves import VIEWS, Shape, cut, named, shape, shuffled, sizes, slices
-
-LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 DIVIDING = ("NativeGroupNorm", "Split", "Slice", "ChannelShuffle", *VIEWS)
 """Operations that may want certain numbers of channels."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...errors import StudyError
 from ..keywords import KeywordMetric
-from ..task import IGNORED, Batch, Task, cross_entropy, halves, top1
+from ..task import IGNORED, Batch, Task, cross_entropy, halves
 from .calls import called, dtype, kind
 from .loaders import SCORED
 
@@ -17,14 +17,9 @@ RULE = (
 )
 
 
-def counts_labels(task: Task) -> bool:
-    """Return whether a task is scored by the default metric."""
-    return (task.metric.metric if isinstance(task.metric, KeywordMetric) else task.metric) is top1
-
-
 def takes_labels(name: str, task: Task) -> bool:
     """Return whether the default metric, or the default loss in training, reads the labels of a loader."""
-    return (name in SCORED and counts_labels(task)) or (name == "train" and task.loss is cross_entropy)
+    return (name in SCORED and task.counts_labels) or (name == "train" and task.loss is cross_entropy)
 
 
 def check_form(name: str, number: int, batch: Batch, task: Task) -> None:
@@ -82,24 +77,17 @@ def check_labels(name: str, number: int, batch: Batch, outputs: torch.Size, task
 def _wrong(labels: object, outputs: torch.Size) -> tuple[str, str] | None:
     """Return what came that cannot be counted, and the way out; None where all can."""
     own = "Give metric= (and loss=) of your own"
+    else_own = f"{own[0].lower()}{own[1:]}"
     if not isinstance(labels, Tensor):
-        return f"the labels are {kind(labels)}", f"Make them a tensor, or: {own[0].lower()}{own[1:]}"
+        return f"the labels are {kind(labels)}", f"Make them a tensor, or: {else_own}"
     shown = f"the labels are {kind(labels)}, and the outputs have shape (N, {', '.join(map(str, outputs[1:]))})"
     if len(outputs) < 2 or outputs[1] == 1:
         return shown, f"{own}: for a yes or no, count where (model(x) > 0) == (y > 0.5)"
+    if labels.shape[1:] == outputs[1:]:  # a number for each class
+        return shown, f"Give labels.argmax(1) where one of them is 1; {else_own} where several may be"
     if labels.is_floating_point() or labels.is_complex():
-        if labels.shape[1:] == outputs[1:]:
-            return (
-                shown,
-                f"Give labels.argmax(1) where one of them is 1; {own[0].lower()}{own[1:]} where several may be",
-            )
-        return shown, f"Make them classes by .long(), or where they are numbers: {own[0].lower()}{own[1:]}"
+        return shown, f"Make them classes by .long(), or where they are numbers: {else_own}"
     if labels.shape[1:] != outputs[2:]:
-        if labels.shape[1:] == outputs[1:]:
-            return (
-                shown,
-                f"Give labels.argmax(1) where one of them is 1; {own[0].lower()}{own[1:]} where several may be",
-            )
         if labels.dim() == len(outputs) and labels.shape[1] == 1:
             return shown, "Give labels.squeeze(1)"
         if len(outputs) == 3 and labels.shape[1:] == outputs[1:2]:

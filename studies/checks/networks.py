@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import StudyError
-from ..task import Task
+from ..task import Task, have_a_batch
 from .calls import called, kind
 
 NEARLY = 1e-2
@@ -86,7 +86,7 @@ def check_function(model: nn.Module, inputs: Inputs, task: Task, *, sizes: int) 
             f"the model changes {changed[0]!r} in evaluation; its answers do not depend on it, and copies keep the "
             "value that it had at first"
         )
-    if not _have_a_batch(inputs) or not _have_a_batch(task.examples):
+    if not have_a_batch(inputs) or not have_a_batch(task.examples):
         return
     if sizes > 1:
         _check_neighbours(model, some, served)
@@ -99,7 +99,7 @@ def check_function(model: nn.Module, inputs: Inputs, task: Task, *, sizes: int) 
 
 def few(inputs: Inputs, most: int) -> Inputs:
     """Return the first examples of a batch; all where its inputs have no first dimension in common."""
-    return tuple(x[:most] for x in inputs) if _have_a_batch(inputs) else inputs
+    return tuple(x[:most] for x in inputs) if have_a_batch(inputs) else inputs
 
 
 def answer(model: nn.Module, inputs: Inputs, name: str = "The model") -> Tensor:
@@ -180,10 +180,6 @@ def _takes(model: nn.Module, inputs: Inputs, size: int) -> bool:
         return len(called("model", lambda: answer(model, tuple(x[rows] for x in inputs)))) == size
     except StudyError:
         return False
-
-
-def _have_a_batch(inputs: Inputs) -> bool:
-    return len({len(x) for x in inputs}) == 1
 
 
 def _changed(model: nn.Module, state: dict[str, Tensor]) -> list[str]:

@@ -15,7 +15,6 @@ from ...errors import StudyError
 from ...evaluators.units import SHARE, WORD
 from ..task import Batch, Loader, Task
 from .calls import called, kind
-from .labels import counts_labels
 from .loaders import Seen
 from .networks import answer
 
@@ -78,7 +77,7 @@ def check_metric(model: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
             "be maximised"
         )
     _check_unit(task, float(value))
-    if not counts_labels(task):
+    if not task.counts_labels:
         yield from _on_calls(model, batch, float(value), task)
     _check_per_example(model, batch, task, float(value))
 
