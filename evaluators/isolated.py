@@ -71,7 +71,8 @@ class _Remote:
             kind, content = self.connection.recv()
         except (EOFError, ConnectionError):
             status = self.process.wait()
-            raise InfeasibleError(why(status, self.stderr.read_text(errors="replace"), doing), rung="build") from None
+            said = why(status, self.stderr.read_text(errors="replace"), doing)
+            raise InfeasibleError(f"{said}.", rung="build") from None
         if kind == "reason":
             raise InfeasibleError(content, rung="build")
         return content

@@ -93,7 +93,7 @@ def run(module: str, directory: Path, *, threads: int, timeout_s: float | None, 
             last = f" It said last: {said[-1]}" if said else ""
             raise InfeasibleError(f"The model was not {doing} within {timeout_s:g} s.{last}", rung=rung) from error
     if status:
-        raise InfeasibleError(why(status, log.read_text(errors="replace"), doing), rung=rung)
+        raise InfeasibleError(f"{why(status, log.read_text(errors='replace'), doing)}.", rung=rung)
 
 
 def finished(command: Sequence[str], *, timeout_s: float | None, **how: Any) -> subprocess.CompletedProcess[Any]:
@@ -132,13 +132,13 @@ def environment(threads: int) -> Mapping[str, str]:
 
 
 def why(status: int, stderr: str, doing: str) -> str:
-    """Return one sentence on how a process ended that failed."""
+    """Return one sentence, without its dot, on how a process ended that failed."""
     said = gist(stderr) if stderr.strip() else f"exit {status}"
     if "MemoryError" in stderr or "bad_alloc" in stderr:
-        return f"The runtime ran out of memory while the model was {doing}: {said}."
+        return f"The runtime ran out of memory while the model was {doing}: {said}"
     if status < 0:
-        return f"The runtime crashed with {signal.Signals(-status).name} while the model was {doing}."
-    return f"The runtime failed while the model was {doing}: {said}."
+        return f"The runtime crashed with {signal.Signals(-status).name} while the model was {doing}"
+    return f"The runtime failed while the model was {doing}: {said}"
 
 
 def begin() -> None:
