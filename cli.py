@@ -1,8 +1,8 @@
 """The command line: options in, an exit code out.
 
-Exit codes: 0 the front meets the target and every limit · 1 nothing does, the nearest is reported · 2 what was asked
-for cannot be done · 130 interrupted, the same command goes on. Of ``measure`` and ``doctor``, 1 means that no runtime
-works.
+Exit codes: 0 the front meets the target and every limit · 1 nothing does, the nearest model is reported · 2 the command
+cannot do what was asked · 130 interrupted, the same command resumes the run. For ``measure`` and ``doctor``, 1 means
+that no runtime works.
 """
 
 from __future__ import annotations

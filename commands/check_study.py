@@ -1,4 +1,4 @@
-"""The command that looks at a study without running it."""
+"""The command that checks a study without running it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from ..studies.validate import Findings
 
 SHOWN = 12
-"""Parts that are left alone that are shown; --json has all."""
+"""How many parts that are left alone are shown; --json has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """What is known of a study before it is run.
+    """What is known of a study before it runs.
 
     Attributes:
-        study: as it was asked for.
-        found: in its task.
-        network: its layers, and what is left alone; None where something is wrong before that.
-        distance: of a student's outputs from its teacher's; None likewise.
+        study: the name that was asked for.
+        found: what its task showed.
+        network: its layers, and the parts left alone; None if an error was found before.
+        distance: between a student's outputs and its teacher's; None likewise.
     """
 
     study: str
@@ -53,9 +53,9 @@ def check_study(
     weights: given.Weights = None,
     whole: given.Json = False,
 ) -> None:
-    """Tell what a study is, and what of it must be mended; train, measure and write nothing.
+    """Check a study and list what must be fixed; train, measure and write nothing.
 
-    Exit code 2: something must be mended.
+    Exit code 2: something must be fixed.
 
     Examples:
         autocompress check-study my_study.py
@@ -67,7 +67,7 @@ def check_study(
 
         with redirect_stdout(sys.stderr if whole else sys.stdout), working() as notice:
             task = loading.load(study, data=data, data_dir=data_dir, weights=weights)
-            notice("looking at the networks and all loaders")
+            notice("checking the networks and all loaders")
             looked = look(study, task)
         if whole:
             typer.echo(as_json(as_data(looked)))
@@ -77,7 +77,7 @@ def check_study(
 
 
 def look(study: str, task: Task) -> Looked:
-    """Check a task, and where nothing is wrong with it, find its layers, export it and serve it once."""
+    """Check a task. If it has no errors, find its layers, export it and serve it once."""
     from ..evaluators import runtimes
     from ..search.options import parse_options
     from ..search.prepare import baseline_of, offered
@@ -94,13 +94,13 @@ def look(study: str, task: Task) -> Looked:
             baseline_of(offer.task, onnxruntime, offer.supplies)
     except InfeasibleError as error:
         found.errors.append(
-            f"The unchanged network must be exported and served; it cannot: {error.reason}. Change what its forward "
-            "does"
+            f"It must be possible to export and serve the unchanged network; it failed: {error.reason}. Change what "
+            "its forward does"
         )
     except Exception as error:  # a user's network may fail in any way
         found.errors.append(
-            f"The network must be one that can be taken apart; that raised {in_a_line(error)}. Change what its forward "
-            "does there"
+            f"It must be possible to analyse the network's layers; that raised {in_a_line(error)}. Change what its "
+            "forward does there"
         )
     if offer is None:
         return Looked(study=study, found=found)
@@ -108,19 +108,19 @@ def look(study: str, task: Task) -> Looked:
 
 
 def of_study(looked: Looked) -> RenderableType:
-    """Return what is known of a study, in 80 columns: its parts, what to know, and what to mend."""
+    """Return what is known of a study, in 80 columns: its parts, notes, and what to fix."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, text in _parts(looked):
         grid.add_row(Text(label, style="bold"), Text(text))
     lists = [
         Text(f"\n{title}:" + "".join(f"\n {mark} {each}" for mark, each in items))
         for title, items in (
-            ("To know", [("-", each) for each in looked.found.notes]),
-            ("To mend", [(f"{n}.", each) for n, each in enumerate(looked.found.errors, 1)]),
+            ("Notes", [("-", each) for each in looked.found.notes]),
+            ("To fix", [(f"{n}.", each) for n, each in enumerate(looked.found.errors, 1)]),
         )
         if items
     ]
-    good = Text("\nNothing must be mended. Nothing was measured or written.")
+    good = Text("\nNothing must be fixed. Nothing was measured or written.")
     return Group(grid, *lists, *[good] * (not looked.found.errors))
 
 
@@ -143,13 +143,13 @@ def _parts(looked: Looked) -> Iterator[tuple[str, str]]:
         yield "distance", str(looked.distance)
     for index, (name, why) in enumerate(() if network is None else network.left_alone):
         if index == SHOWN:
-            yield "", f"and {len(network.left_alone) - SHOWN} more, which --json has" if network else ""
+            yield "", f"and {len(network.left_alone) - SHOWN} more; --json lists all" if network else ""
             return
         yield "left alone" if not index else "", f"{name}: {why}"
 
 
 def _named(function: Any) -> str:
-    """Return what a loss or a metric is called, and where it is written."""
+    """Return the name of a loss or a metric, and where it is defined."""
     from ..studies.keywords import KeywordMetric
     from ..studies.task import cross_entropy, top1
 
@@ -157,16 +157,16 @@ def _named(function: Any) -> str:
     if inner is cross_entropy:
         return "cross-entropy, the default"
     if inner is top1:
-        return "share of right answers, the default"
+        return "share of correct answers, the default"
     code = getattr(inner, "__code__", None)
     name = getattr(inner, "__qualname__", type(inner).__name__)
     return f"{name} ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else name
 
 
 def _told(unit: str | None) -> str:
-    """Say how a metric's values are written."""
+    """Say how a metric's values are printed."""
     if unit is None:
-        return "in per cent as long as all its values lie between 0 and 1; metric_unit= says it"
+        return "in per cent while all its values lie between 0 and 1; metric_unit= sets the unit"
     return {SHARE: "in per cent", PLAIN: "a plain number"}.get(unit, f"in {unit}")
 
 

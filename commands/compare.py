@@ -1,4 +1,4 @@
-"""The command that puts two runs beside each other."""
+"""The command that compares two runs."""
 
 from __future__ import annotations
 
@@ -27,19 +27,22 @@ PLOTS = (".png", ".svg", ".pdf")
 
 def compare(
     run_a: Annotated[Path, typer.Argument(help="A run directory.", autocompletion=completion.runs)],
-    run_b: Annotated[Path, typer.Argument(help="Another one.", autocompletion=completion.runs)],
+    run_b: Annotated[Path, typer.Argument(help="Another run directory.", autocompletion=completion.runs)],
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw both fronts: a .png, .svg or .pdf file.")
+        Path | None, typer.Option(metavar="FILE", help="Draw both fronts to a .png, .svg or .pdf file.")
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="The studies' database, where one holds them; or AUTOCOMPRESS_STORAGE."),
+        typer.Option(
+            metavar="URL", help="Database URL of the studies, if they are in one; or set AUTOCOMPRESS_STORAGE."
+        ),
     ] = None,
-    whole: Annotated[bool, typer.Option("--json", help="Everything, as data.")] = False,
+    whole: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Put the fronts of two runs beside each other: of two targets, devices, runtimes or versions.
+    """Compare the fronts of two runs, such as two targets, devices, runtimes or versions.
 
-    What differs in how they were measured is told; then each model counts relative to its own run's unchanged network.
+    If the runs were measured differently, the differences are listed, and
+    models are compared relative to the unchanged network of their own run.
 
     Examples:
         autocompress compare runs/digits runs/digits-openvino
@@ -63,7 +66,7 @@ def compare(
 
 
 def render(found: Comparison) -> RenderableType:
-    """Return both fronts side by side, and what is to be said of them, in 80 columns."""
+    """Return both fronts side by side with a conclusion, in 80 columns."""
     by_time = found.by == "milliseconds"
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name in ("A", "B"):
@@ -104,13 +107,13 @@ def _cells(side: Side, model: Model, by_time: bool, name: str = "") -> list[str]
 def _conclusion(found: Comparison) -> Iterator[str]:
     for name, other, side in (("A", "B", found.a), ("B", "A", found.b)):
         models = len(side.front.models)
-        yield f"{other} dominates {len(side.dominated)} of {name}'s {models} models (< by which; medians)."
+        yield f"{other} dominates {len(side.dominated)} of {name}'s {models} models (by medians; < names the better)."
     ratio = "–" if found.ratio is None else f"{found.ratio:.3f}"
     yield f"Hypervolume: A {found.a.hypervolume:.4f}, B {found.b.hypervolume:.4f}, B/A {ratio}, up to"
     yield f"  {found.scale}."
     yield from (f"Note: {warning}" for warning in found.warnings)
     if found.by != "milliseconds":
-        yield "So models are compared relative to the unchanged network of their own run."
+        yield "Models are therefore compared relative to the unchanged network of their own run."
 
 
 def _data(found: Comparison) -> dict[str, Any]:

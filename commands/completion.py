@@ -1,4 +1,4 @@
-"""What a shell offers when Tab is pressed. Nothing here imports what takes time."""
+"""Completions that a shell offers for Tab. Nothing here imports a slow module."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import typer
 from ..studies.names import BUILT_IN, LIBRARIES
 
 NEAR = 2
-"""How many folders below this one run directories and studies are looked for."""
+"""How many folders deep run directories and studies are searched."""
 
 
 def studies(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return names of studies, and commands, since one may stand where a study may."""
+    """Return names of studies, and of commands, because a command may stand in place of a study."""
     commands = () if ctx.params.get("target_latency") else tuple(getattr(ctx.obj, "commands", ()))
     files = [name for path in _near(f"{incomplete}*.py", Path()) if "def task(" in _text(path) for name in [str(path)]]
     offered = (*BUILT_IN, *(f"{library}:" for library in LIBRARIES), *(c for c in commands if c != "compress"), *files)
@@ -51,7 +51,7 @@ def _matching(offered: Any, incomplete: str) -> list[str]:
 
 
 def _near(name: str, below: Path) -> Iterator[Path]:
-    """Yield files of a name in a folder and not far below it; none where they cannot be read."""
+    """Yield files of a name in a folder and up to `NEAR` levels below; skip folders that cannot be read."""
     for depth in range(NEAR + 1):
         with suppress(OSError, ValueError, NotImplementedError):
             yield from sorted(below.glob("*/" * depth + name))

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ..studies.task import Task
 
 NOT_OPTIONS = ("study", "data", "data_dir", "weights", "runtime", "quiet", "whole", "dry_run", "version")
-"""What a command line has that is no option of a run by that name: the network, and how it is told."""
+"""Parameters of the command that are not options of a run by the same name: the network and the output."""
 
-STOPPED = "Interrupted. Nothing that was finished is lost: the same command goes on."
+STOPPED = "Interrupted. No finished trial is lost: run the same command to resume."
 
 
 def compress(
@@ -67,13 +67,13 @@ def compress(
 ) -> None:
     """Compress a trained network to a latency target, measured on the runtime that serves it.
 
-    Leaves the Pareto front of compressed models in the run directory. The same command goes on where it stopped.
+    Write the Pareto front of compressed models to the run directory. To resume a stopped run, run the same command.
 
     Exit codes:
         0 the front, or the unchanged network, meets the target and every limit
-        1 nothing does, the nearest is reported
-        2 what was asked for cannot be done
-        130 interrupted, the same command goes on
+        1 nothing meets them, the nearest model is reported
+        2 the command cannot do what was asked
+        130 interrupted, the same command resumes the run
 
     Examples:
         autocompress --target-latency 5ms
@@ -102,10 +102,10 @@ def compress(
 
 
 def asked_for(name: str, words: Mapping[str, Any]) -> Options:
-    """Return the options of a study from a command line's words, which are as they were typed.
+    """Return the options of a study from the words of a command line, as they were typed.
 
     Raises:
-        UsageError: a word is none that the option takes.
+        UsageError: an option does not take its word.
     """
     from ..search.options import parse_options
 
@@ -119,11 +119,11 @@ def asked_for(name: str, words: Mapping[str, Any]) -> Options:
 def _without_target(out: Path) -> str:
     from ..search.asked import last
 
-    rule = "--target-latency must say what a model has to meet, with a unit, such as 5ms; there is none."
+    rule = "--target-latency must be the latency that a model has to meet, with a unit, such as 5ms; none was given."
     asked = last(out)
     if asked is None:
-        return f"{rule} Give one; --help has the rest."
-    return f"{rule} The run in {str(out)!r} had --target-latency {asked.limits.target_ms:g}ms last."
+        return f"{rule} Give one; --help lists all options."
+    return f"{rule} The last run in {str(out)!r} had --target-latency {asked.limits.target_ms:g}ms."
 
 
 def _run(study: str, name: str, options: Options, source: dict[str, Any], *, quiet: bool, whole: bool) -> int:

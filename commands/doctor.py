@@ -1,4 +1,4 @@
-"""The command that tells what works on this machine."""
+"""The command that checks the runtimes of this machine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ def doctor(
         typer.Option(
             metavar="NAME",
             autocompletion=completion.runtimes,
-            help=r"To try; may be repeated. \[default: all; the slow are only imported]",
+            help=r"Runtime to try; may be repeated. \[default: all; slow ones are only imported]",
         ),
     ] = None,
-    whole: Annotated[bool, typer.Option("--json", help="Everything, for a report of a defect.")] = False,
+    whole: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for a bug report.")] = False,
 ) -> None:
-    """Tell which runtimes work here, and how quiet this machine is.
+    """Check which runtimes work on this machine, and how quiet it is.
 
-    Each serves a small network in a process of its own, in float and in INT8, against PyTorch.
-    Exit code 1: none works.
+    Each runtime serves a small network in its own process, in float and in
+    INT8; its outputs are compared with PyTorch's.
+
+    Exit code 1: no runtime works.
 
     Examples:
         autocompress doctor

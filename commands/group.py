@@ -1,4 +1,4 @@
-"""A group of commands whose first may be left unnamed; how any of them speaks and ends."""
+"""The group of commands, with a default one; how commands print messages and exit."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ..studies.names import is_study
 OK, MISSES, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 DEFAULT = "compress"
-"""The command that a command line means which names none."""
+"""The command that runs if the command line names none."""
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class Unnamed(TyperCommand):
-    """The default command: it speaks of itself without a name."""
+    """The default command; its help and errors leave out its name."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Return the context of a call, as if there were no group."""
@@ -39,17 +39,17 @@ class Unnamed(TyperCommand):
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
             ctx.fail(
-                f"One study is compressed at a time; {rest[0]!r} is one word too many. The values of options stand "
-                "behind them: --out DIR."
+                f"One study can be compressed at a time; {rest[0]!r} is one word too many. Write the value of an "
+                "option after it: --out DIR."
             )
         return rest
 
 
 class Group(TyperGroup):
-    """Commands, and one that is meant where the first word is none of them."""
+    """Commands, and a default one that runs if the first word is none of them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the default command's name before anything but another's name and a call for help."""
+        """Put the default command's name first, unless the first word is a command or an option of the group."""
         own = {name for param in self.get_params(ctx) for name in param.opts}
         if not args or args[0].partition("=")[0] not in {*self.commands, *own}:
             self._no_typo(ctx, *args[:1])
@@ -57,7 +57,7 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
     def _no_typo(self, ctx: Any, word: str = "-") -> None:
-        """Refuse a first word that is no study and nearly a command."""
+        """Refuse a first word that is not a study but close to a command's name."""
         meant = (
             [] if is_study(word) or word.startswith("-") else get_close_matches(word, self.commands, n=1, cutoff=0.7)
         )
@@ -82,7 +82,7 @@ class Group(TyperGroup):
 
 @contextmanager
 def reported(interrupted: str = "Interrupted.") -> Iterator[None]:
-    """Turn what may end a command into a message and an exit code."""
+    """Turn an error or an interrupt into a message and an exit code."""
     try:
         yield
     except AutocompressError as error:
@@ -95,9 +95,9 @@ def reported(interrupted: str = "Interrupted.") -> Iterator[None]:
 
 @contextmanager
 def working() -> Iterator[Callable[[str], None]]:
-    """Yield what shows, on a terminal's stderr, a line for as long as work goes on.
+    """Yield a function that shows a line on a terminal's stderr until the work is done.
 
-    It stands still: what moves would take the processor from what is measured.
+    The line does not move: an animation would take the processor from a measurement.
     """
     console = Console(stderr=True)
 
@@ -113,7 +113,7 @@ def working() -> Iterator[Callable[[str], None]]:
 
 
 def as_json(data: object) -> str:
-    """Return data as JSON, in which what is no finite number is null.
+    """Return data as JSON, with null for numbers that are not finite.
 
     >>> as_json([8, float("nan")]).split()
     ['[', '8,', 'null', ']']

@@ -19,34 +19,36 @@ if TYPE_CHECKING:
 
 
 def measure(
-    model: Annotated[Path, typer.Argument(help="A file: .onnx, .tflite, .mnn, .pt (TorchScript) or .plan.")],
+    model: Annotated[Path, typer.Argument(help="Model file: .onnx, .tflite, .mnn, .pt (TorchScript) or .plan.")],
     runtime: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
             autocompletion=completion.runtimes,
-            help=r"What serves it; may be repeated. \[default: the first installed that reads it]",
+            help=r"Runtime that serves it; may be repeated. \[default: the first installed one that reads it]",
         ),
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help=r"Model that ratios are to. \[default: MODEL on the first runtime]")
+        Path | None, typer.Option(help=r"Model that ratios are relative to. \[default: MODEL on the first runtime]")
     ] = None,
     input: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=SHAPE", help="Of an input: x=1x3x224x224, ids=1x128:int64; may be repeated."),
+        typer.Option(metavar="NAME=SHAPE", help="Shape of an input: x=1x3x224x224, ids=1x128:int64; may be repeated."),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(**WHOLE, help=r"Examples at a time. \[default: the file's, or 1]")
+        int | None, typer.Option(**WHOLE, help=r"Examples per inference. \[default: the file's, or 1]")
     ] = None,
-    threads: Annotated[int, typer.Option(**WHOLE, help="Threads that a runtime may use.")] = 1,
-    percentile: Annotated[float, typer.Option(**REAL, help="Of the run times: 50 is the median.")] = 50.0,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter windows, wider intervals.")] = False,
-    energy: Annotated[bool, typer.Option("--energy", help="Count joules, where the machine does.")] = False,
-    whole: Annotated[bool, typer.Option("--json", help="Everything, with the raw times.")] = False,
+    threads: Annotated[int, typer.Option(**WHOLE, help="Threads of the runtime.")] = 1,
+    percentile: Annotated[
+        float, typer.Option(**REAL, help="Percentile of run times to report: 50 is the median.")
+    ] = 50.0,
+    quick: Annotated[bool, typer.Option("--quick", help="Use fewer and shorter windows; intervals are wider.")] = False,
+    energy: Annotated[bool, typer.Option("--energy", help="Measure energy, if the machine has a counter.")] = False,
+    whole: Annotated[bool, typer.Option("--json", help="Print everything as JSON, with the raw times.")] = False,
 ) -> None:
-    """Measure a model file as a study measures its models: in turns with a reference, in a process of its own.
+    """Measure a model file as a study measures its models: in turns with a reference, in a separate process.
 
-    Exit code 1: no runtime could serve it.
+    Exit code 1: no runtime could serve the file.
 
     Examples:
         autocompress measure resnet18.onnx

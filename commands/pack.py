@@ -1,4 +1,4 @@
-"""The commands that make an ONNX file small for storing and sending, and bring the same file back."""
+"""The commands that pack an ONNX file for storing and sending, and unpack it again."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .group import OK, as_json, reported
 if TYPE_CHECKING:
     from ..compressors.compact import Stored
 
-Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
 
 def pack(
-    model: Annotated[Path, typer.Argument(help="An ONNX file with its weights inside.")],
+    model: Annotated[Path, typer.Argument(help="ONNX file with its weights inside.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help=r"The compact file. \[default: MODEL with .acz]")
+        Path | None, typer.Option("--out", "-o", help=r"Compact file to write. \[default: MODEL with .acz]")
     ] = None,
     force: Force = False,
-    whole: Annotated[bool, typer.Option("--json", help="Every tensor, for a program.")] = False,
+    whole: Annotated[bool, typer.Option("--json", help="Print every tensor as JSON.")] = False,
 ) -> None:
-    """Make an ONNX file small without loss: palettes, integers and floats are entropy-coded.
+    """Pack an ONNX file without loss: palettes, integers and floats are entropy-coded.
 
-    No runtime reads the file that is written; `autocompress unpack` gives the same ONNX file back, byte for byte.
+    No runtime reads the compact file; `autocompress unpack` restores the ONNX file, byte for byte.
 
     Examples:
         autocompress pack model.onnx
@@ -53,11 +53,13 @@ def pack(
 
 
 def unpack(
-    file: Annotated[Path, typer.Argument(help="A compact file, .acz.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help=r"The ONNX file. \[default: FILE with .onnx]")] = None,
+    file: Annotated[Path, typer.Argument(help="Compact file, .acz.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help=r"ONNX file to write. \[default: FILE with .onnx]")
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Bring back the ONNX file of which a compact file was made, the same to the byte.
+    """Restore the ONNX file that a compact file was made from, byte for byte.
 
     Examples:
         autocompress unpack model.acz
@@ -82,7 +84,7 @@ def unpack(
 
 
 def of_tensors(rows: list[Stored], *, before: int, after: int) -> Any:
-    """Return what each tensor became as a table, in bytes and in bits for each of its elements, with the total."""
+    """Return a table of the tensors' sizes, in bytes and in bits per element, with the total."""
     from .tables import table
 
     made = table("tensor", "type", "coded as", "bytes", "packed", "values", "entropy", "bits")
@@ -102,7 +104,7 @@ def of_tensors(rows: list[Stored], *, before: int, after: int) -> Any:
     ]
     made.add_row("the rest", "", "deflate", *(f"{size:,}" for size in rest), "", "", "")
     made.add_row("all", "", "", f"{before:,}", f"{after:,}", "", "", "")
-    legend = "values: different ones · entropy, bits: of one value, at least and as packed"
+    legend = "values: distinct values · entropy: least bits per value · bits: as packed"
     return Lines(made, Text(), Text(f"{after / before:.1%} of the size"), Text(legend))
 
 
@@ -134,16 +136,16 @@ def _target(source: Path, out: Path | None, ending: str, *, force: bool) -> Path
     """Return where to write.
 
     Raises:
-        UsageError: it is the source, or it is there and may not be replaced.
+        UsageError: it is the source, or it exists and may not be replaced.
 
     """
     from ..errors import UsageError
 
     target = source.with_suffix(ending) if out is None else out
     if target.exists() and source.exists() and target.samefile(source):
-        raise UsageError(f"--out must be another file than the one that is read; got {str(target)!r}.")
+        raise UsageError(f"--out must be another file than the input; got {str(target)!r}.")
     if target.exists() and not force:
-        raise UsageError(f"--out must be a new file; {str(target)!r} is there. --force replaces it.")
+        raise UsageError(f"--out must be a new file; {str(target)!r} exists. --force replaces it.")
     return target
 
 
@@ -153,7 +155,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"What is read must be a file; {str(path)!r}: {error.strerror}.") from error
+        raise UsageError(f"The input must be a file; {str(path)!r}: {error.strerror}.") from error
 
 
 def _write(path: Path, content: bytes) -> None:

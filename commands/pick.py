@@ -1,4 +1,4 @@
-"""The command that takes one model out of a run."""
+"""The command that copies one model out of a run."""
 
 from __future__ import annotations
 
@@ -21,40 +21,52 @@ if TYPE_CHECKING:
 
 
 def pick(
-    run: Annotated[Path, typer.Argument(help="A run directory, finished or not.", autocompletion=completion.runs)],
-    id: Annotated[str, typer.Argument(help="Of a certain model: 00012, 12 or baseline.")] = "",
-    target_latency: Annotated[str | None, typer.Option(help="The recommended one within it: 4ms, 800us.")] = None,
-    min_accuracy: Annotated[
-        str | None, typer.Option(help="The fastest with at least this metric: 0.88, or -0.5% to the unchanged network.")
+    run: Annotated[Path, typer.Argument(help="Run directory, finished or not.", autocompletion=completion.runs)],
+    id: Annotated[str, typer.Argument(help="Model to pick: 00012, 12 or baseline.")] = "",
+    target_latency: Annotated[
+        str | None, typer.Option(help="Pick the recommended model within it: 4ms, 800us.")
     ] = None,
-    max_size: Annotated[str | None, typer.Option(help="Most bytes of the served file: 4MB, 900kB.")] = None,
-    max_memory: Annotated[str | None, typer.Option(help="Most memory of a process that serves it: 60MB.")] = None,
-    knee: Annotated[bool, typer.Option("--knee", help="Where giving up more accuracy begins to save less.")] = False,
+    min_accuracy: Annotated[
+        str | None,
+        typer.Option(
+            help="Pick the fastest model with at least this metric: 0.88, or -0.5% from the unchanged network."
+        ),
+    ] = None,
+    max_size: Annotated[str | None, typer.Option(help="Largest size of the served file: 4MB, 900kB.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Most memory of a process that serves the model: 60MB.")
+    ] = None,
+    knee: Annotated[
+        bool, typer.Option("--knee", help="Pick the model beyond which giving up accuracy saves less.")
+    ] = False,
     runtime: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="The only runtime that counts, of a run with several; one that is code is run only if named.",
+            help="Count only this runtime of several. A runtime from a Python file runs only if named here.",
             autocompletion=completion.runtimes,
         ),
     ] = "",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help=r"A new folder for the copy. \[default: STUDY-ID]")
+        Path | None, typer.Option("--out", "-o", help=r"New folder for the copy. \[default: STUDY-ID]")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the folder of an earlier pick.")] = False,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Run the copy in a fresh process, and compare its answers.")
+        bool, typer.Option("--check/--no-check", help="Run the copy in a fresh process and compare its outputs.")
     ] = True,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="The study's database, where one holds it; or AUTOCOMPRESS_STORAGE."),
+        typer.Option(metavar="URL", help="Database URL of the study, if it is in one; or set AUTOCOMPRESS_STORAGE."),
     ] = None,
-    whole: Annotated[bool, typer.Option("--json", help="What was picked, as data.")] = False,
+    whole: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Copy one model of a run with a program that loads it, a model card, and a proof that it works.
+    """Copy one model out of a run, with a program that loads it and a model card, and check the copy.
 
-    Without an ID or a limit that is the recommended model. Another target is answered from what was measured, without
-    a new trial; whether more trials would help is told. Exit code 1: nothing meets the limits, and nothing was copied.
+    Without an ID or a limit, pick the recommended model. Another target is
+    answered from the existing measurements, without a new trial; the output
+    says whether more trials would help.
+
+    Exit code 1: no model meets the limits, and nothing was copied.
 
     Examples:
         autocompress pick runs/digits
@@ -85,7 +97,7 @@ def pick(
                 output.print(Text("\n".join(_misses(choice, opened.path))))
             raise typer.Exit(MISSES)
         with working() as notice:
-            notice(f"{choice.model.id}: copied, and run in a fresh process")
+            notice(f"copying {choice.model.id} and running it in a fresh process")
             picked = copied(opened, choice, out, force=force, prove=check, runtime=runtime)
         if whole:
             typer.echo(as_json(_data(choice, picked)))
@@ -95,13 +107,13 @@ def pick(
 
 
 def _misses(choice: Choice, where: Path) -> list[str]:
-    """Return what is said where nothing meets the limits."""
+    """Return the message for the case that no model meets the limits."""
     return [
-        f"Nothing meets {choice.front.limits}, so nothing was copied. The nearest:",
+        f"Nothing meets {choice.front.limits}, so nothing was copied. The nearest model:",
         *_told(choice),
         *choice.front.reasons,
         *(f"  {line}" for line in choice.advice),
-        f"  This model all the same: autocompress pick {shlex.quote(str(where))} {choice.model.id}",
+        f"  To pick this model anyway: autocompress pick {shlex.quote(str(where))} {choice.model.id}",
     ]
 
 

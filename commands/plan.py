@@ -1,4 +1,4 @@
-"""What a command would do, on a terminal."""
+"""What a command would do, printed on a terminal."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..search.progress import counted, duration
 
 
 def of_forecast(plan: Forecast) -> RenderableType:
-    """Return a forecast in 80 columns: the space, what would be done, and how long that takes."""
+    """Return a plan in 80 columns: the space, the steps, and the estimated time."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, text in (*_unchanged(plan), *_space(plan), *_steps(plan), *_times(plan)):
         grid.add_row(Text(label, style="bold"), Text(text))
-    head = f"{plan.study} to {plan.target} on {', '.join(plan.runtimes)}: what would be done. Nothing was written."
+    head = f"{plan.study} to {plan.target} on {', '.join(plan.runtimes)}: the plan. Nothing was written."
     return Group(Text(head), Text(), grid)
 
 
@@ -35,11 +35,11 @@ def _unchanged(plan: Forecast) -> Iterator[tuple[str, str]]:
 
 
 def _space(plan: Forecast) -> Iterator[tuple[str, str]]:
-    what = "of what pays" if plan.profiled else "and what turns out not to pay will be left out"
+    what = "without levels that do not pay" if plan.profiled else "before levels that do not pay are left out"
     yield "space", f"10^{plan.log10_candidates:.0f} candidates, {what}"
     for axis in plan.axes:
         yield "", _axis(axis)
-    yield "distance", f"to the teacher's outputs: {plan.distance}, since {plan.distance_why}"
+    yield "distance", f"to the teacher's outputs: {plan.distance}, because {plan.distance_why}"
 
 
 def _axis(axis: Axis) -> str:
@@ -48,19 +48,21 @@ def _axis(axis: Axis) -> str:
 
 
 def _steps(plan: Forecast) -> Iterator[tuple[str, str]]:
-    known = "its profile is there" if plan.profiled else "exported, calibrated, profiled: what its layers cost and bear"
+    known = (
+        "already profiled" if plan.profiled else "export, calibration, profile of its layers' costs and sensitivities"
+    )
     yield "network", known
     left = max(0, plan.trials - plan.finished)
     done = f" ({plan.finished} are done)" if plan.finished else ""
-    at_once = counted(plan.workers, "worker") if plan.workers else "this process"
-    yield "trials", f"{left}{done}, each of {_passes(plan.epochs)} where it is worth a training, on {at_once}"
+    where = f"on {counted(plan.workers, 'worker')}" if plan.workers else "in this process"
+    yield "trials", f"{left}{done}, {_passes(plan.epochs)} for each that is trained, {where}"
     if plan.idle:
         yield "", plan.idle
     if plan.starts:
         most = "" if plan.profiled else "up to "
-        yield "", f"{most}{plan.starts} of them known before: the baseline, the obvious, descents"
-    end = f"up to {plan.models} models, each of {_passes(plan.final_epochs)}, test data, careful timing"
-    yield "end", end if plan.models else "the front was taken to its end"
+        yield "", f"{most}{plan.starts} of them known: reference baselines, greedy descents"
+    end = f"up to {plan.models} models: {_passes(plan.final_epochs)} each, test data, careful timing"
+    yield "final", end if plan.models else "the final evaluation is done"
 
 
 def _passes(epochs: float) -> str:
@@ -69,10 +71,10 @@ def _passes(epochs: float) -> str:
 
 def _times(plan: Forecast) -> Iterator[tuple[str, str]]:
     yield "time", f"about {_minutes(plan.whole.about_s)} in all, between {_range(plan.whole)}"
-    for label, span in (("network", plan.network), ("trials", plan.search), ("end", plan.finals)):
+    for label, span in (("network", plan.network), ("trials", plan.search), ("final", plan.finals)):
         yield "", f"{label} {_minutes(span.about_s)}"
     costs = plan.costs
-    yield "rests on", f"{plan.rests_on}: {_seconds(costs.build_s)} to build,"
+    yield "based on", f"{plan.rests_on}: {_seconds(costs.build_s)} to build,"
     yield (
         "",
         (
@@ -87,7 +89,7 @@ def _range(span: Span) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    """Return a time that is not known well.
+    """Return an estimated time, rounded up.
 
     >>> _minutes(8), _minutes(130), _minutes(4000)
     ('10 s', '3 min', '1 h 7 min')

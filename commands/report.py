@@ -1,4 +1,4 @@
-"""The command that writes a run's report anew."""
+"""The command that writes a run's report again."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .group import OK, reported
 
 def report(
     run: Annotated[
-        Path, typer.Argument(help="A run directory, whatever became of its run.", autocompletion=completion.runs)
+        Path, typer.Argument(help="Run directory: finished, stopped or still running.", autocompletion=completion.runs)
     ],
     target_latency: Annotated[
         str | None, typer.Option(help=r"Judge by another target: 4ms. \[default: the run's]")
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="The study's database, where one holds it; or AUTOCOMPRESS_STORAGE.")
+        str | None, typer.Option(help="Database URL of the study, if it is in one; or set AUTOCOMPRESS_STORAGE.")
     ] = None,
 ) -> None:
-    """Write report.html, report.json, report.md, the tables and the pictures of a run anew, and print its table.
+    """Write the reports, tables and pictures of a run again, and print its table.
 
-    Nothing is trained or measured: another target is answered from what was found. A run that goes on meanwhile is not
-    disturbed.
+    Nothing is trained or measured: another target is answered from the
+    existing measurements. A run that is still running is not disturbed.
 
     Examples:
         autocompress report runs/digits

@@ -1,4 +1,4 @@
-"""The command that lists what can be compressed."""
+"""The command that lists the studies."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rich.console import Console
 from .group import OK, as_json, reported
 
 SPECS = (
-    ("FILE.py", "your own: a Python file with a function task() that returns a Task"),
-    ("torchvision:NAME", "a classifier of torchvision, on your images: --data imagefolder:DIR"),
-    ("timm:NAME", "a classifier of timm, likewise; pip install 'autocompress[timm]'"),
-    ("transformers:NAME", "one of Hugging Face's, or a directory; pip install 'autocompress[transformers]'"),
+    ("FILE.py", "your own study: a Python file with a function task() that returns a Task"),
+    ("torchvision:NAME", "a torchvision classifier, on your images: --data imagefolder:DIR"),
+    ("timm:NAME", "a timm classifier, on your images; pip install 'autocompress[timm]'"),
+    ("transformers:NAME", "a Hugging Face model or directory; pip install 'autocompress[transformers]'"),
 )
-"""What a study may be besides a built-in name."""
+"""The kinds of study besides a built-in name."""
 
 
 def studies(
-    whole: Annotated[bool, typer.Option("--json", help="The same for a program.")] = False,
+    whole: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List the studies that are built in, and what else a study may be.
+    """List the built-in studies, and the other kinds of study.
 
     Examples:
         autocompress studies
@@ -50,4 +50,4 @@ def studies(
             others.add_row(*map(Text, spec))
         console = Console(soft_wrap=not sys.stdout.isatty())
         console.print(table)
-        console.print("\nAnything else is one of these:", others, sep="\n")
+        console.print("\nOther kinds of study:", others, sep="\n")

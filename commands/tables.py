@@ -1,4 +1,4 @@
-"""What the commands print, in 80 columns."""
+"""The tables that commands print, in 80 columns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..search.report.table import short
 
 
 def table(*columns: str) -> Table:
-    """Return a plain table; the first column is words, and gives way where space is short; the others are numbers."""
+    """Return a plain table; its first column has words and wraps if space is short, the others have numbers."""
     made = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     made.add_column(columns[0], overflow="fold")
     for name in columns[1:]:
@@ -26,7 +26,7 @@ def table(*columns: str) -> Table:
 
 
 def of_report(report: Report) -> RenderableType:
-    """Return what was measured of a file as a table, with what must be known of it below."""
+    """Return the measurements of a file as a table, with notes below."""
     energy = report.conditions.energy
     made = table("runtime", "precision", "ms", "95 % range", "ratio", "RAM MB", "MB", "build s", *["mJ"] * energy)
     for row in report.rows:
@@ -72,7 +72,7 @@ def _heading(report: Report) -> Iterator[str]:
     threads = "1 thread" if how.threads == 1 else f"{how.threads} threads"
     yield f"{', '.join(map(str, report.inputs))} · {threads} · {counted} of the runs"
     if report.reference_runtime is not None:
-        yield f"Ratios and outputs are to {report.reference} on {short(report.reference_runtime)}."
+        yield f"Ratios and outputs are relative to {report.reference} on {short(report.reference_runtime)}."
 
 
 def _notes(row: Row) -> Iterator[str]:
@@ -82,9 +82,9 @@ def _notes(row: Row) -> Iterator[str]:
         yield "outputs are not finite"
     elif row.parity is not None and row.parity.difference:
         same = "" if row.parity.agreement is None else f", the same class in {row.parity.agreement:.0%}"
-        yield f"random inputs give outputs {share_shown(row.parity.difference, 2)} of their range apart{same}"
+        yield f"outputs for random inputs differ by {share_shown(row.parity.difference, 2)} of their range{same}"
     elif row.parity is None and row.latency is not None:
-        yield "outputs have other shapes than the reference's"
+        yield "outputs have different shapes from the reference's"
     if row.latency is not None:
         yield from row.latency.doubts
     if row.serving is not None and row.serving.energy is not None:
@@ -92,20 +92,20 @@ def _notes(row: Row) -> Iterator[str]:
 
 
 def of_health(health: Health) -> RenderableType:
-    """Return what the doctor found as a table, with what is missing and what disturbs below."""
+    """Return what the doctor found as a table, with missing runtimes and problems below."""
     made = table("runtime", "version", "state", "float32", "INT8", "in INT8", "16 / 1")
     for check in health.checks:
         made.add_row(short(check.runtime), check.version.partition("-")[0], check.state, *_found(check))
-    legend = ["float32, INT8: difference from PyTorch · 16 / 1: time of 16 examples over 1"]
+    legend = ["float32, INT8: difference from PyTorch · 16 / 1: time of 16 examples over that of 1"]
     if any(check.state == IMPORTED for check in health.checks):
-        legend.append("imported: not tried, as it is slow to build; --runtime NAME tries it")
+        legend.append("imported: not tried, because it builds slowly; --runtime NAME tries it")
     wrong = [check for check in health.checks if check.reason]
     reasons = [check.reason if check.state == MISSING else f"{short(check.runtime)} {check.reason}" for check in wrong]
     return Group(made, *map(Text, (*legend, "", *reasons, *_machine(health))))
 
 
 def _found(check: Check) -> Iterator[str]:
-    """Yield the differences in float and in INT8, the share of that, and what sixteen examples take over one."""
+    """Yield the differences in float and INT8, the share in INT8, and the time of 16 examples over that of one."""
     for value, digits in ((check.float_difference, 2), (check.int8_difference, 2), (check.int8_share, 0)):
         yield "–" if value is None else f"{value:.{digits}%}"
     yield f"{check.batch_times_ms[0] / check.batch_times_ms[1]:.1f}" if check.batch_times_ms else "–"
@@ -114,7 +114,7 @@ def _found(check: Check) -> Iterator[str]:
 def _machine(health: Health) -> Iterator[str]:
     it = health.machine
     yield f"machine: {it['cpu']}, {it['cores']} cores, load {it['load']}, governor {it['governor']}"
-    yield f"locks: in {it['locks']}, by which all that measures and trains on this machine takes turns"
+    yield f"locks: in {it['locks']}; all measuring and training on this machine takes turns by them"
     yield "noise: nothing could be timed" if health.noise is None else _noise(health.noise)
     yield "energy: " + (
         ", ".join(f"{device} by {source}" for device, source in health.energy.items())

@@ -85,7 +85,7 @@ def validate(task: Task, bounds: Bounds | None = None) -> Valid:
         raise StudyError(found.errors[0])
     if found.errors:
         listed = "".join(f"\n{number}. {error}" for number, error in enumerate(found.errors, 1))
-        raise StudyError(f"{len(found.errors)} things in this study must be mended:{listed}")
+        raise StudyError(f"{len(found.errors)} problems in this study must be fixed:{listed}")
     return Valid(task=found.task, notes=tuple(found.notes))
 
 

@@ -47,16 +47,16 @@ def test_a_sound_study_is_told_part_by_part(desk: Path) -> None:
     assert code == OK
     for said in ("2 layers", "5 batches, 33 examples, labels int64 from 0 to 2", "cross-entropy, the default"):
         assert said in text
-    assert "share of right answers, the default, in per cent" in text
+    assert "share of correct answers, the default, in per cent" in text
     assert "softmax over axis 1" in text
-    assert "Nothing must be mended" in text
+    assert "Nothing must be fixed" in text
 
 
-def test_what_must_be_mended_is_listed(desk: Path) -> None:
+def test_what_must_be_fixed_is_listed(desk: Path) -> None:
     """Exit code 2, with the rule, what came and the way out."""
     code, text = asked(desk, classes=5)
     assert code == USAGE
-    assert "To mend:\n 1. The default metric counts integer labels" in text or "To mend:\n 1. The default loss" in text
+    assert "To fix:\n 1. The default metric counts integer labels" in text or "To fix:\n 1. The default loss" in text
     assert "labels go from 0 to 4, and the outputs have 3 classes. Write -100" in text
 
 
@@ -81,7 +81,7 @@ def test_a_program_reads_it_too(desk: Path) -> None:
 @pytest.mark.parametrize(
     ("unit", "said"),
     [
-        ("", "in per cent as long as all its values lie between 0 and 1; metric_unit= says it"),
+        ("", "in per cent while all its values lie between 0 and 1; metric_unit= sets the unit"),
         (', metric_unit="dB"', ", in dB"),
         (', metric_unit=""', ", a plain number"),
     ],

@@ -26,8 +26,8 @@ IDENTITY = {
 }
 
 MISTAKES = {
-    "": ("--target-latency must say what", "such as 5ms", "--help"),
-    "net.py --out asked": ("--target-latency must say what", "'asked' had --target-latency 3ms last"),
+    "": ("--target-latency must be the latency", "such as 5ms", "--help"),
+    "net.py --out asked": ("--target-latency must be the latency", "The last run in 'asked' had --target-latency 3ms."),
     "net.py --target-latency 5": ("--target-latency must be", "unit", "such as 5ms", "'5'"),
     "net.py more --target-latency 5ms": ("One study", "'more'", "--out DIR"),
     "mesure model.onnx": ("'mesure' is neither a study nor a command", "Did you mean 'measure'?"),

@@ -83,12 +83,12 @@ def test_nothing_is_overwritten_unasked(folder: Path) -> None:
     (folder / "model.acz").write_bytes(b"mine")
     done = run(folder, "pack", "model.onnx")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "autocompress: --out must be a new file; 'model.acz' is there. --force replaces it.\n"
+    assert done.stderr == "autocompress: --out must be a new file; 'model.acz' exists. --force replaces it.\n"
     assert (folder / "model.acz").read_bytes() == b"mine"
 
     assert run(folder, "pack", "model.onnx", "--force").returncode == 0
     done = run(folder, "unpack", "model.acz")
-    assert (done.returncode, "'model.onnx' is there" in done.stderr) == (2, True)
+    assert (done.returncode, "'model.onnx' exists" in done.stderr) == (2, True)
     done = run(folder, "pack", "model.onnx", "-o", "model.onnx", "--force")
     assert (done.returncode, "another file" in done.stderr) == (2, True)
     assert (folder / "model.onnx").read_bytes() == original

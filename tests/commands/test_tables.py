@@ -54,8 +54,8 @@ def test_report_has_all_numbers_in_80_columns() -> None:
     for number in ("8 bit 75%", "123.00", "116.89–129.11", "0.50 ±0.02", "2345", "1.23", "123.4", "1500.0"):
         assert number in text
     assert "x 1×3 float32 · 2 threads · 95th percentile of the runs" in lines
-    assert "Ratios and outputs are to float.onnx on onnxruntime." in lines
-    assert "onnxruntime:tensorrt: random inputs give outputs 1.23% of their range apart, the" in text
+    assert "Ratios and outputs are relative to float.onnx on onnxruntime." in lines
+    assert "onnxruntime:tensorrt: outputs for random inputs differ by 1.23% of their range," in text
     assert "onnxruntime:tensorrt: other programs ran while it was timed" in text
     assert "energy from nvml, over 20 runs" in text
     assert "mine.py:fast: It cannot be built." in lines

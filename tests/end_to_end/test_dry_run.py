@@ -52,8 +52,8 @@ def test_a_plan_of_a_run_that_goes_on(folder: Path, command: Command) -> None:
     assert plan["search"]["most_s"] == plan["finals"]["most_s"] == 0
     told = command(folder, *LINE, "--trials", 20, "--dry-run", "--quiet")
     assert "14 (6 are done)" in told.stdout
-    assert "rests on" in told.stdout
-    assert "distance   to the teacher's outputs: softmax over axis 1, since adding a" in told.stdout
+    assert "based on" in told.stdout
+    assert "distance   to the teacher's outputs: softmax over axis 1, because adding a" in told.stdout
     assert f"unchanged  about {plan['baseline_ms']:.3g} ms" in told.stdout
     assert max(map(len, told.stdout.splitlines())) <= 80
     assert told.stderr == ""

@@ -143,7 +143,7 @@ def test_an_interrupted_run_leaves_its_front_and_goes_on(
         assert process.wait() == 130, (folder / "stderr.txt").read_text()
         until(lambda: not descendants(folder), "the end of all processes of the interrupted command")
     stderr = (folder / "stderr.txt").read_text()
-    assert "the same command goes on" in stderr
+    assert "run the same command to resume" in stderr
     assert "Traceback" not in stderr
     assert "baseline" in (folder / "stdout.txt").read_text()
     check_models(out)
@@ -167,7 +167,7 @@ def test_an_interrupt_in_the_first_trial_is_in_order(folder: Path, begin: Begin,
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130, (folder / "stderr.txt").read_text()
     stderr = (folder / "stderr.txt").read_text()
-    assert "the same command goes on" in stderr
+    assert "run the same command to resume" in stderr
     assert "Traceback" not in stderr
     assert not outcomes(trials(out))
 

@@ -46,7 +46,7 @@ def test_a_table_of_runtimes(models: Path, command: Command) -> None:
     assert served.split()[0] == "onnxruntime"
     assert crashed.split() == ["faulty.py:segfault", *"–" * 7]
     assert fed == "image 1×3×64×64 float32 · 1 thread · median of the runs"
-    assert "Ratios and outputs are to int8.onnx on onnxruntime." in done.stdout
+    assert "Ratios and outputs are relative to int8.onnx on onnxruntime." in done.stdout
     assert "faulty.py:segfault: The runtime crashed with SIGSEGV" in done.stdout
 
 
@@ -125,5 +125,5 @@ def test_a_line_without_a_command_is_a_study(tmp_path: Path, command: Command) -
     for line in ((), ("--trials", 3), ("fashion_mnist", "--trials", 3)):
         done = command(tmp_path, *line)
         assert done.returncode == 2
-        assert done.stderr.startswith("autocompress: --target-latency must say what a model has to meet")
+        assert done.stderr.startswith("autocompress: --target-latency must be the latency that a model has to meet")
     assert command(tmp_path, "--version").stdout.startswith("autocompress ")

@@ -353,7 +353,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     made = task(
         keep=("no such",), epochs=0, loss=lambda m, b: 1.0, metric=lambda m, b: None, test=with_one(lambda x: x[:, :2])
     )
-    with pytest.raises(StudyError, match="5 things in this study must be mended") as caught:
+    with pytest.raises(StudyError, match="5 problems in this study must be fixed") as caught:
         validate(made)
     text = str(caught.value)
     for said in ("`epochs`", "'no such'", "batch 3 of `test`", "`metric(model, loader)` must", "`loss(model, batch)`"):
