@@ -10,18 +10,18 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Task": "autocompress.studies.task",
-    "compress": "autocompress.search.api",
+    "compress": "autocompress.search.compress",
     "Candidate": "autocompress.spaces.candidate",
     "Measurement": "autocompress.evaluators.measurement",
     "Infeasible": "autocompress.evaluators.measurement",
-    "ParetoFront": "autocompress.search.front",
-    "Model": "autocompress.search.front",
-    "open_run": "autocompress.search.opened",
-    "Run": "autocompress.search.opened",
-    "Trial": "autocompress.search.opened",
-    "Limits": "autocompress.search.limits",
+    "ParetoFront": "autocompress.pareto.front",
+    "Model": "autocompress.pareto.front",
+    "open_run": "autocompress.storage.run",
+    "Run": "autocompress.storage.run",
+    "Trial": "autocompress.storage.run",
+    "Limits": "autocompress.pareto.limits",
     "Options": "autocompress.search.options",
-    "Interrupted": "autocompress.search.drive",
+    "Interrupted": "autocompress.search.driver",
     "AutocompressError": "autocompress.errors",
     "UsageError": "autocompress.errors",
     "StudyError": "autocompress.errors",
@@ -42,13 +42,13 @@ if TYPE_CHECKING:  # what type checkers and editors see of them
         UsageError,
     )
     from .evaluators.measurement import Infeasible, Measurement
-    from .search.api import compress
-    from .search.drive import Interrupted
-    from .search.front import Model, ParetoFront
-    from .search.limits import Limits
-    from .search.opened import Run, Trial, open_run
+    from .pareto.front import Model, ParetoFront
+    from .pareto.limits import Limits
+    from .search.compress import compress
+    from .search.driver import Interrupted
     from .search.options import Options
     from .spaces.candidate import Candidate
+    from .storage.run import Run, Trial, open_run
     from .studies.task import Task
 
 __all__ = [

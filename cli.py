@@ -13,7 +13,7 @@ from .commands.check_study import check_study
 from .commands.compare import compare
 from .commands.compress import compress
 from .commands.doctor import doctor
-from .commands.group import DEFAULT, HELP, Group, Unnamed
+from .commands.groups import DEFAULT, HELP, Group, Unnamed
 from .commands.measure import measure
 from .commands.pack import pack, unpack
 from .commands.pick import pick

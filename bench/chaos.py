@@ -38,19 +38,20 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, Outcome
 from autocompress.evaluators.outcome_json import from_json, to_json
-from autocompress.search import drivers, heartbeat
-from autocompress.search.cluster import joined
-from autocompress.search.drive import Driver, Interrupts
-from autocompress.search.front import select
-from autocompress.search.limits import Limits
+from autocompress.pareto.front import select
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
+from autocompress.search.driver import Driver, Interrupts
 from autocompress.search.options import Options
-from autocompress.search.profile import Profile
 from autocompress.search.progress import Lines
-from autocompress.search.rundir import RunDirectory, room
 from autocompress.search.samplers import create
-from autocompress.search.store import Store
-from autocompress.search.warmstart import warm_start
-from autocompress.search.workers import workers_for
+from autocompress.search.samplers.initial_design import warm_start
+from autocompress.search.workers.cluster import joined
+from autocompress.search.workers.start import workers_for
+from autocompress.storage import heartbeat
+from autocompress.storage import ownership as drivers
+from autocompress.storage.run_directory import RunDirectory, room
+from autocompress.storage.study_store import Store
 
 NAME, TARGET_MS = "chaos", 4.0
 TRIAL_S = 0.03

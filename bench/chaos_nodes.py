@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from autocompress.search.ray_session import environment
+from autocompress.search.workers.ray_session import environment
 
 
 class Nodes:

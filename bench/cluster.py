@@ -29,19 +29,19 @@ import cloudpickle
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.latency import FakeMeter
 from autocompress.evaluators.measurement import Outcome
-from autocompress.search.cluster import joined
-from autocompress.search.drive import Driver, Interrupts
+from autocompress.evaluators.meters.latency import FakeMeter
+from autocompress.profiles.profile import Profile
+from autocompress.search.driver import Driver, Interrupts
 from autocompress.search.options import Options
-from autocompress.search.profile import Profile
 from autocompress.search.progress import Silent
-from autocompress.search.ray_session import environment
-from autocompress.search.rundir import RunDirectory
 from autocompress.search.samplers import create
-from autocompress.search.store import Store
-from autocompress.search.warmstart import warm_start
-from autocompress.search.workers import Lost, Result, Workers, workers_for
+from autocompress.search.samplers.initial_design import warm_start
+from autocompress.search.workers.cluster import joined
+from autocompress.search.workers.ray_session import environment
+from autocompress.search.workers.start import Lost, Result, Workers, workers_for
+from autocompress.storage.run_directory import RunDirectory
+from autocompress.storage.study_store import Store
 
 TARGET_MS = 4.0
 LAYERS = 20

@@ -22,8 +22,8 @@ from environment import describe
 from torch import Tensor
 from torch.nn import functional
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
 from autocompress.spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
 from autocompress.studies import loading

@@ -28,15 +28,15 @@ from environment import describe
 from families_networks import FAMILIES, QUICK_FAMILIES, mobilenet_with_images
 from runtimes import PLAN, QUICK
 
-from autocompress.compressors.calibrate import METHODS
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, supplies_of
-from autocompress.compressors.prune import ratios
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.compressors.pruning.prune import ratios
+from autocompress.compressors.quantization.calibration import METHODS
 from autocompress.errors import InfeasibleError
-from autocompress.evaluators.latency import ProcessMeter
-from autocompress.evaluators.outputs import compare
+from autocompress.evaluators.ladder.served import Served, source_of
+from autocompress.evaluators.meters.latency import ProcessMeter
+from autocompress.evaluators.parity import compare
 from autocompress.evaluators.runtimes import load
-from autocompress.evaluators.served import Served, source_of
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, QUANTIZATION, Candidate
 from autocompress.spaces.layers import Network
 

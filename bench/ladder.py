@@ -25,13 +25,13 @@ from recorded import TABLE, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.search.expectation import FINALISTS
+from autocompress.evaluators.promotion_rules import DEVIATIONS, LEAST, line
+from autocompress.pareto.front import Model, front_hypervolume, non_dominated, select
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
 from autocompress.search.finalists import FIRST, finalists, hopefuls, surely_late
-from autocompress.search.front import Model, front_hypervolume, non_dominated, select
-from autocompress.search.limits import Limits
-from autocompress.search.profile import Profile
-from autocompress.search.promotion import DEVIATIONS, LEAST, line
-from autocompress.search.warmstart import Start, warm_start
+from autocompress.search.samplers.initial_design import Start, warm_start
+from autocompress.search.time_budget import FINALISTS
 from autocompress.spaces.candidate import Candidate
 
 

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from problems import LATENCY_NOISE, TARGET_MS, Problem
 from recorded import RecordedProblem
 
-from autocompress.search.profile import Profile
-from autocompress.search.samplers.costs import Costs
+from autocompress.profiles.profile import Profile
+from autocompress.search.samplers.cost_predictor import Costs
+from autocompress.search.samplers.encoding import Levels, Numbers, Tables
 from autocompress.search.samplers.history import History
-from autocompress.search.samplers.moves import Moves
-from autocompress.search.samplers.tables import Levels, Numbers, Tables
-from autocompress.search.warmstart import warm_start
+from autocompress.search.samplers.initial_design import warm_start
+from autocompress.search.samplers.variation import Moves
 
 RECORDED = ("fashion_mnist", "stuck")
 IMAGINARY = ("overheads", "additive")

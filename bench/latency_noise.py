@@ -28,18 +28,18 @@ import torch
 from environment import describe
 from scipy.stats import kendalltau
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
-from autocompress.evaluators.latency import CAREFUL, SEARCH, Plan, ProcessMeter
+from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Latency
-from autocompress.evaluators.served import source_of
-from autocompress.search.finals import ROUND
-from autocompress.search.limits import Limits
-from autocompress.search.profile import Profile
-from autocompress.search.records import read_record
-from autocompress.search.store import Store
-from autocompress.search.warmstart import BASELINE, uniform
+from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Plan, ProcessMeter
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
+from autocompress.search.final_evaluation import ROUND
+from autocompress.search.samplers.initial_design import BASELINE, uniform
+from autocompress.storage.records import read_record
+from autocompress.storage.study_store import Store
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
@@ -53,7 +53,7 @@ SLOW_MS = 5.0
 
 TRAINER = """
 import os, torch
-from autocompress.evaluators.exclusive import pause, training
+from autocompress.evaluators.device_lock import pause, training
 torch.set_num_threads(1)
 model = torch.nn.Sequential(*[torch.nn.Conv2d(32, 32, 3, padding=1) for _ in range(6)])
 optimizer = torch.optim.SGD(model.parameters(), 0.01)

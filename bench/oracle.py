@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from problems import Problem
 
-from autocompress.search.front import hypervolume
-from autocompress.search.profile import Profile
-from autocompress.search.samplers.moves import Moves
-from autocompress.search.samplers.tables import Tables
-from autocompress.search.warmstart import warm_start
+from autocompress.pareto.front import hypervolume
+from autocompress.profiles.profile import Profile
+from autocompress.search.samplers.encoding import Tables
+from autocompress.search.samplers.initial_design import warm_start
+from autocompress.search.samplers.variation import Moves
 
 DIRECTIONS, NEIGHBOURS, GENERATIONS = 300, 12, 1500
 

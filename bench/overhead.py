@@ -31,18 +31,18 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, Outcome, Window
 from autocompress.evaluators.outcome_json import to_json
-from autocompress.evaluators.readings import packed, thinned
-from autocompress.search.drive import Driver, Interrupts
-from autocompress.search.front import objectives
-from autocompress.search.limits import Limits
+from autocompress.evaluators.raw_times import packed, thinned
+from autocompress.pareto.front import objectives
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
+from autocompress.search.driver import Driver, Interrupts
 from autocompress.search.options import Options
-from autocompress.search.profile import Profile
 from autocompress.search.progress import Silent
-from autocompress.search.rundir import RunDirectory
 from autocompress.search.samplers import create
-from autocompress.search.samplers.tables import distributions
-from autocompress.search.store import Store
-from autocompress.search.workers import InlineWorkers
+from autocompress.search.samplers.encoding import distributions
+from autocompress.search.workers.start import InlineWorkers
+from autocompress.storage.run_directory import RunDirectory
+from autocompress.storage.study_store import Store
 
 TARGET_MS = 4.0
 TRIAL_S = 10.0

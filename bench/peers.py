@@ -27,19 +27,19 @@ from environment import describe
 from peers_results import HEADER, OURS, UNCHANGED, Results, Row, summary
 from peers_tools import RATIOS, TOOLS, Job, Made, has_nncf
 
-from autocompress.compressors.distill import distil
-from autocompress.compressors.graph import count
+from autocompress.compressors.distillation.distill import distil
+from autocompress.compressors.modules import count
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
-from autocompress.evaluators.exclusive import training
-from autocompress.evaluators.latency import CAREFUL, PROBE, Meter, meter_for, settled
+from autocompress.evaluators.device_lock import training
+from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
-from autocompress.evaluators.served import source_of
-from autocompress.search.compress import run
-from autocompress.search.finals import ROUND
+from autocompress.evaluators.meters.latency import CAREFUL, PROBE, Meter, meter_for, settled
+from autocompress.search.final_evaluation import ROUND
 from autocompress.search.options import Options, parse_latency
 from autocompress.search.progress import Lines
+from autocompress.search.study_run import run
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies import loading
 from autocompress.studies.residual import ResidualNet

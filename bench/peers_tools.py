@@ -27,13 +27,13 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from autocompress.compressors.distill import distil
-from autocompress.compressors.export import to_onnx
-from autocompress.compressors.fold import estimate_batch_norm, fold_batch_norm
+from autocompress.compressors.batch_norm import estimate_batch_norm, fold_batch_norm
+from autocompress.compressors.distillation.distill import distil
+from autocompress.compressors.onnx_files.export import to_onnx
 from autocompress.compressors.technique import Supplies
-from autocompress.evaluators.exclusive import pause
+from autocompress.evaluators.device_lock import pause
+from autocompress.evaluators.ladder.served import Served
 from autocompress.evaluators.runtimes import Engine, Runtime
-from autocompress.evaluators.served import Served
 from autocompress.studies.task import Task
 
 RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)

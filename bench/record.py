@@ -34,20 +34,20 @@ from recorded import Row, Training, header
 from autocompress.compressors.pipeline import compress
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
+from autocompress.evaluators.device_lock import pause, training
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.exclusive import pause, training
-from autocompress.evaluators.isolated import engine
-from autocompress.evaluators.latency import SEARCH, Plan, ProcessMeter
+from autocompress.evaluators.ladder.ladder import Ladder
+from autocompress.evaluators.ladder.served import Served, source_of
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
-from autocompress.evaluators.served import Served, source_of
-from autocompress.search.drive import compresses
+from autocompress.evaluators.meters.isolated_engine import engine
+from autocompress.evaluators.meters.latency import SEARCH, Plan, ProcessMeter
+from autocompress.search.driver import compresses
 from autocompress.search.options import Options
 from autocompress.search.prepare import Prepared, prepare
 from autocompress.search.progress import Lines
-from autocompress.search.rundir import RunDirectory
-from autocompress.search.rungs import Ladder
-from autocompress.search.store import Asked
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.run_directory import RunDirectory
+from autocompress.storage.study_store import Asked
 from autocompress.studies import loading
 from autocompress.studies.task import Task
 

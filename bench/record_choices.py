@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from autocompress.search.limits import Limits
-from autocompress.search.profile import Profile
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
+from autocompress.search.samplers.encoding import Tables
+from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.samplers.mutation import MutationSampler
-from autocompress.search.samplers.tables import Tables
-from autocompress.search.store import Asked, Store
-from autocompress.search.warmstart import warm_start
 from autocompress.spaces.candidate import Candidate
 from autocompress.spaces.space import Space
+from autocompress.storage.study_store import Asked, Store
 
 TARGETS = (0.06, 0.045, 0.085)
 """Targets of the warm starts, as shares of the baseline's latency; the first one's are recorded first."""

@@ -26,9 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
-from autocompress.search.profile import Profile
-from autocompress.search.samplers.tables import distributions
-from autocompress.search.warmstart import Start
+from autocompress.profiles.profile import Profile
+from autocompress.search.samplers.encoding import distributions
+from autocompress.search.samplers.initial_design import Start
 from autocompress.spaces.candidate import Candidate
 from autocompress.spaces.space import Choice, Space
 

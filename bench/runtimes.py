@@ -24,15 +24,15 @@ from environment import describe
 from networks import NETWORKS, task_of
 from reasons import dearest, tedious, why_slower
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError, MissingRuntimeError
-from autocompress.evaluators.latency import Plan, ProcessMeter
+from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Latency
-from autocompress.evaluators.outputs import compare
+from autocompress.evaluators.meters.latency import Plan, ProcessMeter
+from autocompress.evaluators.meters.serve_once import serve_once
+from autocompress.evaluators.parity import compare
 from autocompress.evaluators.runtimes import RUNTIMES, Arrays, Runtime, Source, load, variants_of
-from autocompress.evaluators.serve_once import serve_once
-from autocompress.evaluators.served import source_of
 from autocompress.spaces.candidate import BITS, Candidate
 
 PLAN = Plan(min_windows=3, max_windows=6, gap_s=0.2, min_runs=10, min_window_s=0.25, tolerance=0.03)

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from environment import describe
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import space_of, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
-from autocompress.search.probes import PROBE_BATCHES, damages, middle
-from autocompress.search.saliency import ENOUGH, Known, saliencies, saliency_of, stand_in
+from autocompress.profiles.latency_probes import PROBE_BATCHES, damages, middle
+from autocompress.profiles.saliency import ENOUGH, Known, saliencies, saliency_of, stand_in
 from autocompress.spaces.space import Space
 from autocompress.studies import loading
 

@@ -29,14 +29,14 @@ from recorded import Pooled, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.search.front import front_hypervolume, hypervolume
-from autocompress.search.limits import Limits
+from autocompress.pareto.front import front_hypervolume, hypervolume
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
 from autocompress.search.options import SAMPLERS
-from autocompress.search.profile import Profile
 from autocompress.search.samplers import create
-from autocompress.search.store import Asked, Store
-from autocompress.search.warmstart import warm_start
+from autocompress.search.samplers.initial_design import warm_start
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.study_store import Asked, Store
 
 RECORDED = "recorded"
 TARGETS = (0.06, 0.075, 0.09, 0.11, 0.13)

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from autocompress.compressors.pipeline import compress, supplies_of
-from autocompress.evaluators.latency import SEARCH, Plan, ProcessMeter
+from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Latency
+from autocompress.evaluators.meters.latency import SEARCH, Plan, ProcessMeter
 from autocompress.evaluators.runtimes import load
-from autocompress.evaluators.served import source_of
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.graphs import node_task
 from autocompress.studies.task import Task, cross_entropy

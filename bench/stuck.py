@@ -25,13 +25,13 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
-from autocompress.search.limits import Limits
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
 from autocompress.search.options import SAMPLERS
-from autocompress.search.profile import Profile
 from autocompress.search.samplers import create
-from autocompress.search.store import Store
-from autocompress.search.warmstart import Start
+from autocompress.search.samplers.initial_design import Start
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
+from autocompress.storage.study_store import Store
 
 TABLE = Path(__file__).parent / "recorded" / "stuck.jsonl"
 

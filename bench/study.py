@@ -21,16 +21,16 @@ from rich.console import Console
 
 from autocompress.compressors.pipeline import space_of
 from autocompress.evaluators import runtimes
-from autocompress.search.compress import run
-from autocompress.search.front import Model, front_hypervolume, select
-from autocompress.search.limits import Limits
+from autocompress.pareto.front import Model, front_hypervolume, select
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
+from autocompress.reports.terminal_table import render
 from autocompress.search.options import Options, parse_latency
-from autocompress.search.profile import Profile
 from autocompress.search.progress import Lines, duration
-from autocompress.search.report.table import render
-from autocompress.search.store import Store
-from autocompress.search.warmstart import GRID, uniform
+from autocompress.search.samplers.initial_design import GRID, uniform
+from autocompress.search.study_run import run
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.study_store import Store
 from autocompress.studies import loading
 from autocompress.studies.names import study_name
 

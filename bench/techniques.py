@@ -19,17 +19,17 @@ from pathlib import Path
 
 from environment import describe
 
-from autocompress.compressors.ancestor import Ancestor
-from autocompress.compressors.compact import stored_bytes
-from autocompress.compressors.inspection import inspect
+from autocompress.compressors.compact.acz import stored_bytes
+from autocompress.compressors.inherited_weights import Ancestor
 from autocompress.compressors.pipeline import Compressed, compress, space_of, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
-from autocompress.evaluators.exclusive import pause, training
-from autocompress.evaluators.isolated import engine
-from autocompress.evaluators.latency import SEARCH, Meter, meter_for
-from autocompress.evaluators.served import Served, source_of
+from autocompress.evaluators.device_lock import pause, training
+from autocompress.evaluators.ladder.served import Served, source_of
+from autocompress.evaluators.meters.isolated_engine import engine
+from autocompress.evaluators.meters.latency import SEARCH, Meter, meter_for
 from autocompress.spaces.candidate import (
     BITS,
     DISTILLATION,

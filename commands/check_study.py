@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import InfeasibleError, in_a_line
-from ..evaluators.units import PLAIN, SHARE
+from ..studies.metric_units import PLAIN, SHARE
 from . import options as given
-from .group import OK, USAGE, as_json, reported, working
+from .groups import OK, USAGE, as_json, reported, working
 
 if TYPE_CHECKING:
     from ..spaces.layers import Network

@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UsageError
-from ..evaluators.units import SHARE, bare, shown
+from ..studies.metric_units import SHARE, bare, shown
 from . import completion
-from .group import OK, as_json, reported
+from .groups import OK, as_json, reported
 
 if TYPE_CHECKING:
-    from ..search.comparing import Comparison, Side
-    from ..search.front import Model
+    from ..pareto.front import Model
+    from ..reports.comparison import Comparison, Side
 
 PLOTS = (".png", ".svg", ".pdf")
 
@@ -52,8 +52,8 @@ def compare(
     with reported():
         if plot is not None and plot.suffix not in PLOTS:
             raise UsageError(f"--plot must name a file that ends with {', '.join(PLOTS)}; got {str(plot)!r}.")
-        from ..search.comparing import compare as compared
-        from ..search.opened import open_run
+        from ..reports.comparison import compare as compared
+        from ..storage.run import open_run
 
         found = compared(open_run(run_a, storage=storage), open_run(run_b, storage=storage))
         if plot is not None:
@@ -140,7 +140,7 @@ def _side(side: Side) -> dict[str, Any]:
 
 
 def _draw(found: Comparison, path: Path) -> None:
-    from ..search.report.plot import beside
+    from ..reports.matplotlib_figure import beside
 
     path.parent.mkdir(parents=True, exist_ok=True)
     sides = {str(side.run.path): side.front for side in (found.a, found.b)}

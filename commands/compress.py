@@ -13,10 +13,10 @@ from rich.console import Console
 
 from ..errors import UsageError
 from . import options as given
-from .group import INTERRUPTED, MISSES, OK, as_json, reported
+from .groups import INTERRUPTED, MISSES, OK, as_json, reported
 
 if TYPE_CHECKING:
-    from ..search.front import ParetoFront
+    from ..pareto.front import ParetoFront
     from ..search.options import Options
     from ..search.progress import Progress
     from ..studies.task import Task
@@ -117,7 +117,7 @@ def asked_for(name: str, words: Mapping[str, Any]) -> Options:
 
 
 def _without_target(out: Path) -> str:
-    from ..search.asked import last
+    from ..storage.invocation import last
 
     rule = "--target-latency must be the latency that a model has to meet, with a unit, such as 5ms; none was given."
     asked = last(out)
@@ -128,8 +128,8 @@ def _without_target(out: Path) -> str:
 
 def _run(study: str, name: str, options: Options, source: dict[str, Any], *, quiet: bool, whole: bool) -> int:
     """Run a study with its progress on stderr and its result on stdout; return the exit code."""
-    from ..search.compress import run
-    from ..search.drive import Interrupted
+    from ..search.driver import Interrupted
+    from ..search.study_run import run
 
     try:
         with _progress(quiet=quiet) as progress, redirect_stdout(sys.stderr if whole else sys.stdout):
@@ -145,8 +145,8 @@ def _run(study: str, name: str, options: Options, source: dict[str, Any], *, qui
 
 def _tell(name: str, options: Options, load: Callable[[], Task], *, quiet: bool, whole: bool) -> None:
     """Print what a run would do."""
-    from ..search.forecast import forecast
-    from .plan import as_data, of_forecast
+    from ..search.dry_run import forecast
+    from .dry_run import as_data, of_forecast
 
     with _progress(quiet=quiet) as progress, redirect_stdout(sys.stderr if whole else sys.stdout):
         plan = forecast(name, load, options, progress)
@@ -158,11 +158,11 @@ def _tell(name: str, options: Options, load: Callable[[], Task], *, quiet: bool,
 
 def _show(front: ParetoFront, out: Path, *, whole: bool) -> None:
     if whole:
-        from ..search.report.result import as_data
+        from ..reports.json_result import as_data
 
         typer.echo(as_json(as_data(front, str(out))))
     else:
-        from ..search.report.table import show
+        from ..reports.terminal_table import show
 
         show(front, str(out), Console(soft_wrap=not sys.stdout.isatty()))
 
@@ -178,8 +178,8 @@ def _loader(study: str, source: dict[str, Any]) -> Callable[[], Task]:
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Progress]:
-    from ..search.live import Live
     from ..search.progress import Lines, Silent
+    from .live_display import Live
 
     if quiet:
         yield Silent()

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from . import completion
-from .group import MISSES, OK, as_json, reported, working
+from .groups import MISSES, OK, as_json, reported, working
 
 
 def doctor(
@@ -37,7 +37,7 @@ def doctor(
         autocompress doctor --runtime litert --runtime pytorch:compile --json
     """
     with reported():
-        from ..evaluators.doctor import examine
+        from ..evaluators.standalone.doctor import examine
 
         with working() as notice:
             health = examine(tuple(runtime or ()), notice=notice)

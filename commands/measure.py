@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 
 from . import completion
-from .group import MISSES, OK, as_json, reported, working
+from .groups import MISSES, OK, as_json, reported, working
 from .options import REAL, WHOLE
 
 if TYPE_CHECKING:
-    from ..evaluators.standalone import Report, Row
+    from ..evaluators.standalone.measure_file import Report, Row
 
 
 def measure(
@@ -58,9 +58,9 @@ def measure(
         autocompress measure net.pt --input x=1x3x224x224 --threads 2 --json
     """
     with reported():
-        from ..evaluators.latency import CAREFUL, SEARCH
-        from ..evaluators.signature import parse_input
-        from ..evaluators.standalone import Conditions, measure_file
+        from ..evaluators.meters.latency import CAREFUL, SEARCH
+        from ..evaluators.standalone.measure_file import Conditions, measure_file
+        from ..evaluators.standalone.model_inputs import parse_input
 
         shapes = {value.name: value for value in map(parse_input, input or ())}
         conditions = Conditions(

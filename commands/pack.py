@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.console import Group as Lines
 from rich.text import Text
 
-from .group import OK, as_json, reported
+from .groups import OK, as_json, reported
 
 if TYPE_CHECKING:
-    from ..compressors.compact import Stored
+    from ..compressors.compact.acz import Stored
 
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
@@ -37,8 +37,8 @@ def pack(
         autocompress pack model.onnx -o sent/model.acz --force
     """
     with reported():
-        from ..compressors.compact import pack as packed_of
-        from ..compressors.compact import tensors
+        from ..compressors.compact.acz import pack as packed_of
+        from ..compressors.compact.acz import tensors
 
         target = _target(model, out, ".acz", force=force)
         onnx = _read(model)
@@ -67,7 +67,7 @@ def unpack(
         autocompress unpack model.acz -o served/model.onnx
     """
     with reported():
-        from ..compressors.compact import unpack as unpacked
+        from ..compressors.compact.acz import unpack as unpacked
         from ..errors import CompactFileError
 
         if file.suffix == ".onnx":

@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..evaluators.units import shown
+from ..studies.metric_units import shown
 from . import completion
-from .group import MISSES, OK, as_json, reported, working
+from .groups import MISSES, OK, as_json, reported, working
 
 if TYPE_CHECKING:
-    from ..search.choose import Choice
-    from ..search.picking import Picked
+    from ..reports.pick.pick import Picked
+    from ..reports.pick.selection import Choice
 
 
 def pick(
@@ -76,9 +76,9 @@ def pick(
         autocompress pick runs/digits 00012 -o served --force
     """
     with reported():
-        from ..search.choose import choose, wished
-        from ..search.opened import open_run
-        from ..search.picking import copied
+        from ..reports.pick.pick import copied
+        from ..reports.pick.selection import choose, wished
+        from ..storage.run import open_run
 
         opened = open_run(run, storage=storage)
         limits = {
@@ -131,7 +131,7 @@ def _lines(picked: Picked) -> list[str]:
 
 def _told(choice: Choice) -> list[str]:
     measured, base = choice.model.measurement, choice.front.baseline.measurement
-    from ..search.report.words import size, speed
+    from ..reports.words import size, speed
 
     latency, unit = measured.latency, choice.front.unit
     test = "" if measured.test_accuracy is None else f" (test {shown(measured.test_accuracy, unit)})"

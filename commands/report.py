@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from . import completion
-from .group import OK, reported
+from .groups import OK, reported
 
 
 def report(
@@ -36,11 +36,11 @@ def report(
         autocompress report runs/digits --target-latency 4ms
     """
     with reported():
-        from ..search.limits import Limits
-        from ..search.opened import open_run
+        from ..pareto.limits import Limits
+        from ..reports import write as files
+        from ..reports.terminal_table import show
         from ..search.options import parse_latency
-        from ..search.report import files
-        from ..search.report.table import show
+        from ..storage.run import open_run
 
         target_ms = None if target_latency is None else parse_latency(target_latency)
         opened = open_run(run, storage=storage)

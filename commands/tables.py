@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluators.doctor import IMPORTED, MISSING, Check, Health, Noise
-from ..evaluators.serve_once import Serving
-from ..evaluators.standalone import Report, Row
-from ..evaluators.units import share_shown
-from ..search.report.table import short
+from ..evaluators.meters.serve_once import Serving
+from ..evaluators.standalone.doctor import IMPORTED, MISSING, Check, Health, Noise
+from ..evaluators.standalone.measure_file import Report, Row
+from ..reports.terminal_table import short
+from ..studies.metric_units import share_shown
 
 
 def table(*columns: str) -> Table:

@@ -20,19 +20,22 @@ from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.networks.copied import copied
 from ..studies.task import Batch, Task, have_a_batch
-from . import distill, prune, qdq, recurrent
-from .ancestor import Ancestor
+from .batch_norm import estimate_batch_norm, fold_batch_norm, folded
 from .batches import endless, one_pass, seeded
-from .export import to_onnx
-from .factorize import Factorize
-from .fold import estimate_batch_norm, fold_batch_norm, folded
+from .distillation import distill
 from .frozen import freeze_as
-from .palettize import Palettize
-from .quantize import Quantize, Quantized, calibration_of, strip
-from .sparsify import Sparsify
+from .inherited_weights import Ancestor
+from .lowrank.factorize import Factorize
+from .onnx_files import qdq
+from .onnx_files.export import to_onnx
+from .onnx_files.written import Written, in_file, in_network, lacks
+from .pruning import prune
+from .pruning.sparsify import Sparsify
+from .quantization import recurrent
+from .quantization.palettize import Palettize
+from .quantization.quantize import Quantize, Quantized, calibration_of, strip
 from .supplies import GRADIENTS, RANGES, STATISTICS, affordable, divided, enough, joined
 from .technique import Supplies, Technique
-from .written import Written, in_file, in_network, lacks
 
 PRUNE = prune.Prune()
 

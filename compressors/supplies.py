@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import Tensor, cat, nn
 
 from ..studies.task import Batch, have_a_batch
-from .graph import Inputs, run, work
+from .modules import Inputs, run, work
 
 STATISTICS, RANGES, GRADIENTS = 1024, 256, 256
 """Examples for the statistics of batch norms, for the ranges of activations, and for gradients."""

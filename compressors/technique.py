@@ -14,7 +14,7 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
 from ..studies.task import Batch, cross_entropy
-from .export import Way
+from .onnx_files.export import Way
 
 
 @dataclass(frozen=True, kw_only=True)

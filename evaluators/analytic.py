@@ -137,7 +137,7 @@ class AnalyticEvaluator:
     def profile(self) -> dict[str, Any]:
         """Return as plain data what a search may know beforehand: the costs, the floor, and damages as they look.
 
-        ``autocompress.search.profile.Profile.from_dict`` reads it.
+        ``autocompress.profiles.profile.Profile.from_dict`` reads it.
         """
         strongest = self.space.at(lambda choice: len(choice.levels) - 1)
         damage = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..studies.metric_units import SHARE, shown
 from .measurement import Latency
-from .units import SHARE, shown
 
 
 @dataclass(frozen=True, kw_only=True)

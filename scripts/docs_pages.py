@@ -11,7 +11,7 @@ from typer.cli import get_docs_for_click
 
 import autocompress
 from autocompress.cli import app
-from autocompress.commands.group import DEFAULT
+from autocompress.commands.groups import DEFAULT
 
 CLI = """# The command line
 

@@ -1,319 +1,139 @@
-"""A run: from a study and a target to a Pareto front on disk."""
+"""The whole job as one call: a study and a target in, a Pareto front out."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import StudyError
-from ..evaluators.measurement import Measurement
-from . import remote
-from .alike import Alike
-from .asked import Asked
-from .assemble import assemble
-from .capacity import FILE as MEMORY
-from .capacity import of_run, trial_bytes
-from .checks import Checked, checked, in_unit
-from .cluster import Cluster, joined
-from .drive import Driver, Interrupted, Interrupts
-from .finalists import FIRST, finalists, hopefuls
-from .finals import Finals, as_found
-from .front import Model, ParetoFront
-from .guard import Limited
-from .joining import together
-from .opened import FINISHED, begun
-from .options import Options
-from .progress import Progress, Silent
-from .report import files
-from .report.live import NowAndThen
-from .rundir import RunDirectory, room
-from .samplers import create
-from .warmstart import BASELINE, Start, warm_start
-from .workers import Workers, pickled, workers_for
+from ..errors import UsageError
+from ..pareto.front import ParetoFront
+from .options import parse_options
+from .progress import Lines
+from .study_run import run
 
 if TYPE_CHECKING:
-    from ..evaluators.evaluator import Evaluator
     from ..studies.task import Task
-    from .limits import Limits
-    from .prepare import Prepared
-    from .store import Store
-
-NEAREST = 3
-"""How many models are taken to the end where nothing meets the target."""
 
 
-def run(
-    name: str,
-    load: Callable[[], Task],
-    options: Options,
-    progress: Progress | None = None,
+def compress(
+    study: str | Path | Task = "digits",
+    target_latency: str | float = "5ms",
     *,
-    source: Mapping[str, object] | None = None,
+    min_accuracy: str | float | None = None,
+    min_change: str | float | None = None,
+    max_size: str | float | None = None,
+    max_memory: str | float | None = None,
+    max_energy: str | float | None = None,
+    trials: int = 24,
+    time_budget: str | float | None = None,
+    sampler: str = "surrogate",
+    seed: int = 0,
+    epochs: float | None = None,
+    final_epochs: float | None = None,
+    trial_timeout: str | float = "30m",
+    trial_memory: str | float | None = None,
+    promote: bool = True,
+    inherit: bool = True,
+    compact: bool = False,
+    runtimes: str | Sequence[str] = "onnxruntime",
+    threads: int = 1,
+    batch: int | None = None,
+    percentile: float = 50.0,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    measure_on: str | Sequence[str] = (),
+    artifacts: str | None = None,
+    storage: str | None = None,
+    out: str | Path | None = None,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    weights: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+    progress: Callable[[str], object] | None = None,
 ) -> ParetoFront:
-    """Run a study, or go on with it.
+    """Return the Pareto front of compressed networks that meet a latency target, and leave it on disk.
+
+    Everything is as on the command line, quantities with a unit too: ``"5ms"``, ``"4MB"``, ``"10m"``. A quantity may
+    also be a number: of milliseconds, bytes, millijoules or, for ``time_budget`` and ``trial_timeout``, seconds.
+    The same call goes on with a run. It may come from any thread; a Ray that the program has begun is used.
 
     Args:
-        name: of the study; a run directory goes on with the study of its name only.
-        load: returns the task; called after everything else has been checked.
-        options: how to run it.
-        progress: is told how it goes.
-        source: the words in which the study was asked for, ``study`` and what else says which network it is; kept for
-            the command that goes on.
+        study: a built-in study's name, the path of a Python file with ``task()``, ``torchvision:NAME``,
+            ``timm:NAME``, ``transformers:NAME``, or a `Task`.
+        target_latency: what a model must meet.
+        min_accuracy: least metric on the validation data; in words, with a sign, it is to the unchanged network's.
+        min_change: least difference to the unchanged network's metric: ``-0.005``, ``"-0.5%"``, ``"-0.3dB"``.
+        max_size: most bytes of the served file.
+        max_memory: most memory of a process that serves it.
+        max_energy: most energy of one run, where the machine has a counter.
+        trials: that the study has when it is done.
+        time_budget: for the whole run, its end included.
+        sampler: where candidates come from: surrogate, mutation, tpe, nsga2 or random.
+        seed: of everything random.
+        epochs: passes over the training data in a trial; None takes the task's.
+        final_epochs: passes for each model of the front; None takes the task's.
+        trial_timeout: after which a trial is given up.
+        trial_memory: a trial that needs more is given up.
+        promote: train only candidates that may yet come onto the front.
+        inherit: let candidates go on from a trained neighbour.
+        compact: search palettes too; sizes are of entropy-coded files.
+        runtimes: what serves the models, one or several.
+        threads: that a served model may use.
+        batch: examples that are served at a time; None takes the task's.
+        percentile: of the run times, which must meet the target.
+        workers: trials at a time; 0 runs them in this process, None takes what the machine or the cluster has.
+        ray_address: of a running Ray cluster, whose nodes train.
+        measure_on: resources of the cluster's nodes to measure on, one or several.
+        artifacts: URL where workers keep files, for nodes without a common disk.
+        storage: URL of a database for the study.
+        out: run directory; by default ``runs/STUDY``.
+        data: ``imagefolder:DIR``, for torchvision:, timm: and transformers: models.
+        data_dir: where the study's data is.
+        weights: state dict for torchvision: and timm: models.
+        tensorboard: folder in which TensorBoard finds how the trials go.
+        progress: is told how it goes, a line at a time, such as `print`.
 
     Raises:
         UsageError: something that was asked for cannot be done; nothing was written.
-        Interrupted: the user ended the run; its ``front`` is what was found, and the same arguments go on.
+        Interrupted: the user ended the run; what was found is on disk, and the same call goes on.
     """
-    progress = progress or Silent()
-    started = time.monotonic()
-    asked = checked(name, options)
-    options = asked.options
-    loaded = load()  # may show a training's progress bar of its own
-
-    from ..studies.validate import validate
-    from .fingerprint import check_same, keep
-
-    valid = validate(loaded)
-    task = valid.task
-    for note in valid.notes:
-        progress.milestone(note)
-    fingerprint = check_same(options.out, task)
-    options = in_unit(options, task, fingerprint)
-    words = dict(source or {})
-    about = {"license": task.license, "description": task.description}
-    kept = Asked.of(options, str(words.pop("study", "")), words, about)
-    if options.workers != 0:
-        pickled(task)  # tells before anything is measured
-    with (
-        room(options.out),
-        joined(options, progress) as cluster,
-        closing(RunDirectory(options.out, asked.identity, kept.to_dict())) as rundir,
-    ):
-        if cluster is not None and options.workers is None:
-            options = replace(options, workers=cluster.fits(trial_bytes(task, options.out)))
-        elif cluster is None:
-            capacity = of_run(task, options)
-            options = replace(options, workers=capacity.workers)
-            if capacity.idle:
-                progress.milestone(capacity.idle)
-        keep(rundir, fingerprint)
-        prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
-        student = task.student is not None
-        from .storage import quiet
-        from .store import Store
-
-        store = Store(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
-        with closing(store), quiet(), _unless_nothing_came(rundir, store):
-            return _Run(task, options, progress, rundir, prepared, store, cluster).search(started)
+    words: dict[str, Any] = dict(locals())
+    source = {name: words.pop(name) for name in ("data", "data_dir", "weights")}
+    name, load = _asked_study(words.pop("study"), source)
+    told = {"study": str(study), **source} if isinstance(study, str | Path) else {}
+    words |= {"out": Path("runs", name) if out is None else Path(out)}
+    words |= {"tensorboard": None if tensorboard is None else str(tensorboard)}
+    del words["progress"]
+    return run(name, load, parse_options(words), None if progress is None else Lines(progress), source=told)
 
 
-@contextmanager
-def _unless_nothing_came(rundir: RunDirectory, store: Store) -> Iterator[None]:
-    """Take a new run directory away again whose network could not be evaluated, nor anything that was made of it."""
-    try:
-        yield
-    except StudyError:
-        if not any(isinstance(found, Measurement) for found in store.candidates().values()):
-            _taken_away(rundir)
-        raise
+def _asked_study(study: object, source: Mapping[str, Any]) -> tuple[str, Callable[[], Task]]:
+    """Return the name of a study, and what loads it.
 
+    Args:
+        study: see `compress`.
+        source: ``data``, ``data_dir`` and ``weights``, where it has them.
 
-def _prepared(
-    task: Task,
-    asked: Checked,
-    rundir: RunDirectory,
-    progress: Progress,
-    cluster: Cluster | None,
-    fingerprint: Mapping[str, object],
-) -> Prepared:
-    """Return what the search starts from; what was begun with a network that will not do is taken away again."""
-    from .prepare import prepare
+    Raises:
+        UsageError: it is of another type, or is a task and came with data.
+    """
+    from ..studies import loading
+    from ..studies.names import study_name
+    from ..studies.task import Task
 
-    try:
-        with together(asked.options.storage, task, rundir, asked.identity, progress.notice, fingerprint):
-            return prepare(task, asked.servers, rundir, asked.options, progress, cluster)
-    except Exception:  # also what nobody has foreseen
-        _taken_away(rundir)
-        raise
-
-
-def _taken_away(rundir: RunDirectory) -> None:
-    """Delete a directory that was begun with a study that will not do: it is in the way of the mended one."""
-    if rundir.fresh:
-        rundir.discard()
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run whose search can begin."""
-
-    task: Task
-    options: Options
-    progress: Progress
-    rundir: RunDirectory
-    prepared: Prepared
-    store: Store
-    cluster: Cluster | None
-
-    def search(self, started: float) -> ParetoFront:
-        """Run the trials and take the front to the end; when interrupted, leave what was found."""
-        interrupts = Interrupts()
-        self._begin()
-        with (
-            workers_for(self._evaluator(), self.prepared.meter, self.options.workers, self.cluster) as workers,
-            interrupts.handled(),  # second, since Ray sets handlers of its own when it starts
-            self._meanwhile() as meanwhile,
-        ):
-            try:
-                driver = Driver(
-                    self.store,
-                    workers,
-                    self.options,
-                    epochs=self._epochs,
-                    rundir=self.rundir,
-                    progress=self.progress,
-                    interrupts=interrupts,
-                    started=started,
-                    final_epochs=self._final_epochs,
-                    student=self._student,
-                    meanwhile=meanwhile,
+    if isinstance(study, Task):
+        for option, value in source.items():
+            if value is not None:
+                raise UsageError(
+                    f"`{option}` belongs to a study that is loaded; a Task came with {value!r}. Leave it out."
                 )
-                driver.run()
-                if driver.alike is not None:
-                    self._let_mend(driver.alike)
-                models = self._finish(workers, interrupts)
-                if workers.peak_bytes():
-                    self.rundir.write_json(MEMORY, {"trial_bytes": workers.peak_bytes()})
-            except Interrupted as interrupted:
-                found = self._found()
-                if found:
-                    found = as_found(self.rundir, found, self.progress)
-                    interrupted.front = self._publish(found, state="interrupted")
-                raise
-        return self._publish(models, state="finished")
-
-    def _let_mend(self, alike: Alike) -> None:
-        """Let the next run be trained otherwise, where nothing was trained as it is: that is no other study."""
-        from .fingerprint import loosen
-
-        outcomes = self.store.candidates().values()
-        if alike.in_training and not any(isinstance(found, Measurement) and found.epochs for found in outcomes):
-            loosen(self.rundir, self.store.study if self.options.storage else None)
-
-    @contextmanager
-    def _meanwhile(self) -> Iterator[Callable[[], object]]:
-        """Yield what is to be called again and again during the trials, and tells of them."""
-        report = NowAndThen(self._report)
-        if self.options.tensorboard is None:
-            yield report
-            return
-        from .board import Board
-
-        with Board(self.options.tensorboard, self.store) as board:
-
-            def both() -> None:
-                report()
-                board()
-
-            yield both
-
-    def _evaluator(self) -> Evaluator:
-        """Return what workers use, and say where they keep what comes of it."""
-        evaluator: Evaluator = self.prepared.ladder
-        if self.options.artifacts is not None:
-            self.rundir.artifacts = remote.Remote(f"{self.options.artifacts}/{self.store.place}")
-            evaluator = remote.Shipped(self.prepared.ladder, self.rundir.artifacts)
-        if self.options.trial_memory_bytes is not None:
-            evaluator = Limited(evaluator, self.options.trial_memory_bytes)
-        return evaluator
-
-    @property
-    def _epochs(self) -> float:
-        return self.options.passes(self.task)[0]
-
-    @property
-    def _final_epochs(self) -> float:
-        return self.options.passes(self.task)[1]
-
-    @property
-    def _student(self) -> bool:
-        return self.task.student is not None
-
-    def _begin(self) -> None:
-        from ..studies.counted import counted
-
-        options, prepared = self.options, self.prepared
-        self.store.study.sampler = create(
-            options.sampler,
-            space=prepared.space,
-            profile=prepared.profile,
-            judge=self.store,
-            seed=options.seed,
-            finished=self.store.count(),
+        return "task", lambda: study
+    if not isinstance(study, str | Path):
+        raise UsageError(
+            "`study` must be a built-in name, the path of a Python file with task(), torchvision:NAME, timm:NAME, "
+            f"transformers:NAME, or a Task; got an object of type {type(study).__name__}. A network with its data is a "
+            "Task: autocompress.Task(network, example_inputs, train, validation)."
         )
-        self.rundir.write_json(files.COUNTED, counted(self.task))
-        starts = () if self.store.begun else self._starts()
-        self.store.begin(starts)
-
-    def _starts(self) -> list[Start]:
-        prepared = self.prepared
-        target_ms = self.options.target_ms / prepared.profile.slowness  # predictions are of the first device
-        return warm_start(prepared.space, prepared.profile, target_ms, student=self._student)
-
-    def _found(self) -> list[Model]:
-        """Return what an interrupted run has to show: the finalists as of now, and what was taken to the end before."""
-        models = self.store.models()
-        ids = {model.id for model in finalists(models, self.store.limits)}
-        ids |= {folder.name for folder in self.rundir.path.glob("models/*")} if ids else set()
-        return self._whole([model for model in models if model.id in ids])
-
-    def _whole(self, models: Sequence[Model]) -> list[Model]:
-        return [self.store.found.whole(model) for model in models]
-
-    def _finish(self, workers: Workers, interrupts: Interrupts) -> list[Model]:
-        finals = Finals(
-            self.rundir,
-            workers,
-            self.prepared.meter,
-            self.options,
-            epochs=self._final_epochs,
-            progress=self.progress,
-            interrupts=interrupts,
-            student=self._student,
-        )
-        models, limits = self.store.models(), self.store.limits
-        first = [*self._whole(finalists(models, limits, FIRST)), *self._nearest()]
-        return finals.run(first, lambda ended: self._whole(hopefuls(models, ended, limits)))
-
-    def _nearest(self) -> list[Model]:
-        """Return, where no trial met the limits, the nearest of those that were cut for them."""
-        limits = self.store.limits
-        if any(limits.met(m.measurement) for m in self.store.models()):
-            return []
-        return self.store.nearest_cut(NEAREST)
-
-    def _report(self) -> None:
-        """Write the report of what was found until now."""
-        models = self.store.models()
-        if any(model.role == BASELINE for model in models):
-            front = assemble(models, self.prepared.profile, self._limits)
-            trials = begun(self.store.study.get_trials(deepcopy=False))
-            profile = self.prepared.profile
-            with suppress(OSError):  # a disk that is full ends the run where a trial is lost by it, and not for this
-                files.write_report(self.rundir.path, front, trials, profile, state="running", quick=True)
-
-    @property
-    def _limits(self) -> Limits:
-        """What a model must meet, told in the unit that fits all that was measured."""
-        return self.store.limits.told_by(model.measurement for model in self.store.models())
-
-    def _publish(self, models: list[Model], *, state: files.State) -> ParetoFront:
-        limits = self._limits
-        front = assemble(models, self.prepared.profile, limits, where=self.rundir.path)
-        if state == "finished":
-            self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": limits.asked})
-        files.write(self.rundir, front, models, self.store, self.prepared.profile, state=state)
-        return front
+    paths = {name: Path(source[name]) for name in ("data_dir", "weights") if source[name] is not None}
+    return study_name(str(study)), lambda: loading.load(str(study), **{**source, **paths})

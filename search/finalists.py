@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..evaluators.measurement import Measurement
-from .expectation import FINALISTS
-from .front import Model, devices_in, front_hypervolume, on_device, select
-from .limits import Limits
-from .promotion import line
-from .warmstart import BASELINE
+from ..evaluators.promotion_rules import line
+from ..pareto.front import Model, devices_in, front_hypervolume, on_device, select
+from ..pareto.limits import Limits
+from .samplers.initial_design import BASELINE
+from .time_budget import FINALISTS
 
 ALONE = 4
 """How many of the front on one of several devices are taken to the end, if the front on all has not got them."""

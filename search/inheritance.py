@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..pareto.front import Model
 from ..spaces.candidate import PRUNING_RATIO, RANK, SPARSITY, Candidate
-from .front import Model
 
 SHAPES = "shapes.safetensors"
 """File in a trial's folder with its weights after its channels went and before its numbers changed."""

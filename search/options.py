@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from ..errors import UsageError
 from ..evaluators.runtimes import plain
-from ..evaluators.units import SHARE, WORD
-from .limits import Limits, same_unit
+from ..pareto.limits import Limits, same_unit
+from ..studies.metric_units import SHARE, WORD
 
 if TYPE_CHECKING:
     from ..studies.task import Task

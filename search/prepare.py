@@ -11,37 +11,37 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..compressors.export import Exported, Way, exported
-from ..compressors.fold import fold_batch_norm
-from ..compressors.inspection import inspect, unstored
+from ..compressors.batch_norm import fold_batch_norm
+from ..compressors.onnx_files.export import Exported, Way, exported
+from ..compressors.onnx_files.qdq import owners
 from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
-from ..compressors.qdq import owners
-from ..compressors.quantize import without_kernels
+from ..compressors.pruning.inspect import inspect, unstored
+from ..compressors.quantization.quantize import without_kernels
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError, RunDirectoryError, StudyError
-from ..evaluators.isolated import engine
-from ..evaluators.latency import Calibration, Meter, meter_for
+from ..evaluators.ladder.ladder import Ladder
+from ..evaluators.ladder.served import Served, checked, source_of
+from ..evaluators.meters.isolated_engine import engine
+from ..evaluators.meters.latency import Calibration, Meter, meter_for
 from ..evaluators.runtimes import Runtime
-from ..evaluators.served import Served, checked, source_of
 from ..files import write_atomically
+from ..profiles.latency_probes import PROBE_TIMEOUT_S, Prober
+from ..profiles.level_filter import summary
+from ..profiles.profile import Profile
+from ..profiles.profiler import profile
 from ..spaces.candidate import Candidate
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Space
+from ..storage.fingerprint import NETWORKS
+from ..storage.run_directory import RunDirectory
 from ..studies.distance import OFF
 from ..studies.loss_probe import Chosen, choose_distance
 from ..studies.task import Task
-from .cluster import Cluster
-from .devices import Meters, at_once, devices_of, meter_at
-from .fingerprint import NETWORKS
 from .options import Options
-from .paying import summary
-from .probes import PROBE_TIMEOUT_S, Prober
-from .profile import Profile
-from .profiling import profile
 from .progress import Progress
-from .rundir import RunDirectory
-from .rungs import Ladder
+from .workers.cluster import Cluster
+from .workers.remote_meter import Meters, at_once, devices_of, meter_at
 
 ZEROS = (0.5, 0.75, 0.9)
 """Shares of a layer's weights that may be zero where compact files count: they cost next to nothing there."""

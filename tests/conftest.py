@@ -1,22 +1,46 @@
-"""The order of the tests, and what tests of several folders need."""
+"""The order of the tests, and what several rooms need: a database, a run, searches of an analytic problem."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from autocompress.evaluators.analytic import AnalyticEvaluator
+from autocompress.evaluators.evaluator import Evaluator
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
+from autocompress.search.driver import Driver, Interrupts
+from autocompress.search.options import Options
+from autocompress.search.progress import Silent
+from autocompress.search.samplers import create
+from autocompress.search.samplers.initial_design import warm_start
+from autocompress.search.workers.start import InlineWorkers
+from autocompress.storage.artifacts import Artifacts
+from autocompress.storage.run_directory import RunDirectory
+from autocompress.storage.study_store import Store
 
 os.environ.setdefault("AUTOCOMPRESS_LOCKS", tempfile.gettempdir())  # tests leave the machine's own to its user
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")  # the machine's other work is no defect of a test
+
+TARGET_MS = 4.0
+
+BENCH = Path(__file__).resolve().parents[1] / "bench"
+
+Search = Callable[..., Store]
 
 LONGEST = ("test_faults.py", "test_runtimes.py", "test_run.py", "test_chaos.py")
 
@@ -127,3 +151,104 @@ def made_run() -> Callable[..., Path]:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.made_run  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def bench() -> Iterator[dict[str, ModuleType]]:
+    """Import some files of the benchmarks as they are imported when they are run: each knows its neighbours."""
+    sys.path.insert(0, str(BENCH))
+    loaded = {}
+    for name in ("environment", "recorded", "ladder", "problems", "latency_model", "stuck"):
+        spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        loaded[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded[name])
+    yield loaded
+    sys.path.remove(str(BENCH))
+    for name in loaded:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def small() -> AnalyticEvaluator:
+    """Return a problem whose 512 candidates can be enumerated."""
+    return AnalyticEvaluator(3)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Search]:
+    """Open the store of a problem, new or again, with a sampler; the warm start is enqueued on request."""
+    stores: list[Store] = []
+
+    def open_store(
+        problem: AnalyticEvaluator,
+        *,
+        sampler: str = "mutation",
+        seed: int = 0,
+        name: str = "run",
+        url: str | None = None,
+        warm: bool = True,
+        target_ms: float = TARGET_MS,
+        limits: Limits | None = None,
+    ) -> Store:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        store = Store(folder, url, name, problem.space, limits or Limits(target_ms))
+        stores.append(store)
+        profile = Profile.from_dict(problem.profile())
+        store.study.sampler = create(
+            sampler,
+            space=problem.space,
+            profile=profile,
+            judge=store,
+            seed=seed,
+            finished=len(store.finished()),
+        )
+        store.begin(warm_start(problem.space, profile, target_ms) if warm else [])
+        return store
+
+    yield open_store
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
+    """Run a search, or go on with it, and return its store."""
+    held: list[RunDirectory] = []
+
+    def run(
+        problem: AnalyticEvaluator,
+        *,
+        trials: int,
+        evaluator: Evaluator | None = None,
+        time_budget_s: float | None = None,
+        name: str = "run",
+        target_ms: float = TARGET_MS,
+        artifacts: Artifacts | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
+        **how: object,
+    ) -> Store:
+        while held:
+            held.pop().close()
+        rundir = RunDirectory(tmp_path / name, {"study": name})
+        held.append(rundir)
+        rundir.artifacts = artifacts or rundir.artifacts
+        store = opened(problem, name=name, target_ms=target_ms, **how)
+        Driver(
+            store,
+            InlineWorkers(evaluator or problem),
+            Options(target_ms=target_ms, out=tmp_path / name, trials=trials, time_budget_s=time_budget_s),
+            epochs=1.0,
+            rundir=rundir,
+            progress=Silent(),
+            interrupts=Interrupts(),
+            started=time.monotonic(),
+            meanwhile=meanwhile,
+        ).run()
+        return store
+
+    yield run
+    while held:
+        held.pop().close()

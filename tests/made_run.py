@@ -15,14 +15,14 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
 from autocompress.evaluators.outcome_json import to_json
 from autocompress.evaluators.runtimes import load
-from autocompress.search.asked import Asked
+from autocompress.profiles.profile import Profile
 from autocompress.search.options import Options
-from autocompress.search.profile import Profile
-from autocompress.search.rundir import RunDirectory
 from autocompress.search.samplers import create
-from autocompress.search.store import Store
-from autocompress.search.warmstart import warm_start
+from autocompress.search.samplers.initial_design import warm_start
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.invocation import Asked
+from autocompress.storage.run_directory import RunDirectory
+from autocompress.storage.study_store import Store
 
 WIDTH, CLASSES = 16, 4
 

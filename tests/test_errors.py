@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from autocompress.compressors.export import to_onnx
+from autocompress.compressors.onnx_files.export import to_onnx
 from autocompress.errors import InfeasibleError, blaming, gist, in_a_line, place
-from autocompress.evaluators.process import why
+from autocompress.evaluators.subprocess_protocol import why
 from autocompress.studies.task import top1
 
 

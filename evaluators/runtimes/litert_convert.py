@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compressors.calibrate import LARGEST_BIAS, TOP
+from ...compressors.quantization.calibration import LARGEST_BIAS, TOP
 from ...errors import InfeasibleError, MissingRuntimeError, gist, in_a_line
-from ..process import begin, run
 from ..scratch import scratch
+from ..subprocess_protocol import begin, run
 from . import Source
 from .litert import WINDOWS, Operation, operations
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InfeasibleError
-from ..process import begin, run
 from ..scratch import scratch
+from ..subprocess_protocol import begin, run
 from . import needed
 
 TIMEOUT_S = 300.0

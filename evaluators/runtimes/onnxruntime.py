@@ -61,8 +61,8 @@ class OnnxRuntime:
 
     def convert(self, source: Source) -> bytes:
         """Make activations unsigned, which is what the CPU kernels fuse; a GPU takes the canonical file."""
-        from ...compressors.flavours import integer_outputs, unsigned_activations
-        from ...compressors.recurrent_onnx import dynamic
+        from ...compressors.onnx_files.onnxruntime_layout import integer_outputs, unsigned_activations
+        from ...compressors.onnx_files.recurrent import dynamic
 
         if self.capabilities.device != "cpu":
             return source.onnx

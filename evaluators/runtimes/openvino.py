@@ -100,7 +100,7 @@ class OpenVino:
         Raises:
             InfeasibleError: 4 bits are asked, and there is no linear layer.
         """
-        from ...compressors.flavours import maxima_of_integers, unsigned_activations
+        from ...compressors.onnx_files.onnxruntime_layout import maxima_of_integers, unsigned_activations
 
         return self._stored(maxima_of_integers(unsigned_activations(source.onnx, source.calibration)))
 

@@ -110,19 +110,19 @@ class TensorRt:
 
 
 def _half(onnx: bytes) -> bytes:
-    from ...compressors.precisions import half
+    from ...compressors.onnx_files.number_formats import half
 
     return half(onnx)
 
 
 def _float8(onnx: bytes) -> bytes:
-    from ...compressors.precisions import float8, half
+    from ...compressors.onnx_files.number_formats import float8, half
 
     return half(float8(onnx))
 
 
 def _int4_weights(onnx: bytes) -> bytes:
-    from ...compressors.precisions import half, int4_weights
+    from ...compressors.onnx_files.number_formats import half, int4_weights
 
     return half(int4_weights(onnx))
 

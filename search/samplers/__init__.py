@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from ...profiles.profile import Profile
     from ...spaces.space import Space
-    from ..profile import Profile
     from .history import Judge
 
 
@@ -26,9 +26,9 @@ def create(name: str, *, space: Space, profile: Profile, judge: Judge, seed: int
     """
     from optuna import samplers
 
+    from .encoding import Tables
     from .mutation import MutationSampler
     from .surrogate import SurrogateSampler
-    from .tables import Tables
 
     if name == "surrogate":
         return SurrogateSampler(Tables(space, profile), judge, seed=seed)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..costs import LAYER_AXES
-from ..limits import Limits
+from ...pareto.limits import Limits
+from ...profiles.cost_model import LAYER_AXES
+from .encoding import Levels, Numbers, Tables
 from .history import History
-from .moves import Moves
-from .tables import Levels, Numbers, Tables
+from .variation import Moves
 
 MISSES = 3
 """Trials in a row over a limit after which every second proposal comes from here."""

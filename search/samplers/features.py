@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ...profiles.cost_model import LAYER_AXES
 from ...spaces.candidate import BITS, PRUNING_RATIO
-from ..costs import LAYER_AXES
-from .tables import Levels, Numbers, Tables
+from .encoding import Levels, Numbers, Tables
 
 WORK, ROOT, WHOLE, COUNT = 0.3, 0.3, 0.3, 0.5
 """Prior standard deviations of what a kind of layers adds to a latency: by the work that is left of them, by its root

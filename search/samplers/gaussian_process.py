@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from .tables import Numbers
+from .encoding import Numbers
 
 AMPLITUDE, LENGTH = 0.5, 2.0
 """Standard deviation of what the trend does not tell, and the distance over which it changes."""

@@ -11,9 +11,9 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from ...evaluators.measurement import Measurement
-from ..ledger import outcome
-from ..limits import Limits, known
-from .tables import Levels, Numbers, Tables
+from ...pareto.limits import Limits, known
+from ...storage.trials import outcome
+from .encoding import Levels, Numbers, Tables
 
 
 class Judge(Protocol):

@@ -13,10 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
+from .encoding import Numbers
 from .features import Points
 from .gaussian_process import process
 from .regression import regression
-from .tables import Numbers
 
 FAR = 0.5
 """Difference of logarithms beyond which a prediction is simply wrong."""

@@ -14,11 +14,11 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
-from ..front import non_dominated
-from .costs import latest, typical
+from ...pareto.front import non_dominated
+from .cost_predictor import latest, typical
+from .encoding import Levels, Numbers, Tables, distributions
 from .history import History, Judge, Reader
-from .moves import Moves
-from .tables import Levels, Numbers, Tables, distributions
+from .variation import Moves
 
 MARGIN = 0.97
 """Children aim at this share of the target, so that the interval's upper end meets it too."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .costs import Costs
-from .damage import LEAST_LEFT, DamageModel
+from .acquisition import Gain
+from .cost_predictor import Costs
+from .damage_model import LEAST_LEFT, DamageModel
+from .encoding import Levels, Numbers, Tables
 from .exploration import MISSES, around, misses
-from .gain import Gain
 from .history import History, Judge
 from .mutation import MutationSampler
-from .tables import Levels, Numbers, Tables
 
 MUTATIONS = 0.05
 """Share of proposals that are mutations of the front."""

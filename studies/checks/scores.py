@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import StudyError
-from ...evaluators.units import SHARE, WORD
+from ..metric_units import SHARE, WORD
 from ..task import Batch, Loader, Task
 from .calls import called, kind
 from .loaders import Seen

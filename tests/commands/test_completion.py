@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from autocompress.cli import app
 from autocompress.search.options import SAMPLERS
-from autocompress.search.rundir import RunDirectory
+from autocompress.storage.run_directory import RunDirectory
 
 RUNNER = CliRunner()
 

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.commands.group import USAGE
-from autocompress.search.asked import Asked
+from autocompress.commands.groups import USAGE
 from autocompress.search.options import Options
-from autocompress.search.rundir import RunDirectory
+from autocompress.storage.invocation import Asked
+from autocompress.storage.run_directory import RunDirectory
 
 RUNNER = CliRunner()
 NET = "net.py --target-latency 5ms --runtime fake --out new"

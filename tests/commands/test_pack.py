@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from autocompress.compressors.compact import pack
+from autocompress.compressors.compact.acz import pack
 
 Completed = subprocess.CompletedProcess[str]
 

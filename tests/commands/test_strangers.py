@@ -15,7 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from autocompress import cli
-from autocompress.search.opened import open_run
+from autocompress.storage.run import open_run
 
 MadeRun = Callable[..., Path]
 

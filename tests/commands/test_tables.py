@@ -7,13 +7,13 @@ import io
 from rich.console import Console, RenderableType
 
 from autocompress.commands.tables import of_health, of_report
-from autocompress.evaluators.doctor import FAILS, IMPORTED, MISSING, WORKS, Check, Health, Noise
-from autocompress.evaluators.energy import Energy
 from autocompress.evaluators.measurement import Latency, Window
-from autocompress.evaluators.outputs import Parity
-from autocompress.evaluators.serve_once import Serving
-from autocompress.evaluators.signature import Input
-from autocompress.evaluators.standalone import Conditions, Report, Row
+from autocompress.evaluators.meters.energy import Energy
+from autocompress.evaluators.meters.serve_once import Serving
+from autocompress.evaluators.parity import Parity
+from autocompress.evaluators.standalone.doctor import FAILS, IMPORTED, MISSING, WORKS, Check, Health, Noise
+from autocompress.evaluators.standalone.measure_file import Conditions, Report, Row
+from autocompress.evaluators.standalone.model_inputs import Input
 
 
 def printed(renderable: RenderableType) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autocompress import cli
-from autocompress.search.opened import open_run
+from autocompress.storage.run import open_run
 
 MadeRun = Callable[..., Path]
 

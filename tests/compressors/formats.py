@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from autocompress.compressors import qdq
-from autocompress.compressors.export import to_onnx
-from autocompress.compressors.quantize import Quantize, strip
+from autocompress.compressors.onnx_files import qdq
+from autocompress.compressors.onnx_files.export import to_onnx
+from autocompress.compressors.quantization.quantize import Quantize, strip
 from autocompress.compressors.technique import Supplies
 from autocompress.spaces.candidate import Candidate
 

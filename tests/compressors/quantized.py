@@ -14,10 +14,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from autocompress.compressors import qdq
-from autocompress.compressors.export import to_onnx
-from autocompress.compressors.graph import LAYERS
-from autocompress.compressors.quantize import Quantize, calibration_of, strip
+from autocompress.compressors.modules import LAYERS
+from autocompress.compressors.onnx_files import qdq
+from autocompress.compressors.onnx_files.export import to_onnx
+from autocompress.compressors.quantization.quantize import Quantize, calibration_of, strip
 from autocompress.compressors.technique import Supplies
 from autocompress.spaces.candidate import Candidate
 

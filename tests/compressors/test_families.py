@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, supplies_of
-from autocompress.compressors.prune import ratios
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.compressors.pruning.prune import ratios
+from autocompress.evaluators.ladder.served import Served, parity, source_of
 from autocompress.evaluators.runtimes import load
-from autocompress.evaluators.served import Served, parity, source_of
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.studies.normalize import normalized
 from autocompress.studies.task import Task, cross_entropy

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.ancestor import Ancestor
+from autocompress.compressors.inherited_weights import Ancestor
 from autocompress.compressors.pipeline import compress, supplies_of
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.residual import ResidualNet

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.flavours import integer_outputs, unsigned_activations
-from autocompress.compressors.precisions import float8, int4_weights
+from autocompress.compressors.onnx_files.number_formats import float8, int4_weights
+from autocompress.compressors.onnx_files.onnxruntime_layout import integer_outputs, unsigned_activations
 
 from .quantized import CHAIN, Case, rounded, served, share
 

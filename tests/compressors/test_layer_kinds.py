@@ -16,20 +16,20 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autocompress.compressors import qdq
-from autocompress.compressors.export import to_onnx
-from autocompress.compressors.factorize import Factorize, factorized
-from autocompress.compressors.factors import Factorized
-from autocompress.compressors.flavours import unsigned_activations
-from autocompress.compressors.fold import Folded, fold_batch_norm
-from autocompress.compressors.graph import CONVOLUTIONS, LAYERS, count, grouped, multiplies, out_channels
-from autocompress.compressors.hints import Hints
-from autocompress.compressors.inspection import inspect
-from autocompress.compressors.palettize import Palettize
+from autocompress.compressors.batch_norm import Folded, fold_batch_norm
+from autocompress.compressors.distillation.intermediate import Hints
+from autocompress.compressors.lowrank.factored_layers import Factorized
+from autocompress.compressors.lowrank.factorize import Factorize, factorized
+from autocompress.compressors.modules import CONVOLUTIONS, LAYERS, count, grouped, multiplies, out_channels
+from autocompress.compressors.onnx_files import qdq
+from autocompress.compressors.onnx_files.export import to_onnx
+from autocompress.compressors.onnx_files.onnxruntime_layout import unsigned_activations
 from autocompress.compressors.pipeline import space_of
-from autocompress.compressors.prune import remove_channels
-from autocompress.compressors.quantize import Quantize, strip, without_kernels
-from autocompress.compressors.sparsify import Sparsify
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.compressors.pruning.prune import remove_channels
+from autocompress.compressors.pruning.sparsify import Sparsify
+from autocompress.compressors.quantization.palettize import Palettize
+from autocompress.compressors.quantization.quantize import Quantize, strip, without_kernels
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
 from autocompress.spaces.candidate import BITS, PALETTE, RANK, Candidate

@@ -23,10 +23,10 @@ from torch.utils.data import (
 
 from autocompress.compressors import batches
 from autocompress.compressors.batches import batches_in, endless, seeded
-from autocompress.compressors.distill import distil
+from autocompress.compressors.distillation.distill import distil
 from autocompress.compressors.pipeline import supplies_of
 from autocompress.errors import StudyError
-from autocompress.search.fingerprint import differences, fingerprint_of
+from autocompress.storage.fingerprint import differences, fingerprint_of
 from autocompress.studies.counted import counted, examples
 from autocompress.studies.distance import Softmax
 from autocompress.studies.loss_probe import choose_distance
@@ -255,7 +255,7 @@ def test_data_that_no_norm_can_be_trained_on_are_told() -> None:
 
 def test_statistics_of_one_value_a_channel_are_not_taken() -> None:
     """A norm that has seen nothing else keeps its own."""
-    from autocompress.compressors.fold import estimate_batch_norm
+    from autocompress.compressors.batch_norm import estimate_batch_norm
 
     network = task_of([]).model
     network[1].running_mean.fill_(3.0)

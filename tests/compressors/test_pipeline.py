@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.graph import count, parts
-from autocompress.compressors.inspection import inspect
+from autocompress.compressors.modules import count, parts
 from autocompress.compressors.pipeline import TECHNIQUES as ALL
 from autocompress.compressors.pipeline import Compressed, compress, space_of, supplies_of
-from autocompress.compressors.quantize import Quantized
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.compressors.quantization.quantize import Quantized
 from autocompress.compressors.technique import Technique
 from autocompress.errors import InfeasibleError, blamed
 from autocompress.spaces.candidate import SETTINGS, Candidate

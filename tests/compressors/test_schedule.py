@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autocompress.compressors.importance import IMPORTANCES
 from autocompress.compressors.pipeline import compress, phases
-from autocompress.compressors.prune import (
-    Prune,
-    penalty,
-    remove_channels,
-    schedule,
-    way,
-)
+from autocompress.compressors.pruning.importance import IMPORTANCES
+from autocompress.compressors.pruning.prune import Prune, penalty, remove_channels, schedule, way
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
 from autocompress.spaces.candidate import Candidate

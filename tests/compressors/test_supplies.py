@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compressors import supplies
-from autocompress.compressors.graph import work
+from autocompress.compressors.modules import work
 from autocompress.compressors.pipeline import supplies_of
 from autocompress.compressors.supplies import GRADIENTS, RANGES, STATISTICS, divided
 from autocompress.studies.residual import ResidualNet

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from autocompress.compressors.fold import fold_batch_norm
-from autocompress.compressors.graph import multiplies
-from autocompress.compressors.inspection import inspect
+from autocompress.compressors.batch_norm import fold_batch_norm
+from autocompress.compressors.modules import multiplies
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
-from autocompress.compressors.quantize import Quantized
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.compressors.quantization.quantize import Quantized
 from autocompress.errors import InfeasibleError
+from autocompress.evaluators.ladder.served import Served, parity, source_of
 from autocompress.evaluators.runtimes import load as runtime_of
-from autocompress.evaluators.served import Served, parity, source_of
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.task import Task
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from autocompress.evaluators.energy import sources
-from autocompress.search.rundir import RunDirectory
+from autocompress.evaluators.meters.energy import sources
+from autocompress.storage.run_directory import RunDirectory
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -13,7 +13,7 @@ import pytest
 from autocompress.evaluators.measurement import Measurement
 from autocompress.evaluators.outcome_json import from_json
 from autocompress.evaluators.runtimes.fake import ENVIRONMENT
-from autocompress.search.ray_session import environment
+from autocompress.search.workers.ray_session import environment
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -24,7 +24,7 @@ import typer
 from markdown_it import MarkdownIt
 
 from autocompress.cli import app
-from autocompress.commands.group import DEFAULT
+from autocompress.commands.groups import DEFAULT
 from autocompress.studies.names import BUILT_IN
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -245,7 +245,7 @@ def quick(words: list[str]) -> list[str]:
 
 QUICKLY = f"""
 import importlib
-module = importlib.import_module("autocompress.search.api")
+module = importlib.import_module("autocompress.search.compress")
 as_it_is = module.compress
 module.compress = lambda study, target_latency, **given: as_it_is(
     study, {TARGET!r}, **{{**given, **{QUICK!r}}}

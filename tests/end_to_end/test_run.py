@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial
 from autocompress.evaluators.measurement import Measurement
 from autocompress.evaluators.outcome_json import from_json
 from autocompress.evaluators.scores import unpacked
-from autocompress.search.opened import open_run
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.run import open_run
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Finished = tuple[Path, tuple[str, ...], subprocess.CompletedProcess[str]]

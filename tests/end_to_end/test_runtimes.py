@@ -14,7 +14,7 @@ import pandas
 import pytest
 
 from autocompress.compressors.pipeline import compress, supplies_of
-from autocompress.evaluators.latency import PROBE, meter_for
+from autocompress.evaluators.meters.latency import PROBE, meter_for
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies import loading
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.evaluators.latency import CAREFUL, SEARCH, Plan, settled
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window, half_width, placement
+from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Plan, settled
 from autocompress.evaluators.outcome_json import from_json, to_json
 
 TIMES = st.lists(st.integers(1, 10**12), min_size=1, max_size=8).map(tuple)

@@ -165,7 +165,7 @@ def test_a_process_with_a_model_has_it_from_there(folder: Path) -> None:
     import numpy as np
 
     from autocompress.errors import InfeasibleError
-    from autocompress.evaluators.serve_once import serve_once
+    from autocompress.evaluators.meters.serve_once import serve_once
 
     with pytest.raises(InfeasibleError):
         serve_once("onnxruntime", b"no model", [[np.zeros(1, np.float32)]])

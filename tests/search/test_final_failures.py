@@ -12,19 +12,19 @@ from rich.text import Text
 
 from autocompress.errors import StudyError
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.latency import Plan
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
-from autocompress.search.drive import Interrupts
-from autocompress.search.finals import Finals
-from autocompress.search.front import Model, ParetoFront
-from autocompress.search.limits import Limits
+from autocompress.evaluators.meters.latency import Plan
+from autocompress.pareto.front import Model, ParetoFront
+from autocompress.pareto.limits import Limits
+from autocompress.reports.terminal_table import render
+from autocompress.search.driver import Interrupts
+from autocompress.search.final_evaluation import Finals
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
-from autocompress.search.records import read_record
-from autocompress.search.report.table import render
-from autocompress.search.rundir import RunDirectory
-from autocompress.search.workers import InlineWorkers
+from autocompress.search.workers.start import InlineWorkers
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.records import read_record
+from autocompress.storage.run_directory import RunDirectory
 
 LATENCY = Latency(windows=(Window(baseline_ns=(2,), candidate_ns=(1,)),) * 9, baseline_ms=2.0)
 FOUND = Measurement(accuracy=0.8, latency=LATENCY, size_bytes=9, params=1, macs=1, epochs=1.0)

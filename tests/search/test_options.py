@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import UsageError
-from autocompress.search.limits import Limits, same_unit
+from autocompress.pareto.limits import Limits, same_unit
 from autocompress.search.options import (
     SAMPLERS,
     Options,

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 
-from autocompress.search.live import Live, drawn
+from autocompress.commands.live_display import Live, drawn
 from autocompress.search.progress import Lines, Running, State, duration
 
 RUNNING = (Running("00003", "latency", 4.0), Running("00004", "train", 62.0))

@@ -13,11 +13,11 @@ from autocompress.errors import AutocompressError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
-from autocompress.search.front import front_hypervolume, select
-from autocompress.search.limits import Limits
+from autocompress.pareto.front import front_hypervolume, select
+from autocompress.pareto.limits import Limits
 from autocompress.search.options import SAMPLERS
-from autocompress.search.store import Store, outcome
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.study_store import Store, outcome
 
 Search = Callable[..., Store]
 

@@ -9,16 +9,16 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Outcome
-from autocompress.search.drive import Driver, Interrupts
-from autocompress.search.limits import Limits
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
+from autocompress.search.driver import Driver, Interrupts
 from autocompress.search.options import Options
-from autocompress.search.profile import Profile
 from autocompress.search.progress import Silent
-from autocompress.search.rundir import RunDirectory
-from autocompress.search.store import Store
-from autocompress.search.warmstart import BASELINE, STUDENT, warm_start
-from autocompress.search.workers import InlineWorkers
+from autocompress.search.samplers.initial_design import BASELINE, STUDENT, warm_start
+from autocompress.search.workers.start import InlineWorkers
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.run_directory import RunDirectory
+from autocompress.storage.study_store import Store
 
 PROBLEM = AnalyticEvaluator(3)
 PROFILE = Profile.from_dict(PROBLEM.profile())

@@ -18,12 +18,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError, StudyError
 from autocompress.evaluators import runtimes
-from autocompress.evaluators.served import checked
-from autocompress.search.warmstart import uniform
+from autocompress.evaluators.ladder.served import checked
+from autocompress.search.samplers.initial_design import uniform
 from autocompress.studies.checks import calls
 from autocompress.studies.checks.loaders import Bounds
 from autocompress.studies.validate import validate

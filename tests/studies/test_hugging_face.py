@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import StudyError
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.studies.loading import load

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import StudyError
+from autocompress.evaluators.ladder.served import Served, parity, source_of
 from autocompress.evaluators.runtimes import load
-from autocompress.evaluators.served import Served, parity, source_of
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.studies.keywords import Keywords, first_tensor
 from autocompress.studies.task import Task

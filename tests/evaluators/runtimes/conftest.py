@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.runtimes import Arrays, Source, load
-from autocompress.evaluators.served import source_of
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task

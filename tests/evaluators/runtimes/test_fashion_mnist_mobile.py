@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.evaluators.ladder.served import Served, source_of
 from autocompress.evaluators.runtimes import load
-from autocompress.evaluators.served import Served, source_of
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.studies import fashion_mnist
 from autocompress.studies.residual import ResidualNet

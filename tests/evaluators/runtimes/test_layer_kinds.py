@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.inspection import inspect
 from autocompress.compressors.pipeline import Compressed, compress, supplies_of
-from autocompress.compressors.quantize import Quantize
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.compressors.quantization.quantize import Quantize
 from autocompress.compressors.technique import Supplies
-from autocompress.evaluators.isolated import engine
+from autocompress.evaluators.ladder.served import source_of
+from autocompress.evaluators.meters.isolated_engine import engine
 from autocompress.evaluators.runtimes import load, low_precision
-from autocompress.evaluators.served import source_of
 from autocompress.spaces.candidate import BITS, Candidate
 from autocompress.studies.task import Task
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.graph import count
+from autocompress.compressors.modules import count
 from autocompress.errors import InfeasibleError, MissingRuntimeError
 from autocompress.evaluators.runtimes import Source, load, low_precision
 from autocompress.evaluators.runtimes.litert_convert import choose, fingerprint

@@ -16,8 +16,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from autocompress.compressors.export import to_onnx
-from autocompress.compressors.graph import count
+from autocompress.compressors.modules import count
+from autocompress.compressors.onnx_files.export import to_onnx
 from autocompress.errors import InfeasibleError, MissingRuntimeError
 from autocompress.evaluators.runtimes import Source, load
 from autocompress.evaluators.runtimes.mnn_convert import convert

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from autocompress.compressors import qdq
-from autocompress.compressors.export import to_onnx
-from autocompress.compressors.quantize import Scales
+from autocompress.compressors.onnx_files import qdq
+from autocompress.compressors.onnx_files.export import to_onnx
+from autocompress.compressors.quantization.quantize import Scales
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.runtimes import Source, low_precision
 from autocompress.evaluators.runtimes.openvino import VARIANTS, OpenVino

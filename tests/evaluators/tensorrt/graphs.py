@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchvision.models import MobileNetV2, VisionTransformer, resnet18
 from torchvision.ops import SqueezeExcitation
 
-from autocompress.compressors.inspection import inspect
+from autocompress.compressors.onnx_files.number_formats import float8, half, int4_weights, two_four
 from autocompress.compressors.pipeline import compress, supplies_of
-from autocompress.compressors.precisions import float8, half, int4_weights, two_four
+from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.tensorrt.build import BuildOptions, Profile, build
 from autocompress.spaces.candidate import BITS, Candidate

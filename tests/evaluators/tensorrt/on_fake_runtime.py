@@ -15,11 +15,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from autocompress.errors import InfeasibleError, MissingRuntimeError
-from autocompress.evaluators.latency import Plan, device_of
+from autocompress.evaluators.meters.latency import Plan, device_of
+from autocompress.evaluators.meters.timing_process import serve
 from autocompress.evaluators.runtimes import DeviceEngine, Source, load, low_precision
 from autocompress.evaluators.runtimes.tensorrt import TensorRt
 from autocompress.evaluators.tensorrt.device import open_device
-from autocompress.evaluators.timing import serve
 
 from .driver import FakeDriver
 from .misuses import MISUSES, REMOVED

@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from autocompress.compressors.precisions import is_two_four
+from autocompress.compressors.onnx_files.number_formats import is_two_four
 from autocompress.evaluators.tensorrt.build import BuildOptions, build
 
 from .graphs import ALL, FAMILIES, PRECISIONS, SMALL, Attempt, attempt, exported, graph

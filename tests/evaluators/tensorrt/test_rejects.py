@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from autocompress.compressors.precisions import float8, half, int4_weights
+from autocompress.compressors.onnx_files.number_formats import float8, half, int4_weights
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.tensorrt.build import BuildOptions, Built, build
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autocompress.compressors.inspection import inspect
-from autocompress.compressors.prune import remove_channels
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.compressors.pruning.prune import remove_channels
 from autocompress.studies.networks.multihead import SelfAttention, unpacked
 from autocompress.studies.normalize import normalized
 from autocompress.studies.task import Task

@@ -1,0 +1,1 @@
+"""The compact file format `.acz`: entropy-coded weights of an ONNX file."""

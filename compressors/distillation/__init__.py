@@ -1,0 +1,1 @@
+"""Training a student with its teacher: outputs, features, attention."""

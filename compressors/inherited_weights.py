@@ -1,0 +1,64 @@
+"""A trained, pruned network from which another candidate goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..spaces.candidate import PRUNING_RATIO, RANK, SPARSITY, Candidate
+from .pruning import prune
+from .technique import Supplies
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ancestor:
+    """The weights of a pruned network, batch norms in place.
+
+    Attributes:
+        candidate: says how it was pruned.
+        state: its weights and statistics by name.
+
+    """
+
+    candidate: Candidate
+    state: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, candidate: Candidate, model: nn.Module) -> Ancestor | None:
+        """Return a candidate's trained network; None where it has other layers than the original, only narrower."""
+        if candidate[RANK] or candidate[SPARSITY]:
+            return None
+        return cls(candidate=candidate, state={name: value.clone() for name, value in model.state_dict().items()})
+
+    def to_bytes(self) -> bytes:
+        """Return a safetensors file; `read` reads it back."""
+        tensors = {name: tensor.contiguous() for name, tensor in self.state.items()}
+        return save(tensors, {"candidate": self.candidate.to_json()})
+
+    @classmethod
+    def read(cls, path: Path) -> Ancestor | None:
+        """Return what `to_bytes` wrote; None where there is no such file, or not a whole one."""
+        try:
+            with safe_open(path, "pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+                return cls(candidate=Candidate.from_json(file.metadata()["candidate"]), state=state)
+        except (OSError, SafetensorError):
+            return None
+
+    def network(self, original: nn.Module, supplies: Supplies) -> nn.Module:
+        """Return a copy of the original network with the ancestor's channels and weights.
+
+        Raises:
+            InfeasibleError: the original has not the groups that were pruned.
+            RuntimeError: what is left has other shapes than the ancestor's weights.
+
+        """
+        pruned = Candidate({PRUNING_RATIO: self.candidate[PRUNING_RATIO]})
+        model = prune.Prune().apply(original, pruned, supplies)
+        model.load_state_dict(dict(self.state))
+        return model.eval()

@@ -1,0 +1,1 @@
+"""ONNX files: export, quantized layouts, number formats, and what a file holds."""

@@ -1,0 +1,97 @@
+"""The ranges of tensors inside an ONNX graph. This module imports no torch, as `flavours.py`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import helper
+
+from ..quantization.calibration import MAX, Histogram, threshold
+
+Batch = Sequence[NDArray[np.generic]]
+Batches = Iterable[Batch]
+
+MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
+"""Operators that move numbers and change none; what rounds before them may as well round after."""
+
+
+def least(proto: onnx.ModelProto, names: Collection[str], calibration: Batches) -> dict[str, float]:
+    """Return the least number that each named tensor takes; the arguments are those of `largest`."""
+    found: dict[str, float] = {}
+    for name, value in values(proto, names, calibration) if names else ():
+        found[name] = min(found.get(name, np.inf), float(value.min()))
+    return found
+
+
+def largest(
+    proto: onnx.ModelProto, names: Collection[str], calibration: Batches, method: str = MAX
+) -> dict[str, float]:
+    """Return the largest magnitude to keep of each named tensor: of all that it takes, unless a method clips.
+
+    Args:
+        proto: the graph.
+        names: of tensors that its nodes make or that are its inputs.
+        calibration: batches of its inputs.
+        method: one of `calibrate.METHODS`.
+
+    """
+    if not names:
+        return {}
+    if method == MAX:
+        found: dict[str, float] = defaultdict(float)
+        for name, value in values(proto, names, calibration):
+            found[name] = max(found[name], float(np.abs(value).max()))
+        return dict(found)
+    histograms: dict[str, Histogram] = defaultdict(Histogram)
+    for name, value in values(proto, names, calibration):
+        histograms[name].add(value)
+    return {name: threshold(histogram, method) for name, histogram in histograms.items()}
+
+
+def values(
+    proto: onnx.ModelProto, names: Collection[str], calibration: Batches
+) -> Iterator[tuple[str, NDArray[np.floating]]]:
+    """Yield what the named tensors take, one batch after the other."""
+    given = [source.name for source in proto.graph.input]
+    made = sorted(set(names) - {*given})
+    session = _session(proto, made) if made else None
+    for batch in (piece for whole in calibration for piece in _pieces(proto, whole)):
+        read = dict(zip(given, batch, strict=True))
+        yield from ((name, value) for name, value in read.items() if name in names)
+        if session is not None:
+            yield from zip(made, session.run(made, read), strict=True)
+
+
+def _pieces(proto: onnx.ModelProto, batch: Batch) -> Iterator[Batch]:
+    """Yield a batch as a graph takes it: where that has one size alone, in pieces, the last one filled up."""
+    dims = [source.type.tensor_type.shape.dim for source in proto.graph.input]
+    sizes = {shape[0].dim_value if len(shape) else 0 for shape in dims}
+    counts = {len(x) for x in batch}
+    if sizes == counts or len(counts) > 1 or len(sizes) > 1 or 0 in sizes:
+        yield batch
+        return
+    (size,), (count,) = sizes, counts
+    for start in range(0, count, size):
+        yield [x[np.minimum(np.arange(start, start + size), count - 1)] for x in batch]
+
+
+def _session(proto: onnx.ModelProto, names: Collection[str]) -> onnxruntime.InferenceSession:
+    """Return what computes some tensors of a graph."""
+    watched = onnx.ModelProto()
+    watched.CopyFrom(proto)
+    del watched.graph.output[:]
+    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    return loaded(watched)
+
+
+def loaded(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Return what computes a graph on one core."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails raises
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,1 @@
+"""Quantization: bit-widths, calibration, learned steps, palettes."""

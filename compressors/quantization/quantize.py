@@ -1,0 +1,359 @@
+"""Linear symmetric quantization of weights and activations, simulated so that training can adapt to it.
+
+In INT8 weights have one scale for each output channel, activations one scale for each layer's input. In INT4 a linear
+layer's weights have one scale for each block of those that are summed up for one output, and its input stays in
+float. Rounding passes gradients straight through (Jacob et al., CVPR 2018). `qdq.py` writes the same scales into the
+ONNX file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...errors import InfeasibleError
+from ...spaces.candidate import BITS, QUANTIZATION, Candidate
+from ...spaces.capabilities import Capabilities
+from ...spaces.layers import Layer, Network
+from ...spaces.space import Choice
+from ...studies.networks.copied import copied
+from ..batch_norm import fold_batch_norm
+from ..modules import TRANSPOSED, Inputs, always_called, multiplies, output_axis, parts, run, version
+from ..onnx_files.number_formats import block_of
+from ..technique import Supplies, Technique
+from ..tied import put
+from . import recurrent
+from .calibration import DEFAULT, LARGEST_BIAS, MAX, METHODS, Histogram, threshold
+from .lsq import LearnedStep, round_learned
+
+FLOAT = 32
+"""Bits of a layer that stays in floating point."""
+
+WEIGHTS_ALONE = 4
+"""Bits of a layer whose input stays in floating point."""
+
+BLOCKS = (128, 16)
+"""The most and the fewest weights that share a scale in INT4; runtimes' kernels take powers of 2 in between."""
+
+LEAST = 1e-8
+"""The least magnitude that a range ends at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """How a layer's numbers are rounded; what its exported file holds.
+
+    Attributes:
+        input: the step of its input; None for an input in float.
+        weight: the steps of its weight, of shape (out,), or (out, blocks) in INT4; None maps the largest value of each
+            output channel to 127.
+        bits: of its weight.
+
+    """
+
+    input: float | None
+    weight: NDArray[np.float32] | None = None
+    bits: int = 8
+
+
+class Quantize(Technique):
+    """Gives each layer its bits: 8 for weights and activations alike, 4 for the weights of a linear layer alone."""
+
+    axis = BITS
+
+    def choices(self, network: Network, capabilities: Capabilities) -> tuple[Choice, ...]:
+        """Offer each layer the bit-widths that the runtime has kernels for."""
+        offers = ((layer.name, levels(layer, capabilities)) for layer in network.layers)
+        return tuple(
+            Choice(axis=self.axis, target=name, levels=bits, neutral=FLOAT) for name, bits in offers if len(bits) > 1
+        )
+
+    def settings(self) -> tuple[Choice, ...]:
+        """Offer the ways to find ranges (see `calibrate.METHODS`), and whether training moves them."""
+        return (
+            Choice(axis=QUANTIZATION, target="calibration", levels=tuple(METHODS), needs=self.axis),
+            Choice(axis=QUANTIZATION, target="scales", levels=("fixed", "learned"), needs=self.axis),
+        )
+
+    def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
+        """Return a copy with batch norms folded and quantizers in the chosen layers, their ranges calibrated."""
+        model, chosen = fold_batch_norm(model, supplies.examples), candidate[self.axis]
+        if not chosen:
+            return model
+        modules = dict(model.named_modules())
+        method = calibration_of(candidate)
+        for name, bits in chosen.items():
+            if name not in modules:
+                raise InfeasibleError(f"the network has no layer {name!r} to quantize", rung="build")
+            if bits != FLOAT:
+                for part, layer in parts(model, name):
+                    put(model, part, _quantized(layer, int(bits), method))
+        _calibrate(model, supplies)
+        if candidate[QUANTIZATION].get("scales") == "learned":
+            _share_ranges(model, supplies.examples)
+            for module in model.modules():
+                if isinstance(module, Quantized):
+                    module.learn_scales()
+        return model
+
+
+def levels(layer: Layer, capabilities: Capabilities) -> tuple[int, ...]:
+    """Return the bits of a layer on offer: those that the runtime has kernels for, on a layer of this kind.
+
+    A layer that computes in a way of its own has no weight that could be rounded apart from it. A transposed
+    convolution in groups has output channels of which several share a place in its weight, and thus a scale.
+    """
+    if layer.kind == "recurrent":
+        return tuple(bits for bits in capabilities.bits if bits in recurrent.BITS)
+    if not layer.shape or layer.kind in capabilities.float_kinds or (layer.transposed and layer.groups > 1):
+        return (FLOAT,)
+    return (*capabilities.bits, *capabilities.weight_bits) if layer.kind == "linear" else capabilities.bits
+
+
+def without_kernels(network: Network, capabilities: Capabilities) -> Iterator[tuple[str, str]]:
+    """Yield the layers that stay in float since there are no integer kernels for their kind, and the reason."""
+    for layer in network.layers if len(capabilities.bits) > 1 else ():
+        if layer.kind in capabilities.float_kinds:
+            yield layer.name, f"it stays in float, as {capabilities.runtime} has no integer kernels for a {layer.kind}"
+        elif layer.transposed and layer.groups > 1:
+            yield layer.name, "it stays in float, as groups of a transposed convolution cannot have scales of their own"
+
+
+def calibration_of(candidate: Candidate) -> str:
+    """Return the candidate's way to find ranges, one of `calibrate.METHODS`."""
+    return str(candidate[QUANTIZATION].get("calibration", DEFAULT))
+
+
+class WeightQuantizer(nn.Module):
+    """Rounds a weight to ``bits``; the scales follow the weight as it trains, until they are learned.
+
+    Args:
+        bits: of a weight.
+        block: how many weights of an output channel share a scale; None where all do.
+        axis: along which its output channels lie.
+    """
+
+    def __init__(self, bits: int, block: int | None = None, axis: int = 0) -> None:
+        super().__init__()
+        self.axis = axis
+        self.top: int = 2 ** (bits - 1) - 1
+        self.block = block
+        self.learned: LearnedStep | None = None
+
+    def forward(self, weight: Tensor, least: Tensor | None = None) -> Tensor:
+        """Return the weight on its grid, whose steps are at least so large; gradients pass straight through."""
+        rows = self._rows(weight)
+        scale = self._steps(rows, least)
+        if self.learned is not None:
+            rounded = round_learned(rows, scale.unsqueeze(1), self.top, rows.shape[1])
+        else:
+            zero = torch.zeros_like(scale, dtype=torch.int32)
+            rounded = torch.fake_quantize_per_channel_affine(rows, scale, zero, 0, -self.top, self.top)
+        return rounded.reshape(weight.transpose(0, self.axis).shape).transpose(0, self.axis)
+
+    def learn(self, weight: Tensor) -> None:
+        """Train the scales from now on, beginning with those of a weight."""
+        self.learned = LearnedStep(weight_scale(self._rows(weight), self.top))
+
+    def scale(self, weight: Tensor, least: Tensor | None = None) -> Tensor:
+        """Return the steps of a weight, of shape (out,) or (out, blocks), none of them below the least."""
+        steps = self._steps(self._rows(weight), least).detach()
+        return steps if self.block is None else steps.reshape(len(weight), -1)
+
+    def _steps(self, rows: Tensor, least: Tensor | None) -> Tensor:
+        steps = weight_scale(rows, self.top) if self.learned is None else self.learned()
+        return steps if least is None else torch.maximum(steps, least)
+
+    def _rows(self, weight: Tensor) -> Tensor:
+        """Return a weight with one row for each scale."""
+        return weight.transpose(0, self.axis).flatten(1) if self.block is None else weight.reshape(-1, self.block)
+
+
+def weight_scale(weight: Tensor, top: int = 127) -> Tensor:
+    """Return one scale for each output channel of a weight of shape (out, …), so that its largest value maps to top."""
+    return weight.detach().abs().amax(tuple(range(1, weight.dim()))).clamp_min(LEAST) / top
+
+
+class ActivationQuantizer(nn.Module):
+    """Rounds a layer's input to ``bits`` over the range that calibration found; scale per tensor, zero point 0.
+
+    Args:
+        bits: of the input.
+        method: finds the range; one of `calibrate.METHODS`.
+    """
+
+    largest: Tensor
+
+    def __init__(self, bits: int, method: str = MAX) -> None:
+        super().__init__()
+        self.top: int = 2 ** (bits - 1) - 1
+        self.calibrating = True
+        self.method = method
+        self.seen: Histogram | None = None if method == MAX else Histogram()
+        self.register_buffer("largest", torch.zeros(()))
+        self.learned: LearnedStep | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the input on its grid, or, while calibrating, as it is."""
+        if self.calibrating:
+            if self.seen is None:
+                self.largest.copy_(torch.maximum(self.largest, x.detach().abs().max()))
+            else:
+                self.seen.add(x.detach().cpu().numpy())
+            return x
+        if self.learned is not None:
+            return round_learned(x, self.learned(), self.top, x[0].numel())
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, 0, -self.top, self.top)
+
+    def calibrated(self) -> None:
+        """Round from now on, over the range of what came."""
+        if self.seen is not None:
+            self.largest.fill_(threshold(self.seen, self.method, self.top))
+        self.calibrating, self.seen = False, None
+
+    def learn(self) -> None:
+        """Train the scale from now on."""
+        self.learned = LearnedStep(torch.tensor(self.scale))
+
+    @property
+    def scale(self) -> float:
+        """The step between two levels."""
+        if self.learned is not None:
+            return float(self.learned().item())
+        return max(float(self.largest.item()), LEAST) / self.top
+
+
+class Quantized(nn.Module):
+    """A layer whose weight, and in INT8 its input, are rounded before it computes.
+
+    Args:
+        layer: a convolution or a linear layer.
+        bits: 8, or 4 for the weights of a linear layer in blocks.
+        method: finds the range of its input; one of `calibrate.METHODS`.
+
+    Raises:
+        InfeasibleError: 4 bits for what is no linear layer, or for one that no block of weights divides.
+    """
+
+    def __init__(self, layer: nn.Module, bits: int, method: str = MAX) -> None:
+        super().__init__()
+        self.layer = layer
+        self.bits = bits
+        alone = bits == WEIGHTS_ALONE
+        self.round_input = None if alone else ActivationQuantizer(bits, method)
+        self.round_weight = WeightQuantizer(bits, _block(layer) if alone else None, output_axis(layer))
+        always_called(self)
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight, which some modules look at."""
+        return self.layer.weight  # type: ignore[return-value]  # layers have one
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The layer's bias."""
+        return self.layer.bias  # type: ignore[return-value]
+
+    @property
+    def scales(self) -> Scales:
+        """How it rounds."""
+        steps = self.round_weight.scale(self.weight, self._least_steps()).cpu().numpy()
+        return Scales(None if self.round_input is None else self.round_input.scale, steps, self.bits)
+
+    def learn_scales(self) -> None:
+        """Train the scales from now on, beginning with those of calibration."""
+        self.round_weight.learn(self.weight)
+        if self.round_input is not None and self.round_input.learned is None:
+            self.round_input.learn()
+
+    def forward(self, x: Tensor, *more: Any, **options: Any) -> Tensor:
+        """Compute as the layer does, on rounded numbers."""
+        weight = self.round_weight(self.layer.weight, self._least_steps())
+        x = x if self.round_input is None else self.round_input(x)
+        output: Tensor = functional_call(self.layer, {"weight": weight}, (x, *more), options)
+        return output
+
+    def _least_steps(self) -> Tensor | None:
+        """Return the least step of each output channel's weights; None where there is no bias in integers.
+
+        A channel that is dead, or nearly so, has weights about 0 and may still have a bias. In the steps of its
+        largest weight that bias would not fit into 32 bits; in larger ones its weights become 0.
+        """
+        if self.bias is None or self.round_input is None or self.round_input.calibrating:
+            return None
+        return self.bias.detach().abs() / (self.round_input.scale * LARGEST_BIAS)
+
+
+def _quantized(layer: nn.Module, bits: int, method: str) -> nn.Module:
+    if isinstance(layer, recurrent.RECURRENT):
+        return recurrent.QuantizedRecurrent(layer, bits)
+    if not multiplies(layer):
+        raise InfeasibleError(
+            f"a {type(layer).__name__} that computes in a way of its own stays in float", rung="build"
+        )
+    if isinstance(layer, TRANSPOSED) and layer.groups > 1:
+        raise InfeasibleError("a transposed convolution in groups stays in float: they share scales", rung="build")
+    return Quantized(layer, bits, method)
+
+
+def _block(layer: nn.Module) -> int:
+    """Return how many weights of a layer share a scale in INT4."""
+    if not isinstance(layer, nn.Linear):
+        raise InfeasibleError(f"4 bits are for linear layers; a {type(layer).__name__} takes 8", rung="build")
+    most, least = BLOCKS
+    block = block_of(layer.in_features, most, least)
+    if not block:
+        raise InfeasibleError(
+            f"4 bits need a multiple of {least} inputs; the linear layer has {layer.in_features}", rung="build"
+        )
+    return block
+
+
+def _calibrate(model: nn.Module, supplies: Supplies) -> None:
+    quantizers = [m for m in model.modules() if isinstance(m, ActivationQuantizer)]
+    model.eval()
+    with torch.no_grad():
+        for inputs in supplies.calibration:
+            model(*inputs)
+    for quantizer in quantizers:
+        quantizer.calibrated()
+
+
+def _share_ranges(model: nn.Module, examples: Inputs) -> None:
+    """Give layers that read the same tensor one quantizer: in the exported file the tensor is rounded once."""
+    layers = [m for m in model.modules() if isinstance(m, Quantized) and m.round_input is not None]
+    read: dict[tuple[int, int], tuple[Tensor, Quantized]] = {}  # keeps the tensors, so that no identity is used twice
+
+    def enter(module: Quantized, inputs: Inputs) -> None:
+        _, first = read.setdefault((id(inputs[0]), version(inputs[0])), (inputs[0], module))
+        ours, theirs = module.round_input, first.round_input
+        if ours is theirs or ours is None or theirs is None:
+            return
+        theirs.largest.copy_(torch.maximum(theirs.largest, ours.largest))
+        for layer in layers:
+            layer.round_input = theirs if layer.round_input is ours else layer.round_input
+
+    hooks = [layer.register_forward_pre_hook(enter) for layer in layers]
+    run(model, examples)
+    for hook in hooks:
+        hook.remove()
+
+
+def strip(model: nn.Module) -> tuple[nn.Module, dict[str, Scales]]:
+    """Return a float copy without quantizers, and the scales of each layer that had some."""
+    model = copied(model)
+    scales: dict[str, Scales] = {}
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Quantized):
+            scales[name] = module.scales
+            put(model, name, module.layer)
+        elif isinstance(module, recurrent.QuantizedRecurrent):
+            put(model, name, module.layer)
+    return model, scales

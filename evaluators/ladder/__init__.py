@@ -1,0 +1,1 @@
+"""Evaluates one candidate in a worker: build, check, measure, score, train."""

@@ -1,0 +1,47 @@
+"""Why a candidate came no further: from whatever was raised to a reason for the report."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from ...errors import InfeasibleError, LostError, in_a_line
+from ...files import full
+from ...pareto.limits import cut
+from ..measurement import Infeasible, Measurement, Outcome
+from ..promotion_rules import unpromising
+
+UNTRAINED = "it could not be trained, and is what it was before: {}"
+"""Warning of a model whose training failed in its trial."""
+
+UNFINISHED = "its final training failed, and it is what the search left: {}"
+"""Warning of a model whose longer training failed at the end."""
+
+
+def why(error: Exception, rung: str, folder: Path) -> Infeasible:
+    """Return what stopped a candidate.
+
+    Args:
+        error: what was raised, by us or by the user's own code.
+        rung: where the candidate was.
+        folder: keeps the traceback of what somebody's code raised.
+
+    Raises:
+        LostError: there was no room on the disk, which is not the candidate's fault.
+    """
+    if isinstance(error, InfeasibleError):
+        return Infeasible(reason=error.reason, rung=error.rung)
+    if isinstance(error, MemoryError):
+        return Infeasible(reason="it does not fit into memory", rung=rung)
+    if full(error):
+        raise LostError(f"the disk of {str(folder)!r} is full") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
+    return Infeasible(reason=in_a_line(error), rung=rung, raised=True)
+
+
+def failure_of(outcome: Outcome) -> Infeasible | None:
+    """Return what a candidate failed for; None where it went well, costs too much, or nothing was hoped of it."""
+    if isinstance(outcome, Measurement):
+        return outcome.failure
+    return None if cut(outcome) or unpromising(outcome) else outcome

@@ -1,0 +1,37 @@
+"""Whether a built model computes in the precision that was meant, as its runtime tells."""
+
+from __future__ import annotations
+
+from ...errors import InfeasibleError
+from ...search.workers.remote_meter import Meters, meter_at
+from ..measurement import Place
+from ..meters.latency import Meter
+from ..runtimes import low_precision
+
+SLACK = 0.05
+"""Share of the compute that was meant to run in low precision, and may not, without a warning."""
+
+
+def in_low_precision(
+    meter: Meter | Meters, artefact: bytes, place: Place, meant: float, warnings: list[str]
+) -> float | None:
+    """Return the share of a built model's compute that is in low precision; None where its runtime does not tell.
+
+    Args:
+        meter: asks the runtime.
+        artefact: the model in the runtime's own file.
+        place: where it is served.
+        meant: multiply-accumulates that were meant for low precision.
+        warnings: gets one where fewer are.
+
+    """
+    try:
+        kernels = meter_at(meter, place.device).kernels(artefact, runtime=place.runtime)
+    except InfeasibleError:
+        kernels = ()
+    if not any(kernel.macs for kernel in kernels):
+        return None
+    done = sum(kernel.macs for kernel in kernels if kernel.bits < 32)
+    if done < (1 - SLACK) * meant:
+        warnings.append(f"on {place} only {done / meant:.0%} of what was meant for low precision runs in it")
+    return low_precision(kernels)

@@ -1,0 +1,112 @@
+"""What a candidate costs besides time: measured where a limit asks for it, and told from too much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from ...errors import InfeasibleError
+from ...pareto.limits import too_much
+from ...search.workers.remote_meter import Meters, meter_at
+from ..evaluator import Request
+from ..measurement import Infeasible, Measurement, Place
+from ..meters.latency import Meter
+from .deployments import affordable
+
+SLACK = 1.05
+"""Training may make a compact file so much smaller; larger ones end before it."""
+
+
+class Spending:
+    """Bytes, memory and energy of one candidate, at each place.
+
+    Args:
+        request: its limits, and what to measure.
+        meter: measures.
+        compact: whether the size may still change.
+    """
+
+    def __init__(self, request: Request, meter: Meter | Meters, *, compact: bool = False) -> None:
+        self._most = {
+            "size": request.max_size_bytes,
+            "memory": request.max_memory_bytes,
+            "energy": request.max_energy_mj,
+        }
+        self._slack = {"size": SLACK if compact else 1.0}
+        self._meter = meter
+        self._also = request.also
+        self._found: dict[str, dict[Place, float]] = {name: {} for name in self._most}
+
+    def weigh(self, sizes: Mapping[Place, int]) -> None:
+        """Take the bytes of the file at each place."""
+        self._found["size"].update(sizes)
+
+    def added(self, measurement: Measurement) -> Measurement:
+        """Return a measurement with the memory and energy at its place."""
+        place = measurement.latency.place
+        memory, energy = (self._found[name].get(place) for name in ("memory", "energy"))
+        return replace(
+            measurement,
+            memory_bytes=measurement.memory_bytes if memory is None else int(memory),
+            energy_mj=measurement.energy_mj if energy is None else energy,
+        )
+
+    def least(self, outcome: Infeasible) -> Infeasible:
+        """Return an outcome with the least of each cost at any place."""
+        size, memory, energy = (min(found.values(), default=None) for found in self._found.values())
+        return replace(
+            outcome,
+            size_bytes=None if size is None else int(size),
+            memory_bytes=None if memory is None else int(memory),
+            energy_mj=energy,
+        )
+
+    def within(
+        self, artefacts: Mapping[Place, bytes], on: Callable[[str], AbstractContextManager[None]]
+    ) -> tuple[Place, ...]:
+        """Measure what is asked for, and return the places at which the candidate is over no limit; see `affordable`.
+
+        Args:
+            artefacts: the candidate in each place's own file.
+            on: tells that a rung is begun.
+
+        Raises:
+            InfeasibleError: it is over a limit at all of them, or that cannot be told of any.
+        """
+        left = tuple(artefacts)
+        for name in self._most:
+            failed = self._measure(name, {place: artefacts[place] for place in left}, on)
+            left = self._under(name, left, failed)
+        return left
+
+    def _measure(
+        self, name: str, artefacts: Mapping[Place, bytes], on: Callable[[str], AbstractContextManager[None]]
+    ) -> InfeasibleError | None:
+        """Measure a cost at each place; return the first reason why that failed."""
+        reasons = []
+        for place, artefact in artefacts.items() if name in self._also else ():
+            meter = meter_at(self._meter, place.device)
+            measure: Callable[..., float | None] = {"memory": meter.memory, "energy": meter.energy}[name]
+            try:
+                with on(name):
+                    value = measure(artefact, runtime=place.runtime)
+            except InfeasibleError as error:
+                reasons.append(error)
+            else:
+                if value is not None:
+                    self._found[name][place] = value
+        return next(iter(reasons), None)
+
+    def _under(self, name: str, places: tuple[Place, ...], failed: InfeasibleError | None) -> tuple[Place, ...]:
+        most, found = self._most[name], self._found[name]
+        if most is None:
+            return places
+        left = affordable({place: found.get(place, math.inf) for place in places}, most * self._slack.get(name, 1.0))
+        if left:
+            return left
+        least = min((found[place] for place in places if place in found), default=None)
+        if least is None:
+            raise failed or InfeasibleError(f"this runtime does not tell its {name}, which is limited", rung=name)
+        raise InfeasibleError(too_much(name, least, most), rung=name)

@@ -1,0 +1,1 @@
+"""Measures latency, memory and energy in processes of their own."""

@@ -1,0 +1,361 @@
+"""How latency is measured: interleaved with the baseline, in a fresh process, one at a time on a machine.
+
+The claim is a ratio: times drift by a third with the machine's other tenants, the ratio of interleaved runs by a few
+percent. It drifts between windows of time, not within one, so the windows decide when to stop.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..device_lock import exclusive, off_the_floor, quiet
+from ..measurement import MEDIAN, Latency, Window, half_width, quantile
+from ..runtimes import Arrays, Kernel, load
+from ..runtimes.fake import FakeRuntime
+from ..scratch import scratch
+from ..subprocess_protocol import ask
+
+FAKE = FakeRuntime()
+
+SERVING_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long to measure.
+
+    Attributes:
+        min_windows: windows before the interval is looked at.
+        max_windows: windows after which a wide interval is accepted.
+        gap_s: pause between windows, in seconds.
+        min_runs: timed runs of each model in a window.
+        min_window_s: shortest window, in seconds.
+        tolerance: half-width of the 95 % interval between windows, relative to the ratio, that is narrow enough.
+        block: least timed runs of one model before the other has its turn.
+        block_s: a model so fast that this is not reached, in seconds, has more of them.
+        warmup: untimed runs of each model before the first window.
+        percentile: which of a window's run times counts; 50 is the median.
+        processes: fresh processes that measure a model faster than `FAST_MS`, each so many windows; others take one.
+    """
+
+    min_windows: int
+    max_windows: int
+    gap_s: float
+    min_runs: int
+    min_window_s: float
+    tolerance: float
+    block: int = 5
+    block_s: float = 0.02
+    warmup: int = 5
+    percentile: float = MEDIAN
+    processes: int = 1
+
+
+FAST_MS = 5.0
+"""A faster model lives in the caches, and how fast it is there differs more from process to process."""
+
+SEARCH = Plan(min_windows=3, max_windows=6, gap_s=0.2, min_runs=20, min_window_s=0.25, tolerance=0.04, processes=3)
+"""For every candidate of a search; differences under 5 % are ties."""
+
+PROBE = replace(SEARCH, processes=1)
+"""For what is tried before a search: what it teaches is made better by the trials."""
+
+CAREFUL = Plan(min_windows=9, max_windows=12, gap_s=1.0, min_runs=40, min_window_s=0.3, tolerance=0.02)
+"""For the baseline and for what is reported."""
+
+
+def settled(estimates: Sequence[float], plan: Plan) -> bool:
+    """Tell whether the windows so far are enough: their interval is narrow, or there are as many as the plan allows.
+
+    The interval is the one between windows: within a window all runs share the machine's mood.
+    """
+    n = len(estimates)
+    if n < plan.min_windows:
+        return False
+    return n >= plan.max_windows or half_width(estimates) < plan.tolerance * statistics.fmean(estimates)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The baseline's own time: a property of the machine, with its spread.
+
+    Attributes:
+        median_ms: median of the windows' times; a window's time is the plan's percentile of its runs.
+        low_ms: the fastest window's time.
+        high_ms: the slowest window's time.
+        windows: clock readings of single runs, in nanoseconds, one tuple a window.
+        environment: versions, device and load.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    windows: tuple[tuple[int, ...], ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, windows: Sequence[Sequence[int]], environment: Mapping[str, str], percentile: float = MEDIAN
+    ) -> Calibration:
+        """Summarise windows of clock readings in nanoseconds."""
+        times_ms = [quantile(window, percentile) / 1e6 for window in windows]
+        return cls(
+            median_ms=statistics.median(times_ms),
+            low_ms=min(times_ms),
+            high_ms=max(times_ms),
+            windows=tuple(map(tuple, windows)),
+            environment=environment,
+        )
+
+    @property
+    def spread(self) -> float:
+        """Half of what lies between the fastest and the slowest window, relative to the median."""
+        return spread(self.low_ms, self.median_ms, self.high_ms)
+
+
+def spread(low: float, middle: float, high: float) -> float:
+    """Return half of a range relative to its middle.
+
+    >>> spread(9.0, 10.0, 12.0)
+    0.15
+    """
+    return (high - low) / 2 / middle if middle > 0 else 0.0
+
+
+class Meter(Protocol):
+    """Something that measures candidates against one baseline."""
+
+    def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
+        """Time the baseline alone."""
+        ...
+
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Time a runtime's own file against the baseline.
+
+        Args:
+            artefact: the file, as the runtime's `convert` made it.
+            plan: how long to measure.
+            runtime: what serves it; None takes the baseline's runtime.
+            timeout_s: seconds after which it is given up.
+
+        Raises:
+            InfeasibleError: it cannot be built, or its process crashed, failed, ate memory or was too slow.
+        """
+        ...
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return the bytes of memory at the peak of a fresh process that serves a file; None where it cannot tell."""
+        ...
+
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        """Return the millijoules of one run of a file, which needs a counter; None where nothing runs.
+
+        Raises:
+            InfeasibleError: see `measure`.
+        """
+        ...
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return what a built model executes, see `Runtime.kernels`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProcessMeter:
+    """Measures in one fresh process a call, while it holds the devices, and while trainers pause.
+
+    Attributes:
+        baseline: the unchanged network in its runtime's own file.
+        runtime: name of the runtime that serves it.
+        inputs: one array an input of the network, in its order, batch first.
+        threads: threads of the runtime; one is timed by CPU time, several by wall time.
+        baseline_ms: calibrated milliseconds of the baseline; `measure` needs them.
+        baseline_spread: how far these varied; see `Calibration.spread`.
+        percentile: which of a window's run times counts.
+    """
+
+    baseline: bytes
+    runtime: str
+    inputs: Arrays
+    threads: int = 1
+    baseline_ms: float | None = None
+    baseline_spread: float = 0.0
+    percentile: float = MEDIAN
+
+    def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
+        """Time the baseline alone."""
+        result = self._run([(self.runtime, self.baseline)], plan, timeout_s)
+        windows = [times[0] for times, _ in result["windows"]]
+        return Calibration.of(windows, result["environment"], self.percentile)
+
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Time a runtime's own file against the baseline; see `Meter.measure`."""
+        if self.baseline_ms is None:
+            raise ValueError("baseline_ms must be calibrated before a candidate is measured, got None.")
+        latency = self._measure(artefact, plan, runtime or self.runtime, self.baseline_ms, timeout_s)
+        while latency.median_ms < FAST_MS and latency.processes < plan.processes:
+            again = self._measure(artefact, plan, latency.runtime, self.baseline_ms, timeout_s)
+            latency = latency.joined(again)
+        return latency
+
+    def _measure(
+        self, artefact: bytes, plan: Plan, runtime: str, baseline_ms: float, timeout_s: float | None
+    ) -> Latency:
+        """Time a file against the baseline in one process."""
+        result = self._run([(self.runtime, self.baseline), (runtime, artefact)], plan, timeout_s)
+        windows = (
+            Window(baseline_ns=tuple(baseline), candidate_ns=tuple(candidate), contention=contention)
+            for (baseline, candidate), contention in result["windows"]
+        )
+        return Latency(
+            windows=tuple(windows),
+            baseline_ms=baseline_ms,
+            runtime=runtime,
+            clock=result["clock"],
+            threads=self.threads,
+            percentile=self.percentile,
+            baseline_spread=self.baseline_spread,
+            build_s=result["build_s"][-1],
+            processes=1,
+            environment=result["environment"],
+        )
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return the bytes of memory at the peak of a fresh process; see `Meter.memory`."""
+        from .memory import peak_memory
+
+        name = runtime or self.runtime
+        with _alone([name]):
+            return peak_memory(name, artefact, self.inputs, threads=self.threads, timeout_s=SERVING_TIMEOUT_S)
+
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        """Return the millijoules of one run; see `Meter.energy`."""
+        from .serve_once import serve_once
+
+        name, batches = runtime or self.runtime, [self.inputs]
+        with _alone([name]), quiet():  # the counter is of the whole device
+            serving = serve_once(
+                name, artefact, batches, threads=self.threads, timeout_s=SERVING_TIMEOUT_S, energy=True
+            )
+        return None if serving.energy is None else 1e3 * serving.energy.joules
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return what a built model executes, while nobody else has the device; see `Meter.kernels`."""
+        server = load(runtime or self.runtime)
+        with _alone([server.name]):
+            return server.kernels(artefact, self.inputs)
+
+    def _run(self, models: Sequence[tuple[str, bytes]], plan: Plan, timeout_s: float | None) -> dict[str, Any]:
+        """Return what the timing process makes of the models, each with its runtime's name."""
+        names = [name for name, _ in models]
+        plan = replace(plan, percentile=self.percentile)
+        with scratch() as directory:
+            for i, (_, model) in enumerate(models):
+                (directory / f"model{i}").write_bytes(model)
+            np.savez(directory / "inputs.npz", *self.inputs)
+            request = {"runtimes": names, "threads": self.threads, "plan": asdict(plan)}
+            with _alone(names):
+                return ask(
+                    "autocompress.evaluators.meters.timing_process",
+                    directory,
+                    request,
+                    threads=self.threads,
+                    timeout_s=timeout_s,
+                    doing="timed",
+                    rung="latency",
+                )
+
+
+@contextmanager
+def _alone(runtimes: Sequence[str]) -> Iterator[None]:
+    """Hold the devices of runtimes, and let this process train nothing meanwhile."""
+    with off_the_floor(), ExitStack() as held:
+        for device in sorted(set(map(device_of, runtimes))):  # in one order, so that nobody waits in a ring
+            held.enter_context(exclusive(device))
+        yield
+
+
+def device_of(runtime: str) -> str:
+    """Return what a runtime computes on, as the name of its lock."""
+    server = load(runtime)
+    key = getattr(server, "device_key", None)
+    return str(key()) if key is not None else server.capabilities.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeMeter:
+    """Knows the latencies of the fake runtime; no clock, and a spread of a thousandth between windows."""
+
+    baseline: bytes
+    baseline_ms: float | None = None
+    baseline_spread: float = 0.0
+
+    def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
+        """Return the known time of the baseline."""
+        return Calibration.of([(time,) for time in self._windows(self.baseline, plan)], FAKE.describe())
+
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Return the known time of a candidate; see `Meter.measure`."""
+        baseline_ns = FAKE.latency_ns(self.baseline)
+        return Latency(
+            windows=tuple(
+                Window(baseline_ns=(baseline_ns,), candidate_ns=(time,)) for time in self._windows(artefact, plan)
+            ),
+            baseline_ms=baseline_ns / 1e6 if self.baseline_ms is None else self.baseline_ms,
+            runtime=FAKE.name,
+            clock="fake",
+            baseline_spread=self.baseline_spread,
+            environment=FAKE.describe(),
+        )
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return nothing: nothing serves the file."""
+        return None
+
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        """Return nothing, likewise."""
+        return None
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return nothing; see `FakeRuntime.kernels`."""
+        return FAKE.kernels(artefact, ())
+
+    def _windows(self, artefact: bytes, plan: Plan) -> list[int]:
+        time = FAKE.latency_ns(artefact)
+        return [time + (i % 3 - 1) * time // 1000 for i in range(1, 1 + plan.min_windows)]
+
+
+def meter_for(
+    runtime: str,
+    *,
+    baseline: bytes,
+    inputs: Arrays,
+    threads: int = 1,
+    baseline_ms: float | None = None,
+    baseline_spread: float = 0.0,
+    percentile: float = MEDIAN,
+) -> FakeMeter | ProcessMeter:
+    """Return the meter of a runtime; the arguments are those of `ProcessMeter`."""
+    if runtime == FAKE.name:
+        return FakeMeter(baseline=baseline, baseline_ms=baseline_ms, baseline_spread=baseline_spread)
+    return ProcessMeter(
+        baseline=baseline,
+        runtime=runtime,
+        inputs=inputs,
+        threads=threads,
+        baseline_ms=baseline_ms,
+        baseline_spread=baseline_spread,
+        percentile=percentile,
+    )

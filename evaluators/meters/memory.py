@@ -1,0 +1,47 @@
+"""How much memory a served model needs, and whether it lives in the processor's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..runtimes import Arrays
+from .serve_once import serve_once
+
+RUNS = 5
+"""Inferences before the peak is read: some runtimes reserve memory only in the first few."""
+
+
+def peak_memory(
+    runtime: str, artefact: bytes, inputs: Arrays, *, threads: int = 1, timeout_s: float | None = None
+) -> int | None:
+    """Return the most bytes that a process has which loads only a runtime, builds a model and runs it five times.
+
+    The interpreter and the runtime's libraries are part of it, as they are of any process that serves. Memory of a GPU
+    is not: it is the host's that is counted (``VmHWM``). None where the system does not tell.
+
+    Raises:
+        InfeasibleError: the runtime refuses the model, crashes, or takes too long.
+
+    """
+    return serve_once(runtime, artefact, [inputs] * RUNS, threads=threads, timeout_s=timeout_s).peak_bytes
+
+
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def last_level_cache(caches: Path = CACHES) -> int | None:
+    """Return the bytes of the processor's largest cache; None where the system does not tell."""
+    kilobytes = [path.read_text().strip().removesuffix("K") for path in caches.glob("index*/size")]
+    return max((int(size) * 1024 for size in kilobytes if size.isdigit()), default=None)
+
+
+def crowds_cache(model_bytes: int, cache_bytes: int | None) -> bool:
+    """Tell whether a model's weights fit into a cache only while others leave it most of that.
+
+    Such a model is served from the cache in one minute and from memory in the next; ``bench/techniques.py`` measures
+    one of 14 MB a dozen times.
+
+    >>> crowds_cache(14_000_000, 32 << 20), crowds_cache(4_000_000, 32 << 20), crowds_cache(57_000_000, 32 << 20)
+    (True, False, False)
+    """
+    return cache_bytes is not None and cache_bytes // 4 <= model_bytes <= cache_bytes

@@ -1,0 +1,271 @@
+"""The timing protocol, as the program of a process that does nothing else: it loads neither torch nor ray.
+
+    python -m autocompress.evaluators.meters.timing_process DIRECTORY
+
+reads ``request.json``, ``inputs.npz`` and the model files that the request names; it writes ``result.json``.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InfeasibleError
+from ..device_lock import quiet
+from ..environment import UNPAUSED
+from ..measurement import CONTENDED, MEDIAN, quantile
+from ..runtimes import Arrays, DeviceEngine, Engine, load
+from ..subprocess_protocol import answer
+from .latency import Plan, settled
+from .memory import last_level_cache
+
+Stopwatch = Callable[[int], list[int]]
+"""Runs a model so many times, after one run that is not counted, and returns each run's nanoseconds."""
+
+
+READINGS = 1000
+"""Readings of a clock, one right after the other, that tell what one costs."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What times each run; one for all models that are timed in turns.
+
+    Attributes:
+        name: ``cpu``, ``wall``, or ``device`` where each engine's device has a clock of its own.
+        now: returns nanoseconds; is not asked where the device tells them.
+    """
+
+    name: str
+    now: Callable[[], int]
+
+    @classmethod
+    def of(cls, threads: int, devices: Collection[str] = ("cpu",), *, own: bool = False) -> Clock:
+        """Return the clock for so many threads, on devices of these kinds.
+
+        CPU time for one thread, of the whole process as some runtimes have a thread of their own. It says nothing of
+        several threads, which wait for each other, nor of a GPU, for which the processor waits asleep: wall time there.
+
+        Args:
+            threads: of the runtimes.
+            devices: see `Capabilities.device`.
+            own: whether every engine tells its device's times.
+        """
+        if own:
+            return cls("device", time.perf_counter_ns)
+        if threads == 1 and set(devices) == {"cpu"}:
+            return cls("cpu", time.process_time_ns)
+        return cls("wall", time.perf_counter_ns)
+
+    def cost_ns(self) -> float:
+        """Return what lies between two readings with nothing in between; the process's clock asks the kernel."""
+        readings = [self.now() for _ in range(READINGS)]
+        return quantile([after - before for before, after in pairwise(readings)], MEDIAN)
+
+    def stopwatch(self, engine: Engine, inputs: Arrays) -> Stopwatch:
+        """Return what times an engine; what a reading costs is no part of a run."""
+        if self.name == "device":
+            assert isinstance(engine, DeviceEngine)
+            device = engine
+            return lambda runs: device.device_ns(inputs, runs)
+        cost = round(self.cost_ns())
+
+        def watch(runs: int) -> list[int]:
+            times = []
+            engine.infer(inputs)  # meets the caches that another model has left
+            for _ in range(runs):
+                start = self.now()
+                engine.infer(inputs)
+                times.append(max(1, self.now() - start - cost))
+            return times
+
+        return watch
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The times of one window: one tuple of nanoseconds a model, and how much others disturbed it.
+
+    Attributes:
+        contention: see `Window.contention`.
+
+    """
+
+    times_ns: tuple[tuple[int, ...], ...]
+    contention: float
+
+    def estimate(self, percentile: float) -> float:
+        """Return the last model's time over the first's; of a single model, its time in nanoseconds."""
+        first, *_, last = (1.0, *(quantile(times, percentile) for times in self.times_ns))[-2:]
+        return last / first
+
+
+LONGEST_BLOCK = 2000
+"""Runs of one model before the other has its turn, however fast it is: 20 milliseconds of one of 10 microseconds."""
+
+
+def blocks_of(times_ns: Sequence[Sequence[int]], plan: Plan) -> list[int]:
+    """Return how many runs each model has in its turn, by a few of its times: enough for `plan.block_s`.
+
+    A fast model would else have but a moment between two turns of a slow one, and be timed with the slow one's caches.
+    """
+    typical = (max(1.0, quantile(times, MEDIAN)) for times in times_ns)
+    return [max(plan.block, min(LONGEST_BLOCK, round(plan.block_s * 1e9 / time_ns))) for time_ns in typical]
+
+
+def time_window(
+    watches: Sequence[Stopwatch],
+    plan: Plan,
+    *,
+    blocks: Sequence[int] | None = None,
+    threads: int = 1,
+    clock: str = "cpu",
+) -> Stretch:
+    """Time the models in turns, a block each; by default blocks of `plan.block` runs.
+
+    The window ends with the first whole turn after `plan.min_runs` runs of each model and `plan.min_window_s`.
+    """
+    blocks = blocks or [plan.block] * len(watches)
+    times: list[list[int]] = [[] for _ in watches]
+    start = _Usage.now()
+    while len(times[0]) < plan.min_runs or time.perf_counter_ns() - start.wall < plan.min_window_s * 1e9:
+        for watch, taken, block in zip(watches, times, blocks, strict=True):
+            taken += watch(block)
+    return Stretch(tuple(map(tuple, times)), _Usage.now().contention_since(start, threads, clock))
+
+
+def time_windows(
+    watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1, clock: str = "cpu"
+) -> tuple[list[Stretch], int]:
+    """Warm the models up, then time windows apart from each other until they are enough.
+
+    A window that others disturbed is measured again, at most half of `plan.max_windows` times in all.
+
+    Returns:
+        The windows, and how many were measured again.
+    """
+    blocks = blocks_of([watch(plan.warmup) for watch in watches], plan)
+    windows: list[Stretch] = []
+    again = 0
+    while not settled([window.estimate(plan.percentile) for window in windows], plan):
+        if windows or again:
+            time.sleep(plan.gap_s)
+        window = time_window(watches, plan, blocks=blocks, threads=threads, clock=clock)
+        if window.contention > CONTENDED and again < plan.max_windows // 2:
+            again += 1
+        else:
+            windows.append(window)
+    return windows, again
+
+
+@dataclass(frozen=True)
+class _Usage:
+    """Readings at one moment, in nanoseconds: wall time, this process's CPU time, all processes' CPU time."""
+
+    wall: int
+    cpu: int
+    machine: int | None
+
+    @classmethod
+    def now(cls) -> _Usage:
+        return cls(time.perf_counter_ns(), time.process_time_ns(), _busy_ns())
+
+    def contention_since(self, start: _Usage, threads: int, clock: str) -> float:
+        wall, cpu = self.wall - start.wall, self.cpu - start.cpu
+        if clock == "cpu":
+            return wall / max(cpu, 1)
+        if self.machine is None or start.machine is None:
+            return 1.0
+        others = max(0.0, (self.machine - start.machine - cpu) / wall)
+        return max(1.0, (others + threads) / max(threads, os.cpu_count() or 1))
+
+
+def _busy_ns() -> int | None:
+    """Return the CPU time of all processes since boot, where the system tells."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+    return (user + nice + system + irq + softirq + steal) * 10**9 // os.sysconf("SC_CLK_TCK")
+
+
+def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
+    """Time the models of a request; return the fields of its ``result.json``.
+
+    Raises:
+        InfeasibleError: a runtime refuses a model.
+    """
+    threads, plan = request["threads"], Plan(**request["plan"])
+    servers = [load(name) for name in request["runtimes"]]
+    with np.load(directory / "inputs.npz") as arrays, ExitStack() as stack:
+        inputs = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+        engines, build_s = [], []
+        for i, server in enumerate(servers):
+            started = time.perf_counter()
+            engines.append(stack.enter_context(server.build((directory / f"model{i}").read_bytes(), threads=threads)))
+            build_s.append(time.perf_counter() - started)
+        device = [engine for engine in engines if isinstance(engine, DeviceEngine)]
+        devices = {server.capabilities.device for server in servers}
+        clock = Clock.of(threads, devices, own=len(device) == len(engines))
+        watches = [clock.stopwatch(engine, inputs) for engine in engines]
+        with quiet() as alone:
+            before = _conditions()
+            windows, again = time_windows(watches, plan, threads=threads, clock=clock.name)
+            after = _conditions()
+        device_conditions = _alike([engine.conditions() for engine in device if clock.name == "device"])
+    return {
+        "windows": [(window.times_ns, window.contention) for window in windows],
+        "clock": clock.name,
+        "build_s": build_s,
+        "environment": {
+            **{k: v for server in servers for k, v in server.describe().items()},
+            **device_conditions,
+            "threads": str(threads),
+            "nice": str(os.nice(0)),
+            "last_level_cache": str(last_level_cache() or "") if devices == {"cpu"} else "",
+            "trainers_paused": "yes" if alone else UNPAUSED,
+            "windows_measured_again": str(again),
+            "started": before["time"],
+            "finished": after["time"],
+            "load_before": before["load"],
+            "load_after": after["load"],
+            "involuntary_switches": str(int(after["preempted"]) - int(before["preempted"])),
+        },
+    }
+
+
+def _alike(conditions: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    """Return the conditions of engines that were timed in turns.
+
+    Raises:
+        InfeasibleError: work was given to their device in different ways, and so cannot be compared.
+
+    """
+    modes = [condition["gpu_mode"] for condition in conditions if "gpu_mode" in condition]
+    if len(set(modes)) > 1:
+        raise InfeasibleError(f"The baseline ran as {modes[0]} and the candidate as {modes[1]}.", rung="latency")
+    return {name: value for condition in conditions for name, value in condition.items()}
+
+
+def _conditions() -> Mapping[str, str]:
+    """Return the time, the load average of the last minute, and how often this process was preempted so far."""
+    return {
+        "time": datetime.now(UTC).isoformat(),
+        "load": f"{os.getloadavg()[0]:.2f}",
+        "preempted": str(resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw),
+    }
+
+
+if __name__ == "__main__":
+    answer(serve)

@@ -1,0 +1,1 @@
+"""Measures model files and checks the machine without any study."""

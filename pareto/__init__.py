@@ -1,0 +1,1 @@
+"""Measured models, limits and the Pareto front as plain values, without disk, Optuna or torch."""

@@ -1,0 +1,397 @@
+"""The Pareto front: what remains. Non-domination and hypervolume are pure functions over arrays, smaller is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..evaluators.measurement import Measurement
+from ..evaluators.scores import standard_error
+from ..spaces.candidate import Candidate
+from ..studies.metric_units import unit_of
+from .dominance import knee
+from .limits import Limits
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ..reports.pick.pick import Picked
+
+Points = NDArray[np.float64]
+"""Shape (points, objectives); every objective is minimised."""
+
+
+def non_dominated(points: Points) -> NDArray[np.bool_]:
+    """Return for each point whether no other is as good everywhere and better somewhere.
+
+    Equal points do not dominate each other. A point with a NaN is dominated.
+
+    >>> non_dominated(np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0]])).tolist()
+    [True, True, False]
+    """
+    keep: NDArray[np.bool_] = np.logical_not(np.isnan(points).any(axis=1))
+    for i in np.lexsort(points.T[::-1]):
+        if keep[i]:
+            worse = (points >= points[i]).all(axis=1) & (points > points[i]).any(axis=1)
+            keep &= np.logical_not(worse)
+    return keep
+
+
+def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:
+    """Return the volume that the points dominate, up to a reference point.
+
+    By slicing along the last objective; exact, for small fronts of two to four objectives
+    (Zitzler and Thiele, IEEE TEC 1999).
+
+    Args:
+        points: shape (points, objectives); those beyond the reference count for nothing.
+        reference: shape (objectives,).
+
+    >>> hypervolume(np.array([[0.0, 0.5], [0.5, 0.0]]), np.ones(2))
+    0.75
+
+    """
+    inside = points[(points < reference).all(axis=1)] if len(points) else points
+    if not len(inside):
+        return 0.0
+    if points.shape[1] == 1:
+        return float(reference[0] - inside.min())
+    if points.shape[1] > 2:
+        inside = inside[non_dominated(inside)]
+    inside = inside[inside[:, -1].argsort(kind="stable")]
+    depths = np.diff(np.append(inside[:, -1], reference[-1]))
+    if points.shape[1] == 2:
+        return float(depths @ (reference[0] - np.minimum.accumulate(inside[:, 0])))
+    volume = 0.0
+    for i, depth in enumerate(depths):
+        if depth > 0:
+            volume += depth * hypervolume(inside[: i + 1, :-1], reference[:-1])
+    return float(volume)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A measured model: a point of the front, the baseline, or one of the obvious baselines.
+
+    Attributes:
+        id: ``baseline``, or the trial's number in five digits.
+        role: ``front``, ``baseline``, or the name of an obvious baseline such as ``uniform int8``.
+        path: the folder with its files, relative to the run directory; empty where none are kept.
+
+    """
+
+    id: str
+    candidate: Candidate
+    measurement: Measurement
+    role: str = "front"
+    path: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParetoFront:
+    """The outcome of a study.
+
+    Attributes:
+        limits: what was asked for: the latency, and what a model must meet beside it.
+        baseline: the unchanged network.
+        models: non-dominated models that meet the limits, fastest first; where none does, the nearest.
+        obvious: what anyone would have tried first.
+        floor_ms: latency of the fastest network that the space can express.
+        reasons: what holds the network back, where nothing meets the limits.
+        portfolio: where a study has several runtimes or devices, the front at each place alone.
+        name: of one of a portfolio: its runtime or its device, or both.
+        where: the run directory that it is of; empty where it is of none.
+
+    """
+
+    limits: Limits
+    baseline: Model
+    models: tuple[Model, ...]
+    obvious: tuple[Model, ...] = ()
+    floor_ms: float | None = None
+    reasons: tuple[str, ...] = ()
+    portfolio: tuple[ParetoFront, ...] = ()
+    name: str = ""
+    where: str = field(default="", compare=False)
+
+    @property
+    def target_ms(self) -> float:
+        """The latency that was asked for."""
+        return self.limits.target_ms
+
+    @property
+    def unit(self) -> str:
+        """The metric's unit: the known one, else by what was measured; see `units`."""
+        measured = (m.measurement for m in (self.baseline, *self.models, *self.obvious))
+        return unit_of(self.limits.unit, (value for each in measured for value in each.metrics))
+
+    @property
+    def meets_target(self) -> bool:
+        """Whether any model, or the unchanged network, meets the target and every limit beside it."""
+        return any(self.meets(model) for model in (*self.models, self.baseline))
+
+    def meets(self, model: Model) -> bool:
+        """Return whether a model meets the target, and every limit beside it."""
+        return self.limits.met(model.measurement)
+
+    @property
+    def recommended(self) -> Model | None:
+        """The fastest model that meets the limits and is no worse than the most accurate that does; else the nearest.
+
+        It is no worse where it loses at most one standard error of their difference on the same examples, or nothing
+        where the metric gives but one number: what is picked as the best of many owes some of that to chance.
+        (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.) No other that meets the limits is
+        faster and as accurate. It is the unchanged network itself where nothing is better than that.
+        """
+        if not self.models:
+            return None
+        meeting = [m for m in self.models if self.meets(m)]
+        candidates: list[Model] = [*(meeting or self.models), self.baseline]
+        if not self.meets_target:
+            return min(candidates, key=lambda m: self.limits.distance(m.measurement))
+        if not meeting:
+            return self.baseline
+        best = max((m.measurement for m in meeting), key=lambda measured: measured.accuracy)
+        fit = [m for m in candidates if self.meets(m)]
+        least = fastest(m for m in fit if no_worse(m.measurement, best)).measurement.accuracy
+        return fastest(m for m in fit if m.measurement.accuracy >= least)
+
+    @property
+    def most_accurate(self) -> Model | None:
+        """The most accurate model that meets the limits, by however little; None where none does."""
+        meeting = [m for m in self.models if self.meets(m)]
+        return max(meeting, key=lambda m: m.measurement.accuracy, default=None)
+
+    @property
+    def knee(self) -> Model | None:
+        """The model where giving up more of one objective begins to pay less in the others; see `knee.knee`.
+
+        Among those that meet the limits, where any does.
+        """
+        models = [m for m in self.models if self.meets(m)] or list(self.models)
+        return models[knee(minimised(m.measurement for m in models))] if models else None
+
+    def tied(self, model: Model) -> tuple[str, ...]:
+        """Return the ids of the front's other models whose ratio's interval overlaps this one's."""
+        latency = model.measurement.latency
+        return tuple(m.id for m in self.models if m != model and m.measurement.latency.tied(latency))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the baseline and the front as a table, one row a model."""
+        import pandas
+
+        return pandas.DataFrame([_row(model, self.limits) for model in (self.baseline, *self.models)])
+
+    def pick(
+        self,
+        id: str = "",
+        *,
+        out: str | Path | None = None,
+        force: bool = False,
+        storage: str | None = None,
+        knee: bool = False,
+        runtime: str = "",
+        target_latency: str | float | None = None,
+        min_accuracy: str | float | None = None,
+        min_change: str | float | None = None,
+        max_size: str | float | None = None,
+        max_memory: str | float | None = None,
+    ) -> Picked:
+        """Copy one model with a program that serves it, and prove that the copy works; as ``autocompress pick`` does.
+
+        Args:
+            id: of a certain model; by default the recommended one of this front.
+            out: a new folder.
+            force: whether a folder of an earlier pick may be replaced.
+            storage: URL of the database that holds the study, where one does.
+            knee: another way of choosing, see `knee`.
+            runtime: of several, the one that serves the model.
+            target_latency: another way of choosing: limits, in words or numbers as `compress` takes them.
+            min_accuracy: likewise.
+            min_change: likewise.
+            max_size: likewise.
+            max_memory: likewise.
+
+        Raises:
+            UsageError: there is no such model, or the folder is there already.
+            AutocompressError: nothing meets the limits, or the copy does not answer as the model did.
+        """
+        from ..reports.pick.pick import pick
+        from ..reports.pick.selection import wished
+        from ..storage.run import open_run
+
+        run = open_run(self._folder(), storage=storage)
+        chosen = wished(
+            run,
+            id,
+            knee=knee,
+            runtime=runtime,
+            target_latency=target_latency,
+            min_accuracy=min_accuracy,
+            min_change=min_change,
+            max_size=max_size,
+            max_memory=max_memory,
+        )
+        chosen = replace(chosen, limits=chosen.limits or self.limits)
+        return pick(run, chosen, None if out is None else Path(out), force=force)
+
+    def load(self, model: Model) -> Callable[..., Any]:
+        """Return a function that runs a model of this front in its runtime: outputs of arrays, batch first.
+
+        Raises:
+            UsageError: its files were not kept, or its runtime is in a file of the user's.
+        """
+        from ..evaluators.portable import predictor
+
+        latency = model.measurement.latency
+        file = self._folder() / model.path / model.measurement.file
+        if not model.path or not file.is_file():
+            raise UsageError(f"a model that is loaded must have its files; those of {model.id} were not kept.")
+        return predictor(latency.runtime, file, latency.threads)
+
+    def plot(self) -> Any:
+        """Return a plotly figure: accuracy over latency, with intervals; a notebook shows it."""
+        from ..reports.plotly_figure import figure
+
+        return figure(self)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from ..reports.plotly_figure import html
+
+        return html(self)
+
+    def _folder(self) -> Path:
+        if not self.where:
+            raise UsageError("a front must be of a run directory before its models have files; this one is of none.")
+        return Path(self.where)
+
+
+def _row(model: Model, limits: Limits) -> dict[str, object]:
+    measured = model.measurement
+    everywhere = measured.everywhere if devices_in([model]) else ()
+    return {
+        "id": model.id,
+        "runtime": measured.latency.runtime,
+        "device": measured.latency.device,
+        "meets_target": limits.met(measured),
+        "latency_ms": round(measured.latency.median_ms, 4),
+        "latency_low_ms": round(measured.latency.low_ms, 4),
+        "latency_high_ms": round(measured.latency.high_ms, 4),
+        "latency_ratio": round(measured.latency.ratio, 4),
+        "accuracy": measured.accuracy,
+        "test_accuracy": measured.test_accuracy,
+        "size_bytes": measured.size_bytes,
+        "params": measured.params,
+        "macs": measured.macs,
+        "memory_bytes": measured.memory_bytes,
+        "energy_mj": measured.energy_mj,
+        "low_precision": None if measured.low_precision is None else round(measured.low_precision, 4),
+        "rung": measured.rung,
+        "path": model.path,
+        "file": measured.file,
+        "warnings": "; ".join(measured.warnings),
+        **{f"latency_ms_{m.latency.device}": round(m.latency.median_ms, 4) for m in reversed(everywhere)},
+    }
+
+
+def everywhere(models: Iterable[Model]) -> list[Model]:
+    """Return models once for each place that they were measured at."""
+    return [
+        replace(model, measurement=replace(measured, elsewhere=()))
+        for model in models
+        for measured in model.measurement.everywhere
+    ]
+
+
+def devices_in(models: Iterable[Model]) -> list[str]:
+    """Return the devices that models were measured on, where there are several."""
+    names = dict.fromkeys(m.latency.device for model in models for m in model.measurement.everywhere)
+    return list(names) if len(names) > 1 else []
+
+
+def on_device(models: Iterable[Model], device: str) -> list[Model]:
+    """Return models as if there were one device only; those that were not measured there are left out."""
+    found = []
+    for model in models:
+        here = [m for m in model.measurement.everywhere if m.latency.device == device]
+        if here:
+            found.append(replace(model, measurement=replace(here[0], elsewhere=tuple(here[1:]))))
+    return found
+
+
+def decisive(models: Iterable[Model], limits: Limits) -> list[Model]:
+    """Return models once for each place that decides: by that runtime, it does no better on any other device.
+
+    With one device that is each of its runtimes. With several, the others' best places are elsewhere.
+    """
+
+    def key(measured: Measurement) -> tuple[float, float, str]:
+        return *limits.distance(measured), measured.latency.device
+
+    found = []
+    for model in models:
+        each = [replace(m, elsewhere=()) for m in model.measurement.everywhere]
+        best = {m.latency.device: m for m in sorted(each, key=key, reverse=True)}
+        for m in each:
+            others = tuple(other for device, other in best.items() if device != m.latency.device)
+            if all(key(other) < key(m) for other in others):
+                found.append(replace(model, measurement=replace(m, elsewhere=others)))
+    return found
+
+
+def fastest(models: Iterable[Model]) -> Model:
+    """Return the fastest of some models, the smallest of equals."""
+    return min(models, key=lambda m: (m.measurement.latency.median_ms, m.measurement.size_bytes))
+
+
+def no_worse(measured: Measurement, best: Measurement) -> bool:
+    """Return whether a measurement loses at most a standard error to a more accurate one, on the same examples."""
+    return best.accuracy - measured.accuracy <= standard_error(measured.scores, best.scores)
+
+
+def objectives(measurement: Measurement) -> tuple[float, float, float]:
+    """Return what a study optimises: accuracy (up), latency in milliseconds (down), size in bytes (down)."""
+    return measurement.accuracy, measurement.latency.median_ms, float(measurement.size_bytes)
+
+
+def select(measurements: Sequence[Measurement], limits: Limits) -> list[int]:
+    """Return the positions of the front: the non-dominated among those that meet the limits, fastest first.
+
+    Where none meets them, the non-dominated among all, and the one nearest to the limits.
+    """
+    meeting = [i for i, m in enumerate(measurements) if limits.met(m)]
+    chosen = meeting or list(range(len(measurements)))
+    if not chosen:
+        return []
+    keep = non_dominated(minimised(measurements[i] for i in chosen))
+    front = {i for i, kept in zip(chosen, keep, strict=True) if kept}
+    if not meeting:
+        front.add(min(chosen, key=lambda i: limits.distance(measurements[i])))
+    return sorted(front, key=lambda i: measurements[i].latency.median_ms)
+
+
+def minimised(measurements: Iterable[Measurement]) -> Points:
+    """Return the objectives as points of which every coordinate is to be minimised, shape (models, 3)."""
+    rows = [(-accuracy, latency, size) for accuracy, latency, size in map(objectives, measurements)]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def front_hypervolume(measurements: Iterable[Measurement], baseline: Measurement, target_ms: float) -> float:
+    """Return the hypervolume of measurements between 0 and 1.
+
+    The box reaches from an ideal model (the baseline's accuracy, no latency, no size) to a tenth of that accuracy
+    less, the target latency and the baseline's size.
+    """
+    points = minimised(measurements)
+    if not len(points):
+        return 0.0
+    scale = np.array([0.1 * abs(baseline.accuracy) or 1.0, target_ms, float(baseline.size_bytes)])
+    origin = np.array([-baseline.accuracy, 0.0, 0.0])
+    return hypervolume(np.maximum((points - origin) / scale, 0.0), np.ones(3))

@@ -1,0 +1,343 @@
+"""What a model must meet: the target latency, and what was asked for beside it.
+
+A candidate is cut as soon as it costs too much for sure; it meets the limits when it does so for sure. What was
+measured is kept and limits are not: a study that goes on with others judges its old trials by today's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
+
+from ..errors import UsageError
+from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
+from ..evaluators.scores import reserve, standard_error
+from ..studies.metric_units import PLAIN, SHARE, change_of, noun, shown, unit_of
+
+UNKNOWN = 1.0
+"""Excess of what was not measured."""
+
+FAR = 10.0
+"""A cost that is over its limit by this factor is told as so many times the limit, and not in per cent."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The hard constraints of a study.
+
+    Attributes:
+        target_ms: the most milliseconds, which the upper end of the latency's interval must meet.
+        min_accuracy: the least value of the metric on the validation data; see `Compared`.
+        min_change: the least difference of that to the unchanged network's; see `against`.
+        max_size_bytes: the most bytes of the file that is served.
+        max_memory_bytes: the most bytes of a fresh process that serves it.
+        max_energy_mj: the most millijoules of one run.
+        unit: of the metric, see `units`; None where the task does not say, and it is told by what was measured.
+
+    >>> str(Limits(5.0, max_size_bytes=4e6, min_accuracy=0.88)), str(Limits(5.0, min_change=-0.3, unit="dB"))
+    ('5 ms, 4 MB, 88.00% accuracy', '5 ms, -0.3 dB of the metric')
+    """
+
+    target_ms: float
+    _: KW_ONLY
+    min_accuracy: float | None = None
+    min_change: float | None = None
+    max_size_bytes: float | None = None
+    max_memory_bytes: float | None = None
+    max_energy_mj: float | None = None
+    unit: str | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        share = self.metric_unit == SHARE
+        kinds = {"memory": " of memory", "accuracy": " accuracy" if share else " of the metric"}
+        words = [self._words(name, limit) + kinds.get(name, "") for name, limit in self._asked()]
+        if self.min_change is not None:
+            words.append(change_of(self.min_change, self.metric_unit))
+        return ", ".join(words)
+
+    def _words(self, name: str, value: float) -> str:
+        return shown(value, self.metric_unit) if name == "accuracy" else told(name, value)
+
+    @property
+    def metric_unit(self) -> str:
+        """The metric's unit: the known one, else by the least accuracy."""
+        return unit_of(self.unit, () if self.min_accuracy is None else (self.min_accuracy,))
+
+    def told_by(self, seen: Iterable[Measurement]) -> Limits:
+        """Return the limits with the metric's unit, where the task does not say it by all that was measured."""
+        return replace(self, unit=unit_of(self.unit, (value for each in seen for value in each.metrics)))
+
+    def _asked(self) -> Iterator[tuple[str, float]]:
+        """Yield each limit that was asked for and is known: its name, its value."""
+        asked = {
+            "latency": self.target_ms,
+            "size": self.max_size_bytes,
+            "memory": self.max_memory_bytes,
+            "energy": self.max_energy_mj,
+            "accuracy": self.min_accuracy,
+        }
+        for name, limit in asked.items():
+            if limit is not None:
+                yield name, limit
+
+    @property
+    def several(self) -> bool:
+        """Whether more than a latency was asked for."""
+        return self != Limits(self.target_ms)
+
+    @property
+    def asked(self) -> dict[str, float | None]:
+        """What was asked for, as plain data."""
+        return {each.name: getattr(self, each.name) for each in fields(Limits)}
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """What has to be measured of each candidate besides latency, size and accuracy."""
+        return tuple(name for name, _ in self._asked() if name in ("memory", "energy"))
+
+    def against(self, baseline: Measurement | None) -> Limits:
+        """Return the limits with the least change as a least accuracy, where the unchanged network's is known.
+
+        Where its examples were scored too, models are judged on the same examples; see `Compared`.
+        """
+        if baseline is None or (self.min_change is None and self.min_accuracy is None):
+            return self
+        least = self.min_accuracy if self.min_change is None else baseline.accuracy + self.min_change
+        found = replace(self, min_accuracy=least, min_change=None)
+        return Compared(**found.asked, reference=baseline.scores) if baseline.scores else found  # type: ignore[arg-type]
+
+    @property
+    def aim(self) -> float | None:
+        """The accuracy that a candidate must be expected to have to meet the least one."""
+        return self.min_accuracy
+
+    def known(self, outcome: Outcome, name: str) -> float | None:
+        """Return of a cost or of the accuracy what must be within its limit; None where it was not measured."""
+        return known(outcome, name)
+
+    def excesses(self, outcome: Outcome) -> dict[str, float]:
+        """Return by what share of itself each limit is missed; at most 0 is met, and what is unknown is not."""
+        found = {}
+        for name, limit in self._asked():
+            value = self.known(outcome, name)
+            missing = UNKNOWN if value is None else (value - limit) / (abs(limit) or 1.0)
+            found[name] = -missing if name == "accuracy" and value is not None else missing
+        return found
+
+    def largest(self, outcome: Outcome) -> float:
+        """Return the largest of the excesses."""
+        return max(self.excesses(outcome).values())
+
+    def met(self, measurement: Measurement) -> bool:
+        """Return whether a measurement meets every limit."""
+        return self.largest(measurement) <= 0
+
+    def cuts(self, outcome: Outcome) -> bool:
+        """Return whether some cost is over its limit for sure: a latency is when its ratio's lower end is."""
+        surely = {} if outcome.latency is None else {"latency": outcome.latency.least_ms}
+        costs = ((surely.get(name, known(outcome, name)), most) for name, most in self._asked() if name != "accuracy")
+        return any(value is not None and value > most for value, most in costs)
+
+    def hold(self, outcome: Outcome) -> bool:
+        """Return whether an outcome is one for these limits too.
+
+        It is not where a candidate was cut that may meet them, or something was not measured that may decide.
+        """
+        if isinstance(outcome, Measurement):
+            return not any(self.lack(each) and not self._missed(each) for each in outcome.everywhere)
+        return not cut(outcome) or self.cuts(outcome)
+
+    def _missed(self, outcome: Outcome) -> bool:
+        """Return whether some limit is missed whatever the rest may be."""
+        return any(excess > 0 for name, excess in self.excesses(outcome).items() if known(outcome, name) is not None)
+
+    def lack(self, measurement: Measurement) -> bool:
+        """Return whether something was not measured that a limit is about."""
+        return any(known(each, name) is None for each in measurement.everywhere for name in self.measured)
+
+    def nearest(self, measurement: Measurement) -> Measurement:
+        """Return a measurement with that place first which decides: on the worst device its nearest runtime.
+
+        Of those that meet all limits, the fastest is the nearest.
+        """
+        return together(measurement.everywhere, self.distance)
+
+    def distance(self, measurement: Measurement) -> tuple[float, float]:
+        """Return what orders measurements by how near they are: the largest excess, then the latency."""
+        return max(0.0, self.largest(measurement)), measurement.latency.median_ms
+
+    def verdicts(self, measurement: Measurement) -> dict[str, str]:
+        """Say for each limit how a measurement does.
+
+        >>> from ..evaluators.measurement import Latency, Window
+        >>> latency = Latency(windows=(Window(baseline_ns=(1,), candidate_ns=(1,)),) * 2, baseline_ms=4.0)
+        >>> measured = Measurement(accuracy=0.9, latency=latency, size_bytes=5_000_000, params=1, macs=1)
+        >>> Limits(5.0, max_size_bytes=4e6).verdicts(measured)
+        {'latency': 'latency up to 4 ms (at most 5 ms)', 'size': 'size 5 MB, 25% over 4 MB'}
+        """
+        excesses, said = self.excesses(measurement), {}
+        for name, limit in self._asked():
+            value, least = self.known(measurement, name), name == "accuracy"
+            now = "unknown" if value is None else self._told(measurement, name, value)
+            so = f" ({'at least' if least else 'at most'} {self._words(name, limit)})"
+            if value is not None and excesses[name] > 0:
+                far = f"{_under(limit - value, self.metric_unit)} under" if least else _over(value, limit)
+                so = f", {far} {self._words(name, limit)}"
+            kind = noun(self.metric_unit) if least else name
+            said[name] = f"{kind} {'up to ' * (name == 'latency')}{now}{so}"
+        return said
+
+    def _told(self, measurement: Measurement, name: str, value: float) -> str:
+        return self._words(name, value)
+
+    def reasons(self, measurement: Measurement, others: Iterable[Measurement]) -> tuple[str, ...]:
+        """Say which limits a measurement misses, by how much, and how near any of the others comes to each."""
+        excesses, lines = self.excesses(measurement), []
+        others = list(others)
+        for name, verdict in self.verdicts(measurement).items():
+            if excesses[name] > 0:
+                values = [value for other in others if (value := self.known(other, name)) is not None]
+                best = max(values, default=None) if name == "accuracy" else min(values, default=None)
+                so = "" if best is None else f"; the best of all that were measured: {self._words(name, best)}"
+                lines.append(f"  It misses: {verdict}{so}.")
+        return (*lines, *map("  {}.".format, spread_alone(measurement.latency, self.target_ms)))
+
+
+@dataclass(frozen=True)
+class Compared(Limits):
+    """Limits with a least accuracy that is judged on the same examples as the unchanged network's.
+
+    A model meets it when its accuracy less one standard error of its difference to the unchanged network does: with
+    about 84 % confidence its loss on further examples is no larger than allowed. What both have right or wrong alike
+    says nothing of a difference, so that is far nearer than two intervals apart would be.
+
+    Attributes:
+        reference: the unchanged network's scores on the validation data; see `evaluators.scores`.
+    """
+
+    _: KW_ONLY
+    reference: str = field(default="", repr=False)
+
+    @property
+    def aim(self) -> float | None:
+        """The accuracy that meets the least one with its standard error."""
+        return None if self.min_accuracy is None else self.min_accuracy + reserve(self.reference, self.min_accuracy)
+
+    def known(self, outcome: Outcome, name: str) -> float | None:
+        """Return what must be within its limit; of the accuracy its lower end."""
+        value = known(outcome, name)
+        if name != "accuracy" or value is None or not isinstance(outcome, Measurement):
+            return value
+        return value - standard_error(outcome.scores, self.reference)
+
+    def _told(self, measurement: Measurement, name: str, value: float) -> str:
+        if name != "accuracy" or value == measurement.accuracy:
+            return self._words(name, value)
+        error = shown(measurement.accuracy - value, self.metric_unit)
+        return f"{self._words(name, measurement.accuracy)} less {error} of standard error"
+
+
+def same_unit(given: str | None, unit: str | None) -> None:
+    """Check that a least accuracy was given in the metric's unit, where it has one.
+
+    Args:
+        given: its unit; None for a number on the metric's scale.
+        unit: the metric's; None where that is not known, and it may be a share.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if given is None or given.lower() == (SHARE if unit is None else unit.lower()):
+        return
+    rule = "--min-accuracy must be a number on the metric's scale"
+    if unit is None or unit == PLAIN:
+        way = 'leave the unit out, or let the task say it: Task(metric_unit="dB")'
+        raise UsageError(f"{rule}, whose unit is not known; got one in {given}: {way}.")
+    example = "-0.5%" if unit == SHARE else f"-0.3{unit}"
+    raise UsageError(f"{rule}, or have its unit, {unit}, such as {example}; got one in {given}.")
+
+
+def merged(limits: Limits, changes: Mapping[str, float]) -> Limits:
+    """Return limits of which some are replaced; a least accuracy takes the place of a least change, and vice versa.
+
+    >>> str(merged(Limits(5.0, min_change=-0.01), {"min_accuracy": 0.9}))
+    '5 ms, 90.00% accuracy'
+    """
+    if changes.keys() & {"min_accuracy", "min_change"}:
+        limits = replace(limits, min_accuracy=None, min_change=None)
+    return replace(limits, **changes)  # type: ignore[arg-type]  # mypy takes the mark of keywords for a field
+
+
+def known(outcome: Outcome, name: str) -> float | None:
+    """Return a cost or the accuracy of an outcome; None where it was not measured."""
+    if name == "latency":
+        return None if outcome.latency is None else outcome.latency.high_ms
+    if name == "accuracy":
+        return outcome.accuracy if isinstance(outcome, Measurement) else None
+    fields = {"size": outcome.size_bytes, "memory": outcome.memory_bytes, "energy": outcome.energy_mj}
+    return fields.get(name)
+
+
+def cut(outcome: Infeasible) -> bool:
+    """Return whether a candidate ended since it cost too much, and not since something failed."""
+    return known(outcome, outcome.rung) is not None
+
+
+def told(name: str, value: float) -> str:
+    """Return a cost in words.
+
+    >>> told("size", 4_200_000), told("size", 900), told("energy", 5.0)
+    ('4.2 MB', '0.9 kB', '5 mJ')
+    """
+    if name in ("size", "memory"):
+        return f"{value / 1e6:.5g} MB" if value >= 1e6 else f"{value / 1e3:.5g} kB"
+    return f"{value:.4g} {'ms' if name == 'latency' else 'mJ'}"
+
+
+def _under(missing: float, unit: str) -> str:
+    return f"{100 * missing:.3g} points" if unit == SHARE else shown(missing, unit)
+
+
+def _over(value: float, limit: float) -> str:
+    """Return how far a cost is over its limit, before that limit.
+
+    >>> _over(6.2, 5.0), _over(0.757, 0.001)
+    ('24% over', '757× the')
+    """
+    times = value / limit
+    if times >= 100:
+        return f"{times:.0f}× the"
+    return f"{times:.3g}× the" if times >= FAR else f"{100 * (times - 1):.3g}% over"
+
+
+def too_much(name: str, value: float, limit: float) -> str:
+    """Return the reason of a candidate that is cut."""
+    return f"its {name} of {told(name, value)} is over the limit of {told(name, limit)}"
+
+
+def spread_alone(latency: Latency, target_ms: float) -> tuple[str, ...]:
+    """Say so where a target is missed only since the unchanged network's own milliseconds vary; else nothing.
+
+    >>> from ..evaluators.measurement import Window
+    >>> windows = (Window(baseline_ns=(2,), candidate_ns=(1,)),) * 3
+    >>> spread_alone(Latency(windows=windows, baseline_ms=9.5, baseline_spread=0.1), 5.0)[0][:71]
+    "as a ratio it would do: 0.500 to 0.500 of the unchanged network's time,"
+    >>> spread_alone(Latency(windows=windows, baseline_ms=9.5), 5.0)
+    ()
+    """
+    if latency.meets(target_ms) or latency.most_ms > target_ms:
+        return ()
+    low, high = latency.least_ms / latency.baseline_ms, latency.most_ms / latency.baseline_ms
+    return (
+        f"as a ratio it would do: {low:.3f} to {high:.3f} of the unchanged network's time, and {target_ms:g} ms is "
+        f"{target_ms / latency.baseline_ms:.3f} of it; but that time varied by ±{latency.baseline_spread:.0%} while it "
+        "was calibrated, and so may these milliseconds. Calibrate on a quieter machine (another --out), or take the "
+        "ratio for the target",
+    )
+
+
+def too_slow(latency: Latency, target_ms: float) -> str:
+    """Return the reason of a candidate that is cut when it was timed."""
+    interval = f"{latency.median_ms:.2f} ms [{latency.least_ms:.2f}, {latency.most_ms:.2f}]"
+    where = latency.device and f" on {latency.device}"
+    return f"{interval}{where} is over the target of {target_ms:g} ms"

@@ -1,0 +1,1 @@
+"""What a user gets out of a run: the report, its tables and figures, the comparison of runs."""

@@ -1,0 +1,1 @@
+"""Selects one model of a run and copies it out, ready to deploy."""

@@ -1,0 +1,94 @@
+"""Whether more trials would help: what the last ones brought, what was cut for another target, how far the floor is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...evaluators.measurement import Infeasible, Measurement
+from ...pareto.front import Model, ParetoFront, minimised
+from ...pareto.limits import Limits
+from ...storage.run import Run
+
+RECENT = 10
+"""How many of the last trials are asked what they brought."""
+
+MORE = 20
+"""How many more trials are proposed."""
+
+NEAR = 1.25
+"""A model this near to the floor cannot become much faster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prospects:
+    """What a study says of more trials for some limits.
+
+    Attributes:
+        recent: how many of the last trials were asked.
+        improved: how many of them came onto the front of what was known.
+        reopened: trials that were cut for stricter limits, and may meet these.
+        floor_ms: latency of the fastest network that the space can express; None where that is not known.
+    """
+
+    recent: int
+    improved: int
+    reopened: int
+    floor_ms: float | None
+
+
+def prospects(run: Run, limits: Limits) -> Prospects:
+    """Return what a run says of more trials for some limits; better is what no earlier trial is as good as in all."""
+    ended = [trial for trial in run.trials if trial.outcome is not None and not trial.role]
+    recent = {trial.number for trial in ended[-RECENT:]}
+    known, improved = minimised(()), 0
+    for trial in run.trials:
+        if isinstance(trial.outcome, Measurement) and limits.met(found := limits.nearest(trial.outcome)):
+            point = minimised((found,))
+            improved += trial.number in recent and not (known <= point).all(axis=1).any()
+            known = np.concatenate([known, point])
+    cut = [trial.outcome for trial in ended if isinstance(trial.outcome, Infeasible)]
+    return Prospects(
+        recent=len(recent),
+        improved=improved,
+        reopened=sum(not limits.hold(outcome) for outcome in cut),
+        floor_ms=None if run.profile is None else run.profile.floor_ms,
+    )
+
+
+def advice(run: Run, front: ParetoFront, chosen: Model | None) -> list[str]:
+    """Say whether more trials would help, and which command brings them or takes a model to the end."""
+    seen, limits = prospects(run, front.limits), front.limits
+    count = sum(trial.outcome is not None for trial in run.trials)
+    lines = []
+    if chosen is not None and chosen.measurement.rung != "final":
+        does = "meets" if front.meets(chosen) else "is nearest to"
+        so = "trained and measured briefly" if chosen.measurement.rung == "short" else "not yet measured carefully"
+        lines.append(f"{chosen.id} {does} {limits}, but was {so}. To the end: {goes_on(run, limits, count)}")
+    if seen.floor_ms is not None and seen.floor_ms > limits.target_ms:
+        lines.append(
+            f"No trial can meet {limits.target_ms:g} ms: the fastest network that this study can express "
+            f"takes {seen.floor_ms:.3g} ms."
+        )
+        return lines
+    more = goes_on(run, limits, count + MORE)
+    if seen.reopened:
+        lines.append(f"{_trials(seen.reopened)} ended for stricter limits and may meet these: {more}")
+    elif seen.recent and seen.improved:
+        lines.append(f"More trials may help: {seen.improved} of the last {seen.recent} made the front better. {more}")
+    elif seen.recent:
+        lines.append(f"More trials would hardly help: none of the last {seen.recent} made the front better.")
+    if chosen is not None and seen.floor_ms and chosen.measurement.latency.median_ms < NEAR * seen.floor_ms:
+        lines.append(f"It is near the floor of {seen.floor_ms:.3g} ms: little that this study can express is faster.")
+    return lines
+
+
+def goes_on(run: Run, limits: Limits, trials: int) -> str:
+    """Return the command that goes on with a run for some limits; of one from Python, in words."""
+    command = run.asked.command(run.path, limits=limits, trials=trials) if run.asked else ""
+    return command or f"run the study again for {limits} with trials={trials} and out={str(run.path)!r}"
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"

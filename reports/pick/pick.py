@@ -1,0 +1,227 @@
+"""Copies one model of a run with all that is needed to serve it, and proves that the copy works."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import AutocompressError, InfeasibleError, UsageError, gist
+from ...evaluators.meters.serve_once import serve_once
+from ...evaluators.outcome_json import to_json
+from ...evaluators.portable import has_program, script
+from ...evaluators.subprocess_protocol import finished
+from ...pareto.front import Model
+from ...storage.records import RECORD, WRITTEN
+from ...storage.run import Run
+from . import metadata
+from .model_card import card
+from .selection import Choice, Wish, choose
+
+PREDICTIONS = "predictions.npz"
+
+COPIED = ("canonical.onnx", "model.safetensors", "candidate.json", WRITTEN, PREDICTIONS)
+"""Files of a model beside the one that its runtime serves."""
+
+PROGRAM, CARD = "load.py", "README.md"
+
+PATIENCE_S = 600.0
+"""How long a fresh process may take to answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """A model that was picked.
+
+    Attributes:
+        folder: with the copy.
+        choice: which model it is, and what is to be known of it.
+        proof: how it did in a process of its own; empty where that was not tried.
+    """
+
+    folder: Path
+    choice: Choice
+    proof: str = ""
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self.choice.model
+
+
+def pick(run: Run, wish: Wish, out: Path | None = None, *, force: bool = False, prove: bool = True) -> Picked:
+    """Copy the model that is wished for, run the copy in a fresh process, and return what was picked.
+
+    Args:
+        run: where it is.
+        wish: which one.
+        out: a new folder; by default the study's name and the model's id, here.
+        force: whether a folder of an earlier pick may be replaced.
+        prove: whether to run the copy; without, its files are those of the run to the byte.
+
+    Raises:
+        UsageError: there is no such model, its files were not kept, or the folder is there already.
+        AutocompressError: nothing meets the limits, or the copy does not answer as the model did when it was measured.
+    """
+    choice = choose(run, wish)
+    front, model = choice.front, choice.model
+    if not wish.id and not front.meets(model):
+        raise AutocompressError(
+            f"what is picked must meet {front.limits}; nothing does. {' '.join(choice.advice)} "
+            f"The nearest is {model.id}: pick it by its id."
+        )
+    return copied(run, choice, out, force=force, prove=prove, runtime=wish.runtime)
+
+
+def copied(
+    run: Run, choice: Choice, out: Path | None = None, *, force: bool = False, prove: bool = True, runtime: str = ""
+) -> Picked:
+    """Copy a model that was chosen; see `pick`.
+
+    Args:
+        run: where it is.
+        choice: the model.
+        out: see `pick`.
+        force: see `pick`.
+        prove: see `pick`.
+        runtime: that the user has named; whoever made the run directory names none that would be run as code.
+    """
+    model = choice.model
+    if prove:
+        _trusted(model, runtime)
+    out = Path(f"{run.identity['study']}-{model.id}") if out is None else out
+    _free(out, force=force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        folder = Path(name) / out.name
+        folder.mkdir()
+        _copy(run, model, folder)
+        if prove:
+            said = metadata.notes(model, run.identity["study"], run.asked.about if run.asked else {})
+            for path in folder.iterdir():
+                metadata.describe(path, said)
+        proof = _prove(model, folder) if prove else ""
+        (folder / CARD).write_text(card(run, choice.front, model, folder, proof), encoding="utf-8")
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    return Picked(folder=out, choice=choice, proof=proof)
+
+
+def _trusted(model: Model, runtime: str) -> None:
+    """Check that a copy may be run: some runtimes run what a file says, and a run directory may be a stranger's.
+
+    Raises:
+        UsageError: its runtime is such a one, and is not that which the user has named.
+    """
+    needed = model.measurement.latency.runtime
+    if needed == runtime or (has_program(needed) and not needed.startswith("pytorch:")):
+        return
+    what = "its model files are" if has_program(needed) else "it is"
+    raise UsageError(
+        f"a copy is proved by running it; {model.id} is served by {needed!r}, and {what} code, which runs with all "
+        f"your rights. Where you trust whoever made the run directory, name it: --runtime {shlex.quote(needed)}; "
+        "--no-check copies the files as they are."
+    )
+
+
+def _free(out: Path, *, force: bool) -> None:
+    """Check that a folder may be written.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not ((out / CARD).exists() and (out / RECORD).exists()):
+        raise UsageError(f"-o must be a new folder, or one of an earlier pick; {str(out)!r} holds other files.")
+    if not force:
+        raise UsageError(f"-o must be a new folder; {str(out)!r} is of an earlier pick. Replace it with --force.")
+
+
+def _copy(run: Run, model: Model, folder: Path) -> None:
+    source, measured = run.path / model.path, model.measurement
+    served = Path(measured.file)
+    for name in (measured.file, str(served.with_suffix(".acz")), *COPIED):
+        with suppress(FileNotFoundError):
+            shutil.copyfile(source / name, folder / name)
+    gone = [name for name in (measured.file, PREDICTIONS) if not (folder / name).exists()]
+    if gone:
+        raise UsageError(
+            f"a model that is picked must have its files; {model.id} has no {' and no '.join(gone)}: its run goes on, "
+            "and other models are better by now. Pick again."
+        )
+    (folder / RECORD).write_text(to_json(measured))
+    runtime = measured.latency.runtime
+    if has_program(runtime):
+        title = f"Runs {run.identity['study']} {model.id} ({measured.file})"
+        text = script(runtime, file=measured.file, output=_output(model), threads=measured.latency.threads, title=title)
+        (folder / PROGRAM).write_text(text, encoding="utf-8")
+
+
+def _output(model: Model) -> str:
+    """Return the name of the outputs of a model's runtime among the predictions: files and outputs are named alike."""
+    return "output" + Path(model.measurement.file).stem.removeprefix("model")
+
+
+def _prove(model: Model, folder: Path) -> str:
+    """Return what the copy's own program says, run in a fresh process that is told nothing of where it is.
+
+    Raises:
+        AutocompressError: it fails, or says that the answers are others.
+    """
+    runtime = model.measurement.latency.runtime
+    if not has_program(runtime):
+        return _served(model, folder)
+    command = [sys.executable, "-I", str((folder / PROGRAM).resolve())]
+    try:
+        done = finished(
+            command,
+            timeout_s=PATIENCE_S,
+            cwd=tempfile.gettempdir(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AutocompressError(
+            f"the copy of {model.id} must answer in a fresh process; it has not within {PATIENCE_S:g} s."
+        ) from error
+    said = next((line for line in done.stdout.splitlines() if line.startswith(model.measurement.file)), "")
+    if done.returncode:
+        why = gist(done.stderr)
+        raise AutocompressError(
+            f"the copy of {model.id} must answer in a fresh process as the model did when it was measured; "
+            f"it does not: {said or why}. Nothing was copied. "
+            "Where its runtime cannot run here, --no-check copies the files as they are."
+        )
+    return said
+
+
+def _served(model: Model, folder: Path) -> str:
+    """Serve a model of a runtime in the user's own file, in a fresh process."""
+    import numpy as np
+
+    from ...evaluators.parity import compare
+
+    with np.load(folder / PREDICTIONS) as stored:
+        inputs = [stored[f"input{i}"] for i in range(sum(name.startswith("input") for name in stored.files))]
+        expected = stored[_output(model)]
+    latency, file = model.measurement.latency, folder / model.measurement.file
+    try:
+        serving = serve_once(
+            latency.runtime, file.read_bytes(), [inputs], threads=latency.threads, timeout_s=PATIENCE_S
+        )
+    except InfeasibleError as error:
+        raise AutocompressError(f"the copy of {model.id} must run in a fresh process; {error.reason}") from error
+    found = compare([[expected]], [serving.outputs[0][:1]])
+    if found is None or found.difference > 1e-3:
+        raise AutocompressError(
+            f"the copy of {model.id} must answer as the model did when it was measured; it does not"
+        )
+    return f"the answers to {len(expected)} stored examples are the same as when it was measured"

@@ -1,0 +1,179 @@
+"""All that a report tells, as plain data: what ``report.json`` holds and ``report.html`` shows.
+
+``schema.json`` describes it for programs, docs/report.md for people.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from .. import __version__
+from ..pareto.front import Model, ParetoFront
+from ..profiles.profile import Profile
+from ..storage.run import Trial
+from .accuracy_interval import difference, paired, rounded
+from .caveats import doubts
+from .importance import importances
+from .layers import levels_of, network
+from .rows import Scored, key_of, rows
+from .search_history import course
+
+SCHEMA = 1
+"""Version of the format; it grows when a field changes its meaning or goes."""
+
+LIBRARIES = ("torch", "optuna", "onnx", "torch-pruning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a report tells of a run besides its trials and models.
+
+    Attributes:
+        study: what the study is, as ``study.json`` has it.
+        folder: the run directory, as its user names it.
+        state: whether the run has ended.
+        command: what goes on with the run; empty where that is not known.
+        calibration: how the baseline was calibrated, as ``calibration.json`` has it; empty where that is not known.
+        scored: how many examples accuracies are shares of.
+
+    """
+
+    study: Mapping[str, Any]
+    folder: str
+    state: Literal["running", "interrupted", "finished"] = "finished"
+    command: str = ""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    scored: Scored = field(default_factory=Scored)
+
+
+def build(
+    front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, about: About, *, quick: bool = False
+) -> dict[str, Any]:
+    """Return all that a report tells.
+
+    Args:
+        front: the outcome.
+        trials: all trials of the study.
+        profile: what is known of the network; None where that is not.
+        about: the rest.
+        quick: whether what takes long is left out: the importances.
+
+    """
+    chosen = [(trial.candidate, trial.levels) for trial in trials if trial.candidate is not None]
+    data: dict[str, Any] = {
+        "schema": SCHEMA,
+        "autocompress": __version__,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "state": about.state,
+        "study": {
+            "name": str(about.study.get("study", "")),
+            "folder": about.folder,
+            "command": about.command,
+            **{k: str(v) for k, v in about.study.items() if k not in ("study", "format")},
+        },
+        "limits": {**front.limits.asked, "unit": front.unit, "text": str(front.limits)},
+        "fronts": [_front(each, "" if front.portfolio and each is front else None) for each in _all(front)],
+        "headline": _headline(front, about.scored),
+        "points": rows(front, trials, profile, about.scored),
+        "network": None if profile is None else network(profile, levels_of(chosen)),
+        "search": course(front, trials),
+        "importances": importances(() if quick else trials),
+        "scored": asdict(about.scored),
+        "protocol": _protocol(front),
+        "environment": _environment(front, about.calibration),
+    }
+    data["warnings"] = doubts(front, data, about.scored)
+    finite: dict[str, Any] = _finite(data)
+    return finite
+
+
+def _all(front: ParetoFront) -> tuple[ParetoFront, ...]:
+    return (front, *front.portfolio)
+
+
+def _front(front: ParetoFront, runtime: str | None) -> dict[str, Any]:
+    best = front.recommended
+    return {
+        "runtime": str(front.baseline.measurement.latency.place) if runtime is None else runtime,
+        "name": front.name,
+        "baseline": key_of(front.baseline),
+        "models": [key_of(model) for model in front.models],
+        "obvious": [key_of(model) for model in front.obvious],
+        "recommended": key_of(best) if best else None,
+        "meets": front.meets_target,
+        "tied": [] if best is None else [key_of(m) for m in front.models if m != best and _tied(m, best)],
+        "reasons": [reason.strip() for reason in front.reasons],
+    }
+
+
+def _tied(one: Model, other: Model) -> bool:
+    return one.measurement.latency.tied(other.measurement.latency)
+
+
+def _headline(front: ParetoFront, scored: Scored) -> dict[str, Any] | None:
+    """Return what the recommended model gains over the unchanged network; None where there is no model."""
+    best, base = front.recommended, front.baseline.measurement
+    if best is None:
+        return None
+    measured, latency = best.measurement, best.measurement.latency
+    on, count, now, before = "validation", scored.validation, measured.accuracy, base.accuracy
+    examples = measured.scores, base.scores
+    if measured.test_accuracy is not None and base.test_accuracy is not None:
+        on, count, now, before = "test", scored.test, measured.test_accuracy, base.test_accuracy
+        examples = measured.test_scores, base.test_scores
+    slowest = latency.ratio + latency.half_width
+    fastest = latency.ratio - latency.half_width
+    return {
+        "model": key_of(best),
+        "meets": front.meets(best),
+        "verdicts": front.limits.verdicts(measured),
+        "faster": round(1 / latency.ratio, 4),
+        "faster_interval": [round(1 / slowest, 4), round(1 / fastest, 4) if fastest > 0 else None],
+        "smaller": round(base.size_bytes / measured.size_bytes, 4) if measured.size_bytes else None,
+        "accuracy_on": on,
+        "accuracy": now,
+        "baseline_accuracy": before,
+        "accuracy_change": rounded(now - before),
+        "accuracy_change_interval": paired(*examples) or difference(now, before, count),
+    }
+
+
+def _protocol(front: ParetoFront) -> dict[str, Any]:
+    latency = (front.recommended or front.baseline).measurement.latency
+    return {
+        "clock": latency.clock,
+        "threads": latency.threads,
+        "percentile": latency.percentile,
+        "windows": len(latency.windows),
+        "runs": latency.runs,
+        "processes": latency.processes,
+    }
+
+
+def _environment(front: ParetoFront, calibration: Mapping[str, Any]) -> dict[str, str]:
+    """Return the machine that measured, and the versions of what made the models."""
+    latency = (front.recommended or front.baseline).measurement.latency
+    found = {**calibration.get("environment", {}), **latency.environment}
+    for name in LIBRARIES:
+        try:
+            found.setdefault(name, version(name))
+        except PackageNotFoundError:
+            continue
+    return {name: str(value) for name, value in found.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Return plain data in which what is no finite number is None."""
+    if isinstance(value, Mapping):
+        return {str(name): _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

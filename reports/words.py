@@ -1,0 +1,39 @@
+"""How a model is compared to the unchanged network in words: what is slower is called slower."""
+
+from __future__ import annotations
+
+from ..evaluators.measurement import Measurement
+
+
+def speed(ratio: float) -> str:
+    """Return how fast a model is beside the unchanged network.
+
+    Args:
+        ratio: of their latencies; the unchanged network's is 1.
+
+    >>> speed(0.5), speed(1.16), speed(1.001)
+    ('2.00× faster', '1.16× slower', 'as fast')
+    """
+    return _told(1 / ratio, 2, "faster", "slower", "as fast") if ratio > 0 else "too fast to be timed"
+
+
+def size(before: float, after: float) -> str:
+    """Return how large a file is beside the unchanged network's.
+
+    >>> size(4e6, 1e6), size(1e6, 1.2e6), size(1e6, 1e6)
+    ('4.0× smaller', '1.2× larger', 'as large')
+    """
+    return _told(before / after, 1, "smaller", "larger", "as large") if before > 0 and after > 0 else ""
+
+
+def gains(measured: Measurement, base: Measurement) -> str:
+    """Return how fast and how large a model is beside the unchanged network."""
+    parts = speed(measured.latency.ratio), size(base.size_bytes, measured.size_bytes)
+    return ", ".join(filter(None, parts))
+
+
+def _told(gain: float, digits: int, better: str, worse: str, same: str) -> str:
+    times = f"{max(gain, 1 / gain):.{digits}f}"
+    if float(times) == 1:
+        return same
+    return f"{times}× {better if gain > 1 else worse}"

@@ -1,0 +1,365 @@
+"""What a command would do, and for how long: told before anything is trained, and nothing is written.
+
+How long rests on the trials of the run where it has some; else on one candidate that is built, timed, scored and
+trained for a few steps, now and here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TypeVar
+
+from ..compressors.batches import batches_in
+from ..compressors.pipeline import compress
+from ..errors import InfeasibleError, RunDirectoryError, StorageError, StudyError
+from ..evaluators.ladder.served import Served, source_of
+from ..evaluators.measurement import Measurement, Outcome
+from ..evaluators.meters.isolated_engine import engine
+from ..evaluators.meters.latency import CAREFUL, PROBE, SEARCH, Meter, meter_for
+from ..evaluators.runtimes import Runtime
+from ..profiles.cost_model import LAYER_AXES
+from ..profiles.latency_probes import DAMAGES_BUDGET_S, MOST_LEVELS, damages
+from ..profiles.profile import Profile
+from ..profiles.profiler import SHARES
+from ..spaces.space import Space
+from ..storage.fingerprint import check_same
+from ..storage.run import open_run
+from ..studies.task import Task
+from ..studies.validate import validate
+from .options import Options
+from .preflight import Checked, checked, in_unit
+from .prepare import Offer, baseline_of, kept_profile, offered
+from .progress import Progress
+from .samplers.initial_design import DESCENTS, EVEN, uniform, warm_start
+from .time_budget import CAREFUL_PROCESSES, FINALISTS, Costs, costs_of, reserved_s
+from .workers.capacity import of_run
+
+T = TypeVar("T")
+
+STEPS = 6
+"""Training steps that one candidate is tried for, at least."""
+
+LOOKED_AT = 6
+"""Choices that are tried for what they damage, at most."""
+
+TRAINED = (0.25, 0.6, 1.0)
+"""Share of the trials that is trained, where no trial tells: at least, probably, at most."""
+
+ROLES = 5
+"""The baseline, and what anyone would try first."""
+
+WORKERS_S = 10.0
+"""Seconds until Ray and its workers have started."""
+
+TRIED = "one candidate that was built, timed and trained for a few steps just now"
+
+ENOUGH = 5
+"""Trials that must have finished before they tell how long the next ones take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What is offered of one kind: how many choices, and the fewest and most levels that one has."""
+
+    name: str
+    choices: int
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Seconds: at least, probably, at most."""
+
+    least_s: float
+    about_s: float
+    most_s: float
+
+    def __add__(self, other: Span) -> Span:
+        return Span(
+            least_s=self.least_s + other.least_s,
+            about_s=self.about_s + other.about_s,
+            most_s=self.most_s + other.most_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a command would do.
+
+    Attributes:
+        study: its name.
+        target: what a model must meet, in words.
+        runtimes: what would serve the models.
+        out: the run directory.
+        baseline_ms: latency of the unchanged network, on the first runtime; None where nothing tells.
+        axes: the space.
+        log10_candidates: power of ten of the number of candidates.
+        distance: of a student's outputs from its teacher's.
+        distance_why: it was chosen.
+        profiled: whether the run has a profile, so that the space is what pays.
+        finished: trials that the run has.
+        trials: that it has when it is done.
+        starts: candidates of the warm start, as they are where the profile is known, else as many as there may be;
+            0 where they were begun.
+        epochs: passes over the training data in a trial.
+        final_epochs: passes for each model of the front.
+        models: how many are taken to the end, at most; 0 where they were.
+        workers: trials at a time.
+        idle: why not more, where cores have nothing to do; else empty.
+        network: time until the first trial.
+        search: time of the trials.
+        finals: time of the end.
+        costs: of a trial's parts.
+        rests_on: where the times come from, in words.
+
+    """
+
+    study: str
+    target: str
+    runtimes: tuple[str, ...]
+    out: str
+    baseline_ms: float | None
+    axes: tuple[Axis, ...]
+    log10_candidates: float
+    distance: str
+    distance_why: str
+    profiled: bool
+    finished: int
+    trials: int
+    starts: int
+    epochs: float
+    final_epochs: float
+    models: int
+    workers: int
+    idle: str
+    network: Span
+    search: Span
+    finals: Span
+    costs: Costs
+    rests_on: str
+
+    @property
+    def whole(self) -> Span:
+        """Time of everything."""
+        return self.network + self.search + self.finals
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a forecast rests on.
+
+    Attributes:
+        costs: of a trial's parts.
+        trained: share of the trials that is trained: at least, probably, at most.
+        network_s: seconds until the first trial.
+        words: where this comes from.
+        baseline_ms: latency of the unchanged network; None where it was not timed for this.
+    """
+
+    costs: Costs
+    trained: tuple[float, ...]
+    network_s: float
+    words: str
+    baseline_ms: float | None = None
+
+
+def forecast(name: str, load: Callable[[], Task], options: Options, progress: Progress) -> Forecast:
+    """Return what `run` would do with the same arguments.
+
+    Raises:
+        UsageError: see `run`.
+    """
+    asked = checked(name, options)
+    valid = validate(load())
+    task = valid.task
+    for note in valid.notes:
+        progress.milestone(note)
+    options = in_unit(options, task, check_same(asked.options.out, task))
+    progress.notice("finding layers and groups")
+    offer = offered(task, asked.servers, asked.options)
+    for note in offer.notes:
+        progress.milestone(note)
+    task = offer.task
+    profile = kept_profile(options.out / "profile.json", offer.space)
+    done, ended = _finished(options)
+    known = _of_trials(done, options) or _tried(task, offer, asked, progress, profiled=profile is not None)
+    space = offer.space if profile is None else profile.space(offer.space)
+    room = of_run(task, options)
+    times = _times(known, options, task, done=len(done), workers=min(max(1, room.workers), os.cpu_count() or 1))
+    return Forecast(
+        study=name,
+        target=str(options.limits),
+        runtimes=tuple(server.name for server in asked.servers),
+        out=str(options.out),
+        baseline_ms=known.baseline_ms if profile is None else profile.baseline_ms,
+        axes=_axes(space),
+        log10_candidates=sum(math.log10(size) for size in space.sizes.values()),
+        distance=offer.distance.name,
+        distance_why=offer.distance.why,
+        profiled=profile is not None,
+        finished=len(done),
+        trials=options.trials,
+        starts=0 if done else _starts(space, profile, options, student=task.student is not None),
+        epochs=options.passes(task)[0],
+        final_epochs=options.passes(task)[1],
+        models=0 if ended else ROLES + _front(options),
+        workers=room.workers,
+        idle=room.idle,
+        network=times[0],
+        search=times[1],
+        finals=_span((0.0, 0.0, 0.0)) if ended else times[2],
+        costs=known.costs,
+        rests_on=known.words,
+    )
+
+
+def _times(known: _Known, options: Options, task: Task, *, done: int, workers: int) -> tuple[Span, Span, Span]:
+    """Return the time until the first trial, that of the trials, and that of the end."""
+    (epochs, final_epochs), costs = options.passes(task), known.costs
+    left = max(0, options.trials - done)
+    search = [costs.trials_s(left, epochs=epochs, trained=share, workers=workers) for share in known.trained]
+    front = _front(options)
+    counts = (ROLES + 1, ROLES + (front + 1) // 2, ROLES + front)
+    finals = [costs.finals_s(count, epochs=final_epochs, workers=workers) for count in counts]
+    budget_s = options.time_budget_s
+    if budget_s is not None:
+        search = [min(s, budget_s - reserved_s(end, budget_s)) for s, end in zip(search, finals, strict=True)]
+    begin = known.network_s + (WORKERS_S if options.workers != 0 else 0.0)
+    return Span(least_s=0.7 * begin, about_s=begin, most_s=1.5 * begin), _span(search), _span(finals)
+
+
+def _span(seconds: Sequence[float]) -> Span:
+    least, about, most = seconds
+    return Span(least_s=least, about_s=about, most_s=most)
+
+
+def _front(options: Options) -> int:
+    """Return how many models of the front are taken to the end, at most."""
+    return min(FINALISTS, max(1, options.trials - ROLES))
+
+
+def _axes(space: Space) -> tuple[Axis, ...]:
+    found: dict[str, list[int]] = {}
+    for choice in space.choices:
+        found.setdefault(choice.axis, []).append(len(choice.levels))
+    return tuple(Axis(name=n, choices=len(sizes), least=min(sizes), most=max(sizes)) for n, sizes in found.items())
+
+
+def _starts(space: Space, profile: Profile | None, options: Options, *, student: bool) -> int:
+    """Return how many candidates the warm start has; without a profile, how many it may have."""
+    if profile is not None:
+        return min(options.trials, len(warm_start(space, profile, options.target_ms, student=student)))
+    return min(options.trials, ROLES + student + 2 * len(DESCENTS) + 1 + len(SHARES) + len(EVEN))
+
+
+def _finished(options: Options) -> tuple[list[Outcome], bool]:
+    """Return the outcomes that a run has, none where it has not begun; and whether nothing is left to be done."""
+    try:
+        run = open_run(options.out, storage=options.storage)
+    except (RunDirectoryError, StorageError):
+        return [], False
+    done = [trial.outcome for trial in run.trials if trial.outcome is not None]
+    same = run.asked is not None and run.asked.limits == options.limits
+    return done, run.finished and same and len(done) >= options.trials
+
+
+def _of_trials(done: Sequence[Outcome], options: Options) -> _Known | None:
+    """Return what the trials of a run tell; None where they are too few."""
+    costs = costs_of(outcome for outcome in done if isinstance(outcome, Measurement))
+    if costs is None or len(done) < ENOUGH:
+        return None
+    share = sum(isinstance(outcome, Measurement) and outcome.epochs > 0 for outcome in done) / len(done)
+    words = f"the {len(done)} trials that {options.out} has"
+    return _Known(costs, (0.7 * share, share, min(1.0, 1.5 * share)), costs.build_s, words)
+
+
+def _tried(task: Task, offer: Offer, asked: Checked, progress: Progress, *, profiled: bool) -> _Known:
+    """Build, time, score and train one candidate for a few steps.
+
+    Raises:
+        StudyError: the unchanged network cannot be exported, served or timed.
+    """
+    runtime, options = asked.servers[0], asked.options
+    try:
+        progress.notice("exporting the baseline")
+        export_s, (_, artefact) = timed(lambda: baseline_of(task, runtime, offer.supplies))
+        meter = meter_for(
+            runtime.name,
+            baseline=artefact,
+            inputs=[x.numpy() for x in offer.supplies.examples],
+            threads=options.threads,
+            percentile=options.percentile,
+        )
+        progress.notice("timing it")
+        calibrate_s, calibration = timed(lambda: meter.calibrate(PROBE))
+        meter = replace(meter, baseline_ms=calibration.median_ms)
+        costs = _costs(task, offer, runtime, meter, progress)
+    except InfeasibleError as error:
+        raise StudyError(
+            f"the unchanged network must be exported, served and timed, and one candidate too; that failed: "
+            f"{error.reason}"
+        ) from error
+    network_s = export_s
+    if not profiled:
+        window_s = CAREFUL.gap_s + max(CAREFUL.min_window_s, CAREFUL.min_runs * calibration.median_ms / 1e3)
+        network_s += (
+            calibrate_s + CAREFUL.min_windows * window_s + _profile_s(task, offer, costs, calibrate_s, progress)
+        )
+    several = len(asked.servers)
+    costs = replace(costs, measure_s=several * costs.measure_s, careful_s=several * costs.careful_s)
+    trained = TRAINED if options.promote and options.places == 1 else (1.0, 1.0, 1.0)
+    words = TRIED + (" on this machine, not on the cluster" if options.ray_address else "")
+    return _Known(costs, trained, network_s, words, calibration.median_ms)
+
+
+def _costs(task: Task, offer: Offer, runtime: Runtime, meter: Meter, progress: Progress) -> Costs:
+    """Return what the parts of a trial take, by one whose choices are all half."""
+    candidate, supplies = uniform(offer.space, 0.5, quantized=True), offer.supplies
+    progress.notice("building and timing one candidate")
+    started = time.monotonic()
+    built = compress(task, candidate, supplies, epochs=0)
+    artefact = runtime.convert(source_of(built, supplies))
+    with engine(runtime, artefact, threads=1) as served:
+        build_s = time.monotonic() - started
+        score_s, _ = timed(lambda: task.metric(Served(served, offer.supplies.piece), task.validation))
+    measure_s, latency = timed(lambda: meter.measure(artefact, SEARCH))
+    progress.notice("training it for a few steps")
+    begun: list[float] = []
+    batches = batches_in(task.train)
+    compress(task, candidate, supplies, epochs=2 * STEPS / batches, pause=lambda: begun.append(time.monotonic()))
+    steps_s = sorted(after - before for before, after in pairwise(begun))
+    usual = steps_s[: max(1, len(steps_s) * 3 // 4)]  # without those between which something else was done
+    return Costs(
+        build_s=build_s,
+        measure_s=measure_s,
+        careful_s=CAREFUL_PROCESSES * measure_s / max(1, latency.processes),
+        score_s=score_s,
+        epoch_s=batches * sum(usual) / len(usual) if usual else 0.0,
+    )
+
+
+def _profile_s(task: Task, offer: Offer, costs: Costs, probe_s: float, progress: Progress) -> float:
+    """Return the seconds that it takes to profile a network, by what a few of its choices take."""
+    progress.notice("what choices damage")
+    choices = [choice for choice in offer.space.choices if choice.neutral is not None]
+    few = Space(tuple(choices[:: max(1, len(choices) // LOOKED_AT)][:LOOKED_AT]))
+    few_s, _ = timed(lambda: damages(task.base, offer.supplies, few, lambda text: None))
+    damages_s = min(DAMAGES_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
+    levels = [{level for c in offer.space.on(axis) for level in c.levels if level != c.neutral} for axis in LAYER_AXES]
+    built = (
+        sum(min(MOST_LEVELS, len(each)) for each in levels) + len(LAYER_AXES) + 3
+    )  # and the fastest and the narrow ones
+    return damages_s + built * (costs.build_s + probe_s)
+
+
+def timed(do: Callable[[], T]) -> tuple[float, T]:
+    """Return how many seconds something took, and what it returned."""
+    started = time.monotonic()
+    done = do()
+    return time.monotonic() - started, done

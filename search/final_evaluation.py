@@ -1,0 +1,372 @@
+"""The end of a run: the front is trained longer, scored on the test data, and measured once more, carefully."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ..errors import InfeasibleError, LostError, StudyError
+from ..evaluators.evaluator import Request
+from ..evaluators.ladder.failure import UNFINISHED, UNTRAINED
+from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Place, together
+from ..evaluators.meters.latency import CAREFUL, Meter, settled
+from ..evaluators.meters.memory import crowds_cache
+from ..evaluators.outcome_json import to_json
+from ..evaluators.runtimes import load
+from ..files import copy_atomically, write_atomically
+from ..pareto.front import Model, no_worse
+from ..storage.artifacts import Artifacts
+from ..storage.records import RECORD, read_record
+from ..storage.run_directory import RunDirectory
+from ..storage.study_store import ATTEMPTS
+from .driver import TICK_S, Interrupts, compresses
+from .finalists import surely_late
+from .inheritance import ANCESTOR
+from .options import Options
+from .progress import Progress
+from .samplers.initial_design import BASELINE
+from .seeds import FINAL, TRIAL, seed_of
+from .workers.remote_meter import Meters, at_once, meter_at
+from .workers.shipping import brought
+from .workers.start import Lost, Workers
+
+ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
+"""One turn of one model in the careful measurement."""
+
+
+class Finals:
+    """Takes models to the end, each once: what was finished before an interruption is not done again.
+
+    Args:
+        rundir: models go to its ``models`` folder, the baseline to ``baseline``.
+        workers: train them.
+        meter: measures them while nothing trains, on each of the study's devices.
+        options: budgets and settings.
+        epochs: passes over the training data.
+        progress: is told how it goes.
+        interrupts: says when the user wants an end.
+        student: see `Driver`.
+    """
+
+    def __init__(
+        self,
+        rundir: RunDirectory,
+        workers: Workers,
+        meter: Meter | Meters,
+        options: Options,
+        *,
+        epochs: float,
+        progress: Progress,
+        interrupts: Interrupts,
+        student: bool = False,
+    ) -> None:
+        self.rundir = rundir
+        self.workers = workers
+        self.meter = meter
+        self.options = options
+        self.epochs = epochs
+        self.progress = progress
+        self.interrupts = interrupts
+        self.student = student
+        self._failures: dict[str, Infeasible] = {}
+
+    def run(
+        self,
+        models: Sequence[Model],
+        then: Callable[[Mapping[str, float]], Sequence[Model]] = lambda accuracies: (),
+    ) -> list[Model]:
+        """Return models with their final measurements; one that cannot be built or measured any more is left out.
+
+        One whose training fails stands as the search left it, and says so.
+
+        Those that are `surely_late` have their trial's, unless an earlier run with other limits took them to the end.
+
+        Args:
+            models: those to begin with.
+            then: returns more of them, once it is known how accurate those became, by their ids.
+
+        Raises:
+            Interrupted: the user wants an end.
+            StudyError: the unchanged network cannot be scored any more.
+        """
+        late = surely_late(models, self.options.limits)
+        placed = [replace(m, path=_place(m)) for m in models if m not in late]
+        ended = self._trained(placed)
+        more = then({name: measured.accuracy for name, measured in ended.items()})
+        more = [replace(m, path=_place(m)) for m in more if all(m.id != first.id for first in models)]
+        ended |= self._trained(more)
+        placed += more
+        lack = self.options.limits.lack
+        done = {name: record for name, record in ended.items() if record.rung == "final" and not lack(record)}
+        trained = {name: record for name, record in ended.items() if name not in done}
+        done |= self._measure([m for m in placed if m.id in trained], trained)
+        found = [replace(m, measurement=done[m.id]) for m in placed if m.id in done]
+        found += as_found(self.rundir, late, self.progress)
+        self._tell()
+        order = [m.id for m in (*models, *more)]
+        return sorted(found, key=lambda m: order.index(m.id))
+
+    def _trained(self, models: Sequence[Model]) -> dict[str, Measurement]:
+        """Return what is known of models after the longer training; what has a record is not trained again.
+
+        Unless that training failed, and the one of its trial did not: what it failed for may have been mended.
+        """
+        runtimes = {load(name).name for name in self.options.runtimes}
+        found = {m.id: read_record(self.rundir.path / m.path, runtimes) for m in models}
+        again = {m.id for m in models if m.measurement.failure is None}
+        records = {name: record for name, record in found.items() if record is not None}
+        ended = {
+            name: record
+            for name, record in records.items()
+            if record.rung in ("trained", "final") and (record.failure is None or name not in again)
+        }
+        return ended | self._train([m for m in models if m.id not in ended])
+
+    def _train(self, models: Sequence[Model]) -> dict[str, Measurement]:
+        """Train models with the longer schedule and score them on the test data, in any order."""
+        waiting = [self._request(model, self.epochs) for model in models]
+        by_folder = {model.path: model for model in models}
+        trained: dict[str, Measurement] = {}
+        running = 0
+        while waiting or running:
+            while waiting and self.workers.free():
+                self.workers.submit(waiting.pop(0))
+                running += 1
+            done = f"training the front to the end · {len(trained)} of {len(models)} models done"
+            self.progress.notice(" · ".join(filter(None, (done, self.workers.held_up()))))
+            with self.interrupts.safe(inside=self.workers.interruptible):
+                results = self.workers.wait(TICK_S)
+            running -= len(results)
+            for request, ended in results:
+                outcome = ended if isinstance(ended, Lost) else brought(*self._here, request, ended)
+                again = self._again(request, outcome, by_folder[request.folder])
+                if again is not None:
+                    waiting.append(again)
+                    continue
+                model = by_folder[request.folder]
+                record = self._record(model, outcome)
+                if record is not None:
+                    trained[model.id] = record
+                    self._write(model, record)
+        return trained
+
+    @property
+    def _here(self) -> tuple[Artifacts, Path]:
+        return self.rundir.artifacts, self.rundir.path
+
+    def _again(self, request: Request, outcome: Outcome | Lost, model: Model) -> Request | None:
+        """Return what to try next with a model: once more after a death, as in its trial where longer was worse.
+
+        Longer is worse where it loses more than a standard error: of two trainings the better one on the validation
+        data would be the luckier one.
+        """
+        if isinstance(outcome, Lost) and request.attempt + 1 < ATTEMPTS:
+            return replace(request, attempt=request.attempt + 1)
+        failure = _failure(outcome)
+        if failure is not None and request.epochs:
+            self._failures.setdefault(model.id, failure)
+        if isinstance(outcome, Measurement) and failure is None and no_worse(outcome, model.measurement):
+            return None
+        if not isinstance(outcome, Lost) and request.epochs > model.measurement.epochs:
+            seed = seed_of(self.options.seed, model.id, TRIAL)
+            return replace(request, epochs=model.measurement.epochs, seed=seed)
+        return None
+
+    def _record(self, model: Model, outcome: Outcome | Lost) -> Measurement | None:
+        """Return what is to be known of a model: what its trial found where it cannot be trained; None if that is gone.
+
+        What was tried next, to train it as in its trial, is the same thing, and has been scored on the test data.
+
+        Raises:
+            StudyError: it is the unchanged network, without which there is no answer.
+        """
+        failure = model.measurement.failure or self._failures.get(model.id)
+        said = UNFINISHED if model.measurement.failure is None else UNTRAINED
+        if isinstance(outcome, Measurement) and outcome.failure is None:
+            return outcome if failure is None else _warned(outcome, failure, said)
+        found = f"trials/{model.id}"
+        if failure is not None:
+            with suppress(LostError):
+                self.rundir.artifacts.get(self.rundir.path, found)
+            if (self.rundir.path / found).is_dir():
+                (self.rundir.path / model.path / RECORD).unlink(missing_ok=True)
+                as_found(self.rundir, [replace(model, path=found)], self.progress)
+                return _warned(replace(model.measurement, rung="trained"), failure, said)
+        wrong = _failure(outcome)
+        if model.role == BASELINE:
+            raise StudyError(
+                f"the unchanged network must be scored at the end too, which all models are compared to; that failed: "
+                f"{'' if wrong is None else wrong.reason}. Mend that in the study, and the same command goes on"
+            )
+        self.progress.milestone(f"model {model.id} failed at the end: {'' if wrong is None else wrong.reason}")
+        return None
+
+    def _tell(self) -> None:
+        """Say what longer trainings failed for, once for all that failed alike."""
+        named: defaultdict[str, list[str]] = defaultdict(list)
+        for name, failure in self._failures.items():
+            named[failure.reason].append(name)
+        for reason, names in named.items():
+            self.progress.milestone(
+                f"the final training of {', '.join(names)} failed: {reason}. What the search found stands; "
+                "once that is mended in the study, the same command trains again"
+            )
+
+    def _request(self, model: Model, epochs: float) -> Request:
+        unchanged = model.role == BASELINE
+        trained = compresses(model.candidate) or (self.student and not unchanged)
+        return Request(
+            folder=model.path,
+            candidate=model.candidate,
+            epochs=epochs if trained and model.measurement.failure is None else 0.0,
+            unchanged=unchanged,
+            seed=seed_of(self.options.seed, model.id, FINAL),
+            ancestor=f"trials/{model.id}/{ANCESTOR}",
+            latencies=tuple(measured.latency for measured in model.measurement.everywhere),
+            test=True,
+            timeout_s=10 * self.options.trial_timeout_s,
+        )
+
+    def _measure(self, models: Sequence[Model], trained: Mapping[str, Measurement]) -> dict[str, Measurement]:
+        """Measure models carefully while nothing trains, and write for each the record that says it is complete.
+
+        The models take turns, a fresh process each time, so that the windows of one are far apart.
+        """
+        waiting = [_Careful(model, measured) for model in models for measured in trained[model.id].everywhere]
+        measured: dict[str, list[Measurement]] = {model.id: [] for model in models}
+        done: dict[str, Measurement] = {}
+        while waiting:
+            for number, turns in enumerate(_side_by_side(waiting)):
+                self.progress.notice(f"measuring carefully · {len(waiting)} left · {number + 1} of this round")
+                with self.interrupts.safe():
+                    ended = at_once([partial(self._turn, turn) for turn in turns])
+                for turn, found in zip(turns, ended, strict=True):
+                    if isinstance(found, Measurement):
+                        measured[turn.model.id].append(found)
+                    if isinstance(found, InfeasibleError):
+                        why = f"failed on {turn.place} at the end: {found.reason}"
+                        self.progress.milestone(f"model {turn.model.id} {why}")
+                    if found is not None:
+                        waiting.remove(turn)
+                model = turns[0].model
+                if all(other.model is not model for other in waiting) and _whole(measured[model.id], trained[model.id]):
+                    done[model.id] = together(measured[model.id])
+                    self._write(model, done[model.id])
+        return done
+
+    def _turn(self, turn: _Careful) -> Measurement | InfeasibleError | None:
+        """Measure a model once more; return what came of it where that is the end."""
+        meter, energy = meter_at(self.meter, turn.place.device), self.options.max_energy_mj is not None
+        try:
+            turn.add(meter, self.rundir.path)
+            return turn.complete(meter, self.rundir.path, energy=energy) if turn.settled else None
+        except InfeasibleError as error:
+            return error
+
+    def _write(self, model: Model, measurement: Measurement) -> None:
+        write_atomically(self.rundir.path / model.path / RECORD, to_json(measurement).encode())
+
+
+def _failure(outcome: Outcome | Lost) -> Infeasible | None:
+    """Return what a training failed for; None where it went well."""
+    if isinstance(outcome, Lost):
+        return Infeasible(reason=outcome.why, rung="train")
+    return outcome if isinstance(outcome, Infeasible) else outcome.failure
+
+
+def _warned(measured: Measurement, failure: Infeasible, said: str) -> Measurement:
+    """Return a measurement, and those at the other places, with why the model was not trained."""
+    everywhere = [
+        replace(
+            m, failure=failure, warnings=(*dict.fromkeys([*m.warnings, said.format(failure.reason)]),), elsewhere=()
+        )
+        for m in measured.everywhere
+    ]
+    return replace(everywhere[0], elsewhere=tuple(everywhere[1:]))
+
+
+def _whole(measured: Sequence[Measurement], trained: Measurement) -> bool:
+    """Return whether a model could be measured on every device on which it was in its trial."""
+    return {m.latency.device for m in measured} == {m.latency.device for m in trained.everywhere}
+
+
+class _Careful:
+    """A model at one place, in the careful measurement."""
+
+    def __init__(self, model: Model, measured: Measurement) -> None:
+        self.model = model
+        self.measured = measured
+        self.latency: Latency | None = None
+
+    @property
+    def place(self) -> Place:
+        return self.measured.latency.place
+
+    @property
+    def settled(self) -> bool:
+        return self.latency is not None and settled(self.latency.ratios, CAREFUL)
+
+    def add(self, meter: Meter, folder: Path) -> None:
+        """Measure for one more round."""
+        latency = meter.measure(self._file(folder), ROUND, runtime=self.place.runtime)
+        self.latency = latency if self.latency is None else latency.joined(self.latency)
+
+    def complete(self, meter: Meter, folder: Path, *, energy: bool) -> Measurement:
+        """Return the measurement with its careful latency, its memory, and its energy where that is wanted."""
+        assert self.latency is not None
+        memory_bytes = meter.memory(self._file(folder), runtime=self.place.runtime)
+        energy_mj = meter.energy(self._file(folder), runtime=self.place.runtime) if energy else None
+        return replace(
+            self.measured,
+            latency=self.latency,
+            rung="final",
+            memory_bytes=memory_bytes,
+            energy_mj=energy_mj,
+            warnings=(*self.measured.warnings, *self._doubts(self.latency)),
+            elsewhere=(),
+        )
+
+    def _doubts(self, latency: Latency) -> Iterator[str]:
+        """Yield why the latency may be another one elsewhere, or at another time."""
+        yield from (f"{doubt} on {self.place}" for doubt in latency.doubts)
+        told = latency.environment.get("last_level_cache", "").partition(" | ")[0]  # of the machine that timed it
+        if crowds_cache(self.measured.size_bytes, int(told or 0) or None):
+            yield "its weights fill much of the last cache: it may take twice as long where others use that too"
+
+    def _file(self, folder: Path) -> bytes:
+        return (folder / self.model.path / self.measured.file).read_bytes()
+
+
+def _side_by_side(waiting: Sequence[_Careful]) -> list[list[_Careful]]:
+    """Return turns in their order, those together that need not wait for each other: of one model, on all devices."""
+    turns: defaultdict[tuple[str, str], list[_Careful]] = defaultdict(list)
+    for turn in waiting:
+        turns[turn.model.id, turn.place.runtime].append(turn)
+    return list(turns.values())
+
+
+def as_found(rundir: RunDirectory, models: Sequence[Model], progress: Progress) -> list[Model]:
+    """Return models as their trials left them, their files copied to where the final ones would be."""
+    found = []
+    for model in models:
+        place = rundir.path / _place(model)
+        record = read_record(place)
+        try:
+            if record is None:
+                rundir.artifacts.get(rundir.path, model.path)
+        except LostError as error:
+            progress.milestone(f"model {model.id} is not in the run directory: {error}")
+        if record is None and (rundir.path / model.path).is_dir():
+            shutil.copytree(rundir.path / model.path, place, dirs_exist_ok=True, copy_function=copy_atomically)
+            write_atomically(place / RECORD, to_json(model.measurement).encode())
+        found.append(replace(model, measurement=record or model.measurement, path=_place(model)))
+    return found
+
+
+def _place(model: Model) -> str:
+    return BASELINE if model.id == BASELINE else f"models/{model.id}"

@@ -1,1 +1,0 @@
-"""What the user reads at the end of a run."""

@@ -1,0 +1,93 @@
+"""What points would add to the front, if beliefs are true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.special import ndtr
+
+from ...pareto.limits import Limits
+from .cost_predictor import Costs
+from .damage_model import Beliefs
+from .encoding import Levels, Numbers
+from .hypervolume_improvement import Improvement
+
+DROP = 0.1
+"""The hypervolume counts from this share of the baseline's accuracy lost."""
+
+HEADROOM = 0.01
+"""Share of the baseline's accuracy that a model may gain and have it counted."""
+
+HOPE = 1.0
+"""Standard deviations by which a cost may be under what is told of it, and be hoped to meet its limit."""
+
+
+class Gain:
+    """What points are worth: the hypervolume that they would add, times the chance that they meet the limits.
+
+    Where that is none, how near they come, at what may be hoped of them (Schonlau, Welch and Jones, 1998).
+
+    Args:
+        beliefs: what points damage; the mean over all beliefs counts.
+        costs: what they cost.
+        limits: what a model must meet.
+        baseline: the unchanged network's accuracy and size in bytes.
+        taken: points of the front, and those that may come onto it; what counts is what is believed of them, so that
+            noise has made none of them lucky.
+
+    """
+
+    def __init__(
+        self, beliefs: Beliefs, costs: Costs, limits: Limits, baseline: tuple[float, float], taken: Levels
+    ) -> None:
+        self.beliefs = beliefs
+        self.costs = costs
+        self.limits = limits
+        self.accuracy, self.size_bytes = baseline
+        self._scale = abs(self.accuracy) or 1.0
+        self._fronts = [Improvement(box) for box in self._boxes(taken, self._latency(taken)[0], self._accuracy(taken))]
+
+    def __call__(self, levels: Levels) -> Numbers:
+        """Return the worth of points, shape (points,)."""
+        latency, accuracy = self._latency(levels), self._accuracy(levels)
+        boxes = self._boxes(levels, latency[0], accuracy)
+        added = np.stack([front(box) for front, box in zip(self._fronts, boxes, strict=True)])
+        chance, excess = np.ones(len(levels)), np.zeros(accuracy.shape)
+        for mean, spread in (latency, *self._others(levels)):
+            chance = chance * ndtr(-mean / spread)
+            excess = excess + np.maximum(np.exp(mean - HOPE * spread) - 1, 0)
+        if self.limits.max_size_bytes is not None:
+            excess = excess + np.maximum(self.costs.size_bytes(levels) / self.limits.max_size_bytes - 1, 0)
+        if self.limits.aim is not None:
+            excess = excess + np.maximum((self.limits.aim - accuracy) / self._scale, 0)
+        beyond = np.maximum(boxes - 1, 0).sum(axis=2)
+        worth: Numbers = added * chance * (excess == 0) - 10 * excess - 0.1 * beyond - 1e-3 * boxes.mean(axis=2)
+        mean_worth: Numbers = worth.mean(axis=0)
+        return mean_worth
+
+    def _latency(self, levels: Levels) -> tuple[Numbers, Numbers]:
+        """Return the logarithm of the upper end of the latency, as a share of the target, and how far it may be off."""
+        mean, spread = self.costs.latency(levels)
+        return mean + np.log(self.costs.margin / self.limits.target_ms), spread
+
+    def _others(self, levels: Levels) -> Iterator[tuple[Numbers, Numbers]]:
+        """Yield the same of each other limit whose costs are learned."""
+        if self.limits.max_memory_bytes is not None:
+            mean, spread = self.costs.memory(levels)
+            yield mean - np.log(self.limits.max_memory_bytes), spread
+        if self.limits.max_energy_mj is not None:
+            mean, spread = self.costs.energy(levels)
+            yield mean - np.log(self.limits.max_energy_mj), spread
+
+    def _accuracy(self, levels: Levels) -> Numbers:
+        """Return accuracies in each belief, shape (beliefs, points)."""
+        damage = np.maximum(self.beliefs(levels), -2 * HEADROOM)
+        accuracy: Numbers = self.accuracy - self._scale * (1 - np.exp(-damage))
+        return accuracy
+
+    def _boxes(self, levels: Levels, latency: Numbers, accuracy: Numbers) -> Numbers:
+        """Return points between the ideal, 0, and what counts for nothing, 1, shape (beliefs, points, 3)."""
+        drop = ((self.accuracy - accuracy) / self._scale + HEADROOM) / (DROP + HEADROOM)
+        size = self.costs.size_bytes(levels) / self.size_bytes
+        return np.stack(np.broadcast_arrays(drop, np.exp(latency), size), axis=2)

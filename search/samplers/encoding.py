@@ -1,0 +1,185 @@
+"""What a profile tells of many points of a space at once: latency, size, damage; arrays in, arrays out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, IntDistribution
+
+from ...profiles.profile import Profile
+from ...spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
+from ...spaces.space import Choice, Space
+
+Levels = NDArray[np.int64]
+"""Shape (points, choices): for each choice, in the order of the space, the index of its level."""
+
+Numbers = NDArray[np.float64]
+
+FULL_BITS = 32
+
+
+class Tables:
+    """A space and its profile as arrays.
+
+    Args:
+        space: what may vary.
+        profile: what is known of the network.
+
+    Attributes:
+        sizes: number of levels of each choice, shape (choices,).
+        compressing: whether a choice compresses, or is a setting, shape (choices,).
+
+    """
+
+    def __init__(self, space: Space, profile: Profile) -> None:
+        self.space = space
+        self.profile = profile
+        self.sizes = np.array([len(choice.levels) for choice in space.choices])
+        self.compressing = np.array([choice.neutral is not None for choice in space.choices])
+        self._columns = np.arange(len(space.choices))
+
+    def row(self, levels: Mapping[str, int]) -> Levels:
+        """Return a point of the space as one row."""
+        return np.array([[int(levels.get(choice.name, 0)) for choice in self.space.choices]])
+
+    def levels(self, row: Levels) -> dict[str, int]:
+        """Return a row as a point of the space."""
+        return {choice.name: int(level) for choice, level in zip(self.space.choices, row.ravel(), strict=True)}
+
+    def live(self, levels: Levels) -> NDArray[np.bool_]:
+        """Return which choices a candidate states, shape (points, choices): not the settings of an absent axis."""
+        live = np.ones(levels.shape, dtype=bool)
+        for about, axes in self._needs.values():
+            live[:, about] = (levels[:, axes] > 0).any(axis=1, keepdims=True)
+        return live
+
+    def canonical(self, levels: Levels) -> Levels:
+        """Return points with the first level of each setting that their candidates do not state."""
+        return np.where(self.live(levels), levels, 0)
+
+    def latency_ms(self, levels: Levels) -> Numbers:
+        """Return what `CostModel.predict_ms` says of each point, shape (points,)."""
+        total: Numbers = self.profile.costs.other_ms + self._shares(self._time, levels) @ self.layer_ms
+        return total
+
+    def size_bytes(self, levels: Levels) -> Numbers:
+        """Return the bytes of the weights that are left at each point, shape (points,)."""
+        total: Numbers = self._shares(self._bytes, levels) @ self._layer_bytes
+        return total
+
+    def _shares(self, table: Numbers, levels: Levels) -> Numbers:
+        """Return for each layer the product of what its choices leave of it, shape (points, layers)."""
+        shares: Numbers = np.exp(self.over_layers(table, levels))
+        return shares
+
+    def over_layers(self, table: Numbers, levels: Levels) -> Numbers:
+        """Return for each layer the sum of a table's entries for the choices that change it, shape (points, layers)."""
+        total: Numbers = table[self._columns, levels] @ self._reach
+        return total
+
+    def times(self, axis: str) -> Numbers:
+        """Return the logarithms of what each level of an axis leaves of a layer's time, as a table."""
+        return np.where([[choice.axis == axis] for choice in self.space.choices], self._time, 0.0)
+
+    @cached_property
+    def probed(self) -> tuple[Levels, Numbers]:
+        """The points that were timed for the profile, and their milliseconds; none that has a level that went since."""
+        known = {}
+        for axes, milliseconds in self.profile.timed:
+            with suppress(ValueError):
+                known[tuple(self.space.levels(Candidate(axes)).values())] = milliseconds
+        levels = np.array(list(known), dtype=np.int64).reshape(-1, len(self.sizes))
+        return self.canonical(levels), np.array(list(known.values()), dtype=np.float64)
+
+    @cached_property
+    def floor(self) -> Levels:
+        """The point that should be the fastest, shape (choices,): of those that were timed, or else as layers tell."""
+        points, milliseconds = self.probed
+        if len(points):
+            return np.array(points[milliseconds.argmin()])
+        fastest: Levels = self._time.argmin(axis=1)
+        return fastest
+
+    @cached_property
+    def damage(self) -> Numbers:
+        """What each level of each choice alone damages, shape (choices, most levels); settings damage nothing.
+
+        What is told to be infinite is ten times the largest that is not.
+        """
+        told = self.table(lambda choice, value: self.profile.damage_at(choice, choice.levels.index(value)))
+        most = told[np.isfinite(told)].max(initial=0.0)
+        return np.where(np.isfinite(told), told, 10 * most + 1)
+
+    @cached_property
+    def _needs(self) -> dict[str, tuple[list[int], list[int]]]:
+        """For each axis that settings are about, the places of these and of the axis' choices."""
+        choices = self.space.choices
+        return {
+            axis: (
+                [i for i, choice in enumerate(choices) if choice.needs == axis],
+                [i for i, choice in enumerate(choices) if choice.axis == axis],
+            )
+            for axis in {choice.needs for choice in choices if choice.needs}
+        }
+
+    @cached_property
+    def layer_ms(self) -> Numbers:
+        """Milliseconds of each layer of the unchanged network, shape (layers,)."""
+        return np.array([self.profile.costs.layer_ms.get(layer.name, 0.0) for layer in self.profile.network.layers])
+
+    @cached_property
+    def _layer_bytes(self) -> Numbers:
+        return np.array([4.0 * layer.params for layer in self.profile.network.layers])
+
+    @cached_property
+    def _reach(self) -> Numbers:
+        """Which layers a choice changes, shape (choices, layers): a group's are those that have its channels."""
+        reach = np.zeros((len(self.space.choices), len(self.profile.network.layers)))
+        for i, choice in enumerate(self.space.choices):
+            for j, layer in enumerate(self.profile.network.layers):
+                pruned = choice.target in (*layer.in_groups, layer.out_group)
+                reach[i, j] = pruned if choice.axis == PRUNING_RATIO else choice.target == layer.name
+        return reach
+
+    @cached_property
+    def _time(self) -> Numbers:
+        return self.table(self._log_time)
+
+    @cached_property
+    def _bytes(self) -> Numbers:
+        return self.table(_log_bytes)
+
+    def table(self, entry: Callable[[Choice, Value], float]) -> Numbers:
+        """Return a number for each choice and level; 0 for settings, for neutral levels and beyond the last one."""
+        table = np.zeros((len(self.space.choices), int(self.sizes.max(initial=1))))
+        for i, choice in enumerate(self.space.choices):
+            for level, value in enumerate(choice.levels):
+                if choice.neutral is not None and value != choice.neutral:
+                    table[i, level] = entry(choice, value)
+        return table
+
+    def _log_time(self, choice: Choice, value: Value) -> float:
+        if choice.axis == PRUNING_RATIO:
+            return math.log(1 - float(value))
+        return math.log(self.profile.costs.factor(choice.axis, choice.target, value) or 1.0)
+
+
+def _log_bytes(choice: Choice, value: Value) -> float:
+    """Return the logarithm of the share of a layer's bytes that stays; patterns and unknown axes save nothing."""
+    if isinstance(value, str):
+        return 0.0
+    if choice.axis in (PRUNING_RATIO, SPARSITY):
+        return math.log(1 - value)
+    if choice.axis in (BITS, PALETTE):
+        return math.log(value / FULL_BITS)
+    return math.log(value) if choice.axis == RANK else 0.0
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Return Optuna's description of a space: one integer a choice, the index of its level."""
+    return {name: IntDistribution(0, size - 1) for name, size in space.sizes.items()}

@@ -1,0 +1,190 @@
+"""The first trials: the baseline, what anyone would try, what should damage least in float and in INT8, and grids."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...profiles.profile import Profile
+from ...spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
+from ...spaces.space import Choice, Space
+from .encoding import Tables
+from .knapsack import least_damage
+
+BASELINE, STUDENT = "baseline", "student"
+"""Roles of the unchanged model, and of the unchanged student where one is compressed in the model's stead."""
+
+INTEGER = 8
+"""Bits of what is called uniform INT8."""
+
+GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
+"""Uniform pruning ratios of which the mildest that meets the target is a baseline."""
+
+EVEN = (0.25, 0.5)
+"""Uniform pruning ratios that are tried with INT8, where that is offered, whatever the target."""
+
+NARROW = 0.5
+"""Uniform pruning ratio at which it is timed whether INT8 pays in narrow layers too."""
+
+DESCENTS = (0.9, 0.6)
+"""Shares of the target for which the least damage is looked for, and to which descents go; in float the first alone."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A candidate to begin with; its role is empty where it is no baseline of the report."""
+
+    candidate: Candidate
+    role: str = ""
+
+
+def warm_start(space: Space, profile: Profile, target_ms: float, *, student: bool = False) -> list[Start]:
+    """Return the first candidates, without repetition, the obvious baselines first.
+
+    Args:
+        space: what may vary.
+        profile: what is known of the network.
+        target_ms: the latency to reach.
+        student: whether a student is compressed, so that the unchanged candidate is another network than the baseline.
+    """
+    tables = Tables(space, profile)
+    pruning = uniform_pruning_that_meets(space, profile, target_ms)
+    rank = uniform_rank_that_meets(space, profile, target_ms)
+    unchanged, integer = uniform(space, 0.0, quantized=False), uniform(space, 0.0, quantized=True)
+    int8 = "int8 " if integer != unchanged else ""
+    starts = [
+        Start(unchanged, BASELINE),
+        *([Start(unchanged, STUDENT)] if student else []),
+        Start(integer, "uniform int8"),
+        Start(uniform(space, pruning, quantized=False), f"uniform −{pruning:.0%}"),
+        Start(uniform(space, pruning, quantized=True), f"uniform int8 −{pruning:.0%}"),
+    ]
+    if rank is not None:
+        starts.append(Start(uniform(space, 0.0, quantized=True, rank=rank), f"uniform {int8}rank {rank:.0%}"))
+    for share in DESCENTS:
+        levels = descend(space, profile, space.levels(paying(space, profile)), share * target_ms)
+        least = least_damage(tables, levels, share * target_ms)
+        starts += [Start(space.candidate(least)), Start(space.candidate(levels))]
+    in_float = None if narrow_pays(space, profile) else least_in_float(space, profile, DESCENTS[0] * target_ms)
+    starts += [] if in_float is None else [Start(in_float)]
+    starts += [Start(pruned(space, ratios, quantized=True)) for ratios in profile.global_pruning.values()]
+    starts += [Start(uniform(space, ratio, quantized=True)) for ratio in EVEN]
+    first: dict[tuple[Candidate, bool], Start] = {}
+    for start in starts:
+        first.setdefault((start.candidate, student and start.role == BASELINE), start)
+    return list(first.values())
+
+
+def uniform(space: Space, ratio: float, *, quantized: bool, rank: float = 1.0) -> Candidate:
+    """Return the candidate that prunes every group by about the same ratio, and factorises every layer likewise.
+
+    Args:
+        space: what may vary.
+        ratio: share of each group's channels that goes.
+        quantized: whether all layers that may be are in INT8.
+        rank: share of each layer's rank that stays.
+    """
+    ratios = {choice.target: ratio for choice in space.on(PRUNING_RATIO)}
+    return pruned(space, ratios, quantized=quantized, rank=rank)
+
+
+def paying(space: Space, profile: Profile) -> Candidate:
+    """Return the candidate with those layers in INT8 that the profile says are faster so."""
+
+    def pick(choice: Choice) -> int:
+        if choice.axis != BITS or INTEGER not in choice.levels:
+            return 0
+        factor = profile.costs.factor(BITS, choice.target, INTEGER)
+        return choice.levels.index(INTEGER) if factor is None or factor < 1 else 0
+
+    return space.at(pick)
+
+
+def narrow_pays(space: Space, profile: Profile) -> bool:
+    """Return whether narrow layers are faster in INT8 too, as far as the profile has timed them."""
+    timed = {Candidate(axes): milliseconds for axes, milliseconds in profile.timed}
+    in_float, integer = (timed.get(uniform(space, NARROW, quantized=quantized)) for quantized in (False, True))
+    return in_float is None or integer is None or integer < in_float
+
+
+def least_in_float(space: Space, profile: Profile, target_ms: float) -> Candidate | None:
+    """Return the candidate that damages least within a latency in float; None where nothing but bits varies.
+
+    What INT8 saves in wide layers it need not save in narrow ones, which no profile of wide ones tells.
+    """
+    others = Space(tuple(choice for choice in space.choices if choice.axis != BITS and choice.needs != BITS))
+    if not any(choice.neutral is not None for choice in others.choices):
+        return None
+    levels = descend(others, profile, others.levels(others.candidate({})), target_ms)
+    return others.candidate(least_damage(Tables(others, profile), levels, target_ms))
+
+
+def pruned(space: Space, ratios: Mapping[str, float], *, quantized: bool, rank: float = 1.0) -> Candidate:
+    """Return the candidate that prunes each group by about its ratio, not at all where there is none; see `uniform`."""
+
+    def pick(choice: Choice) -> int:
+        if choice.axis == PRUNING_RATIO:
+            return _nearest(choice, ratios.get(choice.target, 0.0))
+        if choice.axis == RANK:
+            return _nearest(choice, rank)
+        return choice.levels.index(INTEGER) if choice.axis == BITS and quantized and INTEGER in choice.levels else 0
+
+    return space.at(pick)
+
+
+def _nearest(choice: Choice, value: float) -> int:
+    return min(range(len(choice.levels)), key=lambda i: abs(float(choice.levels[i]) - value))
+
+
+def uniform_pruning_that_meets(space: Space, profile: Profile, target_ms: float) -> float:
+    """Return the mildest uniform pruning ratio that is predicted to meet the target."""
+    for ratio in GRID:
+        if profile.predict_ms(uniform(space, ratio, quantized=False)) <= target_ms:
+            return ratio
+    return GRID[-1]
+
+
+def uniform_rank_that_meets(space: Space, profile: Profile, target_ms: float) -> float | None:
+    """Return the largest share of all ranks, with INT8, that is predicted to meet the target; None without ranks."""
+    offered = {float(level) for choice in space.on(RANK) for level in choice.levels if level != choice.neutral}
+    shares = sorted(offered, reverse=True)
+    for share in shares:
+        if profile.predict_ms(uniform(space, 0.0, quantized=True, rank=share)) <= target_ms:
+            return share
+    return shares[-1] if shares else None
+
+
+def descend(space: Space, profile: Profile, start: Mapping[str, int], target_ms: float) -> dict[str, int]:
+    """Strengthen one choice at a time, the one that saves most milliseconds for its damage, until a target is met.
+
+    Scores only fall as other choices get stronger, so that a score which is the highest after it was computed anew
+    is the highest of all (Minoux, accelerated greedy, 1978). Settings stay as they are.
+    """
+    levels, choices = dict(start), {choice.name: choice for choice in space.choices}
+    scores = [(float("-inf"), choice.name) for choice in space.choices if choice.neutral is not None]
+    now_ms = profile.predict_ms(space.candidate(levels))
+    while scores and now_ms > target_ms:
+        _, name = heapq.heappop(scores)
+        step = _step(space, profile, levels, choices[name], now_ms)
+        if step is None:
+            continue
+        score, level, then_ms = step
+        heapq.heappush(scores, (-score, name))
+        if scores[0] == (-score, name):
+            levels[name], now_ms = level, then_ms
+    return levels
+
+
+def _step(
+    space: Space, profile: Profile, levels: Mapping[str, int], choice: Choice, now_ms: float
+) -> tuple[float, int, float] | None:
+    """Return a choice's next level that saves time: the milliseconds it saves for its damage, itself, the latency."""
+    level = levels[choice.name]
+    for stronger in range(level + 1, len(choice.levels)):
+        then_ms = profile.predict_ms(space.candidate({**levels, choice.name: stronger}))
+        if then_ms < now_ms:
+            damage = profile.damage_at(choice, stronger) - profile.damage_at(choice, level)
+            score = (now_ms - then_ms) / (damage + 1e-6)
+            return (score, stronger, then_ms) if score > 0 else None
+    return None

@@ -1,0 +1,151 @@
+"""How far a search is, and how long it will yet take, read from its study."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from ..evaluators.ladder.ladder import RUNG
+from ..pareto.front import Model, front_hypervolume
+from ..pareto.limits import Limits
+from ..reports.words import speed
+from ..storage.artifacts import Local
+from ..storage.run_directory import RunDirectory
+from ..storage.study_store import Store
+from ..storage.trials import trial_name
+from ..studies.metric_units import shown
+from .finalists import surely_late
+from .options import Options
+from .progress import Running, State
+from .samplers.initial_design import BASELINE
+from .time_budget import FINALISTS, costs_of, reserved_s
+
+LATEST = 20
+"""How many of the last trials tell how long the next ones take."""
+
+
+class Outlook:
+    """Tells the state of a search; what is costly to know is looked up when a trial has finished.
+
+    Args:
+        store: the study.
+        options: what it was asked for.
+        rundir: where workers say which rung a trial is on.
+        started: when the run began, by `time.monotonic`, for its time budget.
+        final_epochs: passes for each model of the front.
+    """
+
+    def __init__(
+        self, store: Store, options: Options, rundir: RunDirectory, *, started: float, final_epochs: float
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._rundir = rundir
+        self._started = started
+        self._final_epochs = final_epochs
+        self._began = time.monotonic()
+        self._before = store.count()
+        self._front: list[str] | None = None
+        self._better_at = 0
+        self._known = State(finished=-1, total=0, best="")
+        self._finals_s = 0.0
+
+    def in_time(self) -> bool:
+        """Return whether a trial may begin: the end of the run must find room in the time budget too."""
+        budget_s = self._options.time_budget_s
+        return budget_s is None or time.monotonic() - self._started < self._for_trials_s(budget_s)
+
+    def _for_trials_s(self, budget_s: float) -> float:
+        return budget_s - reserved_s(self._finals_s, budget_s)
+
+    def state(self, running: Mapping[str, tuple[int, float]], held_up: str) -> State:
+        """Return the state of the search.
+
+        Args:
+            running: number and begin, by `time.monotonic`, of the trials that are evaluated, by their folders.
+            held_up: what the work waits for.
+        """
+        finished, now = self._store.count(), time.monotonic()
+        if finished != self._known.finished:
+            self._known = self._looked_up(finished)
+        at_work = tuple(
+            Running(trial_name(number), self._rung(folder), now - began) for folder, (number, began) in running.items()
+        )
+        known = self._known
+        return State(
+            finished=finished,
+            total=self._options.trials,
+            running=at_work,
+            best=known.best,
+            front=known.front,
+            hypervolume=known.hypervolume,
+            unchanged=known.unchanged,
+            left_s=self._left_s(finished, now),
+            held_up=held_up,
+        )
+
+    def _looked_up(self, finished: int) -> State:
+        found = self._store.found
+        limits = self._store.limits.told_by(model.measurement for model in found.all())
+        meeting = [m for m in found.front() if limits.met(m.measurement)]
+        ids = [m.id for m in meeting]
+        if self._front is None:  # of a study that goes on
+            newest = max((int(name) for name in ids if name != BASELINE), default=-1)
+            self._better_at = finished - sum(trial.number > newest for trial in self._store.finished())
+        elif ids != self._front:
+            self._better_at = finished
+        self._front = ids
+        costs = costs_of(model.measurement for model in found.latest(LATEST))
+        workers = self._options.workers or 1
+        obvious = found.obvious()
+        models = len(obvious) - len(surely_late([*obvious, *meeting], limits)) + min(FINALISTS, len(meeting))
+        self._finals_s = costs.finals_s(models, epochs=self._final_epochs, workers=workers) if costs else 0.0
+        return State(
+            finished=finished,
+            total=self._options.trials,
+            best=_in_words(meeting, found.all(), limits),
+            front=len(meeting),
+            hypervolume=self._hypervolume(meeting),
+            unchanged=finished - self._better_at if meeting else 0,
+        )
+
+    def _left_s(self, finished: int, now: float) -> float | None:
+        """Return the seconds that are left, by what the trials of this run took; None before the first one."""
+        done = finished - self._before
+        if not done:
+            return None
+        left_s = (now - self._began) / done * max(0, self._options.trials - finished)
+        if self._options.time_budget_s is not None:
+            over_s = self._started + self._for_trials_s(self._options.time_budget_s)
+            left_s = min(left_s, max(0.0, over_s - now))
+        return left_s + self._finals_s
+
+    def _hypervolume(self, meeting: list[Model]) -> float:
+        baseline = next((m for m in self._store.found.obvious() if m.id == BASELINE), None)
+        if baseline is None:
+            return 0.0
+        return front_hypervolume([m.measurement for m in meeting], baseline.measurement, self._options.target_ms)
+
+    def _rung(self, folder: str) -> str:
+        if self._options.workers == 0:
+            return "here"  # in this process, which tells nothing meanwhile
+        try:
+            return (self._rundir.path / folder / RUNG).read_text() or "start"
+        except OSError:
+            return "start" if isinstance(self._rundir.artifacts, Local) else "running"
+
+
+def _in_words(meeting: list[Model], models: list[Model], limits: Limits) -> str:
+    """Return the best model that meets the limits, or where none does the nearest."""
+    if meeting:
+        best = max(meeting, key=lambda m: m.measurement.accuracy)
+        return f"best {_told(best, limits.metric_unit)}"
+    none = f"none meets {limits if limits.several else 'the target'} yet"
+    nearest = min(models, key=lambda m: limits.distance(m.measurement), default=None)
+    return none if nearest is None else f"{none}, nearest {_told(nearest, limits.metric_unit)}"
+
+
+def _told(model: Model, unit: str) -> str:
+    it = model.measurement
+    size = f"{it.size_bytes / 1e6:.3g} MB"
+    return f"{shown(it.accuracy, unit)} at {it.latency.median_ms:.2f} ms, {size}, {speed(it.latency.ratio)}"

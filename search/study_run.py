@@ -1,0 +1,319 @@
+"""A run: from a study and a target to a Pareto front on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import StudyError
+from ..evaluators.measurement import Measurement
+from ..pareto.build import assemble
+from ..pareto.front import Model, ParetoFront
+from ..reports import write as files
+from ..storage.invocation import Asked
+from ..storage.repeated_failures import Alike
+from ..storage.run import FINISHED, begun
+from ..storage.run_directory import RunDirectory, room
+from ..storage.shared_start import together
+from .driver import Driver, Interrupted, Interrupts
+from .final_evaluation import Finals, as_found
+from .finalists import FIRST, finalists, hopefuls
+from .options import Options
+from .preflight import Checked, checked, in_unit
+from .progress import Progress, Silent
+from .samplers import create
+from .samplers.initial_design import BASELINE, Start, warm_start
+from .throttle import NowAndThen
+from .workers import shipping as remote
+from .workers.capacity import FILE as MEMORY
+from .workers.capacity import of_run, trial_bytes
+from .workers.cluster import Cluster, joined
+from .workers.memory_limit import Limited
+from .workers.start import Workers, pickled, workers_for
+
+if TYPE_CHECKING:
+    from ..evaluators.evaluator import Evaluator
+    from ..pareto.limits import Limits
+    from ..storage.study_store import Store
+    from ..studies.task import Task
+    from .prepare import Prepared
+
+NEAREST = 3
+"""How many models are taken to the end where nothing meets the target."""
+
+
+def run(
+    name: str,
+    load: Callable[[], Task],
+    options: Options,
+    progress: Progress | None = None,
+    *,
+    source: Mapping[str, object] | None = None,
+) -> ParetoFront:
+    """Run a study, or go on with it.
+
+    Args:
+        name: of the study; a run directory goes on with the study of its name only.
+        load: returns the task; called after everything else has been checked.
+        options: how to run it.
+        progress: is told how it goes.
+        source: the words in which the study was asked for, ``study`` and what else says which network it is; kept for
+            the command that goes on.
+
+    Raises:
+        UsageError: something that was asked for cannot be done; nothing was written.
+        Interrupted: the user ended the run; its ``front`` is what was found, and the same arguments go on.
+    """
+    progress = progress or Silent()
+    started = time.monotonic()
+    asked = checked(name, options)
+    options = asked.options
+    loaded = load()  # may show a training's progress bar of its own
+
+    from ..storage.fingerprint import check_same, keep
+    from ..studies.validate import validate
+
+    valid = validate(loaded)
+    task = valid.task
+    for note in valid.notes:
+        progress.milestone(note)
+    fingerprint = check_same(options.out, task)
+    options = in_unit(options, task, fingerprint)
+    words = dict(source or {})
+    about = {"license": task.license, "description": task.description}
+    kept = Asked.of(options, str(words.pop("study", "")), words, about)
+    if options.workers != 0:
+        pickled(task)  # tells before anything is measured
+    with (
+        room(options.out),
+        joined(options, progress) as cluster,
+        closing(RunDirectory(options.out, asked.identity, kept.to_dict())) as rundir,
+    ):
+        if cluster is not None and options.workers is None:
+            options = replace(options, workers=cluster.fits(trial_bytes(task, options.out)))
+        elif cluster is None:
+            capacity = of_run(task, options)
+            options = replace(options, workers=capacity.workers)
+            if capacity.idle:
+                progress.milestone(capacity.idle)
+        keep(rundir, fingerprint)
+        prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
+        student = task.student is not None
+        from ..storage.backends import quiet
+        from ..storage.study_store import Store
+
+        store = Store(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
+        with closing(store), quiet(), _unless_nothing_came(rundir, store):
+            return _Run(task, options, progress, rundir, prepared, store, cluster).search(started)
+
+
+@contextmanager
+def _unless_nothing_came(rundir: RunDirectory, store: Store) -> Iterator[None]:
+    """Take a new run directory away again whose network could not be evaluated, nor anything that was made of it."""
+    try:
+        yield
+    except StudyError:
+        if not any(isinstance(found, Measurement) for found in store.candidates().values()):
+            _taken_away(rundir)
+        raise
+
+
+def _prepared(
+    task: Task,
+    asked: Checked,
+    rundir: RunDirectory,
+    progress: Progress,
+    cluster: Cluster | None,
+    fingerprint: Mapping[str, object],
+) -> Prepared:
+    """Return what the search starts from; what was begun with a network that will not do is taken away again."""
+    from .prepare import prepare
+
+    try:
+        with together(asked.options.storage, task, rundir, asked.identity, progress.notice, fingerprint):
+            return prepare(task, asked.servers, rundir, asked.options, progress, cluster)
+    except Exception:  # also what nobody has foreseen
+        _taken_away(rundir)
+        raise
+
+
+def _taken_away(rundir: RunDirectory) -> None:
+    """Delete a directory that was begun with a study that will not do: it is in the way of the mended one."""
+    if rundir.fresh:
+        rundir.discard()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run whose search can begin."""
+
+    task: Task
+    options: Options
+    progress: Progress
+    rundir: RunDirectory
+    prepared: Prepared
+    store: Store
+    cluster: Cluster | None
+
+    def search(self, started: float) -> ParetoFront:
+        """Run the trials and take the front to the end; when interrupted, leave what was found."""
+        interrupts = Interrupts()
+        self._begin()
+        with (
+            workers_for(self._evaluator(), self.prepared.meter, self.options.workers, self.cluster) as workers,
+            interrupts.handled(),  # second, since Ray sets handlers of its own when it starts
+            self._meanwhile() as meanwhile,
+        ):
+            try:
+                driver = Driver(
+                    self.store,
+                    workers,
+                    self.options,
+                    epochs=self._epochs,
+                    rundir=self.rundir,
+                    progress=self.progress,
+                    interrupts=interrupts,
+                    started=started,
+                    final_epochs=self._final_epochs,
+                    student=self._student,
+                    meanwhile=meanwhile,
+                )
+                driver.run()
+                if driver.alike is not None:
+                    self._let_mend(driver.alike)
+                models = self._finish(workers, interrupts)
+                if workers.peak_bytes():
+                    self.rundir.write_json(MEMORY, {"trial_bytes": workers.peak_bytes()})
+            except Interrupted as interrupted:
+                found = self._found()
+                if found:
+                    found = as_found(self.rundir, found, self.progress)
+                    interrupted.front = self._publish(found, state="interrupted")
+                raise
+        return self._publish(models, state="finished")
+
+    def _let_mend(self, alike: Alike) -> None:
+        """Let the next run be trained otherwise, where nothing was trained as it is: that is no other study."""
+        from ..storage.fingerprint import loosen
+
+        outcomes = self.store.candidates().values()
+        if alike.in_training and not any(isinstance(found, Measurement) and found.epochs for found in outcomes):
+            loosen(self.rundir, self.store.study if self.options.storage else None)
+
+    @contextmanager
+    def _meanwhile(self) -> Iterator[Callable[[], object]]:
+        """Yield what is to be called again and again during the trials, and tells of them."""
+        report = NowAndThen(self._report)
+        if self.options.tensorboard is None:
+            yield report
+            return
+        from .tensorboard import Board
+
+        with Board(self.options.tensorboard, self.store) as board:
+
+            def both() -> None:
+                report()
+                board()
+
+            yield both
+
+    def _evaluator(self) -> Evaluator:
+        """Return what workers use, and say where they keep what comes of it."""
+        evaluator: Evaluator = self.prepared.ladder
+        if self.options.artifacts is not None:
+            self.rundir.artifacts = remote.Remote(f"{self.options.artifacts}/{self.store.place}")
+            evaluator = remote.Shipped(self.prepared.ladder, self.rundir.artifacts)
+        if self.options.trial_memory_bytes is not None:
+            evaluator = Limited(evaluator, self.options.trial_memory_bytes)
+        return evaluator
+
+    @property
+    def _epochs(self) -> float:
+        return self.options.passes(self.task)[0]
+
+    @property
+    def _final_epochs(self) -> float:
+        return self.options.passes(self.task)[1]
+
+    @property
+    def _student(self) -> bool:
+        return self.task.student is not None
+
+    def _begin(self) -> None:
+        from ..studies.counted import counted
+
+        options, prepared = self.options, self.prepared
+        self.store.study.sampler = create(
+            options.sampler,
+            space=prepared.space,
+            profile=prepared.profile,
+            judge=self.store,
+            seed=options.seed,
+            finished=self.store.count(),
+        )
+        self.rundir.write_json(files.COUNTED, counted(self.task))
+        starts = () if self.store.begun else self._starts()
+        self.store.begin(starts)
+
+    def _starts(self) -> list[Start]:
+        prepared = self.prepared
+        target_ms = self.options.target_ms / prepared.profile.slowness  # predictions are of the first device
+        return warm_start(prepared.space, prepared.profile, target_ms, student=self._student)
+
+    def _found(self) -> list[Model]:
+        """Return what an interrupted run has to show: the finalists as of now, and what was taken to the end before."""
+        models = self.store.models()
+        ids = {model.id for model in finalists(models, self.store.limits)}
+        ids |= {folder.name for folder in self.rundir.path.glob("models/*")} if ids else set()
+        return self._whole([model for model in models if model.id in ids])
+
+    def _whole(self, models: Sequence[Model]) -> list[Model]:
+        return [self.store.found.whole(model) for model in models]
+
+    def _finish(self, workers: Workers, interrupts: Interrupts) -> list[Model]:
+        finals = Finals(
+            self.rundir,
+            workers,
+            self.prepared.meter,
+            self.options,
+            epochs=self._final_epochs,
+            progress=self.progress,
+            interrupts=interrupts,
+            student=self._student,
+        )
+        models, limits = self.store.models(), self.store.limits
+        first = [*self._whole(finalists(models, limits, FIRST)), *self._nearest()]
+        return finals.run(first, lambda ended: self._whole(hopefuls(models, ended, limits)))
+
+    def _nearest(self) -> list[Model]:
+        """Return, where no trial met the limits, the nearest of those that were cut for them."""
+        limits = self.store.limits
+        if any(limits.met(m.measurement) for m in self.store.models()):
+            return []
+        return self.store.nearest_cut(NEAREST)
+
+    def _report(self) -> None:
+        """Write the report of what was found until now."""
+        models = self.store.models()
+        if any(model.role == BASELINE for model in models):
+            front = assemble(models, self.prepared.profile, self._limits)
+            trials = begun(self.store.study.get_trials(deepcopy=False))
+            profile = self.prepared.profile
+            with suppress(OSError):  # a disk that is full ends the run where a trial is lost by it, and not for this
+                files.write_report(self.rundir.path, front, trials, profile, state="running", quick=True)
+
+    @property
+    def _limits(self) -> Limits:
+        """What a model must meet, told in the unit that fits all that was measured."""
+        return self.store.limits.told_by(model.measurement for model in self.store.models())
+
+    def _publish(self, models: list[Model], *, state: files.State) -> ParetoFront:
+        limits = self._limits
+        front = assemble(models, self.prepared.profile, limits, where=self.rundir.path)
+        if state == "finished":
+            self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": limits.asked})
+        files.write(self.rundir, front, models, self.store, self.prepared.profile, state=state)
+        return front

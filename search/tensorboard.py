@@ -1,0 +1,87 @@
+"""What TensorBoard shows of a study: accuracy, latency and size of each trial, and how the front grows.
+
+Optuna's own callback for it needs TensorFlow and a single objective, so this writes by PyTorch's.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import UsageError
+from ..evaluators.measurement import Measurement
+from ..pareto.front import front_hypervolume, objectives, select
+from ..storage.backends import METRICS
+from ..storage.study_store import Store
+from ..storage.trials import outcome
+from .samplers.initial_design import BASELINE
+
+
+class Board:
+    """Writes the trials of a study for TensorBoard as they finish; those of an earlier run once more.
+
+    Args:
+        folder: where TensorBoard looks.
+        store: the study.
+    """
+
+    def __init__(self, folder: str, store: Store) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(folder, purge_step=0)
+        self._store = store
+        self._written: set[int] = set()
+        self._front: list[Measurement] = []
+        self._baseline: Measurement | None = None
+
+    def __call__(self) -> None:
+        """Write what has finished since."""
+        if self._store.count() == len(self._written):
+            return
+        for trial in self._store.finished():
+            if trial.number in self._written:
+                continue
+            self._written.add(trial.number)
+            found = outcome(trial)
+            self._writer.add_scalar("trial/measured", float(isinstance(found, Measurement)), trial.number)
+            if isinstance(found, Measurement):
+                if trial.user_attrs.get("role") == BASELINE:
+                    self._baseline = found
+                for name, value in zip(METRICS, objectives(found), strict=True):
+                    self._writer.add_scalar(f"trial/{name}", value, trial.number)
+                self._grow(found)
+        self._writer.flush()
+
+    def _grow(self, found: Measurement) -> None:
+        """Write how good the front is with another model."""
+        limits, every = self._store.limits, [*self._front, found]
+        self._front = [every[i] for i in select(every, limits)]
+        meeting = [each for each in self._front if limits.met(each)]
+        self._writer.add_scalar("front/models", len(meeting), len(self._written))
+        if self._baseline is not None:
+            volume = front_hypervolume(meeting, self._baseline, limits.target_ms)
+            self._writer.add_scalar("front/hypervolume", volume, len(self._written))
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self()
+        self._writer.close()
+
+
+def check(folder: str) -> None:
+    """Check that TensorBoard's files can be written.
+
+    Raises:
+        UsageError: its package is missing, or there is a file of the folder's name.
+    """
+    if find_spec("tensorboard") is None:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard, which is not installed: "
+            "pip install 'autocompress[tensorboard]'"
+        )
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise UsageError(f"--tensorboard must be a folder, which need not exist; {folder!r} is a file.")

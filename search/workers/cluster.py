@@ -1,0 +1,334 @@
+"""A Ray that others have started, a cluster or the caller's own: joined, checked, and left as it was."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+from ...errors import UsageError, gist
+from ...storage.redact import plain_url, redacted
+from ..options import Options
+from ..progress import Progress
+from .ray_session import authenticated, begun, by_client, reserved, running
+from .remote_meter import Device
+
+CONNECT_S = 10.0
+"""Seconds that an address has to answer."""
+
+ANSWER_S = 120.0
+"""Seconds that a node has to tell its versions, or to start the process that measures."""
+
+ALWAYS = ("ray", "torch", "onnx", "onnxruntime", "cloudpickle", "numpy", "safetensors")
+"""Packages that are compared where autocompress runs from a checkout that was not installed."""
+
+
+UNGUARDED = (
+    "whoever reaches the ports of this Ray cluster can run code on its nodes, as it asks for no token: start it with "
+    "RAY_AUTH_MODE=token, see https://docs.ray.io/en/latest/ray-security/token-auth.html"
+)
+"""What is told where a cluster is joined that lets everybody in."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that was joined.
+
+    Attributes:
+        cpus: how many trials it can train at a time.
+        devices: where is measured: those that were asked for, or this machine.
+        versions: of what must be the same on every node.
+        nodes: the CPUs of each node, and the bytes of memory that it has for its workers.
+    """
+
+    cpus: int
+    devices: tuple[Device, ...]
+    versions: Mapping[str, str]
+    nodes: tuple[tuple[int, float], ...] = ()
+
+    def fits(self, trial_bytes: float) -> int:
+        """Return how many trials it can train at a time that need so much memory, one on each node at least.
+
+        >>> Cluster(96, (), {}, nodes=((64, 96e9), (32, 16e9))).fits(2e9)
+        56
+        """
+        return min(self.cpus, sum(min(cpus, max(1, int(memory / trial_bytes))) for cpus, memory in self.nodes if cpus))
+
+
+@contextmanager
+def joined(options: Options, progress: Progress) -> Iterator[Cluster | None]:
+    """Join the cluster of `Options.ray_address` for as long as the context lasts, or use the Ray of the caller's.
+
+    None where no address was given and the caller has no Ray, or trials run in this process.
+
+    Raises:
+        UsageError: it cannot be reached, its nodes differ, none offers the device that was asked for, or no CPU of the
+            caller's is free.
+    """
+    address = options.ray_address
+    if options.workers == 0:
+        yield None
+        return
+    with ExitStack() as stack:
+        theirs = running()
+        if theirs:
+            check_callers(options)
+        elif address is None:
+            stack.enter_context(reserved())
+            yield None
+            return
+        else:
+            _begin(address, stack)
+            if not authenticated():
+                progress.milestone(UNGUARDED)
+        import ray
+
+        cluster = _checked(ray, options)
+        if theirs:
+            cluster = replace(cluster, cpus=int(ray.available_resources().get("CPU", 0)))
+        for device in cluster.devices:
+            stack.callback(device.close)
+        for device in cluster.devices:
+            _unhurried(ray, device, progress)
+        yield cluster
+
+
+def _begin(address: str, stack: ExitStack) -> None:
+    """Make this process a driver of a cluster, until the stack is left."""
+    reachable(address)
+    try:
+        stack.enter_context(begun(address=address))
+    except UsageError:
+        raise
+    except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and others
+        raise _unreachable(address, error) from error
+
+
+def _checked(ray: Any, options: Options) -> Cluster:
+    """Return the cluster that was joined, its measuring processes asked for."""
+    nodes = _nodes(ray)
+    for name in options.measure_on:
+        if not any(name in node["Resources"] for node in nodes):
+            raise UsageError(
+                f"--measure-on must name a resource that a node of the cluster offers; got {name!r}, and these are "
+                f"offered: {', '.join(_resources(nodes)) or 'none'}. On the node with the device: "
+                f"ray start --address=… --resources '{{\"{name}\": 1}}'"
+            )
+    versions = versions_here(options.runtimes)
+    needed = [n for n in nodes if n["Resources"].get("CPU") or {*options.measure_on} & {*n["Resources"]}]
+    _same_versions(ray, needed, versions)
+    rooms = tuple((int(n["Resources"].get("CPU", 0)), float(n["Resources"].get("memory", "inf"))) for n in nodes)
+    cpus = sum(each for each, _ in rooms)
+    if not cpus:
+        raise UsageError("a cluster must have a node with CPUs to train on; this one offers none (--num-cpus).")
+    devices = tuple(map(Device.on, options.measure_on)) or (Device.here(),)
+    return Cluster(cpus, devices, versions, rooms)
+
+
+def check_callers(options: Options) -> None:
+    """Check that the Ray which the caller has begun is what was asked for, and can be used.
+
+    Raises:
+        UsageError: another cluster was asked for, the caller is outside of the cluster, or no CPU is free.
+    """
+    import ray
+
+    if by_client():
+        if not options.measure_on:
+            raise UsageError(
+                "a program that has joined a Ray cluster by ray:// is no node of it, so --measure-on must name the "
+                "resource of the node to measure on; it is empty."
+            )
+    elif options.ray_address not in (None, "auto") and not _same(str(options.ray_address)):
+        raise UsageError(
+            f"--ray-address must be that of the Ray which this program has begun, "
+            f"{ray.get_runtime_context().gcs_address}; got {options.ray_address!r}. Leave it out, or call "
+            "ray.shutdown() before."
+        )
+    if ray.available_resources().get("CPU", 0) < 1:
+        raise UsageError(
+            "trials need a free CPU in the Ray that this program has begun; all are taken. Give --workers 0, to run "
+            "them in this process, or end what holds the CPUs."
+        )
+
+
+def _same(address: str) -> bool:
+    """Return whether an address is that of the Ray in which this process is."""
+    import ray
+
+    def resolved(text: str) -> tuple[str, str]:
+        host, _, port = text.rpartition(":")
+        with suppress(OSError):
+            host = socket.gethostbyname(host.strip("[]"))
+        return host, port
+
+    mine, asked = resolved(ray.get_runtime_context().gcs_address), resolved(address)
+    return mine == asked or (asked[0].startswith("127.") and mine[1] == asked[1])
+
+
+def reachable(address: str) -> None:
+    """Check that something listens where a cluster is said to be, without joining it.
+
+    Raises:
+        UsageError: nothing does.
+    """
+    match = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)", address)
+    if address == "auto":
+        return
+    if match is None:
+        raise UsageError(f"--ray-address must be auto, HOST:PORT or ray://HOST:PORT; got {plain_url(address)!r}.")
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> UsageError:
+    cause = gist(error)
+    hint = ""
+    if address.startswith("ray://") and find_spec("grpc") is None:
+        hint = " ray:// needs the package grpcio here: pip install 'autocompress[cluster]'."
+    elif os.environ.get("RAY_AUTH_MODE") != "token":
+        hint = (
+            " One that asks for a token is joined with RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN in the environment."
+        )
+    return UsageError(
+        f"--ray-address must be the address of a running Ray cluster; {plain_url(address)!r} cannot be "
+        f"joined: {redacted(cause, address)}.{hint} "
+        "`ray start --head` starts a cluster; without --ray-address the study runs on this machine."
+    )
+
+
+def _nodes(ray: Any) -> list[Mapping[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _resources(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the resources that users have named, which Ray's own are not."""
+    own = ("CPU", "GPU", "memory", "object_store_memory")
+    names = {name for node in nodes for name in node["Resources"] if name not in own}
+    return sorted(name for name in names if not name.startswith(("node:", "accelerator_type:")))
+
+
+def versions_here(runtimes: Sequence[str]) -> dict[str, str]:
+    """Return the versions of Python, of autocompress and of what it and the runtimes need; local suffixes left out."""
+    families = {runtime.partition(":")[0] for runtime in runtimes}
+    return versions_of(_packages(families))
+
+
+def _packages(families: set[str]) -> list[str]:
+    """Return the distributions that autocompress requires, with those of the runtimes' extras."""
+    from packaging.requirements import Requirement
+
+    try:
+        required = importlib.metadata.requires("autocompress") or []
+    except importlib.metadata.PackageNotFoundError:
+        return [*ALWAYS]
+    found = []
+    for text in required:
+        requirement = Requirement(text)
+        extras = {""} | families
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
+            found.append(requirement.name)
+    return [name for name in dict.fromkeys(found) if name != "autocompress"]
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of packages, of Python and of autocompress in this process."""
+    return _teller(packages)()
+
+
+def _teller(packages: Iterable[str]) -> Callable[[], dict[str, str]]:
+    """Return a function that travels by value, to nodes which may have nothing of ours."""
+    names = [name for name in packages if name not in ("python", "autocompress")]
+
+    def versions() -> dict[str, str]:
+        found = {"python": platform.python_version()}
+        for name in names:
+            try:
+                found[name] = importlib.metadata.version(name).partition("+")[0]
+            except importlib.metadata.PackageNotFoundError:
+                found[name] = "missing"
+        try:
+            found["autocompress"] = importlib.import_module("autocompress").__version__
+        except ImportError:
+            found["autocompress"] = "missing"
+        return found
+
+    return versions
+
+
+def different(ours: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a phrase for each node that has another version of something than the driver has.
+
+    >>> different({"torch": "2.14.1"}, {"10.0.0.2": {"torch": "2.13.0"}, "10.0.0.3": {"torch": "2.14.1"}})
+    ['10.0.0.2 has torch 2.13.0 (here 2.14.1)']
+    """
+    phrases = []
+    for node, found in theirs.items():
+        wrong = [f"{name} {found.get(name, 'missing')} (here {ours[name]})" for name in ours]
+        wrong = [text for name, text in zip(ours, wrong, strict=True) if found.get(name, "missing") != ours[name]]
+        if wrong:
+            phrases.append(f"{node} has {', '.join(wrong)}")
+    return phrases
+
+
+def check_versions(ours: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> None:
+    """Check that nodes have what the driver has.
+
+    Raises:
+        UsageError: some have not.
+    """
+    wrong = different(ours, theirs)
+    if wrong:
+        raise UsageError(
+            "every node of a cluster must have the driver's versions of Python and packages; "
+            f"{'; '.join(wrong)}. Install the same there, or take those nodes out of the cluster."
+        )
+
+
+def _same_versions(ray: Any, nodes: Sequence[Mapping[str, Any]], ours: Mapping[str, str]) -> None:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(_teller(ours))
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[ask.options(num_cpus=0, max_retries=1, scheduling_strategy=there).remote()] = node
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
+    if silent:
+        names = ", ".join(_name(asked[future]) for future in silent)
+        raise UsageError(f"every node of a cluster must answer within {ANSWER_S:g} s; these did not: {names}.")
+    theirs = {}
+    for future in answered:
+        with suppress(ray.exceptions.TaskUnschedulableError, ray.exceptions.WorkerCrashedError):  # it died meanwhile
+            theirs[_name(asked[future])] = ray.get(future)
+    check_versions(ours, theirs)
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}, {node['NodeID'][:8]})"
+
+
+def _unhurried(ray: Any, device: Device, progress: Progress) -> None:
+    """Wait for the process that measures; tell where its machine gives it less than normal priority."""
+    try:
+        niceness = ray.get(device.actor.niceness.remote(), timeout=ANSWER_S)
+    except ray.exceptions.GetTimeoutError as error:
+        where = f"a node that offers {device.name!r}" if device.name else "this machine"
+        raise UsageError(
+            f"the process that measures must start within {ANSWER_S:g} s on {where}; it did not."
+        ) from error
+    if niceness > 0:
+        where = device.name and f" on {device.name}"
+        progress.milestone(
+            f"the process that measures{where} has niceness {niceness}, so that others disturb it: "
+            "start Ray on its node with RAY_worker_niceness=0 in the environment"
+        )

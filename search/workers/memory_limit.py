@@ -1,0 +1,148 @@
+"""A limit on the memory of a trial: a worker that needs more is ended before its whole node suffers.
+
+What counts is the memory that the worker's process and its descendants have of their own: neither files that are
+mapped, nor what processes share, nor what a fork has not changed yet.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from ...evaluators.evaluator import Evaluator, Request, Wrapping
+from ...evaluators.measurement import Infeasible, Outcome
+from ...evaluators.meters.serve_once import peak_so_far
+from .start import Lost
+
+LOOK_S = 0.5
+"""Seconds between two looks at a trial's memory."""
+
+
+class Limited(Wrapping):
+    """Evaluates in a Ray worker, whose process ends where a trial has more memory than it may.
+
+    Args:
+        evaluator: evaluates.
+        limit_bytes: of one trial.
+    """
+
+    def __init__(self, evaluator: Evaluator, limit_bytes: float) -> None:
+        super().__init__(evaluator)
+        self._limit_bytes = limit_bytes
+
+    def evaluate(self, request: Request) -> Outcome:
+        """Evaluate a request, under watch."""
+        reason = f"it needed more than {in_words(self._limit_bytes)} of memory (--trial-memory gives more)"
+        with watched(self._limit_bytes, lambda: _end(request, reason)):
+            outcome: Outcome = self._evaluator.evaluate(request)
+        return outcome
+
+
+@contextmanager
+def watched(limit_bytes: float, excess: Callable[[], None]) -> Iterator[None]:
+    """Watch this process and its descendants; call ``excess``, in a thread, when they have more than they may."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while True:  # at once, as a small trial is over before the second look
+            if _needs(_resident, limit_bytes) and _needs(_unshared, limit_bytes):
+                excess()
+                return
+            if over.wait(LOOK_S):
+                return
+
+    thread = threading.Thread(target=watch, name="memory", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _needs(measured: Callable[[psutil.Process], int], limit_bytes: float) -> bool:
+    total = 0
+    me = psutil.Process()
+    for process in [me, *me.children(recursive=True)]:
+        with suppress(psutil.Error, OSError):  # it has ended
+            total += measured(process)
+    return total > limit_bytes
+
+
+def _resident(process: psutil.Process) -> int:
+    """Return the bytes of a process that are in memory and are no file's; of pages that a fork shares, too."""
+    found = process.memory_info()
+    return int(found.rss) - int(getattr(found, "shared", 0))
+
+
+def own_peak() -> int:
+    """Return the most bytes that this process has had in memory until now, but for what files hold of it today."""
+    most = peak_so_far()
+    if (
+        most is None
+    ):  # as on macOS, where it is told in bytes; elsewhere it may be that of a process that began this one
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(0, most - int(getattr(psutil.Process().memory_info(), "shared", 0)))
+
+
+def _unshared(process: psutil.Process) -> int:
+    """Return the same with pages that forks share counted once, where the system tells; it takes longer."""
+    try:
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+    except OSError:
+        return _resident(process)
+    match = re.search(r"^Pss_Anon: +(\d+) kB", rollup, re.MULTILINE)
+    return int(match[1]) * 1024 if match else _resident(process)
+
+
+def _end(request: Request, reason: str) -> None:
+    """Leave a note to the driver, and end this process with its descendants."""
+    from ray.experimental import internal_kv
+
+    with suppress(Exception):  # without the note the trial counts as lost, and is tried again
+        internal_kv._internal_kv_put(_key(request), reason.encode(), overwrite=True)
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    os._exit(1)
+
+
+def _key(request: Request) -> bytes:
+    """Return where a note of a request of this run is, in the key-value store that a Ray cluster has."""
+    import ray
+
+    return f"autocompress:{ray.get_runtime_context().get_job_id()}:{request.folder}".encode()
+
+
+def died(request: Request, error: Exception) -> Infeasible | Lost:
+    """Return what it means for a request that its worker died."""
+    import ray
+    from ray.experimental import internal_kv
+
+    note = None
+    if ray.is_initialized():  # else the next line would begin a cluster
+        with suppress(Exception):  # this one may be gone, too
+            note = internal_kv._internal_kv_get(_key(request))
+            internal_kv._internal_kv_del(_key(request))
+    if note:
+        return Infeasible(reason=note.decode(), rung="memory")
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return Lost("its node ran out of memory, and Ray ended it (--trial-memory limits each trial)")
+    return Lost(f"its worker died ({type(error).__name__})")
+
+
+def in_words(size: float) -> str:
+    """Return bytes with a unit.
+
+    >>> in_words(8e9), in_words(1.5e8), in_words(2.0**30)
+    ('8 GB', '150 MB', '1.07 GB')
+    """
+    unit, name = (1e9, "GB") if size >= 1e9 else (1e6, "MB")
+    return f"{size / unit:.3g} {name}"

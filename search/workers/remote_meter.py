@@ -1,0 +1,234 @@
+"""The measured devices, which may be on other machines than the search: one process on each measures for everybody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from ...errors import InfeasibleError
+from ...evaluators.device_lock import off_the_floor
+from ...evaluators.measurement import Latency
+from ...evaluators.meters.latency import CAREFUL, Calibration, Meter, Plan
+from ...evaluators.runtimes import Kernel
+
+SHARE = 0.001
+"""What a study takes of a device's resource: studies take turns by the lock of the device's machine, a measurement
+each; the resource only says where the device is."""
+
+T = TypeVar("T")
+
+TELL_S = 5.0
+"""Seconds between two looks at whether the device is still there, while something waits for it."""
+
+
+class _Measuring:
+    """The process that holds the device: it measures for all workers, at normal priority, one at a time."""
+
+    def ask(self, meter: Meter, method: str, *args: Any, **kwargs: Any) -> Any:
+        return getattr(meter, method)(*args, **kwargs)
+
+    def niceness(self) -> int:
+        import os
+
+        return os.nice(0)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place to measure.
+
+    Attributes:
+        actor: Ray's handle of the process that measures.
+        name: the resource that its node offers; empty for this machine.
+    """
+
+    actor: Any
+    name: str = ""
+
+    @classmethod
+    def here(cls) -> Device:
+        """Start the process that measures on this machine."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        place = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return cls(_process(scheduling_strategy=place))
+
+    @classmethod
+    def on(cls, name: str) -> Device:
+        """Start the process that measures on a node that offers a resource; after a death it starts on the next one."""
+        return cls(_process(resources={name: SHARE}), name)
+
+    def meter(self, local: Meter, tell: Callable[[str], None] | None = None) -> RemoteMeter:
+        """Return a meter that measures there.
+
+        Args:
+            local: what it does there.
+            tell: is told where something waits for a device that is gone.
+        """
+        import ray
+
+        return RemoteMeter(device=self, meter=ray.put(local), tell=tell)
+
+    def gone(self) -> str:
+        """Return a sentence where no living node offers the device, else nothing."""
+        import ray
+
+        if self.name and not ray.cluster_resources().get(self.name):
+            return f"measuring waits for a node that offers {self.name}"
+        return ""
+
+    def close(self) -> None:
+        """End the process that measures."""
+        import ray
+
+        ray.kill(self.actor)
+
+
+def _process(**where: Any) -> Any:
+    import ray
+
+    return ray.remote(_Measuring).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, **where).remote()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RemoteMeter:
+    """A device's meter, seen from wherever it is asked.
+
+    Attributes:
+        device: where it measures.
+        meter: Ray's reference to what does it there.
+        tell: see `Device.meter`.
+    """
+
+    device: Device
+    meter: Any
+    tell: Callable[[str], None] | None = None
+
+    def mute(self) -> RemoteMeter:
+        """Return the same for another process, which has nobody to tell."""
+        return replace(self, tell=None)
+
+    def gone(self) -> str:
+        """Return a sentence where no living node offers the device, else nothing."""
+        return self.device.gone()
+
+    def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
+        """Time the baseline alone; see `Meter.calibrate`."""
+        calibration: Calibration = self._ask("calibrate", plan, timeout_s=timeout_s)
+        return calibration
+
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Time a runtime's own file against the baseline; see `Meter.measure`."""
+        latency: Latency = self._ask("measure", artefact, plan, runtime=runtime, timeout_s=timeout_s)
+        return replace(latency, device=self.device.name)
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return the memory of a process there; see `Meter.memory`."""
+        memory_bytes: int | None = self._ask("memory", artefact, runtime=runtime)
+        return memory_bytes
+
+    def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
+        """Return the millijoules of a run there; see `Meter.energy`."""
+        energy_mj: float | None = self._ask("energy", artefact, runtime=runtime)
+        return energy_mj
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return what is executed there, see `Meter.kernels`; a model that ends the process is not tried again.
+
+        Raises:
+            InfeasibleError: the runtime refuses the model, or crashes.
+        """
+        import ray
+
+        try:
+            kernels: Sequence[Kernel] = self._ask("kernels", artefact, runtime=runtime, retries=0)
+        except ray.exceptions.RayActorError as error:
+            raise InfeasibleError("The runtime crashed while the model was profiled.", rung="latency") from error
+        return kernels
+
+    def _ask(self, method: str, *args: Any, retries: int = -1, **kwargs: Any) -> Any:
+        """Wait for an answer in Python alone, so that an interruption may come at any moment."""
+        import ray
+
+        asking = self.device.actor.ask.options(max_task_retries=retries)
+        answer = asking.remote(self.meter, method, *args, **kwargs).future()
+        try:
+            with off_the_floor():
+                while True:
+                    try:
+                        return answer.result(timeout=TELL_S)
+                    except NotYet:
+                        if answer.done():  # the answer itself is such an error
+                            raise
+                        self._tell()
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InfeasibleError):
+                raise error.cause from None
+            raise
+
+    def _tell(self) -> None:
+        gone = self.tell and self.device.gone()
+        if self.tell and gone:
+            self.tell(gone)
+
+
+@dataclass(frozen=True, eq=False)
+class Meters:
+    """The meters of a study's devices, by the devices' names; the first one's costs are those that the search knows."""
+
+    each: Mapping[str, RemoteMeter]
+
+    def mute(self) -> Meters:
+        """Return the same for another process; see `RemoteMeter.mute`."""
+        return Meters({name: meter.mute() for name, meter in self.each.items()})
+
+    def gone(self) -> str:
+        """Return a sentence for each device that no living node offers."""
+        return " · ".join(filter(None, (meter.gone() for meter in self.each.values())))
+
+
+def devices_of(meter: Meter | Meters) -> tuple[str, ...]:
+    """Return the names of the devices that a study measures on; this machine has none."""
+    return tuple(meter.each) if isinstance(meter, Meters) else ("",)
+
+
+def meter_at(meter: Meter | Meters, device: str) -> Meter:
+    """Return what measures on a device."""
+    return meter.each[device] if isinstance(meter, Meters) else meter
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Return what calls return that wait for devices, each for one of its own, and so all at the same time.
+
+    The waiting is done in Python alone, so that an interruption may come at any moment; then nobody waits any more.
+
+    Raises:
+        BaseException: what the first call raises that fails.
+    """
+    if len(calls) == 1:
+        return [calls[0]()]
+    answers: SimpleQueue[tuple[int, T | None, BaseException | None]] = SimpleQueue()
+
+    def answer(number: int) -> None:
+        try:
+            answers.put((number, calls[number](), None))
+        except BaseException as error:
+            answers.put((number, None, error))
+
+    with off_the_floor():
+        for number in range(len(calls)):
+            threading.Thread(target=answer, args=(number,), name="device", daemon=True).start()
+        found: dict[int, Any] = {}
+        while len(found) < len(calls):
+            number, value, error = answers.get()
+            if error is not None:
+                raise error
+            found[number] = value
+    return [found[number] for number in range(len(calls))]

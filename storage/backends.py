@@ -1,0 +1,108 @@
+"""Where Optuna keeps a study: a journal file in the run directory, or a database."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.study import StudyDirection
+
+from ..errors import StorageError, gist
+from .journal import Journal, ReadJournal
+from .redact import plain_url, redacted
+
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
+"""Of accuracy, latency in milliseconds, and size in bytes."""
+
+METRICS = ("accuracy", "latency_ms", "size_bytes")
+"""Names of these, as programs show them that read a study's storage."""
+
+PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Between the tries to make a database's tables."""
+
+
+def open_storage(folder: Path, url: str | None) -> BaseStorage:
+    """Return the storage at a URL, or without one the journal in a folder.
+
+    Raises:
+        StorageError: the database cannot be reached.
+    """
+    if url is None:
+        return JournalStorage(Journal(folder / "study.journal"))
+    try:
+        return _database(url)
+    except Exception as error:  # SQLAlchemy, its drivers and Optuna each have errors of their own
+        raise _unreachable(url, error) from error
+
+
+def read_storage(folder: Path, url: str | None) -> BaseStorage | None:
+    """Return a storage that is only read; None where there is no journal in a folder.
+
+    Raises:
+        StorageError: the database cannot be reached, or holds no studies.
+    """
+    journal = folder / "study.journal"
+    if url is None:
+        return JournalStorage(ReadJournal(journal)) if journal.is_file() else None
+    from .rdb import Database
+
+    try:
+        return Database(url, reads=True)
+    except Exception as error:  # as in `open_storage`
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(url: str, error: Exception) -> StorageError:
+    reason = gist(error)
+    return StorageError(
+        f"--storage must be the URL of a database that can be reached, such as "
+        f"postgresql://user@host/name; got {plain_url(url)!r}: {redacted(reason, url)}"
+    )
+
+
+def _database(url: str) -> BaseStorage:
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    from .rdb import Database
+
+    for pause_s in PAUSES_S:
+        try:
+            return Database(url)
+        except (IntegrityError, ProgrammingError):  # several that begin at once all make the tables
+            time.sleep(pause_s)
+    return Database(url)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Have Optuna tell of errors only; afterwards it tells what it told before."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def open_study(storage: BaseStorage, name: str) -> optuna.Study:
+    """Return the study of a name, which is made where there is none."""
+    with quiet():
+        study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # that it may change
+        if study.metric_names is None:
+            study.set_metric_names(list(METRICS))
+    return study
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Let go of a database; a journal holds nothing."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()

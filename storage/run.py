@@ -1,0 +1,316 @@
+"""A run directory opened to be read: without its task, and whatever its driver does at the moment.
+
+Nothing is written and nothing is locked. What a driver tells meanwhile is seen by whoever opens the directory again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from ..errors import RunDirectoryError, StorageError
+from ..evaluators.measurement import Measurement, Outcome
+from ..pareto.build import assemble
+from ..pareto.front import Model, ParetoFront
+from ..pareto.limits import Limits
+from ..profiles.profile import Profile
+from ..search.samplers.initial_design import BASELINE
+from ..spaces.candidate import Candidate
+from ..spaces.space import Levels
+from .backends import close_storage, quiet, read_storage
+from .invocation import Asked
+from .records import read_json, read_record
+from .run_directory import FORMAT, enclosed
+from .trials import Ledger, Models, outcome, trial_name
+
+FINISHED = "finished.json"
+"""File in a run directory that says of which trials the front was taken to the end."""
+
+STORAGE = "AUTOCOMPRESS_STORAGE"
+"""Environment variable: URL of the database that holds the studies of runs that are opened."""
+
+NAME = re.compile(r"\w[\w.-]{0,199}")
+"""Of a study; it becomes that of a folder."""
+
+NO_TARGET_MS = 1e12
+"""A target that every model meets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a study's storage says of one trial that was begun.
+
+    Attributes:
+        number: its number.
+        state: ``running``, ``complete``, ``pruned`` or ``fail``; the last is one that was begun again.
+        role: in the report; empty for most.
+        levels: its candidate as a point of the space; see `Levels`.
+        candidate: None where its driver died while it asked.
+        outcome: None where it has none yet.
+        began: when.
+        ended: when.
+    """
+
+    number: int
+    state: str
+    role: str = ""
+    levels: Levels = field(default_factory=dict)
+    candidate: Candidate | None = None
+    outcome: Outcome | None = None
+    began: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """The name of its folder."""
+        return trial_name(self.number)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run directory, as it was when it was opened.
+
+    Attributes:
+        path: the directory.
+        identity: what the study is: its name, runtimes, threads, batch, percentile, device.
+        asked: what was asked of it last; None where that was not kept.
+        profile: what was learned of the network; None before that is done.
+        trials: those that were begun, by number.
+        measured: every candidate that a trial has measured to its end, as measured then.
+    """
+
+    path: Path
+    identity: Mapping[str, str]
+    asked: Asked | None
+    profile: Profile | None
+    trials: tuple[Trial, ...]
+    measured: tuple[Model, ...]
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What a model had to meet last; a least change of accuracy is a least accuracy.
+
+        Raises:
+            RunDirectoryError: that was not kept.
+        """
+        if self.asked is None:
+            raise RunDirectoryError(
+                f"a run directory must tell what was asked for; {str(self.path)!r} is of an older version. "
+                "Give --target-latency."
+            )
+        return self.against_baseline(self.asked.limits)
+
+    def against_baseline(self, limits: Limits) -> Limits:
+        """Return limits that compare accuracies to the baseline's, where that is known, and tell them in their unit."""
+        baseline = next((m.measurement for m in self.models if m.role == BASELINE), None)
+        known = self.asked.limits.unit if self.asked is not None else None
+        return replace(limits, unit=known).against(baseline).told_by(m.measurement for m in self.models)
+
+    @cached_property
+    def models(self) -> tuple[Model, ...]:
+        """Every candidate that was measured to the end: as taken to the end of the run, else as in its trial.
+
+        The path of a model whose files were not kept is empty.
+        """
+        return tuple(self._taken_on())
+
+    @cached_property
+    def finished(self) -> bool:
+        """Whether the front was taken to the end after the last trial."""
+        return self._finished is not None
+
+    def front(self, limits: Limits | None = None) -> ParetoFront:
+        """Return the front for the limits of the last run, or for others: no trial is run for that.
+
+        Where the run was finished for these limits, it is what the run left; else it is that of all models, of which
+        some may have been trained briefly (rung ``short``).
+
+        Raises:
+            RunDirectoryError: the baseline was not measured yet.
+        """
+        limits = self.limits if limits is None else self.against_baseline(limits)
+        models: tuple[Model, ...] = self.models
+        if not any(m.role == BASELINE for m in models):
+            raise RunDirectoryError(
+                f"a run directory must have a measured baseline before there is a front; {str(self.path)!r} has "
+                f"{len(self.trials)} trials and no baseline yet. Wait, or go on with the run."
+            )
+        if self._finished is not None and limits == self.against_baseline(self._finished):
+            models = tuple(m for m in models if m.measurement.rung == "final")
+        nearest = [replace(m, measurement=limits.nearest(m.measurement)) for m in models]
+        return assemble(nearest, self.profile, limits, where=self.path)
+
+    @property
+    def _finished(self) -> Limits | None:
+        """The limits for which the front was taken to the end after the last trial."""
+        content = read_json(self.path / FINISHED) or {}
+        if content.get("trials") != sum(trial.outcome is not None for trial in self.trials):
+            return None
+        with as_written(self.path):
+            fields = dict(content["limits"])
+            return Limits(fields.pop("target_ms"), **fields)
+
+    def _taken_on(self) -> Iterator[Model]:
+        """Yield models with what was measured at the end, and those that a trial did not measure to its end."""
+        by_id = {model.id: model for model in self.measured}
+        for folder in [self.path / BASELINE, *sorted((self.path / "models").glob("*"))]:
+            record = read_record(folder)
+            model = by_id.get(folder.name) or self._cut(folder.name)
+            if record is not None and model is not None:
+                place = str(folder.relative_to(self.path))
+                by_id[folder.name] = replace(model, measurement=record, path=place)
+        for model in by_id.values():
+            there = (self.path / model.path / model.measurement.file).is_file()
+            yield model if there else replace(model, path="")
+
+    def _cut(self, name: str) -> Model | None:
+        """Return the candidate of a trial that ended before it was measured, to be given its measurement."""
+        trial = next((trial for trial in self.trials if trial.id == name), None)
+        if trial is None or trial.candidate is None or trial.outcome is None or trial.outcome.latency is None:
+            return None
+        unknown = Measurement(accuracy=0.0, latency=trial.outcome.latency, size_bytes=0, params=0, macs=0)
+        return Model(id=name, candidate=trial.candidate, measurement=unknown)
+
+
+def _identity(trial: FrozenTrial) -> tuple[str, bool]:
+    """Return what two trials of the same thing have in common: a student in the baseline's stead is another thing."""
+    return str(trial.user_attrs["candidate"]), trial.user_attrs.get("role") == BASELINE
+
+
+def open_run(path: str | Path, *, storage: str | None = None) -> Run:
+    """Open a run directory to read it.
+
+    Args:
+        path: the directory.
+        storage: URL of the database that holds the study, where one does; by default that in ``AUTOCOMPRESS_STORAGE``.
+
+    Raises:
+        RunDirectoryError: it is none, of another version, nothing was begun in it, or it is not as autocompress writes
+            one.
+        StorageError: its database was not named, cannot be reached, or does not hold it.
+    """
+    path = Path(path)
+    if (path / "study.json").exists():
+        enclosed(path)
+    manifest = read_json(path / "study.json")
+    if manifest is None:
+        raise RunDirectoryError(
+            f"RUN must be a run directory, which has a study.json; {str(path)!r} has none.{_others(path)}"
+        )
+    version = manifest.pop("format", None)
+    if version != FORMAT:
+        raise RunDirectoryError(
+            f"RUN must be a run directory of format {FORMAT}; {str(path)!r} has format {version!r}. "
+            "Read it with the version of autocompress that wrote it."
+        )
+    with as_written(path):
+        kept = manifest.pop("asked", None)
+        asked = None if kept is None else Asked.read(kept)
+        identity = {name: _line(value) for name, value in manifest.items()}
+        if not NAME.fullmatch(identity["study"]):
+            raise ValueError(f"{identity['study']!r} is no study's name")
+        opened, study = _study(path, identity["study"], asked, storage or os.environ.get(STORAGE))
+    with _closed(opened), as_written(path):
+        trials = study.get_trials(deepcopy=False)
+        limits = Limits(NO_TARGET_MS) if asked is None else asked.limits
+        profile = read_json(path / "profile.json")
+        return Run(
+            path=path,
+            identity=identity,
+            asked=asked,
+            profile=None if profile is None else Profile.from_dict(profile["profile"]),
+            trials=begun(trials),
+            measured=tuple(Models(Ledger(study, _identity, lambda: "read once"), lambda: limits).all()),
+        )
+
+
+@contextmanager
+def _closed(storage: BaseStorage) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        close_storage(storage)
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Turn what reading may raise into one error: a run directory may be a stranger's."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RunDirectoryError(
+            f"a run directory must be as autocompress writes it; {str(path)!r} is not "
+            f"({type(error).__name__}: {error}). Do not use it, or get it again."
+        ) from error
+
+
+def _line(value: object) -> str:
+    """Return what a study's identity says, which is shown in reports and on terminals."""
+    text = str(value)
+    if not text.isprintable():
+        raise ValueError(f"{text!r} is no line of text")
+    return text
+
+
+def _study(path: Path, name: str, asked: Asked | None, url: str | None) -> tuple[BaseStorage, optuna.Study]:
+    """Return the storage of a run, and the study in it.
+
+    A database is asked only where the user has named it: a run directory may be a stranger's, and so may be the server
+    that its ``study.json`` names.
+    """
+    elsewhere = asked is not None and (asked.storage is not None or "storage" in asked.hidden)
+    if elsewhere and url is None:
+        where = repr(asked.storage) if asked is not None and asked.storage else "whose URL is not kept"
+        raise StorageError(
+            f"the study of {str(path)!r} is in a database, {where}. Only a database that you name is asked, as anybody "
+            f"may have written the directory: give --storage URL, or set {STORAGE}."
+        )
+    journal = (path / "study.journal").is_file()
+    storage = read_storage(path, None if journal and not elsewhere else url)
+    if storage is None:
+        raise RunDirectoryError(
+            f"RUN must have begun trials; {str(path)!r} has no study.journal yet. "
+            "Wait until its run is prepared, go on with it, or give --storage URL where a database holds it."
+        )
+    try:
+        with quiet():
+            return storage, optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        close_storage(storage)
+        raise StorageError(f"the storage of {str(path)!r} must hold the study {name!r}; it does not.") from error
+
+
+def begun(trials: Iterable[FrozenTrial]) -> tuple[Trial, ...]:
+    """Return the trials of a storage that were begun."""
+    return tuple(_trial(trial) for trial in trials if trial.state != TrialState.WAITING)
+
+
+def _trial(trial: FrozenTrial) -> Trial:
+    attrs = trial.user_attrs
+    return Trial(
+        number=trial.number,
+        state=trial.state.name.lower(),
+        role=str(attrs.get("role", "")),
+        levels=trial.params,
+        candidate=Candidate.from_json(attrs["candidate"]) if "candidate" in attrs else None,
+        outcome=outcome(trial) if trial.state.is_finished() and "outcome" in attrs else None,
+        began=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
+
+
+def _others(path: Path) -> str:
+    """Say which run directories are near a path that is none."""
+    places = (path.glob("*/study.json"), path.parent.glob("*/study.json"), Path("runs").glob("*/study.json"))
+    found = sorted({str(file.parent) for place in places for file in place})
+    return f" These are: {', '.join(found[:5])}." if found else " Give the directory that --out named."

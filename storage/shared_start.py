@@ -1,0 +1,132 @@
+"""Drivers of one study in a database start from the same network, profile and calibration: the first one's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import RunDirectoryError
+from .backends import close_storage, open_storage, open_study
+from .fingerprint import differences
+from .run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    import optuna
+    from torch import Tensor
+
+    from ..studies.task import Task
+
+FILES = ("profile.json", "calibration.json")
+"""What is learned of a network before the first trial, in a run directory; attributes of a study, too."""
+
+
+@contextmanager
+def together(
+    url: str | None,
+    task: Task,
+    rundir: RunDirectory,
+    identity: Mapping[str, str],
+    notice: Callable[[str], object],
+    fingerprint: Mapping[str, object],
+) -> Iterator[None]:
+    """Let one driver at a time prepare a study of a database, each with what the first one has found.
+
+    Args:
+        url: of the database; without one nothing is shared.
+        task: the network.
+        rundir: this driver's directory.
+        identity: what must be the same for all drivers, among it the study's name.
+        notice: is told while another driver is waited for.
+        fingerprint: of the task, see `fingerprint_of`.
+
+    Raises:
+        RunDirectoryError: see `join`.
+    """
+    if url is None:
+        yield
+        return
+    from .rdb import Database
+
+    storage = open_storage(rundir.path, url)
+    assert isinstance(storage, Database)
+    storage.notice = notice
+    try:
+        with storage.alone(f"{identity['study']}, before its trials"):
+            study = open_study(storage, identity["study"])
+            join(study, task, rundir, identity)
+            _compare(study, task, fingerprint)
+            yield
+            contribute(study, task, rundir, identity)
+    finally:
+        close_storage(storage)
+
+
+def join(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mapping[str, str]) -> None:
+    """Take up what the study was begun with, or check that it is what this driver has.
+
+    Raises:
+        RunDirectoryError: the study was begun with another network or other settings.
+    """
+    known = study.user_attrs
+    for name, mine in {**identity, "weights": weights(task, rundir.path)}.items():
+        theirs = known.get("identity", {}).get(name, mine)
+        if theirs != mine:
+            raise RunDirectoryError(
+                f"all drivers of a study in a database must have the same {name}; {study.study_name!r} was begun with "
+                f"{theirs!r}, this one has {mine!r}. Give the same, or another database with --storage."
+            )
+    for name in FILES:
+        if name in known:
+            rundir.write_json(name, known[name])
+
+
+def _compare(study: optuna.Study, task: Task, fingerprint: Mapping[str, object]) -> None:
+    """Compare a task's fingerprint with the first driver's, which keeps it with the study.
+
+    Raises:
+        RunDirectoryError: they differ.
+    """
+    if "fingerprint" not in study.user_attrs:
+        study.set_user_attr("fingerprint", dict(fingerprint))
+        return
+    others = differences(study.user_attrs["fingerprint"], fingerprint, task)
+    if others:
+        raise RunDirectoryError(
+            f"all drivers of a study in a database must have the same task; that with which {study.study_name!r} was "
+            f"begun has another {', another '.join(others)}. Give the same, or another database with --storage."
+        )
+
+
+def contribute(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mapping[str, str]) -> None:
+    """Keep with a study what it was begun with, for those who join; to be called by one driver at a time."""
+    for name in FILES:
+        path = rundir.path / name
+        if name not in study.user_attrs and path.exists():
+            study.set_user_attr(name, json.loads(path.read_text()))
+    if "identity" not in study.user_attrs:
+        study.set_user_attr("identity", {**identity, "weights": weights(task, rundir.path)})
+
+
+def weights(task: Task, folder: Path) -> str:
+    """Return a digest of the weights that a run goes on with: those in its directory, where there are any."""
+    from safetensors.torch import load_file
+
+    found = hashlib.sha256()
+    for name, model in (("original", task.model), ("student", task.student)):
+        if model is not None:
+            path = folder / "baseline" / f"{name}.safetensors"
+            _add(found, load_file(path) if path.exists() else model.state_dict())
+    return found.hexdigest()[:16]
+
+
+def _add(digest: hashlib._Hash, state: Mapping[str, Tensor]) -> None:
+    import torch
+
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -1,0 +1,365 @@
+"""The Optuna study behind a run: opened anew or gone on with, and nothing that was finished is ever lost."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from ..errors import StorageError
+from ..evaluators.measurement import Infeasible, Measurement, Outcome
+from ..evaluators.outcome_json import from_json, to_json
+from ..evaluators.raw_times import packed, thinned
+from ..files import write_atomically
+from ..pareto.front import Model, objectives
+from ..pareto.limits import Limits
+from ..search.samplers.encoding import distributions
+from ..search.samplers.initial_design import BASELINE, STUDENT, Start
+from ..spaces.candidate import Candidate
+from ..spaces.space import Space
+from .backends import close_storage, open_storage, open_study
+from .ownership import Drivers
+from .repeated_failures import Alike
+from .trials import Ledger, Models, judged, trial_name, unmeasured
+from .trials import outcome as outcome
+
+ATTEMPTS = 3
+"""How often a trial is begun whose worker dies, before it is infeasible."""
+
+
+VOID = "void"
+"""Attribute of a study that names trials whose outcome does not count any more."""
+
+MOMENT_S = 0.2
+"""How often a database is asked what others have finished."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial to evaluate: its number, its candidate, its role in the report, how often it was begun before."""
+
+    number: int
+    candidate: Candidate
+    role: str
+    attempt: int
+
+
+class Store:
+    """A study on disk or in a database, in our own words.
+
+    Args:
+        folder: the run directory, which holds the study unless ``url`` does.
+        url: a database that Optuna knows.
+        name: the study's name in it.
+        space: what may vary.
+        limits: what a model must meet.
+        student: whether a student is compressed, so that the baseline is another network than the same candidate's.
+
+    """
+
+    def __init__(
+        self, folder: Path, url: str | None, name: str, space: Space, limits: Limits, *, student: bool = False
+    ) -> None:
+        self.space = space
+        self._limits = limits
+        self._compared = limits.min_accuracy is None and limits.min_change is None
+        self.student = student
+        self._folder = folder
+        self._storage = open_storage(folder, url)
+        self.study = open_study(self._storage, name)
+        self._asked: dict[int, optuna.Trial] = {}
+        self._void = set(map(int, self.study.user_attrs.get(VOID, ())))
+        self._told = 0
+        self._drivers = Drivers(self.study, self._storage, folder)
+        self._ledger = Ledger(self.study, self._identity, self._version)
+        self.found = Models(self._ledger, lambda: self.limits)
+
+    @property
+    def limits(self) -> Limits:
+        """What a model must meet today; its accuracy is compared to the baseline's once that is known."""
+        if not self._compared:
+            outcomes = (outcome(t) for t in self.finished() if t.user_attrs.get("role") == BASELINE)
+            baseline = next((found for found in outcomes if isinstance(found, Measurement)), None)
+            self._limits, self._compared = self._limits.against(baseline), baseline is not None
+        return self._limits
+
+    def feasible(self, trial: FrozenTrial) -> bool:
+        """Return whether a trial meets today's limits; the constraints that it keeps are those of its own day."""
+        return trial.state == TrialState.COMPLETE and max(self.excesses(trial).values()) <= 0
+
+    def excesses(self, trial: FrozenTrial) -> dict[str, float]:
+        """Return by how much a finished trial misses each of today's limits; see `Limits.excesses`."""
+        return self.limits.excesses(self._nearest(outcome(trial)))
+
+    def _nearest(self, found: Outcome) -> Outcome:
+        return self.limits.nearest(found) if isinstance(found, Measurement) else found
+
+    @property
+    def notice(self) -> Callable[[str], object]:
+        """Is told while the database is away."""
+        return self._drivers.notice
+
+    @notice.setter
+    def notice(self, notice: Callable[[str], object]) -> None:
+        self._drivers.notice = notice
+
+    @property
+    def begun(self) -> bool:
+        """Whether the study has its warm start."""
+        return bool(self.study.user_attrs.get("begun"))
+
+    def begin(self, starts: Sequence[Start]) -> None:
+        """Enqueue the warm start of a new study; put trials back that have to be begun again.
+
+        Those are the ones that were running when their driver died, those that were cut for stricter limits, those of
+        which something was not measured that a limit is about, and those that failed alike, as then the study was
+        mended.
+        """
+        with self._drivers.alone():
+            if not self.begun:
+                for start in starts:
+                    levels = self.space.levels(start.candidate)
+                    twin = start.role == STUDENT  # of the baseline, whose levels it has
+                    self.study.enqueue_trial(levels, user_attrs={"role": start.role}, skip_if_exists=not twin)
+                self.study.set_user_attr("place", uuid.uuid4().hex[:12])
+                self.study.set_user_attr("begun", True)
+            self._tell_kept()
+            self._recover()
+            again = self._begun_again()
+            for trial in self.finished():
+                if trial.number not in again and not self._holds(trial):
+                    kept = {"role": trial.user_attrs.get("role", ""), "retry_of": trial.number}
+                    self.study.enqueue_trial(trial.params, user_attrs=kept)
+
+    def _holds(self, trial: FrozenTrial) -> bool:
+        """Return whether what is known of a trial's candidate is all that is wanted today."""
+        return trial.number not in self._void and self.limits.hold(outcome(trial))
+
+    def recover(self) -> None:
+        """Put trials back whose driver died; to be called now and then, where drivers share a study."""
+        if self._drivers.several and self._drivers.orphans(self._asked.keys()):
+            with self._drivers.alone():
+                self._recover()
+
+    def _recover(self) -> None:
+        for trial in self._drivers.orphans(self._asked.keys()):
+            if "outcome" in trial.user_attrs:  # its driver died while it told of it
+                self._asked[trial.number] = optuna.Trial(self.study, trial._trial_id)
+                self.tell(trial.number, outcome(trial))
+            else:
+                self.lost(trial.number, "the driver died")
+
+    def _begun_again(self) -> set[int]:
+        """Return the numbers of trials whose place another has taken."""
+        return {t.user_attrs["retry_of"] for t in self.study.get_trials(deepcopy=False) if "retry_of" in t.user_attrs}
+
+    def ask(self) -> Asked:
+        """Return a new trial; one that has to be begun again comes before all others."""
+        trial = self._again() or self.study.ask(distributions(self.space))
+        self._drivers.take(trial)
+        candidate = self.space.candidate(trial.params)
+        trial.set_user_attr("candidate", candidate.to_json())
+        self._asked[trial.number] = trial
+        attrs = trial.user_attrs
+        return Asked(trial.number, candidate, str(attrs.get("role", "")), int(attrs.get("attempt", 0)))
+
+    def _again(self) -> optuna.Trial | None:
+        """Begin the first trial that takes the place of another; Optuna would begin the oldest that waits."""
+        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if "retry_of" in waiting.user_attrs and self._claim(waiting):
+                trial = optuna.Trial(self.study, waiting._trial_id)
+                for name, size in self.space.sizes.items():
+                    trial.suggest_int(name, 0, size - 1)
+                return trial
+        return None
+
+    def awaits(self, role: str) -> bool:
+        """Return whether a trial with a role is yet to be begun."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any(trial.user_attrs.get("role") == role for trial in waiting)
+
+    def _claim(self, waiting: FrozenTrial) -> bool:
+        """Begin a trial that waits; return whether no other driver was faster."""
+        with suppress(UpdateFinishedTrialError):
+            return self._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
+        return False
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """Finish a trial. An outcome that cannot be told is kept for the next run, in a file of the run directory.
+
+        Raises:
+            StorageError: the database is away.
+            OSError: the journal cannot be written.
+        """
+        try:
+            self._tell(self._asked[number], outcome)
+        except (StorageError, OSError):
+            with suppress(OSError):
+                write_atomically(self._kept(number), to_json(outcome).encode())
+            raise
+        except UpdateFinishedTrialError:  # given up by another driver, to whom this one seemed dead
+            self._tell_instead(number, outcome)
+        self._told += 1
+        self._drivers.leave(self._asked.pop(number))
+
+    def _tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        """Write an outcome, and then that the trial has ended; between the two it can be told once more."""
+        latency = outcome.latency
+        if latency is not None:
+            trial.set_user_attr("readings", packed(outcome))
+            trial.set_user_attr("latency_ms", latency.median_ms)
+            trial.set_user_attr("high_ms", latency.high_ms)
+        nearest = self._nearest(outcome)
+        for name, excess in self.limits.excesses(nearest).items():
+            if name not in trial.constraints:
+                trial.set_constraint(name, excess)
+        trial.set_user_attr("outcome", to_json(thinned(outcome)))
+        if isinstance(nearest, Measurement):
+            self.study.tell(trial, list(objectives(nearest)))
+        else:
+            self.study.tell(trial, state=TrialState.PRUNED)
+
+    def _tell_instead(self, number: int, outcome: Outcome) -> None:
+        """Tell an outcome of the trial that has taken the place of another, unless somebody has begun it."""
+        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if waiting.user_attrs.get("retry_of") == number and self._claim(waiting):
+                trial = optuna.Trial(self.study, waiting._trial_id)
+                for name, size in self.space.sizes.items():
+                    trial.suggest_int(name, 0, size - 1)
+                trial.set_user_attr("candidate", self.space.candidate(trial.params).to_json())
+                self._tell(trial, outcome)
+
+    def _kept(self, number: int) -> Path:
+        return self._folder / "untold" / f"{trial_name(number)}.json"
+
+    def _tell_kept(self) -> None:
+        """Tell what an earlier run of this directory could not."""
+        for path in sorted((self._folder / "untold").glob("*.json")):
+            found, trial = from_json(path.read_text()), self._trial(int(path.stem))
+            if trial.state == TrialState.RUNNING:
+                self._asked[trial.number] = optuna.Trial(self.study, trial._trial_id)
+                self.tell(trial.number, found)
+            else:
+                self._tell_instead(trial.number, found)
+            path.unlink()
+
+    def lost(self, number: int, why: str, *, counts: bool = True) -> None:
+        """Give up a trial whose worker is gone, and enqueue it again unless that happened too often.
+
+        Args:
+            number: the trial's number.
+            why: what happened to it.
+            counts: whether the trial may be to blame.
+        """
+        mine = self._asked.pop(number, None)
+        if mine is not None:
+            self._drivers.leave(mine)
+        trial = self._trial(number)
+        if trial.state.is_finished():  # by another driver
+            return
+        begun = "candidate" in trial.user_attrs  # else its driver died while it was asked for
+        attempt = int(trial.user_attrs.get("attempt", 0)) + (counts and begun)
+        levels = trial.params if begun else trial.system_attrs.get("fixed_params")
+        if levels is None:  # nothing is lost
+            self.study.tell(number, state=TrialState.FAIL)
+            return
+        if attempt >= ATTEMPTS:
+            self._asked[number] = optuna.Trial(self.study, trial._trial_id)
+            self.tell(number, Infeasible(reason=f"it was begun {attempt} times, and each time {why}", rung="build"))
+            return
+        if number not in self._begun_again():
+            kept = {"role": trial.user_attrs.get("role", ""), "attempt": attempt, "retry_of": number}
+            self.study.enqueue_trial(levels, user_attrs=kept)  # first: a death between the two loses nothing
+        with suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+
+    def outcome_of(self, candidate: Candidate, role: str = "") -> Outcome | None:
+        """Return what is known of a candidate from an earlier trial of the same network."""
+        return next(map(outcome, filter(self._holds, self._same(candidate, role))), None)
+
+    def measured(self, candidate: Candidate, role: str = "") -> Measurement | None:
+        """Return what was measured of a candidate before, though something may be missing that a limit is about."""
+        found = (outcome(trial) for trial in self._same(candidate, role) if trial.number not in self._void)
+        return next((each for each in found if isinstance(each, Measurement)), None)
+
+    def _same(self, candidate: Candidate, role: str) -> list[FrozenTrial]:
+        return self._ledger.same((candidate.to_json(), self._apart(role)))
+
+    def _identity(self, trial: FrozenTrial) -> tuple[str, bool]:
+        """Return what two trials of the same thing have in common."""
+        return str(trial.user_attrs["candidate"]), self._apart(str(trial.user_attrs.get("role", "")))
+
+    def _version(self) -> Hashable:
+        """Return what is another one when a trial may have been finished: here at once, elsewhere within a moment."""
+        if not self._drivers.several:
+            return (self._folder / "study.journal").stat().st_size
+        return self._told, int(time.monotonic() / MOMENT_S)
+
+    def _apart(self, role: str) -> bool:
+        return self.student and role == BASELINE
+
+    def finished(self) -> list[FrozenTrial]:
+        """Return the trials that have an outcome."""
+        return self._ledger.trials()
+
+    def count(self) -> int:
+        """Return the number of trials that have an outcome."""
+        return len(self._ledger.update())
+
+    def elsewhere(self) -> int:
+        """Return the number of trials that other drivers are at."""
+        if not self._drivers.several:
+            return 0
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return sum(trial.number not in self._asked for trial in running)
+
+    def models(self) -> list[Model]:
+        """Return every candidate that was measured to the end, once, by what was measured last."""
+        return self.found.all()
+
+    def nearest_cut(self, count: int) -> list[Model]:
+        """Return the candidates nearest to the limits of those that were cut, to be measured to the end after all."""
+        timed = (unmeasured(t) for t in self.finished() if t.state == TrialState.PRUNED)
+        known = [model for model in timed if model is not None]
+        return sorted(known, key=lambda model: self.limits.distance(model.measurement))[:count]
+
+    @property
+    def place(self) -> str:
+        """The study's folder among others, also of its name, where workers keep files."""
+        return f"{self.study.study_name}/{self.study.user_attrs.get('place', '')}".rstrip("/")
+
+    def candidates(self) -> dict[int, Outcome]:
+        """Return the outcomes of the trials that compress something, by number, without those that are void."""
+        return {
+            trial.number: outcome(trial)
+            for trial in self.finished()
+            if trial.user_attrs.get("role") != BASELINE and trial.number not in self._void
+        }
+
+    def void(self, alike: Alike) -> None:
+        """Have the next run begin trials again that failed for a reason which the user is told to mend."""
+        self.study.set_user_attr(VOID, sorted(self._void.union(alike.trials)))
+
+    def role(self, number: int) -> str:
+        """Return a trial's role in the report; empty for most."""
+        return str(self._trial(number).user_attrs.get("role", ""))
+
+    def model(self, number: int) -> Model:
+        """Return one trial that was measured to the end."""
+        return judged(self._trial(number), self.limits)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._drivers.close()
+        close_storage(self._storage)
+
+    def _trial(self, number: int) -> FrozenTrial:
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        return self.study._storage.get_trial(trial_id)

@@ -1,0 +1,213 @@
+"""What a study's storage says of its finished trials and models, read as they come in: each is looked at once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from ..evaluators.measurement import Infeasible, Measurement, Outcome
+from ..evaluators.outcome_json import from_json
+from ..evaluators.raw_times import unpacked
+from ..pareto.front import Model, devices_in, on_device, select
+from ..pareto.limits import Limits, cut
+from ..search.samplers.initial_design import BASELINE
+from ..spaces.candidate import Candidate
+
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class Ledger:
+    """The finished trials of a study; nothing here that is not in the storage.
+
+    Args:
+        study: the study, to which other drivers may add.
+        identity: what two trials of the same thing have in common.
+        version: returns something that changes with the storage; until then it is not read again.
+
+    """
+
+    def __init__(
+        self, study: Study, identity: Callable[[FrozenTrial], Hashable], version: Callable[[], Hashable]
+    ) -> None:
+        self.identity = identity
+        self._study = study
+        self._version = version
+        self._read: Hashable = None
+        self._finished: dict[int, FrozenTrial] = {}
+        self._same: defaultdict[Hashable, list[FrozenTrial]] = defaultdict(list)
+        self._ended: set[int] = set()
+        self._first_open = 0
+
+    def update(self) -> list[FrozenTrial]:
+        """Read the storage; return all finished trials, in the order in which they were found to be."""
+        version = self._version()
+        if version == self._read:
+            return list(self._finished.values())
+        self._read = version
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in trials[self._first_open :]:
+            if trial.state.is_finished() and trial.number not in self._ended:
+                self._ended.add(trial.number)
+                if trial.state in DONE and "outcome" in trial.user_attrs:
+                    self._finished[trial.number] = trial
+                    self._same[self.identity(trial)].append(trial)
+        while self._first_open < len(trials) and trials[self._first_open].state.is_finished():
+            self._first_open += 1
+        return list(self._finished.values())
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return the finished trials, by number."""
+        return sorted(self.update(), key=lambda trial: trial.number)
+
+    def same(self, identity: Hashable) -> list[FrozenTrial]:
+        """Return the finished trials of the same thing, by number."""
+        self.update()
+        return sorted(self._same.get(identity, ()), key=lambda trial: trial.number)
+
+
+class Models:
+    """The models of a study and their front, kept up with its finished trials.
+
+    Args:
+        ledger: the finished trials.
+        limits: returns today's limits; where they change, all is judged anew.
+
+    """
+
+    def __init__(self, ledger: Ledger, limits: Callable[[], Limits]) -> None:
+        self._ledger = ledger
+        self._limits = limits
+        self._judged_by: Limits | None = None
+        self._taken = 0
+        self._models: dict[Hashable, Model] = {}
+        self._front: list[Model] = []
+        self._alone: dict[str, list[Model]] = {}
+        self._obvious: list[Model] = []
+
+    def all(self) -> list[Model]:
+        """Return every candidate that was measured to the end, once, by what was measured last."""
+        self._update()
+        return sorted(self._models.values(), key=lambda model: model.path)
+
+    def latest(self, count: int) -> list[Model]:
+        """Return the models that were measured last, the last one last."""
+        self._update()
+        return list(self._models.values())[-count:]
+
+    def front(self) -> list[Model]:
+        """Return the non-dominated models; the same list until it changes."""
+        self._update()
+        return self._front
+
+    def alone(self) -> list[Model]:
+        """Return the models that are non-dominated on one of several devices, whatever they are on the others."""
+        self._update()
+        return [model for front in self._alone.values() for model in front]
+
+    def obvious(self) -> list[Model]:
+        """Return the models that have a role in the report."""
+        self._update()
+        return self._obvious
+
+    def whole(self, model: Model) -> Model:
+        """Return a model whose measurement has its clock readings."""
+        limits, text = self._limits(), model.candidate.to_json()
+        for trial in self._ledger.update():
+            if trial.state == TrialState.COMPLETE and trial.user_attrs["candidate"] == text:
+                measurement = outcome(trial)
+                if isinstance(measurement, Measurement) and limits.nearest(measurement) == model.measurement:
+                    whole = unpacked(measurement, trial.user_attrs.get("readings", ""))
+                    return replace(model, measurement=limits.nearest(whole))
+        return model
+
+    def _update(self) -> None:
+        limits, trials = self._limits(), self._ledger.update()
+        if limits != self._judged_by:
+            self._judged_by, self._taken, self._models, self._obvious = limits, 0, {}, []
+            self._front, self._alone = [], {}
+        new, self._taken = trials[self._taken :], len(trials)
+        added = []
+        for trial in new:
+            if trial.state == TrialState.COMPLETE:
+                model, name = judged(trial, limits), self._ledger.identity(trial)
+                before = self._models.get(name)
+                self._models[name] = model if before is None else _again(before, model, limits)
+                if before is None:
+                    added.append(model)
+                elif self._models[name] != before:
+                    self._front, self._alone, added = [], {}, list(self._models.values())
+        if added:
+            self._obvious = [model for model in self._models.values() if model.role != "front"]
+            self._front = selected([*self._front, *added], limits)
+            for device in devices_in(added):
+                here = [*self._alone.get(device, ()), *on_device(added, device)]
+                self._alone[device] = selected(here, limits)
+
+
+def _again(before: Model, model: Model, limits: Limits) -> Model:
+    """Return a candidate's model after another trial: the first one's, by what was measured last unless that lacks.
+
+    Where the first one could not be trained, it was built anew, and is the last one's.
+    """
+    first, last = sorted((before, model), key=lambda each: each.path)
+    if first.measurement.failure is not None:
+        return last
+    return first if limits.lack(last.measurement) else replace(first, measurement=last.measurement)
+
+
+def selected(models: Sequence[Model], limits: Limits) -> list[Model]:
+    """Return the front of models. That of a front and of further models is that of all of them."""
+    return [models[i] for i in select([m.measurement for m in models], limits)]
+
+
+def outcome(trial: FrozenTrial) -> Outcome:
+    """Return a finished trial's outcome, without clock readings."""
+    return _read(trial.user_attrs["outcome"])
+
+
+@lru_cache(maxsize=20_000)
+def _read(text: str) -> Outcome:
+    return from_json(text)
+
+
+def trial_name(number: int) -> str:
+    """Return a trial's id, which is also the name of its folder."""
+    return f"{number:05d}"
+
+
+def judged(trial: FrozenTrial, limits: Limits) -> Model:
+    """Return the model that a complete trial has measured, with that runtime first that limits have first."""
+    measurement = outcome(trial)
+    assert isinstance(measurement, Measurement)
+    role = trial.user_attrs.get("role") or "front"
+    return Model(
+        id=BASELINE if role == BASELINE else trial_name(trial.number),
+        candidate=Candidate.from_json(trial.user_attrs["candidate"]),
+        measurement=limits.nearest(measurement),
+        role=role,
+        path=f"trials/{trial_name(trial.number)}",
+    )
+
+
+def unmeasured(trial: FrozenTrial) -> Model | None:
+    """Return a candidate that was cut for a limit, with what is known of it; None where it ended otherwise."""
+    found = outcome(trial)
+    if not isinstance(found, Infeasible) or found.latency is None or not cut(found):
+        return None
+    unknown = Measurement(
+        accuracy=float("-inf"),
+        latency=found.latency,
+        size_bytes=found.size_bytes or 0,
+        params=0,
+        macs=0,
+        rung=found.rung,
+        memory_bytes=found.memory_bytes,
+        energy_mj=found.energy_mj,
+    )
+    candidate = Candidate.from_json(trial.user_attrs["candidate"])
+    return Model(id=trial_name(trial.number), candidate=candidate, measurement=unknown)

@@ -1,0 +1,113 @@
+"""A model is served at places: by one of the runtimes on a device, and on all devices."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from autocompress.errors import InfeasibleError
+from autocompress.evaluators.ladder.deployments import affordable
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Place, Window
+from autocompress.evaluators.outcome_json import from_json, to_json
+from autocompress.pareto.front import Model, decisive, devices_in, on_device
+from autocompress.pareto.limits import Limits
+from autocompress.search.workers.remote_meter import at_once
+from autocompress.spaces.candidate import Candidate
+
+GPU, EDGE = "gpu0", "edge"
+
+
+def measured(milliseconds: float, runtime: str = "ort", device: str = "", accuracy: float = 0.9) -> Measurement:
+    """Return a measurement at a place."""
+    windows = (Window(baseline_ns=(100,), candidate_ns=(100,)),) * 2
+    latency = Latency(windows=windows, baseline_ms=milliseconds, runtime=runtime, device=device)
+    return Measurement(accuracy=accuracy, latency=latency, size_bytes=1, params=1, macs=1)
+
+
+def model(*measurements: Measurement) -> Model:
+    """Return a model that was measured at several places."""
+    return Model(id="1", candidate=Candidate(), measurement=Limits(5.0).nearest(_one(measurements)))
+
+
+def _one(measurements: tuple[Measurement, ...]) -> Measurement:
+    from dataclasses import replace
+
+    return replace(measurements[0], elsewhere=measurements[1:])
+
+
+def places(models: list[Model]) -> list[str]:
+    """Return the places that models have first."""
+    return [str(m.measurement.latency.place) for m in models]
+
+
+def test_the_worst_device_decides_by_its_best_runtime() -> None:
+    """A device serves by any runtime, and a model must do on all devices."""
+    one = model(measured(1, "ort", GPU), measured(9, "vino", GPU), measured(4, "ort", EDGE), measured(3, "vino", EDGE))
+    assert str(one.measurement.latency.place) == "vino on edge"
+    assert len(one.measurement.everywhere) == 4
+    assert from_json(to_json(one.measurement)) == one.measurement
+    assert Limits(3.0).met(one.measurement)
+    assert not Limits(2.9).met(one.measurement)
+
+
+def test_a_model_is_a_point_where_no_other_device_is_worse() -> None:
+    """On one device each runtime is one; with several, a runtime that another device undercuts is none."""
+    alone = decisive([model(measured(2, "ort"), measured(9, "vino"))], Limits(5.0))
+    assert places(alone) == ["ort", "vino"]
+    assert all(m.measurement.elsewhere == () for m in alone)
+    each = measured(1, "ort", GPU), measured(9, "vino", GPU), measured(4, "ort", EDGE), measured(3, "vino", EDGE)
+    found = decisive([model(*each)], Limits(5.0))
+    assert sorted(places(found)) == ["ort on edge", "vino on edge", "vino on gpu0"]
+    by_place = {str(m.measurement.latency.place): m.measurement.elsewhere for m in found}
+    assert [str(other.latency.place) for other in by_place["vino on gpu0"]] == ["vino on edge"]
+    equal = decisive([model(measured(1, device=GPU), measured(1, device=EDGE))], Limits(5.0))
+    assert len(equal) == 1
+
+
+def test_each_device_has_models_of_its_own() -> None:
+    """On one device only what was measured there counts; one device alone is not told apart."""
+    models = [model(measured(1, device=GPU), measured(7, device=EDGE)), model(measured(2, device=GPU))]
+    assert set(devices_in(models)) == {GPU, EDGE}
+    assert places(on_device(models, GPU)) == ["ort on gpu0", "ort on gpu0"]
+    assert places(on_device(models, EDGE)) == ["ort on edge"]
+    assert devices_in(models[1:]) == []
+
+
+def test_what_costs_too_much_on_one_device_goes_on_for_the_others() -> None:
+    """Too much on every device is too much; a runtime that is not needed is left out."""
+    costs = {Place("ort", GPU): 1.0, Place("vino", GPU): 9.0, Place("ort", EDGE): 7.0, Place("vino", EDGE): 8.0}
+    assert affordable(costs, 5.0) == (Place("ort", GPU), Place("ort", EDGE))
+    assert affordable(costs, 9.0) == tuple(costs)
+    assert affordable(costs, 0.5) == ()
+
+
+def test_a_candidate_cut_on_all_devices_is_cut_for_the_slowest() -> None:
+    """What holds for looser targets is told by the latency that decides."""
+    cut = Infeasible(reason="", rung="latency", latency=measured(7, device=EDGE).latency)
+    assert Limits(6.0).hold(cut)
+    assert not Limits(8.0).hold(cut)
+
+
+def test_devices_are_waited_for_at_the_same_time() -> None:
+    """Every call is under way before any of them ends; the answers are in the calls' order."""
+    together = threading.Barrier(3, timeout=20)
+
+    def slow(number: int) -> int:
+        together.wait()
+        time.sleep(0.1 * (3 - number))
+        return number
+
+    assert at_once([lambda n=n: slow(n) for n in range(3)]) == [0, 1, 2]  # type: ignore[misc]
+
+
+def test_what_goes_wrong_on_one_device_is_raised() -> None:
+    """An error of a call is one of the caller's."""
+
+    def fail() -> int:
+        raise InfeasibleError("it crashed", rung="latency")
+
+    for calls in ([fail], [fail, lambda: 1]):
+        with pytest.raises(InfeasibleError, match="it crashed"):
+            at_once(calls)

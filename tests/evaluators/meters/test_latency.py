@@ -1,0 +1,401 @@
+"""The measuring protocol. Only ratios are asserted: absolute times are a property of the machine."""
+
+from __future__ import annotations
+
+import math
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from autocompress.errors import InfeasibleError
+from autocompress.evaluators.measurement import CONTENDED, Latency
+from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, FakeMeter, Plan, ProcessMeter, meter_for
+from autocompress.evaluators.meters.timing_process import (
+    LONGEST_BLOCK,
+    Clock,
+    blocks_of,
+    serve,
+    settled,
+    time_window,
+    time_windows,
+)
+from autocompress.evaluators.runtimes import Arrays
+
+T = TypeVar("T")
+
+SHORT = Plan(min_windows=2, max_windows=3, gap_s=0.0, min_runs=10, min_window_s=0.05, tolerance=0.1, warmup=2)
+ENDLESS = replace(SHORT, min_windows=10**6, max_windows=10**6)
+INPUTS = [np.ones((1, 256), dtype=np.float32)]
+
+
+@cache
+def chain(layers: int) -> bytes:
+    """Return an ONNX file of so many products with one 256 × 256 matrix."""
+    names = ["x", *(f"h{i}" for i in range(1, layers)), "y"]
+    nodes = [helper.make_node("MatMul", [names[i], "w"], [names[i + 1]]) for i in range(layers)]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 256]) for name in "xy")
+    weight = numpy_helper.from_array(np.full((256, 256), 1 / 256, dtype=np.float32), "w")
+    graph = helper.make_graph(nodes, "chain", [x], [y], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+
+
+METER = ProcessMeter(baseline=chain(8), runtime="onnxruntime", inputs=INPUTS, baseline_ms=1.0)
+
+
+class Running(NamedTuple):
+    """A measurement under way, and the process that times it."""
+
+    result: Future[Latency]
+    child: psutil.Process
+
+
+def until(ask: Callable[[], T], *, seconds: float = 240.0) -> T:
+    """Return the first true answer."""
+    end = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+    return answer
+
+
+def timing_child(parent: psutil.Process) -> psutil.Process:
+    """Return the timing process below a process, once it has loaded the runtime."""
+
+    def ready() -> list[psutil.Process]:
+        children = [
+            child for child in parent.children() if "autocompress.evaluators.meters.timing_process" in child.cmdline()
+        ]
+        return [child for child in children if "onnxruntime" in mapped(child)]
+
+    return until(ready)[0]
+
+
+def mapped(process: psutil.Process) -> str:
+    """Return the paths of the libraries that a process has loaded."""
+    return " ".join(region.path for region in process.memory_maps())
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    """Start a measurement that would never end."""
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(METER.measure, chain(8), ENDLESS)
+        child = timing_child(psutil.Process())
+        yield Running(result, child)
+        if child.is_running():
+            child.kill()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_model_is_as_fast_as_itself(threads: int) -> None:
+    """The ratio of a model to itself is about one, or it is told that others ran; what it was measured with is kept."""
+    plan = replace(SHORT, min_runs=10 if threads == 1 else 200)  # others disturb wall time more than CPU time
+    latency = replace(METER, threads=threads).measure(chain(8), plan)
+    assert 0.7 < latency.ratio < 1.4 or latency.contended
+    assert latency.median_ms == latency.ratio * 1.0
+    assert 2 <= len(latency.windows) <= 3
+    assert all(min(len(w.baseline_ns), len(w.candidate_ns)) >= 10 and w.contention > 0 for w in latency.windows)
+    assert (latency.clock, latency.threads) == (("cpu", 1) if threads == 1 else ("wall", 2))
+    assert {"onnxruntime", "cpu", "load_before", "load_after", "involuntary_switches"} <= set(latency.environment)
+
+
+def test_four_times_the_work_is_slower() -> None:
+    """The ratio orders models by their work."""
+    assert METER.measure(chain(32), SHORT).ratio > 1.5
+
+
+def test_fast_models_are_measured_by_several_processes() -> None:
+    """A model under a few milliseconds gets the processes that a plan allows, a slower one a single process."""
+    plan = replace(SHORT, processes=2)
+    fast = METER.measure(chain(2), plan)
+    slow = replace(METER, baseline_ms=1000.0).measure(chain(2), plan)
+    assert (fast.processes, slow.processes) == (2, 1)
+    assert len(fast.windows) >= 2 * SHORT.min_windows > len(slow.windows) - 1
+
+
+def test_calibration_has_its_spread() -> None:
+    """The baseline alone gives milliseconds, between its fastest and its slowest window."""
+    calibration = METER.calibrate(SHORT)
+    assert 0 < calibration.low_ms <= calibration.median_ms <= calibration.high_ms
+    medians = [statistics.median(window) / 1e6 for window in calibration.windows]
+    assert (calibration.low_ms, calibration.high_ms) == pytest.approx((min(medians), max(medians)))
+    assert "onnxruntime" in calibration.environment
+
+
+def test_measuring_needs_a_calibrated_baseline() -> None:
+    """Without it there are no milliseconds."""
+    with pytest.raises(ValueError, match="baseline_ms must be calibrated"):
+        replace(METER, baseline_ms=None).measure(chain(8), SHORT)
+
+
+def test_two_meters_do_not_overlap() -> None:
+    """One measurement at a time on a machine, whoever asks."""
+    with ThreadPoolExecutor(2) as pool:
+        latencies = list(pool.map(lambda _: METER.measure(chain(8), SHORT), range(2)))
+    spans = sorted((latency.environment["started"], latency.environment["finished"]) for latency in latencies)
+    assert spans[0][1] <= spans[1][0]
+
+
+@pytest.mark.parametrize("crash", [signal.SIGSEGV, signal.SIGKILL])
+def test_crash_is_infeasible(running: Running, crash: signal.Signals) -> None:
+    """A runtime that kills its process costs one candidate, and the reason names the signal."""
+    running.child.send_signal(crash)
+    with pytest.raises(InfeasibleError, match=crash.name) as caught:
+        running.result.result(timeout=240)
+    assert caught.value.rung == "latency"
+
+
+def test_timing_process_loads_neither_torch_nor_ray(running: Running) -> None:
+    """Nothing but the runtime lives beside the model."""
+    libraries = mapped(running.child)
+    assert "onnxruntime" in libraries
+    assert "torch" not in libraries
+    assert "/ray/" not in libraries
+
+
+def test_hang_is_infeasible() -> None:
+    """A model that takes too long ends with its time."""
+    with pytest.raises(InfeasibleError, match=r"not timed within 0\.5 s") as caught:
+        METER.measure(chain(8), ENDLESS, timeout_s=0.5)
+    assert caught.value.rung == "latency"
+
+
+def test_refused_model_is_infeasible() -> None:
+    """What the runtime cannot load ends at the rung of building."""
+    with pytest.raises(InfeasibleError) as caught:
+        METER.measure(b"garbage", SHORT)
+    assert caught.value.rung == "build"
+
+
+def test_failed_run_is_infeasible() -> None:
+    """What loads and does not run ends at the rung of latency, with the runtime's words."""
+    meter = replace(METER, inputs=[np.ones((1, 3), dtype=np.float32)])
+    with pytest.raises(InfeasibleError, match=r"failed while the model was timed: .*imension") as caught:
+        meter.measure(chain(8), SHORT)
+    assert caught.value.rung == "latency"
+
+
+def test_timing_process_dies_with_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed study leaves nobody on the processor, and the lock is free."""
+    monkeypatch.setenv("AUTOCOMPRESS_LOCKS", str(tmp_path))
+    code = (
+        "from dataclasses import replace; import numpy as np, sys;"
+        "from autocompress.evaluators.meters.latency import *;"
+        "meter = ProcessMeter(baseline=sys.stdin.buffer.read(), runtime='onnxruntime', "
+        "inputs=[np.ones((1, 256), dtype=np.float32)]);"
+        "meter.calibrate(replace(CAREFUL, min_windows=10**6, max_windows=10**6))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as parent:
+        assert parent.stdin is not None
+        parent.stdin.write(chain(8))
+        parent.stdin.close()
+        child = timing_child(psutil.Process(parent.pid))
+        parent.kill()
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    assert METER.measure(chain(8), SHORT).runs
+
+
+def test_windows_stop_when_they_agree() -> None:
+    """Not before the least number, not after the greatest, and in between by the interval between windows."""
+    plan = replace(SHORT, min_windows=3, max_windows=5, tolerance=0.04)
+    assert not settled([0.5, 0.5], plan)
+    assert settled([0.5, 0.501, 0.499], plan)
+    assert not settled([0.5, 0.6, 0.4], plan)
+    assert settled([0.5, 0.6, 0.4, 0.7, 0.3], plan)
+
+
+@pytest.mark.parametrize("plan", [SEARCH, CAREFUL])
+def test_plans_can_reach_their_interval(plan: Plan) -> None:
+    """An interval needs two windows."""
+    assert 2 <= plan.min_windows <= plan.max_windows
+
+
+class Model:
+    """Costs so many nanoseconds a run, and a thousand when another ran before it."""
+
+    now = 0
+    order: ClassVar[list[str]] = []
+
+    def __init__(self, name: str, cost: int) -> None:
+        self.name, self.cost = name, cost
+
+    def infer(self, inputs: Arrays) -> list[NDArray[np.generic]]:
+        """Run."""
+        Model.now += self.cost if Model.order[-1:] == [self.name] else 1000
+        Model.order.append(self.name)
+        return []
+
+
+def test_first_run_after_a_switch_is_not_counted() -> None:
+    """Runs that meet cold caches are left out, and the models take turns in blocks of five."""
+    clock = Clock("cpu", lambda: Model.now)
+    watches = [clock.stopwatch(model, []) for model in (Model("b", 4), Model("c", 2))]
+    window = time_window(watches, replace(SHORT, min_runs=10, min_window_s=0.0))
+    assert window.times_ns == ((4,) * 10, (2,) * 10)
+    assert window.estimate(50) == 0.5
+    assert "".join(Model.order) == ("b" * 6 + "c" * 6) * 2
+
+
+def test_fast_models_have_longer_turns() -> None:
+    """A turn lasts so long for each model, within bounds; a slow one has the plan's least number of runs."""
+    plan = replace(SHORT, block=5, block_s=0.02)
+    assert blocks_of([[10**7], [10**6], [20_000], [1]], plan) == [5, 20, 1000, LONGEST_BLOCK]
+
+
+def test_what_a_reading_costs_is_no_part_of_a_run() -> None:
+    """A model of a tenth of another's time has a ratio of a tenth, though reading the clock takes half as long."""
+
+    class Slow:
+        now = 0
+
+        def __call__(self) -> int:
+            Slow.now += 600  # of which the reading is in the middle: half before, half after
+            return Slow.now - 300
+
+    class Fast(Model):
+        def infer(self, inputs: Arrays) -> list[NDArray[np.generic]]:
+            Slow.now += self.cost
+            return []
+
+    clock = Clock("cpu", Slow())
+    assert clock.cost_ns() == 600
+    watches = [clock.stopwatch(model, []) for model in (Fast("b", 12_000), Fast("c", 1200))]
+    window = time_window(watches, replace(SHORT, min_window_s=0.0))
+    assert window.estimate(50) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("threads", "devices", "own", "name"),
+    [
+        (1, {"cpu"}, False, "cpu"),
+        (2, {"cpu"}, False, "wall"),
+        (1, {"gpu"}, False, "wall"),
+        (1, {"cpu", "gpu"}, False, "wall"),
+        (1, {"gpu"}, True, "device"),
+    ],
+)
+def test_the_clock_sees_what_the_device_does(threads: int, devices: set[str], own: bool, name: str) -> None:
+    """The process's own time is for one thread of a processor; whoever waits for a GPU uses none of it."""
+    clock = Clock.of(threads, devices, own=own)
+    assert clock.name == name
+    assert (clock.now is time.process_time_ns) == (name == "cpu")
+
+
+ASLEEP = """
+import time
+from contextlib import contextmanager
+from autocompress.evaluators.runtimes import Runtime
+from autocompress.spaces.capabilities import Capabilities
+
+class Engine:
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def infer(self, inputs):
+        time.sleep(self.seconds)  # as the processor does while a GPU computes
+        return inputs
+
+class Asleep:
+    name = "asleep"
+    capabilities = Capabilities(runtime="asleep", device="gpu")
+
+    @contextmanager
+    def build(self, artefact, *, threads):
+        yield Engine(float(artefact))
+
+    def describe(self):
+        return {}
+
+VARIANTS = {"": Asleep()}
+"""
+
+
+def test_a_gpu_that_is_waited_for_asleep_is_timed(tmp_path: Path) -> None:
+    """A model that keeps a GPU twice as long has a ratio of two, by wall time, and no window is told as disturbed."""
+    (tmp_path / "asleep.py").write_text(ASLEEP)
+    np.savez(tmp_path / "inputs.npz", np.ones(1))
+    for i, seconds in enumerate((b"0.02", b"0.04")):
+        (tmp_path / f"model{i}").write_bytes(seconds)
+    plan = replace(SHORT, min_runs=5, min_window_s=0.01)
+    found = serve(tmp_path, {"threads": 1, "plan": asdict(plan), "runtimes": [str(tmp_path / "asleep.py")] * 2})
+    assert found["clock"] == "wall"
+    (baseline, candidate), _ = found["windows"][0]  # type: ignore[index]
+    assert 1.6 < statistics.median(candidate) / statistics.median(baseline) < 2.4
+
+
+def test_window_lasts_as_long_as_the_plan_says() -> None:
+    """Fast models run more often than the least number."""
+    watch = Clock.of(1).stopwatch(Model("fast", 1), [])
+    (window,), _ = time_windows([watch], replace(SHORT, min_windows=1, max_windows=1, min_window_s=0.02))
+    assert len(window.times_ns[0]) > SHORT.min_runs
+
+
+def test_a_device_is_timed_by_its_own_clock() -> None:
+    """An engine that tells its device's times is asked for them, and the host's clocks are not read."""
+
+    class Device(Model):
+        def device_ns(self, inputs: Arrays, runs: int) -> list[int]:
+            return [7] * runs
+
+        def conditions(self) -> Mapping[str, str]:
+            return {"mode": "graph"}
+
+    assert Clock("device", lambda: 1 // 0).stopwatch(Device("d", 1), [])(3) == [7, 7, 7]
+
+
+def test_disturbed_windows_are_measured_again() -> None:
+    """A process that was kept from the processor times anew, though not for ever."""
+
+    def sleepy(runs: int) -> list[int]:
+        time.sleep(0.01)
+        return [1] * runs
+
+    windows, again = time_windows([sleepy], replace(SHORT, min_windows=2, max_windows=4, min_window_s=0.02))
+    assert again == 2
+    assert len(windows) == 2
+    assert all(window.contention > CONTENDED for window in windows)
+
+
+@pytest.mark.parametrize("percentile", [50.0, 90.0])
+def test_percentile_is_what_counts(percentile: float) -> None:
+    """The same percentile of both models' times, in ratio and in milliseconds."""
+    meter = replace(METER, percentile=percentile)
+    latency, calibration = meter.measure(chain(8), SHORT), meter.calibrate(SHORT)
+    assert latency.percentile == percentile
+    window = latency.windows[0]
+    expected = np.percentile(window.candidate_ns, percentile) / np.percentile(window.baseline_ns, percentile)
+    assert latency.ratios[0] == pytest.approx(expected)
+    assert calibration.high_ms == pytest.approx(max(np.percentile(w, percentile) / 1e6 for w in calibration.windows))
+
+
+def test_fake_meter_knows() -> None:
+    """Known latencies, equal each time, with a finite and narrow interval."""
+    meter = meter_for("fake", baseline=chain(8), inputs=INPUTS)
+    latency = meter.measure(chain(4), SEARCH)
+    assert latency == meter.measure(chain(4), SEARCH)
+    assert latency.ratio == pytest.approx(0.5)
+    assert 0 < latency.half_width < 0.01
+    assert latency.median_ms == pytest.approx(meter.calibrate().median_ms / 2)
+    assert math.isfinite(latency.high_ms)
+
+
+def test_meter_for_a_real_runtime_measures() -> None:
+    """Only the fake runtime is known without a clock."""
+    assert isinstance(meter_for("fake", baseline=b"", inputs=[]), FakeMeter)
+    meter = meter_for("onnxruntime", baseline=b"b", inputs=INPUTS, threads=2, baseline_ms=3.0)
+    assert isinstance(meter, ProcessMeter)
+    assert (meter.baseline, meter.runtime, meter.threads, meter.baseline_ms) == (b"b", "onnxruntime", 2, 3.0)

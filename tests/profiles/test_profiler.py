@@ -1,0 +1,231 @@
+"""What is learned of a network before the first trial, with real builds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+
+import onnx
+import pytest
+import torch
+from scipy.stats import kendalltau
+
+from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pruning.inspect import inspect
+from autocompress.evaluators.ladder.served import source_of
+from autocompress.evaluators.measurement import Latency, Window
+from autocompress.evaluators.meters.latency import Calibration, Plan
+from autocompress.evaluators.runtimes import Arrays, Kernel, Runtime
+from autocompress.evaluators.runtimes.fake import FakeRuntime
+from autocompress.evaluators.runtimes.onnxruntime import OnnxRuntime
+from autocompress.profiles.latency_probes import Prober
+from autocompress.profiles.profile import Profile
+from autocompress.profiles.profiler import profile
+from autocompress.search.samplers.initial_design import pruned, uniform
+from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from autocompress.spaces.space import Space
+from autocompress.studies.residual import ResidualNet
+from autocompress.studies.task import Task
+
+AXES = (PRUNING_RATIO, BITS)
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Priced(FakeRuntime):
+    """A runtime whose profiler knows a price for every product; INT8 saves convolutions two thirds, but not the head.
+
+    Args:
+        profiles: whether it has a profiler.
+
+    """
+
+    def __init__(self, *, profiles: bool = True) -> None:
+        super().__init__()
+        self.profiles = profiles
+
+    def prices(self, artefact: bytes) -> dict[str, float]:
+        """Return the milliseconds of each node that multiplies."""
+        graph = onnx.load_from_string(artefact).graph
+        stored = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+        price = {"Conv": (3.0, 1.0), "Gemm": (1.0, 2.0)}
+        return {n.name: price[n.op_type][n.input[1] in stored] for n in graph.node if n.op_type in price}
+
+    def kernels(self, artefact: bytes, inputs: Arrays) -> Sequence[Kernel]:
+        """Return the nodes that multiply."""
+        prices = self.prices(artefact) if self.profiles else {}
+        return [Kernel(name=name, kind="product", milliseconds=ms) for name, ms in prices.items()]
+
+
+class Prices:
+    """Measures by the sum of a priced runtime's nodes."""
+
+    def __init__(self, runtime: Priced) -> None:
+        self.runtime = runtime
+
+    def calibrate(self, plan: Plan | None = None, *, timeout_s: float | None = None) -> Calibration:
+        """Refuse."""
+        raise NotImplementedError("a profile is given its calibration")
+
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Return the sum of the prices."""
+        return known(sum(self.runtime.prices(artefact).values()))
+
+    def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
+        """Return nothing."""
+        return None
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return the nodes that multiply."""
+        return self.runtime.kernels(artefact, ())
+
+
+class Stopwatch(Prices):
+    """Measures ONNX Runtime in this process: the median CPU time of runs in turns with the baseline's."""
+
+    def __init__(self, baseline: bytes, inputs: Arrays) -> None:
+        self.inputs = inputs
+        self.baseline = baseline
+
+    def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
+        """Return what ONNX Runtime executes."""
+        return OnnxRuntime().kernels(artefact, self.inputs)
+
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Return the ratio to the baseline, of which a run is said to take a millisecond."""
+        server = OnnxRuntime()
+        with server.build(self.baseline, threads=1) as first, server.build(artefact, threads=1) as second:
+            times: tuple[list[int], list[int]] = ([], [])
+            for _ in range(40):
+                for engine, spent in zip((first, second), times, strict=True):
+                    for _ in range(3):
+                        started = time.process_time_ns()
+                        engine.infer(self.inputs)
+                        spent.append(time.process_time_ns() - started)
+        return known(statistics.median(times[1]) / statistics.median(times[0]))
+
+
+def known(milliseconds: float) -> Latency:
+    """Return a latency of so much, beside a baseline of one millisecond."""
+    window = Window(baseline_ns=(1_000_000,), candidate_ns=(round(milliseconds * 1e6),))
+    return Latency(windows=(window,) * 3, baseline_ms=1.0, runtime="test", clock="none")
+
+
+def residual(width: int, size: int) -> Task:
+    """Return a small residual network and images for it."""
+    images = [(torch.randn(8, 1, size, size), torch.zeros(8, dtype=torch.long)) for _ in range(2)]
+    return Task(ResidualNet((width, 2 * width), (1, 1)).eval(), images[0][0][:1], images, images)
+
+
+def profiled(task: Task, runtime: Runtime, *, reduce: bool = True) -> tuple[Profile, Space, Prices]:
+    """Return a network's profile, its whole space of pruning and bits, and what measured it."""
+    supplies = supplies_of(task)
+    network = inspect(task.model, task.examples)
+    offered = space_of(network, runtime.capabilities)
+    space = Space(tuple(c for c in offered.choices if c.axis in AXES and 4 not in c.levels))
+    base = compress(task, Candidate(), supplies, epochs=0)
+    artefact = runtime.convert(source_of(base, supplies))
+    inputs = [x.numpy() for x in supplies.examples]
+    meter = Prices(runtime) if isinstance(runtime, Priced) else Stopwatch(artefact, inputs)
+    base_ms = sum(runtime.prices(artefact).values()) if isinstance(runtime, Priced) else 1.0
+    calibration = Calibration(median_ms=base_ms, low_ms=base_ms, high_ms=base_ms, windows=())
+    prober = Prober(task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter)
+    found = profile(prober, space, artefact, calibration, lambda text: None, reduce=reduce)
+    return found, space, meter
+
+
+def latency_ms(task: Task, candidate: Candidate, runtime: Runtime, meter: Prices) -> float:
+    """Return the measured latency of a candidate."""
+    supplies = supplies_of(task)
+    built = compress(task, candidate, supplies, epochs=0)
+    return meter.measure(runtime.convert(source_of(built, supplies)), Plan(**PLAN)).median_ms
+
+
+PLAN = {"min_windows": 3, "max_windows": 3, "gap_s": 0.0, "min_runs": 1, "min_window_s": 0.0, "tolerance": 1.0}
+
+
+def test_a_layer_that_gets_slower_is_not_offered() -> None:
+    """Where INT8 slows one layer down by the profiler, that choice alone goes, with both of its times."""
+    found, space, _ = profiled(residual(16, 8), Priced())
+    (gone,) = found.dropped
+    assert gone.name == "bits:head"
+    assert (gone.before_ms, gone.after_ms) == pytest.approx((1.0, 2.0))
+    assert set(space.sizes) - set(found.space(space).sizes) == {"bits:head"}
+    assert set(found.damage) == set(found.space(space).sizes)
+    assert [set(ratios) <= {c.target for c in space.on(PRUNING_RATIO)} for ratios in found.global_pruning.values()] == [
+        True
+    ] * 3
+    assert Profile.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_all_is_offered_where_it_is_not_to_be_reduced() -> None:
+    """On request nothing is dropped, and the costs are known all the same."""
+    found, space, _ = profiled(residual(16, 8), Priced(), reduce=False)
+    assert found.dropped == ()
+    assert found.space(space) == space
+    assert found.costs.factor(BITS, "head", 8) == pytest.approx(2.0)
+
+
+def test_predictions_are_exact_where_latency_is_a_sum() -> None:
+    """Layers of integers and of floats that the runtime prices one by one are predicted to the last digit."""
+    task, runtime = residual(16, 8), Priced()
+    found, space, meter = profiled(task, runtime)
+    for number in range(3):
+        names = [choice.target for choice in space.on(BITS)][number::2]
+        candidate = Candidate({BITS: dict.fromkeys(names, 8)})
+        assert found.predict_ms(candidate) == pytest.approx(latency_ms(task, candidate, runtime, meter))
+
+
+def test_narrow_networks_are_timed_in_float_and_in_int8() -> None:
+    """The network with half of its channels is timed in both, as are the others that were built on the way."""
+    task, runtime = residual(16, 8), Priced()
+    found, space, meter = profiled(task, runtime)
+    timed = {Candidate(axes): milliseconds for axes, milliseconds in found.timed}
+    for quantized in (False, True):
+        half = uniform(found.space(space), 0.5, quantized=quantized)
+        assert half[PRUNING_RATIO]
+        assert timed[half] == pytest.approx(latency_ms(task, half, runtime, meter))
+    assert timed[Candidate({BITS: dict.fromkeys([choice.target for choice in space.on(BITS)], 8)})] > 0
+    assert min(timed.values()) == found.floor_ms
+    old = {name: value for name, value in found.to_dict().items() if name != "timed"}
+    assert Profile.from_dict(old).timed == ()
+
+
+def test_without_a_profiler_the_whole_network_tells() -> None:
+    """A runtime that does not say what layers cost gives all of them the factor of the whole network."""
+    task, runtime = residual(16, 8), Priced(profiles=False)
+    found, space, meter = profiled(task, runtime)
+    factors = {found.costs.factor(BITS, choice.target, 8) for choice in space.on(BITS)}
+    assert max(factors) == pytest.approx(min(factors))
+    candidate = uniform(space, 0.0, quantized=True)
+    assert found.predict_ms(candidate) == pytest.approx(latency_ms(task, candidate, runtime, meter))
+    assert found.dropped == ()
+
+
+def test_predictions_order_candidates_as_onnxruntime_does() -> None:
+    """Candidates that mix pruning and bits are as fast in relation to each other as was predicted."""
+    task, runtime = residual(48, 16), OnnxRuntime()
+    found, space, meter = profiled(task, runtime)
+    left = found.space(space)
+    groups = [choice.target for choice in left.on(PRUNING_RATIO)]
+    layers = [choice.target for choice in left.on(BITS)]
+    candidates = [
+        Candidate(),
+        pruned(left, dict.fromkeys(groups, 0.25), quantized=False),
+        pruned(left, dict.fromkeys(groups, 0.5), quantized=False),
+        pruned(left, dict.fromkeys(groups, 0.75), quantized=False),
+        pruned(left, dict.fromkeys(groups[:1], 0.75), quantized=False),
+        Candidate({BITS: dict.fromkeys(layers, 8)}),
+        Candidate({BITS: dict.fromkeys(layers[: len(layers) // 2], 8)}),
+        pruned(left, dict.fromkeys(groups, 0.5), quantized=True),
+    ]
+    measured = [latency_ms(task, candidate, runtime, meter) for candidate in candidates]
+    predicted = [found.predict_ms(candidate) for candidate in candidates]
+    assert kendalltau(predicted, measured).statistic >= 0.8, list(zip(predicted, measured, strict=True))

@@ -1,0 +1,167 @@
+"""Runs of analytic problems, as a report is told of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from autocompress.evaluators.analytic import AnalyticEvaluator
+from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome, Window
+from autocompress.pareto.build import assemble
+from autocompress.pareto.front import Model, ParetoFront
+from autocompress.pareto.limits import Limits
+from autocompress.profiles.profile import Profile
+from autocompress.reports.report_data import About, build
+from autocompress.reports.rows import Scored
+from autocompress.search.samplers.initial_design import BASELINE, warm_start
+from autocompress.storage.run import Trial
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+ABOUT = About(
+    study={"format": 2, "study": "imaginary", "runtime": "analytic", "threads": "1", "batch": "1", "device": "here"},
+    folder="runs/imaginary",
+    command="autocompress imaginary.py --target-latency 4ms --out runs/imaginary",
+    calibration={"environment": {"cpu": "Imaginary 9000", "python": "3.11"}},
+    scored=Scored(validation=500, test=400),
+)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A run as a report is told of it."""
+
+    front: ParetoFront
+    trials: tuple[Trial, ...]
+    profile: Profile
+
+    def data(self, about: About = ABOUT, **how: Any) -> dict[str, Any]:
+        """Return what the report tells."""
+        return build(self.front, self.trials, self.profile, about, **how)
+
+
+Tell = Callable[..., Told]
+
+
+def measured(outcome: Outcome, name: str) -> Outcome:
+    """Return an outcome with the seconds that its rungs took, on a runtime of this name."""
+    latency = outcome.latency
+    assert latency is not None
+    found = replace(outcome, latency=replace(latency, runtime=name))
+    return replace(found, seconds={"build": 2.0, "train": 5.0}) if isinstance(found, Measurement) else found
+
+
+def finals(models: Sequence[Model]) -> list[Model]:
+    """Return models as the end of a run leaves them."""
+    return [
+        replace(
+            model,
+            path=BASELINE if model.role == BASELINE else f"models/{model.id}",
+            measurement=replace(
+                model.measurement, rung="final", test_accuracy=model.measurement.accuracy - 0.01, memory_bytes=5_000_000
+            ),
+        )
+        for model in models
+    ]
+
+
+@pytest.fixture(scope="session")
+def tell() -> Tell:
+    """Return what makes a run: its baseline, what anybody would try first, and candidates by chance."""
+
+    def make(
+        count: int = 60,
+        *,
+        layers: int = 6,
+        target_ms: float = 4.0,
+        ended: bool = True,
+        broken: str = "",
+        runtimes: Sequence[str] = ("analytic",),
+        seed: int = 0,
+    ) -> Told:
+        problem, rng = AnalyticEvaluator(layers), random.Random(seed)
+        profile = Profile.from_dict(problem.profile())
+        starts = warm_start(problem.space, profile, target_ms)
+        trials: list[Trial] = []
+        models: list[Model] = []
+        for number in range(count):
+            role = starts[number].role if number < len(starts) else ""
+            if number < len(starts):
+                levels = problem.space.levels(starts[number].candidate)
+            else:
+                strength = rng.random()
+                sizes = problem.space.sizes.items()
+                levels = {name: int(rng.random() < strength) * rng.randrange(size) for name, size in sizes}
+            candidate = problem.space.candidate(levels)
+            request = Request(folder="", candidate=candidate, epochs=0, target_ms=None if role else target_ms)
+            outcome = problem.evaluate(request)
+            if broken and number % 7 == 6 and not role:
+                outcome = Infeasible(reason=broken, rung="build")
+            else:
+                each = [measured(outcome, name) for name in runtimes]
+                outcome = each[0]
+                if isinstance(outcome, Measurement):
+                    others = [m for m in each[1:] if isinstance(m, Measurement)]
+                    outcome = replace(outcome, elsewhere=tuple(others))
+            began = BEGAN + timedelta(seconds=10 * number)
+            trial = Trial(
+                number=number,
+                state="complete" if isinstance(outcome, Measurement) else "pruned",
+                role=role,
+                levels=levels,
+                candidate=candidate,
+                outcome=outcome,
+                began=began,
+                ended=began + timedelta(seconds=8),
+            )
+            trials.append(trial)
+            if isinstance(outcome, Measurement):
+                name = BASELINE if role == BASELINE else trial.id
+                models.append(Model(id=name, candidate=candidate, measurement=outcome, role=role or "front"))
+        limits = Limits(target_ms)
+        front = assemble(models, profile, limits)
+        if ended:
+            front = assemble(finals([front.baseline, *_own(front, models)]), profile, limits)
+        return Told(front, tuple(trials), profile)
+
+    return make
+
+
+def _own(front: ParetoFront, models: Sequence[Model]) -> list[Model]:
+    """Return the models of a front with all that was measured of them."""
+    kept = {model.id for each in (front, *front.portfolio) for model in (*each.models, *each.obvious)}
+    return [model for model in models if model.id in kept]
+
+
+def as_errors(told: Told) -> Told:
+    """Return a run whose metric is a negative error."""
+
+    def changed(model: Model) -> Model:
+        it = model.measurement
+        test = None if it.test_accuracy is None else it.test_accuracy - 1.25
+        return replace(model, measurement=replace(it, accuracy=it.accuracy - 1.25, test_accuracy=test))
+
+    front = told.front
+    models, obvious = (tuple(map(changed, each)) for each in (front.models, front.obvious))
+    return replace(told, front=replace(front, models=models, obvious=obvious, baseline=changed(front.baseline)))
+
+
+def slower(told: Told) -> Told:
+    """Return a run whose recommended model is 1.16 times slower and twice as large as the baseline, and better."""
+
+    def changed(model: Model) -> Model:
+        it = model.measurement
+        windows = (Window(baseline_ns=(100,), candidate_ns=(116,)),) * 3
+        latency = replace(it.latency, windows=windows)
+        return replace(model, measurement=replace(it, latency=latency, accuracy=0.999, size_bytes=2 * size))
+
+    front = told.front
+    size = front.baseline.measurement.size_bytes
+    limits = replace(front.limits, target_ms=1000.0)
+    return replace(told, front=replace(front, limits=limits, models=tuple(map(changed, front.models[:1])), obvious=()))

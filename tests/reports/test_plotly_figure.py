@@ -1,0 +1,82 @@
+"""A front is used from Python: picked from, loaded, drawn, shown in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import autocompress
+from autocompress.errors import AutocompressError, UsageError
+from autocompress.pareto.front import ParetoFront
+
+MadeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def front(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> ParetoFront:
+    """Return the front of a run, by the public names alone."""
+    opened = autocompress.open_run(made_run(tmp_path_factory.mktemp("runs") / "run", trials=24))
+    found = opened.front()
+    assert isinstance(found, autocompress.ParetoFront)
+    return found
+
+
+def test_a_model_is_picked_from_a_front(front: ParetoFront, tmp_path: Path) -> None:
+    """By default the recommended one; else by id, by the knee, or by another target."""
+    best, knee = front.recommended, front.knee
+    assert best is not None
+    assert knee is not None
+    assert front.pick(out=tmp_path / "best").model == best
+    assert front.pick(best.id, out=str(tmp_path / "id")).model == best
+    assert front.pick(knee=True, out=tmp_path / "knee").model == knee
+    other = front.pick(target_latency="3ms", out=tmp_path / "other")
+    assert other.model.measurement.latency.high_ms <= 3.0
+    assert (other.folder / "load.py").exists()
+
+
+def test_a_front_picks_by_its_own_limits(front: ParetoFront, tmp_path: Path) -> None:
+    """One that was asked for with another target recommends for that."""
+    strict = autocompress.open_run(front.where).front(replace(front.limits, target_ms=2.5))
+    assert strict.pick(out=tmp_path / "copy").model == strict.recommended
+    impossible = autocompress.open_run(front.where).front(replace(front.limits, target_ms=0.01))
+    with pytest.raises(AutocompressError, match=r"must meet 0\.01 ms; nothing does"):
+        impossible.pick(out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_model_is_loaded(front: ParetoFront) -> None:
+    """It answers as it did when it was measured."""
+    model = front.models[0]
+    predict = front.load(model)
+    with np.load(Path(front.where) / model.path / "predictions.npz") as stored:
+        np.testing.assert_allclose(predict(stored["input0"]), stored["output"], rtol=1e-5)
+
+
+def test_a_figure_shows_every_model_with_its_interval(front: ParetoFront) -> None:
+    """The front, the unchanged network and the target are in it."""
+    figure = front.plot()
+    by_name = {trace.name: trace for trace in figure.data}
+    assert list(by_name["Pareto front"].x) == [m.measurement.latency.median_ms for m in front.models]
+    assert len(by_name["Pareto front"].error_x.array) == len(front.models)
+    assert list(by_name["unchanged network"].y) == [front.baseline.measurement.accuracy]
+    assert figure.layout.shapes[0].x0 == front.target_ms
+
+
+def test_a_notebook_shows_a_table(front: ParetoFront) -> None:
+    """With a sentence and a row a model; what comes from a user stays text."""
+    shown = front._repr_html_()
+    assert shown.count("<tr") == 2 + len(front.models)
+    for model in front.models:
+        assert model.id in shown
+    wicked = replace(front.models[0], id="<script>alert(1)</script>")
+    assert "<script" not in replace(front, models=(wicked,))._repr_html_()
+
+
+def test_a_front_without_a_directory_has_no_files(front: ParetoFront) -> None:
+    """That is told."""
+    with pytest.raises(UsageError, match="must be of a run directory"):
+        replace(front, where="").pick()

@@ -1,0 +1,48 @@
+"""A report and a model's card tell what lies in the file beside what was chosen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from autocompress.profiles.profile import Profile
+from autocompress.reports import layer_words as inwords
+from autocompress.reports.layers import changes
+from autocompress.spaces.candidate import Candidate
+from autocompress.storage.records import WRITTEN, read_json
+
+from .conftest import Tell
+
+
+def test_a_choice_that_is_not_in_the_file_shows(tell: Tell, tmp_path: Path) -> None:
+    """A layer of which INT8 was asked and which lies there in float is told so; one that has it, too."""
+    profile: Profile | None = tell(1).profile
+    assert profile is not None
+    one, other = (layer.name for layer in profile.network.layers[:2])
+    row = {"macs": 1, "integers": False, "bits": 32, "zeros": 0.0, "distinct": None, "two_four": False}
+    (tmp_path / WRITTEN).write_text(json.dumps({one: row, other: {**row, "bits": 8, "integers": True}}))
+    written = read_json(tmp_path / WRITTEN)
+    found = changes(profile, Candidate({"bits": {one: 8, other: 8}}), {}, written)
+    assert [(found[name]["bits"], found[name]["written"]) for name in (one, other)] == [(8, "float"), (8, "INT8")]
+    assert "written" not in changes(profile, Candidate({"bits": {one: 8}}), {})[one]
+
+
+def test_words_tell_how_weights_are_stored() -> None:
+    """Bits, integers of weights alone, zeros and palettes have their words; parts follow one another."""
+    row = {"macs": 1, "integers": False, "bits": 4, "zeros": 0.0, "distinct": 15, "two_four": False}
+    sparse = {**row, "bits": 32, "zeros": 0.5, "distinct": None, "two_four": True}
+    written = {"a": row, "b.0": sparse, "b.1": {**row, "bits": 32, "distinct": 16}, "b.2": sparse}
+    assert inwords.in_file(written, "a") == "weights in INT4"
+    assert inwords.in_file(written, "b") == "float, two of four zero and float, 16 values"
+    assert inwords.in_file(written, "c") == ""
+
+
+def test_time_that_is_no_layers_is_told(tell: Tell) -> None:
+    """A network most of whose time lies between layers is told so; another one is not."""
+    profile: Profile | None = tell(1).profile
+    assert profile is not None
+    layers_ms = sum(profile.costs.layer_ms.values())
+    for share, told in ((0.4, False), (0.6, True)):
+        costs = replace(profile.costs, other_ms=share / (1 - share) * layers_ms)
+        assert ("are no layer's" in replace(profile, costs=costs).elsewhere) == told

@@ -1,0 +1,65 @@
+"""How long the parts of a study take, from what was timed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from autocompress.evaluators.analytic import AnalyticEvaluator
+from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.measurement import Measurement
+from autocompress.search.time_budget import CAREFUL_PROCESSES, Costs, costs_of
+from autocompress.spaces.candidate import Candidate
+
+COSTS = Costs(build_s=2.0, measure_s=5.0, careful_s=8.0, score_s=1.0, epoch_s=10.0)
+
+
+def trial(problem: AnalyticEvaluator, *, epochs: float, **seconds: float) -> Measurement:
+    """Return what a trial measured that took so long."""
+    found = problem.evaluate(Request(folder="", candidate=Candidate(), epochs=0))
+    assert isinstance(found, Measurement)
+    latency = replace(found.latency, processes=2)
+    return replace(found, latency=latency, epochs=epochs, seconds={k.replace("_", "-"): v for k, v in seconds.items()})
+
+
+def test_a_trial_that_is_trained_is_built_and_scored_twice() -> None:
+    """Without a training it is built and scored; with one again, and the epochs come on top."""
+    assert COSTS.trial_s(2.0, trained=False) == 3.0
+    assert COSTS.trial_s(2.0, trained=True) == 26.0
+    assert COSTS.trial_s(0.0, trained=True) == 3.0
+
+
+def test_workers_share_the_training_and_not_the_timing() -> None:
+    """With two workers what is not timing takes half as long."""
+    alone = COSTS.trials_s(10, epochs=1.0, trained=0.5, workers=1)
+    assert alone == 10 * (5.0 + 0.5 * 16.0 + 0.5 * 3.0)
+    assert COSTS.trials_s(10, epochs=1.0, trained=0.5, workers=2) == 10 * 5.0 + (alone - 10 * 5.0) / 2
+
+
+def test_the_end_is_trained_longer_scored_once_more_and_timed_with_care() -> None:
+    """Each model has all epochs, the test data and a careful timing."""
+    assert COSTS.finals_s(3, epochs=4.0, workers=1) == 3 * (46.0 + 1.0 + 8.0)
+
+
+def test_costs_come_from_the_trials_that_were_trained(small: AnalyticEvaluator) -> None:
+    """Medians, of the timing the lower quartile; trials that were not trained do not count."""
+    lone = trial(small, epochs=0.0, build=90.0, latency=90.0)
+    assert costs_of([lone]) is None
+    trained = [
+        trial(small, epochs=2.0, build=2.0, latency=wait, one_shot=1.0, train=22.0)
+        for wait in (4.0, 5.0, 6.0, 30.0, 40.0)
+    ]
+    found = costs_of([lone, *trained])
+    assert found == Costs(build_s=2.0, measure_s=5.0, careful_s=CAREFUL_PROCESSES * 2.5, score_s=1.0, epoch_s=10.0)
+
+
+def test_nothing_is_known_before_the_first_trial() -> None:
+    """Of no trials there are no costs."""
+    assert costs_of([]) is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_this_process_is_a_worker(workers: int) -> None:
+    """No worker processes are as many as one."""
+    assert COSTS.trials_s(1, epochs=1.0, trained=1.0, workers=workers) == 21.0
