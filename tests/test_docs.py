@@ -37,7 +37,7 @@ def test_every_technique_has_its_paper() -> None:
     """Whoever is named as the source of a technique in its code is named in the pages on techniques too."""
     root = Path(__file__).parents[1]
     author = re.compile(r"(?:De )?[A-Z]\w+(?= et\s+al\.|\s+and\s+[A-Z]\w+, [A-Z])")
-    code = {name for path in (root / "compressors").glob("*.py") for name in author.findall(path.read_text())}
+    code = {name for path in (root / "compressors").rglob("*.py") for name in author.findall(path.read_text())}
     pages = "".join((root / "docs" / name).read_text() for name in ("techniques.md", "acz.md"))
     assert len(code) >= 20
     assert [name for name in sorted(code) if name not in pages] == []

@@ -170,7 +170,7 @@ def test_a_model_is_kept_that_was_scored_before_its_training_failed(tmp_path: Pa
     assert outcome.failure.raised
     assert outcome.failure.rung == "train"
     assert "ValueError: two outputs are more than one (raised in the task's `loss`" in outcome.failure.reason
-    assert "test_alike.py" in outcome.failure.reason
+    assert "test_repeated_failures.py" in outcome.failure.reason
     assert outcome.epochs == 0
     assert outcome.accuracy == outcome.one_shot_accuracy
     assert outcome.warnings == (f"it could not be trained, and is what it was before: {outcome.failure.reason}",)

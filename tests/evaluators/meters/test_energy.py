@@ -139,7 +139,7 @@ def test_a_machine_without_counters_is_told_so(device: str) -> None:
 
 WATT = """
 import time
-from autocompress.evaluators import energy
+from autocompress.evaluators.meters import energy
 
 class Watt:
     source = "rapl"
