@@ -13,14 +13,14 @@ from .commands.check_study import check_study
 from .commands.compare import compare
 from .commands.compress import compress
 from .commands.doctor import doctor
-from .commands.groups import DEFAULT, HELP, Group, Unnamed
+from .commands.groups import DEFAULT, HELP, CommandGroup, Unnamed
 from .commands.measure import measure
 from .commands.pack import pack, unpack
 from .commands.pick import pick
 from .commands.report import report
 from .commands.studies import studies
 
-app = typer.Typer(cls=Group, pretty_exceptions_enable=False, context_settings=HELP)
+app = typer.Typer(cls=CommandGroup, pretty_exceptions_enable=False, context_settings=HELP)
 app.command(DEFAULT, cls=Unnamed, context_settings={**HELP, "allow_extra_args": True})(compress)
 app.command("check-study", context_settings=HELP)(check_study)
 app.command(context_settings=HELP)(report)

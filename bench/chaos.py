@@ -51,7 +51,7 @@ from autocompress.search.workers.start import workers_for
 from autocompress.storage import heartbeat
 from autocompress.storage import ownership as drivers
 from autocompress.storage.run_directory import RunDirectory, room
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 NAME, TARGET_MS = "chaos", 4.0
 TRIAL_S = 0.03
@@ -96,12 +96,12 @@ def append(log: Path, line: str) -> None:
         file.write(f"{line}\n".encode())
 
 
-def begun(folder: Path, url: str | None, problem: AnalyticEvaluator) -> Store:
+def begun(folder: Path, url: str | None, problem: AnalyticEvaluator) -> StudyStore:
     """Open the study. A command that begins while the database is away ends at once; here somebody repeats it."""
     end = time.monotonic() + AWAY_S
     while True:
         try:
-            return Store(folder, url, NAME, problem.space, Limits(TARGET_MS))
+            return StudyStore(folder, url, NAME, problem.space, Limits(TARGET_MS))
         except StorageError:
             if time.monotonic() > end:
                 raise

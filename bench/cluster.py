@@ -39,9 +39,9 @@ from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.workers.cluster import joined
 from autocompress.search.workers.ray_session import environment
-from autocompress.search.workers.start import Lost, Result, Workers, workers_for
+from autocompress.search.workers.start import LostTrial, Result, Workers, workers_for
 from autocompress.storage.run_directory import RunDirectory
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 TARGET_MS = 4.0
 LAYERS = 20
@@ -84,8 +84,8 @@ class Watched:
         found = self.workers.wait(timeout_s)
         now = time.monotonic()
         self.inside_s += now - began
-        self.lost += sum(isinstance(outcome, Lost) for _, outcome in found)
-        self.ended += [now for _, outcome in found if not isinstance(outcome, Lost)]
+        self.lost += sum(isinstance(outcome, LostTrial) for _, outcome in found)
+        self.ended += [now for _, outcome in found if not isinstance(outcome, LostTrial)]
         return found
 
     def held_up(self) -> str:
@@ -124,13 +124,13 @@ def simulated(nodes: int, cpus: int) -> Iterator[Any]:
             cluster.shutdown()
 
 
-def search(folder: Path, workers: Workers, trials: int) -> Store:
+def search(folder: Path, workers: Workers, trials: int) -> StudyStore:
     """Run a whole search: the analytic problem, the usual sampler and storage."""
     problem = AnalyticEvaluator(LAYERS)
     profile = Profile.from_dict(problem.profile())
     options = Options(target_ms=TARGET_MS, out=folder, trials=trials)
     with closing(RunDirectory(folder, {"study": "bench"})) as rundir:
-        store = Store(folder, None, "bench", problem.space, options.limits)
+        store = StudyStore(folder, None, "bench", problem.space, options.limits)
         with closing(store):
             store.study.sampler = create(
                 options.sampler,

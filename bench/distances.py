@@ -22,7 +22,7 @@ from environment import describe
 from torch import Tensor
 from torch.nn import functional
 
-from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
 from autocompress.spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
@@ -93,7 +93,7 @@ def pruned(task: Task, weight: float) -> Candidate:
 def score(task: Task, candidate: Candidate, passes: float, seed: int) -> float:
     """Return the metric on test data of a candidate that was trained for some passes."""
     torch.manual_seed(seed)
-    built = compress(task, candidate, supplies_of(task), epochs=passes, seed=seed)
+    built = apply_candidate(task, candidate, supplies_of(task), epochs=passes, seed=seed)
     assert task.test is not None
     return float(task.metric(built.model.eval(), task.test))
 

@@ -28,7 +28,7 @@ from environment import describe
 from families_networks import FAMILIES, QUICK_FAMILIES, mobilenet_with_images
 from runtimes import PLAN, QUICK
 
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.pruning.prune import ratios
 from autocompress.compressors.quantization.calibration import METHODS
@@ -95,9 +95,9 @@ def row_of(name: str, *, quick: bool) -> Row:
         network = inspect(task.model, task.examples)
         row.inspect_s = time.perf_counter() - started
         row.groups, row.layers, row.left_alone = len(network.groups), len(network.layers), network.left_alone
-        baseline = compress(task, Candidate(), supplies, epochs=0)
+        baseline = apply_candidate(task, Candidate(), supplies, epochs=0)
         started = time.perf_counter()
-        small = compress(task, candidate_of(network), supplies, epochs=0)
+        small = apply_candidate(task, candidate_of(network), supplies, epochs=0)
         row.apply_s, row.macs = time.perf_counter() - started, small.macs / baseline.macs
         artefact = runtime.convert(source_of(small, supplies))
         batches = supplies.calibration[:2]
@@ -184,7 +184,7 @@ def agreement() -> str:
         candidates[method] = Candidate({BITS: dict.fromkeys(layers, 8), QUANTIZATION: {"calibration": method}})
     answers, lines = {}, []
     for name, candidate in candidates.items():
-        compressed = compress(task, candidate, supplies, epochs=0)
+        compressed = apply_candidate(task, candidate, supplies, epochs=0)
         with runtime.build(runtime.convert(source_of(compressed, supplies)), threads=1) as engine:
             served = Served(engine)
             answers[name] = torch.cat([served(images).argmax(1) for images, _ in task.validation])

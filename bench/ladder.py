@@ -29,7 +29,7 @@ from autocompress.evaluators.promotion_rules import DEVIATIONS, LEAST, line
 from autocompress.pareto.front import Model, front_hypervolume, non_dominated, select
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
-from autocompress.search.finalists import FIRST, finalists, hopefuls, surely_late
+from autocompress.search.finalists import FIRST, finalists, likely_finalists, too_slow_for_sure
 from autocompress.search.samplers.initial_design import Start, warm_start
 from autocompress.search.time_budget import FINALISTS
 from autocompress.spaces.candidate import Candidate
@@ -167,11 +167,11 @@ def _finished(
     """Return the seconds and the hypervolume after the end of a run, what was before counted in."""
     limits = Limits(target_ms)
     first = finalists(models, limits, FINALISTS if rounds == 1 else FIRST)
-    late = surely_late(first, limits)
+    late = too_slow_for_sure(first, limits)
     ended = {m.id: _ended(problem, m) for m in first if m not in late}
     accuracies = {name: measured.accuracy for name, measured in ended.items()}
     if rounds > 1:
-        ended |= {m.id: _ended(problem, m) for m in hopefuls(models, accuracies, limits)}
+        ended |= {m.id: _ended(problem, m) for m in likely_finalists(models, accuracies, limits)}
     for model in models:
         if model.id in ended:
             seconds += problem.seconds(model.candidate, "long") - problem.seconds(model.candidate, "one-shot")

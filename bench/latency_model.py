@@ -21,8 +21,8 @@ from problems import LATENCY_NOISE, TARGET_MS, Problem
 from recorded import RecordedProblem
 
 from autocompress.profiles.profile import Profile
-from autocompress.search.samplers.cost_predictor import Costs
-from autocompress.search.samplers.encoding import Levels, Numbers, Tables
+from autocompress.search.samplers.cost_predictor import CostPredictor
+from autocompress.search.samplers.encoding import EncodedSpace, LevelArray, Numbers
 from autocompress.search.samplers.history import History
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.samplers.variation import Moves
@@ -44,8 +44,8 @@ FAR = 1.0
 class Timed:
     """Candidates in the order in which they were timed."""
 
-    tables: Tables
-    levels: Levels
+    tables: EncodedSpace
+    levels: LevelArray
     latency_ms: Numbers
 
     def history(self, count: int) -> History:
@@ -69,7 +69,7 @@ class Timed:
 def recorded(name: str) -> Timed:
     """Return a recorded table."""
     problem = RecordedProblem(Path(__file__).parent / "recorded" / f"{name}.jsonl")
-    tables = Tables(problem.space, Profile.from_dict(problem.profile()))
+    tables = EncodedSpace(problem.space, Profile.from_dict(problem.profile()))
     rows = [(row.candidate, row.latency.median_ms) for row in problem.rows.values() if row.latency is not None]
     levels = np.concatenate([tables.row(problem.space.levels(candidate)) for candidate, _ in rows])
     return Timed(tables, tables.canonical(levels), np.array([milliseconds for _, milliseconds in rows]))
@@ -79,7 +79,7 @@ def imaginary(family: str, seed: int) -> Timed:
     """Return trials of an imaginary problem."""
     problem, rng = Problem(family, seed), np.random.default_rng(seed)
     profile = Profile.from_dict(problem.profile())
-    tables = Tables(problem.space, profile)
+    tables = EncodedSpace(problem.space, profile)
     starts = [problem.levels(start.candidate) for start in warm_start(problem.space, profile, TARGET_MS)]
     first, moves = np.concatenate(starts), Moves(tables)
     parents = np.concatenate([first, moves.random(rng, RANDOM)])
@@ -90,7 +90,7 @@ def imaginary(family: str, seed: int) -> Timed:
     return Timed(tables, levels, problem.latency_ms(levels) * noise)
 
 
-def errors(timed: Timed, tell: Callable[[Tables, History, Levels], Numbers]) -> NDArray[np.float64]:
+def errors(timed: Timed, tell: Callable[[EncodedSpace, History, LevelArray], Numbers]) -> NDArray[np.float64]:
     """Return differences of logarithms, of what was told of the next trials and of what they took."""
     found = []
     for count in range(FIRST, len(timed.levels) - NEXT // 2, STEP):
@@ -99,12 +99,12 @@ def errors(timed: Timed, tell: Callable[[Tables, History, Levels], Numbers]) -> 
     return np.concatenate(found)
 
 
-def learned(tables: Tables, history: History, levels: Levels) -> Numbers:
+def learned(tables: EncodedSpace, history: History, levels: LevelArray) -> Numbers:
     """Return what a search tells."""
-    return Costs(tables, history).latency_ms(levels)
+    return CostPredictor(tables, history).latency_ms(levels)
 
 
-def scaled(tables: Tables, history: History, levels: Levels) -> Numbers:
+def scaled(tables: EncodedSpace, history: History, levels: LevelArray) -> Numbers:
     """Return what the profile tells, scaled by the median of what was measured."""
     factor = np.median(history.latency_ms / tables.latency_ms(history.levels))
     told: Numbers = factor * tables.latency_ms(levels)

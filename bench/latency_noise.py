@@ -28,7 +28,7 @@ import torch
 from environment import describe
 from scipy.stats import kendalltau
 
-from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.ladder.served import source_of
@@ -39,7 +39,7 @@ from autocompress.profiles.profile import Profile
 from autocompress.search.final_evaluation import ROUND
 from autocompress.search.samplers.initial_design import BASELINE, uniform
 from autocompress.storage.records import read_record
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
@@ -184,7 +184,7 @@ def prepared(names: Sequence[str], rounds: int) -> tuple[ProcessMeter, list[Mode
     artefacts = {}
     for name in dict.fromkeys((next(iter(networks())), *names)):
         ratio, quantized = networks()[name]
-        built = compress(task, uniform(space, ratio, quantized=quantized), supplies, epochs=0)
+        built = apply_candidate(task, uniform(space, ratio, quantized=quantized), supplies, epochs=0)
         artefacts[name] = runtime.convert(source_of(built, supplies))
     inputs = [x.numpy() for x in supplies.examples]
     meter = ProcessMeter(baseline=next(iter(artefacts.values())), runtime=runtime.name, inputs=inputs)
@@ -250,7 +250,7 @@ def again(folder: Path) -> None:
     profile = Profile.from_dict(json.loads((folder / "profile.json").read_text())["profile"])
     runtime = runtimes.load(study["runtime"])
     space = profile.space(space_of(profile.network, runtime.capabilities))
-    store = Store(folder, None, study["study"], space, Limits(1.0))
+    store = StudyStore(folder, None, study["study"], space, Limits(1.0))
     models = [m for m in store.models() if (folder / m.path / m.measurement.file).exists()]
     with np.load(folder / "baseline" / "predictions.npz") as arrays:
         inputs = [arrays[name][:1] for name in arrays.files if name.startswith("input")]

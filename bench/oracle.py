@@ -14,7 +14,7 @@ from problems import Problem
 
 from autocompress.pareto.front import hypervolume
 from autocompress.profiles.profile import Profile
-from autocompress.search.samplers.encoding import Tables
+from autocompress.search.samplers.encoding import EncodedSpace
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.samplers.variation import Moves
 
@@ -28,7 +28,7 @@ def best_volume(family: str, seed: int, target_ms: float, generations: int = GEN
     """Return the hypervolume of the best front that was found for a problem."""
     problem = Problem(family, seed)
     profile = Profile.from_dict(problem.profile())
-    tables = Tables(problem.space, profile)
+    tables = EncodedSpace(problem.space, profile)
     moves, rng = Moves(tables), np.random.default_rng(seed)
     weights = np.maximum(rng.dirichlet(np.ones(3), DIRECTIONS), 1e-3)
     near = ((weights[:, None] - weights) ** 2).sum(-1).argsort(axis=1)[:, :NEIGHBOURS]

@@ -42,7 +42,7 @@ from autocompress.search.samplers import create
 from autocompress.search.samplers.encoding import distributions
 from autocompress.search.workers.start import InlineWorkers
 from autocompress.storage.run_directory import RunDirectory
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 TARGET_MS = 4.0
 TRIAL_S = 10.0
@@ -127,7 +127,7 @@ def timed(outcome: Outcome, rng: random.Random) -> Outcome:
 
 def fill(folder: Path, problem: AnalyticEvaluator, count: int, url: str | None = None) -> None:
     """Write a study with so many finished trials; its journal has the lines that asking and telling leave."""
-    store = Store(folder, url, "bench", problem.space, Limits(TARGET_MS))
+    store = StudyStore(folder, url, "bench", problem.space, Limits(TARGET_MS))
     storage, study_id = store.study._storage, store.study._study_id
     sync, os.fsync = os.fsync, lambda fd: None  # not what is measured
     try:
@@ -149,7 +149,7 @@ def fill(folder: Path, problem: AnalyticEvaluator, count: int, url: str | None =
         store.close()
 
 
-def sampled(store: Store, problem: AnalyticEvaluator, count: int) -> None:
+def sampled(store: StudyStore, problem: AnalyticEvaluator, count: int) -> None:
     """Give a study its sampler."""
     profile = Profile.from_dict(problem.profile())
     store.study.sampler = create("surrogate", space=problem.space, profile=profile, judge=store, seed=0, finished=count)
@@ -158,7 +158,7 @@ def sampled(store: Store, problem: AnalyticEvaluator, count: int) -> None:
 def resume(folder: Path, problem: AnalyticEvaluator, url: str | None) -> tuple[float, float]:
     """Return the seconds, and those of this process's CPU, from opening a study to its next trial."""
     began, cpu_s = time.perf_counter(), time.process_time()
-    store = Store(folder, url, "bench", problem.space, Limits(TARGET_MS))
+    store = StudyStore(folder, url, "bench", problem.space, Limits(TARGET_MS))
     sampled(store, problem, store.count())
     store.begin([])
     store.ask()
@@ -172,7 +172,7 @@ def measure(folder: Path, problem: AnalyticEvaluator, count: int, trials: int, *
     """Return milliseconds a trial for each part, on top of so many finished trials."""
     fill(folder, problem, count)
     rundir = RunDirectory(folder / "run", {"study": "bench"})
-    store = Store(folder, None, "bench", problem.space, Limits(TARGET_MS))
+    store = StudyStore(folder, None, "bench", problem.space, Limits(TARGET_MS))
     sampled(store, problem, count)
     driver = Driver(
         store,

@@ -29,7 +29,7 @@ from peers_tools import RATIOS, TOOLS, Job, Made, has_nncf
 
 from autocompress.compressors.distillation.distill import distil
 from autocompress.compressors.modules import count
-from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.compressors.pipeline import Compressed, apply_candidate, supplies_of
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.device_lock import training
@@ -56,7 +56,7 @@ class Bench:
 
     def __init__(self, job: Job, baseline_ms: float | None) -> None:
         self.job = job
-        built = compress(job.task, Candidate(), job.supplies, epochs=0)
+        built = apply_candidate(job.task, Candidate(), job.supplies, epochs=0)
         self.unchanged: Compressed = built
         self.baseline = RUNTIME.convert(source_of(built, job.supplies))
         self.meter = self._meter(baseline_ms or self._meter(None).calibrate(PROBE if job.quick else CAREFUL).median_ms)

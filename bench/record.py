@@ -31,7 +31,7 @@ from environment import describe
 from record_choices import TARGETS, Chooser
 from recorded import Row, Training, header
 
-from autocompress.compressors.pipeline import compress
+from autocompress.compressors.pipeline import apply_candidate
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.device_lock import pause, training
@@ -47,7 +47,7 @@ from autocompress.search.prepare import Prepared, prepare
 from autocompress.search.progress import Lines
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.run_directory import RunDirectory
-from autocompress.storage.study_store import Asked
+from autocompress.storage.study_store import PendingTrial
 from autocompress.studies import loading
 from autocompress.studies.task import Task
 
@@ -157,7 +157,7 @@ class Recorder:
         started = time.monotonic()
         try:
             with training():
-                built = compress(task, candidate, supplies, epochs=epochs, seed=self.seed, pause=pause)
+                built = apply_candidate(task, candidate, supplies, epochs=epochs, seed=self.seed, pause=pause)
                 artefact = runtime.convert(source_of(built, supplies))
                 train_s = time.monotonic() - started
                 with engine(runtime, artefact, threads=1) as served:
@@ -270,7 +270,7 @@ def fill(
     asked: argparse.Namespace, chooser: Chooser, recorded: dict[Candidate, Row], pool: ProcessPoolExecutor
 ) -> None:
     """Record what is missing, a line each as it comes."""
-    running: dict[Future[tuple[Row, Outcome]], Asked] = {}
+    running: dict[Future[tuple[Row, Outcome]], PendingTrial] = {}
     while len(recorded) < asked.count:
         while len(running) < min(asked.workers, asked.count - len(recorded)):
             busy = {trial.candidate for trial in running.values()}

@@ -9,12 +9,12 @@ import numpy as np
 
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
-from autocompress.search.samplers.encoding import Tables
+from autocompress.search.samplers.encoding import EncodedSpace
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.samplers.mutation import MutationSampler
 from autocompress.spaces.candidate import Candidate
 from autocompress.spaces.space import Space
-from autocompress.storage.study_store import Asked, Store
+from autocompress.storage.study_store import PendingTrial, StudyStore
 
 TARGETS = (0.06, 0.045, 0.085)
 """Targets of the warm starts, as shares of the baseline's latency; the first one's are recorded first."""
@@ -32,7 +32,7 @@ PRESENT = 0.6
 class Aim:
     """Judges trials as a store does, but asks for a latency of its own."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: StudyStore) -> None:
         self.limits = store.limits
         self.feasible = store.feasible
 
@@ -53,21 +53,21 @@ class Chooser:
         self.profile = profile
         self.seed = seed
         widest_ms = AIMS[1] * profile.baseline_ms
-        self.store = Store(folder, None, "record", space, Limits(widest_ms))
+        self.store = StudyStore(folder, None, "record", space, Limits(widest_ms))
         self.aim = Aim(self.store)
-        self.store.study.sampler = MutationSampler(Tables(space, profile), self.aim, seed=seed)
+        self.store.study.sampler = MutationSampler(EncodedSpace(space, profile), self.aim, seed=seed)
         self.starts: dict[Candidate, str] = {}
         for target_ms in targets_ms:
             for start in warm_start(space, profile, target_ms):
                 self.starts.setdefault(start.candidate, start.role or f"warm start for {target_ms:.3g} ms")
         self.first = len(warm_start(space, profile, targets_ms[0]))
 
-    def again(self, candidate: Candidate) -> Asked:
+    def again(self, candidate: Candidate) -> PendingTrial:
         """Begin a candidate that was recorded before."""
         self.store.study.enqueue_trial(self.space.levels(candidate))
         return self.store.ask()
 
-    def next(self, recorded: Collection[Candidate]) -> tuple[Asked, str]:
+    def next(self, recorded: Collection[Candidate]) -> tuple[PendingTrial, str]:
         """Begin the next candidate; return how it was chosen too."""
         number = len(self.store.study.get_trials(deepcopy=False))
         left = [candidate for candidate in self.starts if candidate not in recorded]

@@ -24,7 +24,7 @@ from environment import describe
 from networks import NETWORKS, task_of
 from reasons import dearest, tedious, why_slower
 
-from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.compressors.pipeline import Compressed, apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError, MissingRuntimeError
 from autocompress.evaluators.ladder.served import source_of
@@ -108,7 +108,7 @@ class Bench:
         candidates = {"float": Candidate(), "INT8": Candidate({BITS: dict.fromkeys(layers, 8)})}
         forms = {}
         for precision, candidate in candidates.items():
-            compressed = compress(task, candidate, supplies, epochs=0)
+            compressed = apply_candidate(task, candidate, supplies, epochs=0)
             forms[precision] = (compressed, source_of(compressed, supplies))
         images = next(iter(task.train))[0][:EXAMPLES]
         batches = [[x[None].numpy()] for x in images]

@@ -22,7 +22,7 @@ from environment import describe
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
-from autocompress.profiles.latency_probes import PROBE_BATCHES, damages, middle
+from autocompress.profiles.latency_probes import PROBE_BATCHES, measure_sensitivities, middle
 from autocompress.profiles.saliency import ENOUGH, Known, saliencies, saliency_of, stand_in
 from autocompress.spaces.space import Space
 from autocompress.studies import loading
@@ -36,7 +36,7 @@ def known(study: str, data_dir: Path | None, most: int | None) -> dict[str, list
     network, supplies = inspect(task.model, task.examples), supplies_of(task)
     space = space_of(network, runtimes.load("onnxruntime").capabilities, task)
     choices = [choice for choice in space.choices if choice.neutral is not None][:most]
-    damage = damages(task.base, supplies, Space(tuple(choices)), lambda text: None, budget_s=math.inf)
+    damage = measure_sensitivities(task.base, supplies, Space(tuple(choices)), lambda text: None, budget_s=math.inf)
     by_layer = saliencies(task.base, supplies.calibration[:PROBE_BATCHES])
     found: defaultdict[str, list[Known]] = defaultdict(list)
     for choice in choices:

@@ -36,7 +36,7 @@ from autocompress.search.options import SAMPLERS
 from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.study_store import Asked, Store
+from autocompress.storage.study_store import PendingTrial, StudyStore
 
 RECORDED = "recorded"
 TARGETS = (0.06, 0.075, 0.09, 0.11, 0.13)
@@ -81,7 +81,7 @@ def search(run: Run) -> Result:
     profile = Profile.from_dict(problem.profile())
     target_ms = TARGETS[run.seed % len(TARGETS)] * profile.baseline_ms if run.family == RECORDED else TARGET_MS
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder), None, "bench", problem.space, Limits(target_ms))
+        store = StudyStore(Path(folder), None, "bench", problem.space, Limits(target_ms))
         sampler = create(run.sampler, space=problem.space, profile=profile, judge=store, seed=run.seed, finished=0)
         starts = warm_start(problem.space, profile, target_ms)
         if isinstance(problem, RecordedProblem):
@@ -96,12 +96,12 @@ def search(run: Run) -> Result:
 
 
 def _played(
-    run: Run, problem: Problem | RecordedProblem, store: Store, target_ms: float
+    run: Run, problem: Problem | RecordedProblem, store: StudyStore, target_ms: float
 ) -> tuple[list[tuple[Candidate, Measurement | None]], list[float]]:
     """Return candidates in the order in which they ended, None for those that were cut; and what each ask took."""
     rng = np.random.default_rng(run.seed)
     found: list[tuple[Candidate, Measurement | None]] = []
-    running: list[Asked] = []
+    running: list[PendingTrial] = []
     asking_s: list[float] = []
     while len(found) < max(run.at):
         while len(running) < run.pending and len(found) + len(running) < max(run.at):

@@ -17,7 +17,7 @@ from runtimes import QUICK
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Latency
 from autocompress.evaluators.meters.latency import SEARCH, Plan, ProcessMeter
@@ -127,7 +127,7 @@ def integer_latency(hidden: int, plan: Plan) -> Latency:
     task = Task(model=Reader(hidden).eval(), example_inputs=words[0][:1], train=labelled, validation=labelled)
     supplies, runtime = supplies_of(task), load("onnxruntime")
     candidates = (Candidate(), Candidate({"bits": {"lstm": 8}}))
-    files = [runtime.convert(source_of(compress(task, c, supplies, epochs=0), supplies)) for c in candidates]
+    files = [runtime.convert(source_of(apply_candidate(task, c, supplies, epochs=0), supplies)) for c in candidates]
     meter = ProcessMeter(baseline=files[0], runtime=runtime.name, inputs=[x.numpy() for x in supplies.examples])
     return replace(meter, baseline_ms=meter.calibrate(plan).median_ms).measure(files[1], plan)
 

@@ -31,7 +31,7 @@ from autocompress.search.options import SAMPLERS
 from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import Start
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 TABLE = Path(__file__).parent / "recorded" / "stuck.jsonl"
 
@@ -98,7 +98,7 @@ def proposals(problem: StuckProblem, sampler: str, seed: int) -> Iterator[tuple[
     """Yield what a sampler proposes after the trials that it is given, and what comes of it."""
     profile = Profile.from_dict(problem.profile())
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder), None, "stuck", problem.space, Limits(TARGET_MS))
+        store = StudyStore(Path(folder), None, "stuck", problem.space, Limits(TARGET_MS))
         judged = create(sampler, space=problem.space, profile=profile, judge=store, seed=seed, finished=GIVEN)
         store.study.sampler = judged
         store.begin([Start(each, problem.rows[each].origin) for each in problem.pool[:GIVEN]])

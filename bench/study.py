@@ -30,7 +30,7 @@ from autocompress.search.progress import Lines, duration
 from autocompress.search.samplers.initial_design import GRID, uniform
 from autocompress.search.study_run import run
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 from autocompress.studies import loading
 from autocompress.studies.names import study_name
 
@@ -66,7 +66,7 @@ def bench(study: str, data_dir: Path | None, options: Options) -> None:
     profile = Profile.from_dict(json.loads((options.out / "profile.json").read_text())["profile"])
     task, served = loading.load(study, data_dir=data_dir), runtimes.load(options.runtimes[0])
     space = profile.space(space_of(profile.network, served.capabilities, task))
-    models = Store(options.out, None, study_name(study), space, options.limits).models()
+    models = StudyStore(options.out, None, study_name(study), space, options.limits).models()
     grid = {uniform(space, ratio, quantized=quantized) for ratio in (0.0, *GRID) for quantized in (True, False)}
     compare(models, grid, options.target_ms, console)
 

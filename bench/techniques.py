@@ -21,7 +21,7 @@ from environment import describe
 
 from autocompress.compressors.compact.acz import stored_bytes
 from autocompress.compressors.inherited_weights import Ancestor
-from autocompress.compressors.pipeline import Compressed, compress, space_of, supplies_of
+from autocompress.compressors.pipeline import Compressed, apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
@@ -161,7 +161,7 @@ class Bench:
     def __init__(self, task: Task, epochs: float) -> None:
         self.task, self.epochs = task, epochs
         self.supplies: Supplies = supplies_of(task)
-        self.baseline = self.converted(compress(task, Candidate(), self.supplies, epochs=0))
+        self.baseline = self.converted(apply_candidate(task, Candidate(), self.supplies, epochs=0))
         self.meter = self.calibrated()
 
     def calibrated(self) -> Meter:
@@ -175,7 +175,7 @@ class Bench:
         """Return a row's figures, or why it has none."""
         try:
             ancestor = self.train(row.ancestor, 0).ancestor if row.ancestor else None
-            built = compress(self.task, row.candidate, self.supplies, epochs=0, ancestor=ancestor)
+            built = apply_candidate(self.task, row.candidate, self.supplies, epochs=0, ancestor=ancestor)
             artefact = self.converted(built)
             one_shot = self.score(artefact)
             latency = self.meter.measure(artefact, SEARCH)
@@ -192,7 +192,7 @@ class Bench:
     def train(self, candidate: Candidate, seed: int, ancestor: Ancestor | None = None) -> Compressed:
         """Return a candidate after the training that all have."""
         with training():
-            return compress(
+            return apply_candidate(
                 self.task, candidate, self.supplies, epochs=self.epochs, seed=seed, ancestor=ancestor, pause=pause
             )
 

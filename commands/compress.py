@@ -145,11 +145,11 @@ def _run(study: str, name: str, options: Options, source: dict[str, Any], *, qui
 
 def _tell(name: str, options: Options, load: Callable[[], Task], *, quiet: bool, whole: bool) -> None:
     """Print what a run would do."""
-    from ..search.dry_run import forecast
+    from ..search.dry_run import estimate_run
     from .dry_run import as_data, of_forecast
 
     with _progress(quiet=quiet) as progress, redirect_stdout(sys.stderr if whole else sys.stdout):
-        plan = forecast(name, load, options, progress)
+        plan = estimate_run(name, load, options, progress)
     if whole:
         typer.echo(as_json(as_data(plan)))
     else:
@@ -162,9 +162,9 @@ def _show(front: ParetoFront, out: Path, *, whole: bool) -> None:
 
         typer.echo(as_json(as_data(front, str(out))))
     else:
-        from ..reports.terminal_table import show
+        from ..reports.terminal_table import print_table
 
-        show(front, str(out), Console(soft_wrap=not sys.stdout.isatty()))
+        print_table(front, str(out), Console(soft_wrap=not sys.stdout.isatty()))
 
 
 def _loader(study: str, source: dict[str, Any]) -> Callable[[], Task]:

@@ -11,11 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..search.dry_run import Axis, Forecast, Span
+from ..search.dry_run import Axis, RunEstimate, Span
 from ..search.progress import counted, duration
 
 
-def of_forecast(plan: Forecast) -> RenderableType:
+def of_forecast(plan: RunEstimate) -> RenderableType:
     """Return a plan in 80 columns: the space, the steps, and the estimated time."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, text in (*_unchanged(plan), *_space(plan), *_steps(plan), *_times(plan)):
@@ -24,17 +24,17 @@ def of_forecast(plan: Forecast) -> RenderableType:
     return Group(Text(head), Text(), grid)
 
 
-def as_data(plan: Forecast) -> dict[str, Any]:
+def as_data(plan: RunEstimate) -> dict[str, Any]:
     """Return the same for JSON."""
     return {**asdict(plan), "whole": asdict(plan.whole)}
 
 
-def _unchanged(plan: Forecast) -> Iterator[tuple[str, str]]:
+def _unchanged(plan: RunEstimate) -> Iterator[tuple[str, str]]:
     if plan.baseline_ms is not None:
         yield "unchanged", f"about {plan.baseline_ms:.3g} ms"
 
 
-def _space(plan: Forecast) -> Iterator[tuple[str, str]]:
+def _space(plan: RunEstimate) -> Iterator[tuple[str, str]]:
     what = "without levels that do not pay" if plan.profiled else "before levels that do not pay are left out"
     yield "space", f"10^{plan.log10_candidates:.0f} candidates, {what}"
     for axis in plan.axes:
@@ -47,7 +47,7 @@ def _axis(axis: Axis) -> str:
     return f"{axis.name}: {counted(axis.choices, 'choice')} of {levels} levels"
 
 
-def _steps(plan: Forecast) -> Iterator[tuple[str, str]]:
+def _steps(plan: RunEstimate) -> Iterator[tuple[str, str]]:
     known = (
         "already profiled" if plan.profiled else "export, calibration, profile of its layers' costs and sensitivities"
     )
@@ -69,7 +69,7 @@ def _passes(epochs: float) -> str:
     return f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}"
 
 
-def _times(plan: Forecast) -> Iterator[tuple[str, str]]:
+def _times(plan: RunEstimate) -> Iterator[tuple[str, str]]:
     yield "time", f"about {_minutes(plan.whole.about_s)} in all, between {_range(plan.whole)}"
     for label, span in (("network", plan.network), ("trials", plan.search), ("final", plan.finals)):
         yield "", f"{label} {_minutes(span.about_s)}"

@@ -45,7 +45,7 @@ class Unnamed(TyperCommand):
         return rest
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """Commands, and a default one that runs if the first word is none of them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -67,7 +67,7 @@ class Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the default command's help with the other commands below it."""
         default = self.commands[DEFAULT]
-        shown = Group(
+        shown = CommandGroup(
             name=self.name,
             help=default.help,
             params=[param for param in (*default.get_params(ctx), *self.params) if param.name != "help"],

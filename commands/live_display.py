@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..search.progress import State, counted, duration
+from ..search.progress import SearchState, counted, duration
 
 CLOCKS_S = 5.0
 """How often times are drawn where nothing else has changed: what moves takes the processor from what is measured."""
@@ -35,7 +35,7 @@ class Live:
     def __init__(self, console: Console, clocks_s: float = CLOCKS_S) -> None:
         self._console = console
         self._clocks_s = clocks_s
-        self._shown: tuple[str | State, int] | None = None
+        self._shown: tuple[str | SearchState, int] | None = None
         self._drawn = float("-inf")
         self._region = Region(
             console=console,
@@ -45,9 +45,9 @@ class Live:
             redirect_stderr=True,
         )
 
-    def notice(self, what: str | State) -> None:
+    def notice(self, what: str | SearchState) -> None:
         """Replace the lines, where they would tell something else or have not for a while."""
-        told = (what.still if isinstance(what, State) else what), self._console.width
+        told = (what.still if isinstance(what, SearchState) else what), self._console.width
         if told == self._shown and time.monotonic() - self._drawn < self._clocks_s:
             return
         self._shown, self._drawn = told, time.monotonic()
@@ -69,9 +69,9 @@ class Live:
             self._region.stop()
 
 
-def drawn(what: str | State, width: int) -> RenderableType:
+def drawn(what: str | SearchState, width: int) -> RenderableType:
     """Return what is told in a few lines, none wider than a terminal's width."""
-    if not isinstance(what, State):
+    if not isinstance(what, SearchState):
         return _line("now", what)
     front = f"{counted(what.front, 'model')}, {what.trend}"
     lines = [_line("best", what.best.removeprefix("best ")), _line("front", front)]
@@ -82,7 +82,7 @@ def drawn(what: str | State, width: int) -> RenderableType:
     return Group(_head(what, width), *lines)
 
 
-def _head(state: State, width: int) -> RenderableType:
+def _head(state: SearchState, width: int) -> RenderableType:
     """Return how many trials are done, with a bar where there is room, and the time that is left."""
     done = f"{state.finished} of {state.total}"
     left = "" if state.left_s is None else f"{duration(state.left_s)} left"
@@ -97,7 +97,7 @@ def _head(state: State, width: int) -> RenderableType:
     return head
 
 
-def _running(state: State, width: int) -> str:
+def _running(state: SearchState, width: int) -> str:
     """Return what each running trial does, or where that is too long how many do what."""
     each = " · ".join(map(str, state.running))
     return each if len(each) + 7 < width else f"{counted(len(state.running), 'trial')}: {state.rungs}"

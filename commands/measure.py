@@ -15,7 +15,7 @@ from .groups import MISSES, OK, as_json, reported, working
 from .options import REAL, WHOLE
 
 if TYPE_CHECKING:
-    from ..evaluators.standalone.measure_file import Report, Row
+    from ..evaluators.standalone.measure_file import FileMeasurement, RuntimeResult
 
 
 def measure(
@@ -84,7 +84,7 @@ def measure(
     raise typer.Exit(OK if report.measured else MISSES)
 
 
-def as_data(report: Report) -> dict[str, object]:
+def as_data(report: FileMeasurement) -> dict[str, object]:
     """Return a report for JSON; the files themselves and the outputs are left out, what is derived is put in."""
     return {
         "model": report.model,
@@ -97,7 +97,7 @@ def as_data(report: Report) -> dict[str, object]:
     }
 
 
-def _row(row: Row) -> dict[str, object]:
+def _row(row: RuntimeResult) -> dict[str, object]:
     latency, serving = row.latency, row.serving
     data: dict[str, object] = {"runtime": row.runtime, "size_bytes": len(row.artefact), "reason": row.reason}
     if serving is not None:

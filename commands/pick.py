@@ -16,8 +16,8 @@ from . import completion
 from .groups import MISSES, OK, as_json, reported, working
 
 if TYPE_CHECKING:
-    from ..reports.pick.pick import Picked
-    from ..reports.pick.selection import Choice
+    from ..reports.pick.pick import PickedModel
+    from ..reports.pick.selection import SelectedModel
 
 
 def pick(
@@ -106,7 +106,7 @@ def pick(
     raise typer.Exit(OK)
 
 
-def _misses(choice: Choice, where: Path) -> list[str]:
+def _misses(choice: SelectedModel, where: Path) -> list[str]:
     """Return the message for the case that no model meets the limits."""
     return [
         f"Nothing meets {choice.front.limits}, so nothing was copied. The nearest model:",
@@ -117,7 +117,7 @@ def _misses(choice: Choice, where: Path) -> list[str]:
     ]
 
 
-def _lines(picked: Picked) -> list[str]:
+def _lines(picked: PickedModel) -> list[str]:
     choice = picked.choice
     met = "meets" if choice.front.meets(choice.model) else "misses"
     return [
@@ -129,7 +129,7 @@ def _lines(picked: Picked) -> list[str]:
     ]
 
 
-def _told(choice: Choice) -> list[str]:
+def _told(choice: SelectedModel) -> list[str]:
     measured, base = choice.model.measurement, choice.front.baseline.measurement
     from ..reports.words import size, speed
 
@@ -143,7 +143,7 @@ def _told(choice: Choice) -> list[str]:
     ]
 
 
-def _data(choice: Choice, picked: Picked | None = None) -> dict[str, object]:
+def _data(choice: SelectedModel, picked: PickedModel | None = None) -> dict[str, object]:
     model, front = choice.model, choice.front
     measured = model.measurement
     return {

@@ -38,7 +38,7 @@ def report(
     with reported():
         from ..pareto.limits import Limits
         from ..reports import write as files
-        from ..reports.terminal_table import show
+        from ..reports.terminal_table import print_table
         from ..search.options import parse_latency
         from ..storage.run import open_run
 
@@ -49,6 +49,6 @@ def report(
             limits = Limits(target_ms) if opened.asked is None else replace(opened.limits, target_ms=target_ms)
         front = opened.front(limits)
         files.write_again(opened, front)
-        show(front, str(run), Console(soft_wrap=not sys.stdout.isatty()))
+        print_table(front, str(run), Console(soft_wrap=not sys.stdout.isatty()))
         typer.echo(f"written: {run / 'report.html'}")
     raise typer.Exit(OK)

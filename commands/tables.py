@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..evaluators.meters.serve_once import Serving
 from ..evaluators.standalone.doctor import IMPORTED, MISSING, Check, Health, Noise
-from ..evaluators.standalone.measure_file import Report, Row
+from ..evaluators.standalone.measure_file import FileMeasurement, RuntimeResult
 from ..reports.terminal_table import short
 from ..studies.metric_units import share_shown
 
@@ -25,7 +25,7 @@ def table(*columns: str) -> Table:
     return made
 
 
-def of_report(report: Report) -> RenderableType:
+def of_report(report: FileMeasurement) -> RenderableType:
     """Return the measurements of a file as a table, with notes below."""
     energy = report.conditions.energy
     made = table("runtime", "precision", "ms", "95 % range", "ratio", "RAM MB", "MB", "build s", *["mJ"] * energy)
@@ -35,7 +35,7 @@ def of_report(report: Report) -> RenderableType:
     return Group(made, Text(), *map(Text, (*_heading(report), *notes)))
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: RuntimeResult) -> list[str]:
     latency, serving = row.latency, row.serving
     if serving is None:
         return ["–"] * 7
@@ -61,12 +61,12 @@ def _precision(serving: Serving) -> str:
     return f"{max(low, key=low.__getitem__)} bit {serving.low_precision:.0%}"
 
 
-def _joules(row: Row) -> str:
+def _joules(row: RuntimeResult) -> str:
     energy = row.serving.energy if row.serving else None
     return "–" if energy is None else f"{energy.joules * 1e3:.1f}"
 
 
-def _heading(report: Report) -> Iterator[str]:
+def _heading(report: FileMeasurement) -> Iterator[str]:
     how = report.conditions
     counted = "median" if how.percentile == 50 else f"{how.percentile:g}th percentile"
     threads = "1 thread" if how.threads == 1 else f"{how.threads} threads"
@@ -75,7 +75,7 @@ def _heading(report: Report) -> Iterator[str]:
         yield f"Ratios and outputs are relative to {report.reference} on {short(report.reference_runtime)}."
 
 
-def _notes(row: Row) -> Iterator[str]:
+def _notes(row: RuntimeResult) -> Iterator[str]:
     if row.reason is not None:
         yield row.reason
     if row.parity is not None and math.isnan(row.parity.difference):

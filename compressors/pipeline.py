@@ -212,7 +212,7 @@ def phases(
     return found
 
 
-def compress(
+def apply_candidate(
     task: Task,
     candidate: Candidate,
     supplies: Supplies,

@@ -57,7 +57,7 @@ def half_width(values: Sequence[float]) -> float:
     return float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
 
 
-class Place(NamedTuple):
+class Deployment(NamedTuple):
     """Where a model is served: by a runtime, on a device, which has no name where it is this machine.
 
     >>> print(Place("onnxruntime"), "·", Place("onnxruntime", "jetson"))
@@ -127,9 +127,9 @@ class Latency:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Deployment:
         """Where it was timed."""
-        return Place(self.runtime, self.device)
+        return Deployment(self.runtime, self.device)
 
     @cached_property
     def ratios(self) -> tuple[float, ...]:

@@ -69,7 +69,7 @@ def line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
     return slope, intercept, float(np.sqrt((residuals**2).sum() / (len(pairs) - 2)))
 
 
-def unpromising(outcome: Infeasible) -> bool:
+def stops_early(outcome: Infeasible) -> bool:
     """Return whether a candidate ended since nothing was hoped of it, and not since something failed."""
     return outcome.rung == ONE_SHOT and outcome.one_shot_accuracy is not None
 
@@ -77,7 +77,7 @@ def unpromising(outcome: Infeasible) -> bool:
 def told(outcomes: Iterable[Outcome], front: Iterable[Model]) -> str:
     """Say what the ladder saved, and how often it was wrong as far as that is known; empty where it cut nobody."""
     outcomes = list(outcomes)
-    cut = [each for each in outcomes if isinstance(each, Infeasible) and unpromising(each)]
+    cut = [each for each in outcomes if isinstance(each, Infeasible) and stops_early(each)]
     slow = [each for each in outcomes if isinstance(each, Infeasible) and each.rung == "latency"]
     measured = [each for each in outcomes if isinstance(each, Measurement)]
     training_s = [sum(m.seconds.get(rung, 0.0) for rung in ("train", "accuracy")) for m in measured if m.epochs]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import AutocompressError
-from ..evaluators.measurement import Place
+from ..evaluators.measurement import Deployment
 from ..profiles.profile import Profile
 from ..search.samplers.initial_design import BASELINE
 from .front import Model, ParetoFront, decisive, everywhere, select
@@ -42,7 +42,7 @@ def assemble(
     return replace(front, portfolio=tuple(portfolio))
 
 
-def _name(place: Place, unchanged: list[Model]) -> str:
+def _name(place: Deployment, unchanged: list[Model]) -> str:
     """Return what tells a place from the others at which the unchanged network was measured."""
     others = [m.measurement.latency.place for m in unchanged]
     if all(place.runtime == other.runtime for other in others):

@@ -21,7 +21,7 @@ from .limits import Limits
 if TYPE_CHECKING:
     import pandas
 
-    from ..reports.pick.pick import Picked
+    from ..reports.pick.pick import PickedModel
 
 Points = NDArray[np.float64]
 """Shape (points, objectives); every objective is minimised."""
@@ -202,7 +202,7 @@ class ParetoFront:
         min_change: str | float | None = None,
         max_size: str | float | None = None,
         max_memory: str | float | None = None,
-    ) -> Picked:
+    ) -> PickedModel:
         """Copy one model with a program that serves it, and prove that the copy works; as ``autocompress pick`` does.
 
         Args:

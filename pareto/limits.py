@@ -56,7 +56,7 @@ class Limits:
         return ", ".join(words)
 
     def _words(self, name: str, value: float) -> str:
-        return shown(value, self.metric_unit) if name == "accuracy" else told(name, value)
+        return shown(value, self.metric_unit) if name == "accuracy" else format_quantity(name, value)
 
     @property
     def metric_unit(self) -> str:
@@ -283,7 +283,7 @@ def cut(outcome: Infeasible) -> bool:
     return known(outcome, outcome.rung) is not None
 
 
-def told(name: str, value: float) -> str:
+def format_quantity(name: str, value: float) -> str:
     """Return a cost in words.
 
     >>> told("size", 4_200_000), told("size", 900), told("energy", 5.0)
@@ -312,7 +312,7 @@ def _over(value: float, limit: float) -> str:
 
 def too_much(name: str, value: float, limit: float) -> str:
     """Return the reason of a candidate that is cut."""
-    return f"its {name} of {told(name, value)} is over the limit of {told(name, limit)}"
+    return f"its {name} of {format_quantity(name, value)} is over the limit of {format_quantity(name, limit)}"
 
 
 def spread_alone(latency: Latency, target_ms: float) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..compressors.batch_norm import estimate_batch_norm
 from ..compressors.onnx_files import qdq
-from ..compressors.pipeline import TECHNIQUES, Compressed, compress
+from ..compressors.pipeline import TECHNIQUES, Compressed, apply_candidate
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from ..evaluators.ladder.served import source_of
@@ -95,7 +95,7 @@ class Prober:
 
     def _timed(self, candidate: Candidate) -> tuple[float | None, Compressed | None, bytes]:
         try:
-            built = compress(self.task, candidate, self.supplies, epochs=0)
+            built = apply_candidate(self.task, candidate, self.supplies, epochs=0)
         except Exception:  # a user's forward may fail in any way
             return None, None, b""
         try:
@@ -175,7 +175,7 @@ def measured_costs(
     return replace(costs, factors=factors, uniform_ms=uniform_ms)
 
 
-def damages(
+def measure_sensitivities(
     model: nn.Module,
     supplies: Supplies,
     space: Space,
@@ -215,7 +215,7 @@ def damages(
             break
         notice(f"what each choice damages ({number + 1} of {len(rounds)})")
         try:
-            change = _change(_alone(model, choice, level, few), batches, before)
+            change = _change(_apply_one(model, choice, level, few), batches, before)
         except Exception:  # a user's forward may fail in any way
             change = float("inf")
         found[choice.name][level] = change if change == change else float("inf")
@@ -278,7 +278,7 @@ def _salient(
     return lambda choice: saliency_of(choice, by_layer, network)
 
 
-def _alone(model: nn.Module, choice: Choice, level: int, supplies: Supplies) -> nn.Module:
+def _apply_one(model: nn.Module, choice: Choice, level: int, supplies: Supplies) -> nn.Module:
     """Return the network with one choice at a level."""
     candidate = Candidate({choice.axis: {choice.target: choice.levels[level]}})
     for technique in TECHNIQUES:

@@ -28,7 +28,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dropped:
+class DroppedLevel:
     """A level that is not offered, since it does not pay.
 
     Attributes:
@@ -55,7 +55,7 @@ class Dropped:
         return self.name.partition(":")[2]
 
 
-def not_paying(space: Space, costs: CostModel, *, size_counts: bool = False) -> tuple[Dropped, ...]:
+def levels_without_speedup(space: Space, costs: CostModel, *, size_counts: bool = False) -> tuple[DroppedLevel, ...]:
     """Return the levels of layers that were measured not to make them faster.
 
     A layer under `SMALL` of the baseline's time is left alone, unless some larger one is no faster at that level, and
@@ -70,7 +70,7 @@ def not_paying(space: Space, costs: CostModel, *, size_counts: bool = False) -> 
     """
     least_ms, slower = SMALL * costs.total_ms, PAYS * costs.total_ms
     losing = [
-        Dropped(name=choice.name, level=level, before_ms=before_ms, after_ms=factor * before_ms)
+        DroppedLevel(name=choice.name, level=level, before_ms=before_ms, after_ms=factor * before_ms)
         for choice in space.choices
         if choice.axis in LAYER_AXES and not (choice.axis in FOR_SIZE and size_counts)
         for level in choice.levels
@@ -87,7 +87,7 @@ def not_paying(space: Space, costs: CostModel, *, size_counts: bool = False) -> 
     return tuple(found) if any(choice.neutral is not None for choice in left.choices) else ()
 
 
-def reduced(space: Space, dropped: Collection[Dropped]) -> Space:
+def reduced(space: Space, dropped: Collection[DroppedLevel]) -> Space:
     """Return a space without some levels; choices with nothing left to choose go, and settings of absent axes."""
     gone = {(each.name, each.level) for each in dropped}
     left = [
@@ -109,7 +109,7 @@ def remaining(damage: Mapping[str, Sequence[float]], full: Space, left: Space) -
     }
 
 
-def summary(dropped: Sequence[Dropped], runtime: str) -> str:
+def summary(dropped: Sequence[DroppedLevel], runtime: str) -> str:
     """Say in one line what is not offered, the layers that would lose most first; empty where all is offered.
 
     >>> summary([Dropped(name="bits:conv1", level=8, before_ms=0.21, after_ms=0.34)], "onnxruntime")
@@ -117,7 +117,7 @@ def summary(dropped: Sequence[Dropped], runtime: str) -> str:
     """
     if not dropped:
         return ""
-    by_level: defaultdict[str, list[Dropped]] = defaultdict(list)
+    by_level: defaultdict[str, list[DroppedLevel]] = defaultdict(list)
     for each in dropped:
         by_level[f"{each.axis}={each.level}"].append(each)
     parts = []

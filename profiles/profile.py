@@ -11,7 +11,7 @@ from ..spaces.candidate import Candidate, Value
 from ..spaces.layers import Group, Layer, Network
 from ..spaces.space import Choice, Space
 from .cost_model import CostModel
-from .level_filter import Dropped, reduced
+from .level_filter import DroppedLevel, reduced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Profile:
     costs: CostModel
     damage: Mapping[str, tuple[float, ...]]
     floor_ms: float | None
-    dropped: tuple[Dropped, ...] = ()
+    dropped: tuple[DroppedLevel, ...] = ()
     global_pruning: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     timed: tuple[tuple[Mapping[str, Mapping[str, Value]], float], ...] = ()
     device: str = ""
@@ -119,7 +119,7 @@ class Profile:
             unreached=parts.get("unreached", 0),
         )
         costs = CostModel(**fields.pop("costs"))
-        dropped = tuple(Dropped(**row) for row in fields.pop("dropped", ()))
+        dropped = tuple(DroppedLevel(**row) for row in fields.pop("dropped", ()))
         damage = {name: tuple(by_level) for name, by_level in fields.pop("damage").items()}
         timed = tuple((axes, milliseconds) for axes, milliseconds in fields.pop("timed", ()))
         return cls(network=network, costs=costs, dropped=dropped, damage=damage, timed=timed, **fields)

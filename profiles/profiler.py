@@ -14,8 +14,8 @@ from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel
-from .latency_probes import PROBE_TIMEOUT_S, Notice, Prober, damages, measured_costs
-from .level_filter import Dropped, not_paying, reduced, remaining
+from .latency_probes import PROBE_TIMEOUT_S, Notice, Prober, measure_sensitivities, measured_costs
+from .level_filter import DroppedLevel, levels_without_speedup, reduced, remaining
 from .profile import Profile
 
 SHARES = (0.3, 0.5, 0.7)
@@ -53,10 +53,12 @@ def profile(
     if task.student is not None:
         base_ms = prober.meter.measure(artefact, PROBE, timeout_s=PROBE_TIMEOUT_S).median_ms
     costs = prober.base_costs(artefact, base_ms)
-    damage = damages(task.base, prober.supplies, space, notice, network=network)
+    damage = measure_sensitivities(task.base, prober.supplies, space, notice, network=network)
     usable = {name for name, by_level in damage.items() if float("inf") not in by_level}
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
-    dropped = confirmed(prober, space, costs, not_paying(space, costs, size_counts=size_counts)) if reduce else ()
+    dropped = (
+        confirmed(prober, space, costs, levels_without_speedup(space, costs, size_counts=size_counts)) if reduce else ()
+    )
     left = reduced(space, dropped)
     notice("which channels matter in the whole network")
     global_pruning = thresholds(task, prober.supplies, network, prober.runtime.capabilities.channel_multiple)
@@ -94,14 +96,16 @@ def thresholds(task: Task, supplies: Supplies, network: Network, multiple: int) 
     return found
 
 
-def confirmed(prober: Prober, space: Space, costs: CostModel, dropped: Sequence[Dropped]) -> tuple[Dropped, ...]:
+def confirmed(
+    prober: Prober, space: Space, costs: CostModel, dropped: Sequence[DroppedLevel]
+) -> tuple[DroppedLevel, ...]:
     """Return what may be dropped without making the rest slower.
 
     A layer in INT8 between others may cost more than it did and yet save its neighbours the conversion of what they
     read and write. So the network is measured once more, with the level in all layers but those where it is dropped;
     where that is slower than with it in all, nothing of that level is dropped.
     """
-    kept: list[Dropped] = []
+    kept: list[DroppedLevel] = []
     for axis, level in dict.fromkeys((each.axis, each.level) for each in dropped):
         same = [each for each in dropped if (each.axis, each.level) == (axis, level)]
         gone = {each.target for each in same}

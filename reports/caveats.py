@@ -10,7 +10,7 @@ from typing import Any
 from ..pareto.front import Model, ParetoFront
 from ..search.samplers.initial_design import BASELINE
 from ..studies.metric_units import SHARE, change_shown
-from .rows import Scored
+from .rows import ExampleCounts
 
 WIDE = 0.1
 """Half of an interval over its middle, above which it is called wide."""
@@ -25,7 +25,7 @@ FEW = 1000
 """Examples under which an accuracy's interval is wide beside what compression costs."""
 
 
-def doubts(front: ParetoFront, data: Mapping[str, Any], scored: Scored) -> list[str]:
+def caveats(front: ParetoFront, data: Mapping[str, Any], scored: ExampleCounts) -> list[str]:
     """Return what must be known before a report's numbers are used, what matters most first."""
     found = (_state(front, data), _accuracy(front), _models(front), _machine(front, data), _examples(scored))
     return list(dict.fromkeys(doubt for each in found for doubt in each))
@@ -77,7 +77,7 @@ def _accuracy(front: ParetoFront) -> Iterator[str]:
             )
 
 
-def _examples(scored: Scored) -> Iterator[str]:
+def _examples(scored: ExampleCounts) -> Iterator[str]:
     if scored.validation is not None and scored.validation < FEW:
         yield (
             f"Accuracies are shares of {scored.validation} validation examples"

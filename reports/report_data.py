@@ -18,11 +18,11 @@ from ..pareto.front import Model, ParetoFront
 from ..profiles.profile import Profile
 from ..storage.run import Trial
 from .accuracy_interval import difference, paired, rounded
-from .caveats import doubts
+from .caveats import caveats
 from .importance import importances
 from .layers import levels_of, network
-from .rows import Scored, key_of, rows
-from .search_history import course
+from .rows import ExampleCounts, key_of, rows
+from .search_history import search_history
 
 SCHEMA = 1
 """Version of the format; it grows when a field changes its meaning or goes."""
@@ -31,7 +31,7 @@ LIBRARIES = ("torch", "optuna", "onnx", "torch-pruning")
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class ReportContext:
     """What a report tells of a run besides its trials and models.
 
     Attributes:
@@ -49,11 +49,11 @@ class About:
     state: Literal["running", "interrupted", "finished"] = "finished"
     command: str = ""
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    scored: Scored = field(default_factory=Scored)
+    scored: ExampleCounts = field(default_factory=ExampleCounts)
 
 
 def build(
-    front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, about: About, *, quick: bool = False
+    front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, about: ReportContext, *, quick: bool = False
 ) -> dict[str, Any]:
     """Return all that a report tells.
 
@@ -82,13 +82,13 @@ def build(
         "headline": _headline(front, about.scored),
         "points": rows(front, trials, profile, about.scored),
         "network": None if profile is None else network(profile, levels_of(chosen)),
-        "search": course(front, trials),
+        "search": search_history(front, trials),
         "importances": importances(() if quick else trials),
         "scored": asdict(about.scored),
         "protocol": _protocol(front),
         "environment": _environment(front, about.calibration),
     }
-    data["warnings"] = doubts(front, data, about.scored)
+    data["warnings"] = caveats(front, data, about.scored)
     finite: dict[str, Any] = _finite(data)
     return finite
 
@@ -116,7 +116,7 @@ def _tied(one: Model, other: Model) -> bool:
     return one.measurement.latency.tied(other.measurement.latency)
 
 
-def _headline(front: ParetoFront, scored: Scored) -> dict[str, Any] | None:
+def _headline(front: ParetoFront, scored: ExampleCounts) -> dict[str, Any] | None:
     """Return what the recommended model gains over the unchanged network; None where there is no model."""
     best, base = front.recommended, front.baseline.measurement
     if best is None:

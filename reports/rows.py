@@ -24,7 +24,7 @@ FRONT, OBVIOUS, TRIAL, INFEASIBLE = "front", "obvious", "trial", "infeasible"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ExampleCounts:
     """How many examples an accuracy is a share of; None where it is no share, or where that is not known."""
 
     validation: int | None = None
@@ -36,7 +36,9 @@ def key_of(model: Model) -> str:
     return f"{model.id}@{model.measurement.latency.place}"
 
 
-def rows(front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, scored: Scored) -> list[dict[str, Any]]:
+def rows(
+    front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, scored: ExampleCounts
+) -> list[dict[str, Any]]:
     """Return the final models first, then the trials that are none of them, by number.
 
     Args:
@@ -102,7 +104,7 @@ def _trial(
     found: Outcome,
     front: ParetoFront,
     profile: Profile | None,
-    scored: Scored,
+    scored: ExampleCounts,
 ) -> Iterator[dict[str, Any]]:
     about = {"trial": trial.number, **_chosen(candidate, profile, trial.levels)}
     if isinstance(found, Infeasible):
@@ -132,7 +134,7 @@ def _chosen(
     return made
 
 
-def _model(model: Model, kind: str, scored: Scored, front: ParetoFront) -> dict[str, Any]:
+def _model(model: Model, kind: str, scored: ExampleCounts, front: ParetoFront) -> dict[str, Any]:
     measured = model.measurement
     return {
         "key": key_of(model),

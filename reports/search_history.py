@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..evaluators.measurement import Infeasible, Measurement
-from ..evaluators.promotion_rules import unpromising
+from ..evaluators.promotion_rules import stops_early
 from ..pareto.front import ParetoFront, front_hypervolume, minimised, non_dominated
 from ..pareto.limits import Limits, cut
 from ..storage.run import Trial
@@ -34,7 +34,7 @@ ENDS = {
 """Where a trial may end, and what that is called."""
 
 
-def course(front: ParetoFront, trials: Sequence[Trial]) -> dict[str, Any]:
+def search_history(front: ParetoFront, trials: Sequence[Trial]) -> dict[str, Any]:
     """Return how the search went, judged by today's limits."""
     done = sorted((trial for trial in trials if trial.outcome is not None), key=_ended)
     busy = Busy(trials)
@@ -95,7 +95,7 @@ def end_of(trial: Trial, limits: Limits) -> str:
         return "met" if limits.met(limits.nearest(found)) else "missed"
     if cut(found):
         return "slow" if found.rung == "latency" else "costly"
-    return "unpromising" if unpromising(found) else "failed"
+    return "unpromising" if stops_early(found) else "failed"
 
 
 def _ends(trials: Sequence[Trial], limits: Limits) -> list[dict[str, Any]]:

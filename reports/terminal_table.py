@@ -10,7 +10,7 @@ from rich.measure import Measurement as Width
 from rich.table import Table
 from rich.text import Text
 
-from ..evaluators.measurement import Place
+from ..evaluators.measurement import Deployment
 from ..pareto.front import Model, ParetoFront
 from ..studies.metric_units import change_of, shown
 from .words import gains
@@ -51,12 +51,12 @@ class _Fitting:
 def _table(front: ParetoFront, without: set[str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     places = {alone.baseline.measurement.latency.place for alone in front.portfolio}
-    told = {name for name in Place._fields if len({getattr(place, name) for place in places}) > 1}
+    told = {name for name in Deployment._fields if len({getattr(place, name) for place in places}) > 1}
     names = ("runtime", "device", "ms", "95 % range", "speed", "valid", "test", "MB", "meets")
-    columns = [name for name in names if name not in without and (name not in Place._fields or name in told)]
+    columns = [name for name in names if name not in without and (name not in Deployment._fields or name in told)]
     table.add_column("model", overflow="fold", min_width=NAMES)
     for name in columns:
-        table.add_column(name, justify="left" if name in Place._fields else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in Deployment._fields else "right", no_wrap=True)
     best = front.recommended
     for model in (front.baseline, *(m for m in front.obvious if m not in front.models), *front.models):
         role = model.role if model.role != "front" else model.id
@@ -167,6 +167,6 @@ def _alone(front: ParetoFront) -> str:
     return f"  On {short(front.name)} alone: {found}, {'meets' if front.meets_target else 'misses'} what was asked for."
 
 
-def show(front: ParetoFront, where: str, console: Console) -> None:
+def print_table(front: ParetoFront, where: str, console: Console) -> None:
     """Print the table; the paths below it are never broken, however narrow the terminal is."""
     console.print(render(front, where), crop=False)

@@ -17,18 +17,18 @@ from ..evaluators.runtimes import plain
 from ..files import write_atomically
 from ..pareto.front import Model, ParetoFront, objectives
 from ..pareto.limits import Limits
-from ..profiles.level_filter import Dropped
+from ..profiles.level_filter import DroppedLevel
 from ..profiles.profile import Profile
-from ..storage.invocation import Asked
+from ..storage.invocation import Invocation
 from ..storage.records import read_json
 from ..storage.run import Run, Trial, as_written, begun
 from ..storage.run_directory import RunDirectory
-from ..storage.study_store import Store
+from ..storage.study_store import StudyStore
 from .html_page import render
 from .markdown import summary
 from .matplotlib_figure import draw
-from .report_data import About, build
-from .rows import Scored
+from .report_data import ReportContext, build
+from .rows import ExampleCounts
 
 State = Literal["running", "interrupted", "finished"]
 
@@ -37,7 +37,13 @@ COUNTED = "data.json"
 
 
 def write(
-    rundir: RunDirectory, front: ParetoFront, models: Iterable[Model], store: Store, profile: Profile, *, state: State
+    rundir: RunDirectory,
+    front: ParetoFront,
+    models: Iterable[Model],
+    store: StudyStore,
+    profile: Profile,
+    *,
+    state: State,
 ) -> None:
     """Write the tables, the pictures and the report, and delete the files of all but some models.
 
@@ -105,17 +111,17 @@ def write_report(
     write_atomically(folder / "report.md", summary(data).encode())
 
 
-def _about(folder: Path, state: State) -> About:
+def _about(folder: Path, state: State) -> ReportContext:
     study = read_json(folder / "study.json") or {}
     asked = study.pop("asked", None)
     with as_written(folder):
-        return About(
+        return ReportContext(
             study=study,
             folder=str(folder),
             state=state,
-            command="" if asked is None else Asked.read(asked).command(folder),
+            command="" if asked is None else Invocation.read(asked).command(folder),
             calibration=read_json(folder / "calibration.json") or {},
-            scored=Scored(**(read_json(folder / COUNTED) or {})),
+            scored=ExampleCounts(**(read_json(folder / COUNTED) or {})),
         )
 
 
@@ -131,9 +137,9 @@ def held(path: Path) -> bool:
     return False
 
 
-def _dropped(levels: Sequence[Dropped]) -> str:
+def _dropped(levels: Sequence[DroppedLevel]) -> str:
     table = io.StringIO()
-    writer = csv.DictWriter(table, [field.name for field in fields(Dropped)], lineterminator="\n")
+    writer = csv.DictWriter(table, [field.name for field in fields(DroppedLevel)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(asdict, levels))
     return table.getvalue()

@@ -18,13 +18,13 @@ from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import failure_of
 from ..evaluators.measurement import Infeasible, Measurement
 from ..evaluators.promotion import Promotion
-from ..evaluators.promotion_rules import LATEST, learned, told, unpromising
+from ..evaluators.promotion_rules import LATEST, learned, stops_early, told
 from ..pareto.front import Model, ParetoFront
 from ..pareto.limits import Limits, cut
 from ..spaces.candidate import SETTINGS, Candidate
-from ..storage.repeated_failures import Alike, failed_alike
+from ..storage.repeated_failures import RepeatedFailures, failed_repeatedly
 from ..storage.run_directory import RunDirectory
-from ..storage.study_store import ATTEMPTS, Asked, Store
+from ..storage.study_store import ATTEMPTS, PendingTrial, StudyStore
 from ..storage.trials import outcome as outcome_of
 from ..storage.trials import trial_name
 from .inheritance import SHAPES, ancestor_of
@@ -32,9 +32,9 @@ from .options import Options
 from .progress import Progress
 from .samplers.initial_design import BASELINE
 from .seeds import TRIAL, seed_of
-from .status import Outlook
-from .workers.shipping import brought
-from .workers.start import Lost, Result, Workers
+from .status import SearchStatus
+from .workers.shipping import fetch_outcome
+from .workers.start import LostTrial, Result, Workers
 
 TICK_S = 0.5
 
@@ -113,7 +113,7 @@ class Driver:
 
     def __init__(
         self,
-        store: Store,
+        store: StudyStore,
         workers: Workers,
         options: Options,
         *,
@@ -140,8 +140,8 @@ class Driver:
         self._unlucky = 0
         self._kept = {f"trials/{folder.name}" for folder in rundir.trials.glob("*")}
         self._checked = time.monotonic()
-        self.alike: Alike | None = None
-        self._outlook = Outlook(store, options, rundir, started=started, final_epochs=final_epochs)
+        self.alike: RepeatedFailures | None = None
+        self._outlook = SearchStatus(store, options, rundir, started=started, final_epochs=final_epochs)
 
     def run(self) -> None:
         """Evaluate trials until the budget is spent.
@@ -175,7 +175,7 @@ class Driver:
                 self.store.lost(self._running.pop(request.folder)[0], "it was interrupted", counts=False)
             raise
 
-    def _stop(self, alike: Alike) -> None:
+    def _stop(self, alike: RepeatedFailures) -> None:
         """Say why the search stops, and have the next run try again what failed.
 
         Raises:
@@ -234,7 +234,7 @@ class Driver:
         at_work = len(self._running) + self.store.elsewhere()
         return self.store.count() + at_work < self.options.trials
 
-    def _request(self, asked: Asked) -> Request:
+    def _request(self, asked: PendingTrial) -> Request:
         unchanged = asked.role == BASELINE
         trained = compresses(asked.candidate) or (self.student and not unchanged)
         limits = self.store.limits
@@ -259,7 +259,7 @@ class Driver:
             attempt=asked.attempt,
         )
 
-    def _promotion(self, asked: Asked) -> Promotion | None:
+    def _promotion(self, asked: PendingTrial) -> Promotion | None:
         """Return what decides whether a candidate is trained; at several places, where each has a front, all are."""
         if asked.role or not self.options.promote or self.options.places > 1:
             return None
@@ -268,19 +268,19 @@ class Driver:
         unit = self.store.limits.told_by(model.measurement for model in latest).metric_unit
         return learned(latest, self.store.found.front(), rng, unit=unit)
 
-    def _ancestor(self, asked: Asked) -> str:
+    def _ancestor(self, asked: PendingTrial) -> str:
         """Return the file that a candidate goes on from; the obvious baselines go on from nobody."""
         if asked.role or not self.options.inherit:
             return ""
         found = ancestor_of(asked.candidate, self._with_files())
         return f"{found.path}/{SHAPES}" if found else ""
 
-    def _end(self, request: Request, outcome: Measurement | Infeasible | Lost) -> None:
+    def _end(self, request: Request, outcome: Measurement | Infeasible | LostTrial) -> None:
         number = self._running.pop(request.folder)[0]
-        if not isinstance(outcome, Lost):
-            outcome = brought(self.rundir.artifacts, self.rundir.path, request, outcome)
+        if not isinstance(outcome, LostTrial):
+            outcome = fetch_outcome(self.rundir.artifacts, self.rundir.path, request, outcome)
         self._kept.add(request.folder)
-        if isinstance(outcome, Lost):
+        if isinstance(outcome, LostTrial):
             self.progress.milestone(f"trial {number}: {outcome.why}; it is tried again")
             self.store.lost(number, outcome.why, counts=outcome.counts)
             self._give_up(outcome)
@@ -288,7 +288,7 @@ class Driver:
             self._unlucky = 0
             self._tell(number, outcome)
 
-    def _give_up(self, lost: Lost) -> None:
+    def _give_up(self, lost: LostTrial) -> None:
         """End a run whose trials are lost again and again, and none of them to blame: nothing comes of going on.
 
         Raises:
@@ -306,8 +306,8 @@ class Driver:
             self.store.lost(number, outcome.reason, counts=False)  # to be tried anew by the next run
             raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
-        self.alike = failed_alike(self.store.candidates())
-        if isinstance(outcome, Infeasible) and not cut(outcome) and not unpromising(outcome):
+        self.alike = failed_repeatedly(self.store.candidates())
+        if isinstance(outcome, Infeasible) and not cut(outcome) and not stops_early(outcome):
             self.progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
         if isinstance(outcome, Measurement) and outcome.failure is not None:
             self.progress.milestone(f"trial {number} could not be trained: {outcome.failure.reason}")

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from ..compressors.batches import batches_in
-from ..compressors.pipeline import compress
+from ..compressors.pipeline import apply_candidate
 from ..errors import InfeasibleError, RunDirectoryError, StorageError, StudyError
 from ..evaluators.ladder.served import Served, source_of
 from ..evaluators.measurement import Measurement, Outcome
@@ -23,7 +23,7 @@ from ..evaluators.meters.isolated_engine import engine
 from ..evaluators.meters.latency import CAREFUL, PROBE, SEARCH, Meter, meter_for
 from ..evaluators.runtimes import Runtime
 from ..profiles.cost_model import LAYER_AXES
-from ..profiles.latency_probes import DAMAGES_BUDGET_S, MOST_LEVELS, damages
+from ..profiles.latency_probes import DAMAGES_BUDGET_S, MOST_LEVELS, measure_sensitivities
 from ..profiles.profile import Profile
 from ..profiles.profiler import SHARES
 from ..spaces.space import Space
@@ -32,11 +32,11 @@ from ..storage.run import open_run
 from ..studies.task import Task
 from ..studies.validate import validate
 from .options import Options
-from .preflight import Checked, checked, in_unit
-from .prepare import Offer, baseline_of, kept_profile, offered
+from .preflight import Preflight, check_options, in_unit
+from .prepare import Setup, baseline_of, kept_profile, offered
 from .progress import Progress
 from .samplers.initial_design import DESCENTS, EVEN, uniform, warm_start
-from .time_budget import CAREFUL_PROCESSES, FINALISTS, Costs, costs_of, reserved_s
+from .time_budget import CAREFUL_PROCESSES, FINALISTS, StageTimes, costs_of, reserved_s
 from .workers.capacity import of_run
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecast:
+class RunEstimate:
     """What a command would do.
 
     Attributes:
@@ -141,7 +141,7 @@ class Forecast:
     network: Span
     search: Span
     finals: Span
-    costs: Costs
+    costs: StageTimes
     rests_on: str
 
     @property
@@ -162,20 +162,20 @@ class _Known:
         baseline_ms: latency of the unchanged network; None where it was not timed for this.
     """
 
-    costs: Costs
+    costs: StageTimes
     trained: tuple[float, ...]
     network_s: float
     words: str
     baseline_ms: float | None = None
 
 
-def forecast(name: str, load: Callable[[], Task], options: Options, progress: Progress) -> Forecast:
+def estimate_run(name: str, load: Callable[[], Task], options: Options, progress: Progress) -> RunEstimate:
     """Return what `run` would do with the same arguments.
 
     Raises:
         UsageError: see `run`.
     """
-    asked = checked(name, options)
+    asked = check_options(name, options)
     valid = validate(load())
     task = valid.task
     for note in valid.notes:
@@ -192,7 +192,7 @@ def forecast(name: str, load: Callable[[], Task], options: Options, progress: Pr
     space = offer.space if profile is None else profile.space(offer.space)
     room = of_run(task, options)
     times = _times(known, options, task, done=len(done), workers=min(max(1, room.workers), os.cpu_count() or 1))
-    return Forecast(
+    return RunEstimate(
         study=name,
         target=str(options.limits),
         runtimes=tuple(server.name for server in asked.servers),
@@ -279,7 +279,7 @@ def _of_trials(done: Sequence[Outcome], options: Options) -> _Known | None:
     return _Known(costs, (0.7 * share, share, min(1.0, 1.5 * share)), costs.build_s, words)
 
 
-def _tried(task: Task, offer: Offer, asked: Checked, progress: Progress, *, profiled: bool) -> _Known:
+def _tried(task: Task, offer: Setup, asked: Preflight, progress: Progress, *, profiled: bool) -> _Known:
     """Build, time, score and train one candidate for a few steps.
 
     Raises:
@@ -318,12 +318,12 @@ def _tried(task: Task, offer: Offer, asked: Checked, progress: Progress, *, prof
     return _Known(costs, trained, network_s, words, calibration.median_ms)
 
 
-def _costs(task: Task, offer: Offer, runtime: Runtime, meter: Meter, progress: Progress) -> Costs:
+def _costs(task: Task, offer: Setup, runtime: Runtime, meter: Meter, progress: Progress) -> StageTimes:
     """Return what the parts of a trial take, by one whose choices are all half."""
     candidate, supplies = uniform(offer.space, 0.5, quantized=True), offer.supplies
     progress.notice("building and timing one candidate")
     started = time.monotonic()
-    built = compress(task, candidate, supplies, epochs=0)
+    built = apply_candidate(task, candidate, supplies, epochs=0)
     artefact = runtime.convert(source_of(built, supplies))
     with engine(runtime, artefact, threads=1) as served:
         build_s = time.monotonic() - started
@@ -332,10 +332,10 @@ def _costs(task: Task, offer: Offer, runtime: Runtime, meter: Meter, progress: P
     progress.notice("training it for a few steps")
     begun: list[float] = []
     batches = batches_in(task.train)
-    compress(task, candidate, supplies, epochs=2 * STEPS / batches, pause=lambda: begun.append(time.monotonic()))
+    apply_candidate(task, candidate, supplies, epochs=2 * STEPS / batches, pause=lambda: begun.append(time.monotonic()))
     steps_s = sorted(after - before for before, after in pairwise(begun))
     usual = steps_s[: max(1, len(steps_s) * 3 // 4)]  # without those between which something else was done
-    return Costs(
+    return StageTimes(
         build_s=build_s,
         measure_s=measure_s,
         careful_s=CAREFUL_PROCESSES * measure_s / max(1, latency.processes),
@@ -344,12 +344,12 @@ def _costs(task: Task, offer: Offer, runtime: Runtime, meter: Meter, progress: P
     )
 
 
-def _profile_s(task: Task, offer: Offer, costs: Costs, probe_s: float, progress: Progress) -> float:
+def _profile_s(task: Task, offer: Setup, costs: StageTimes, probe_s: float, progress: Progress) -> float:
     """Return the seconds that it takes to profile a network, by what a few of its choices take."""
     progress.notice("what choices damage")
     choices = [choice for choice in offer.space.choices if choice.neutral is not None]
     few = Space(tuple(choices[:: max(1, len(choices) // LOOKED_AT)][:LOOKED_AT]))
-    few_s, _ = timed(lambda: damages(task.base, offer.supplies, few, lambda text: None))
+    few_s, _ = timed(lambda: measure_sensitivities(task.base, offer.supplies, few, lambda text: None))
     damages_s = min(DAMAGES_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
     levels = [{level for c in offer.space.on(axis) for level in c.levels if level != c.neutral} for axis in LAYER_AXES]
     built = (

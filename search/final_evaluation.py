@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import InfeasibleError, LostError, StudyError
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import UNFINISHED, UNTRAINED
-from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Place, together
+from ..evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Outcome, together
 from ..evaluators.meters.latency import CAREFUL, Meter, settled
 from ..evaluators.meters.memory import crowds_cache
 from ..evaluators.outcome_json import to_json
@@ -25,21 +25,21 @@ from ..storage.records import RECORD, read_record
 from ..storage.run_directory import RunDirectory
 from ..storage.study_store import ATTEMPTS
 from .driver import TICK_S, Interrupts, compresses
-from .finalists import surely_late
+from .finalists import too_slow_for_sure
 from .inheritance import ANCESTOR
 from .options import Options
 from .progress import Progress
 from .samplers.initial_design import BASELINE
 from .seeds import FINAL, TRIAL, seed_of
 from .workers.remote_meter import Meters, at_once, meter_at
-from .workers.shipping import brought
-from .workers.start import Lost, Workers
+from .workers.shipping import fetch_outcome
+from .workers.start import LostTrial, Workers
 
 ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 """One turn of one model in the careful measurement."""
 
 
-class Finals:
+class FinalEvaluation:
     """Takes models to the end, each once: what was finished before an interruption is not done again.
 
     Args:
@@ -84,7 +84,7 @@ class Finals:
 
         One whose training fails stands as the search left it, and says so.
 
-        Those that are `surely_late` have their trial's, unless an earlier run with other limits took them to the end.
+        Those that are `too_slow_for_sure` keep their trial's, unless an earlier run with other limits finished them.
 
         Args:
             models: those to begin with.
@@ -94,7 +94,7 @@ class Finals:
             Interrupted: the user wants an end.
             StudyError: the unchanged network cannot be scored any more.
         """
-        late = surely_late(models, self.options.limits)
+        late = too_slow_for_sure(models, self.options.limits)
         placed = [replace(m, path=_place(m)) for m in models if m not in late]
         ended = self._trained(placed)
         more = then({name: measured.accuracy for name, measured in ended.items()})
@@ -143,7 +143,7 @@ class Finals:
                 results = self.workers.wait(TICK_S)
             running -= len(results)
             for request, ended in results:
-                outcome = ended if isinstance(ended, Lost) else brought(*self._here, request, ended)
+                outcome = ended if isinstance(ended, LostTrial) else fetch_outcome(*self._here, request, ended)
                 again = self._again(request, outcome, by_folder[request.folder])
                 if again is not None:
                     waiting.append(again)
@@ -159,25 +159,25 @@ class Finals:
     def _here(self) -> tuple[Artifacts, Path]:
         return self.rundir.artifacts, self.rundir.path
 
-    def _again(self, request: Request, outcome: Outcome | Lost, model: Model) -> Request | None:
+    def _again(self, request: Request, outcome: Outcome | LostTrial, model: Model) -> Request | None:
         """Return what to try next with a model: once more after a death, as in its trial where longer was worse.
 
         Longer is worse where it loses more than a standard error: of two trainings the better one on the validation
         data would be the luckier one.
         """
-        if isinstance(outcome, Lost) and request.attempt + 1 < ATTEMPTS:
+        if isinstance(outcome, LostTrial) and request.attempt + 1 < ATTEMPTS:
             return replace(request, attempt=request.attempt + 1)
         failure = _failure(outcome)
         if failure is not None and request.epochs:
             self._failures.setdefault(model.id, failure)
         if isinstance(outcome, Measurement) and failure is None and no_worse(outcome, model.measurement):
             return None
-        if not isinstance(outcome, Lost) and request.epochs > model.measurement.epochs:
+        if not isinstance(outcome, LostTrial) and request.epochs > model.measurement.epochs:
             seed = seed_of(self.options.seed, model.id, TRIAL)
             return replace(request, epochs=model.measurement.epochs, seed=seed)
         return None
 
-    def _record(self, model: Model, outcome: Outcome | Lost) -> Measurement | None:
+    def _record(self, model: Model, outcome: Outcome | LostTrial) -> Measurement | None:
         """Return what is to be known of a model: what its trial found where it cannot be trained; None if that is gone.
 
         What was tried next, to train it as in its trial, is the same thing, and has been scored on the test data.
@@ -272,9 +272,9 @@ class Finals:
         write_atomically(self.rundir.path / model.path / RECORD, to_json(measurement).encode())
 
 
-def _failure(outcome: Outcome | Lost) -> Infeasible | None:
+def _failure(outcome: Outcome | LostTrial) -> Infeasible | None:
     """Return what a training failed for; None where it went well."""
-    if isinstance(outcome, Lost):
+    if isinstance(outcome, LostTrial):
         return Infeasible(reason=outcome.why, rung="train")
     return outcome if isinstance(outcome, Infeasible) else outcome.failure
 
@@ -304,7 +304,7 @@ class _Careful:
         self.latency: Latency | None = None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> Deployment:
         return self.measured.latency.place
 
     @property

@@ -41,7 +41,7 @@ def finalists(models: Sequence[Model], limits: Limits, count: int = FINALISTS) -
     return [m for m in models if m.role != "front"] + list(chosen.values())
 
 
-def hopefuls(models: Sequence[Model], ended: Mapping[str, float], limits: Limits) -> list[Model]:
+def likely_finalists(models: Sequence[Model], ended: Mapping[str, float], limits: Limits) -> list[Model]:
     """Return the models to take to the end after the first ones: those that would then add most hypervolume.
 
     What longer training made of the first ones tells what it may make of the others, be they dominated now: accuracies
@@ -83,7 +83,7 @@ def hopefuls(models: Sequence[Model], ended: Mapping[str, float], limits: Limits
     return [m for i, m in enumerate(rest) if i in chosen]
 
 
-def surely_late(models: Sequence[Model], limits: Limits) -> list[Model]:
+def too_slow_for_sure(models: Sequence[Model], limits: Limits) -> list[Model]:
     """Return those of the finalists that need not go to the end: obvious baselines that cost too much for sure.
 
     No training makes them faster, so they stand for comparison as their trials left them. Where no model meets the

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class Preflight:
     """A study that may begin, as far as can be told without its task.
 
     Attributes:
@@ -42,7 +42,7 @@ class Checked:
     identity: Mapping[str, str]
 
 
-def checked(name: str, options: Options) -> Checked:
+def check_options(name: str, options: Options) -> Preflight:
     """Check all that can be checked before the study is loaded, writing nothing.
 
     Raises:
@@ -75,7 +75,7 @@ def checked(name: str, options: Options) -> Checked:
         check_callers(options)
     elif options.ray_address is not None:
         reachable(options.ray_address)
-    return Checked(options=options, servers=servers, identity=identity)
+    return Preflight(options=options, servers=servers, identity=identity)
 
 
 def identity_of(name: str, servers: Sequence[Runtime], options: Options) -> dict[str, str]:

@@ -14,7 +14,7 @@ from torch import nn
 from ..compressors.batch_norm import fold_batch_norm
 from ..compressors.onnx_files.export import Exported, Way, exported
 from ..compressors.onnx_files.qdq import owners
-from ..compressors.pipeline import Compressed, compress, space_of, supplies_of
+from ..compressors.pipeline import Compressed, apply_candidate, space_of, supplies_of
 from ..compressors.pruning.inspect import inspect, unstored
 from ..compressors.quantization.quantize import without_kernels
 from ..compressors.technique import Supplies
@@ -53,7 +53,7 @@ Timed = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offer:
+class Setup:
     """What a network and its runtimes offer to a search.
 
     Attributes:
@@ -111,7 +111,7 @@ def prepare(
         StudyError: the unchanged network cannot be exported, served or timed.
         RunDirectoryError: the network is not the one that the run directory was begun with.
     """
-    _take_up(task, rundir)
+    _restore_weights(task, rundir)
     progress.notice("finding layers and groups")
     offer = offered(task, runtimes, options)
     task = offer.task
@@ -162,7 +162,7 @@ def prepare(
     return Prepared(space=found.space(offer.space), profile=found, ladder=ladder, meter=meter)
 
 
-def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
+def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Setup:
     """Return what a network and its runtimes offer to a search, before anything was tried.
 
     Raises:
@@ -185,7 +185,7 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Offer:
             "a network must have a convolution or a linear layer that may be compressed; this one has none. "
             "Take names out of the task's `keep`, or give another network."
         )
-    return Offer(
+    return Setup(
         task=task,
         distance=distance,
         supplies=supplies,
@@ -219,7 +219,7 @@ def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compr
     Raises:
         InfeasibleError: it cannot be exported or served.
     """
-    baseline = compress(replace(task, student=None), Candidate(), supplies, epochs=0)
+    baseline = apply_candidate(replace(task, student=None), Candidate(), supplies, epochs=0)
     artefact, _ = checked(baseline, runtime, supplies, quantized=False)
     return baseline, artefact
 
@@ -237,7 +237,7 @@ def cost_of_rounding(
 
 def _profiled(
     task: Task,
-    offer: Offer,
+    offer: Setup,
     *,
     runtimes: Sequence[Runtime],
     baseline: tuple[Compressed, bytes],
@@ -288,7 +288,7 @@ def _calibrations(meter: Meter | Meters) -> dict[str, Calibration]:
     return dict(zip(devices, at_once([meter_at(meter, device).calibrate for device in devices]), strict=True))
 
 
-def _take_up(task: Task, rundir: RunDirectory) -> None:
+def _restore_weights(task: Task, rundir: RunDirectory) -> None:
     """Keep the networks' weights, or give the networks, to the bit, those that the run was begun with."""
     for name, file in NETWORKS.items():
         network: nn.Module | None = getattr(task, name)
@@ -301,7 +301,7 @@ def _take_up(task: Task, rundir: RunDirectory) -> None:
 
 def _student(task: Task, supplies: Supplies, runtime: Runtime) -> tuple[Compressed, bytes]:
     """Return the unchanged student, and the file that serves it."""
-    student = compress(task, Candidate(), supplies, epochs=0)
+    student = apply_candidate(task, Candidate(), supplies, epochs=0)
     return student, runtime.convert(source_of(student, supplies))
 
 

@@ -22,7 +22,7 @@ class Running:
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class SearchState:
     """How far a search is.
 
     Attributes:
@@ -65,7 +65,7 @@ class State:
         return f"hypervolume {self.hypervolume:.3f}{since}"
 
     @property
-    def still(self) -> State:
+    def still(self) -> SearchState:
         """The same with its clocks stopped: two that are equal tell the same."""
         return replace(self, left_s=None, running=tuple(replace(each, seconds=0.0) for each in self.running))
 
@@ -73,7 +73,7 @@ class State:
 class Progress(Protocol):
     """Something that is told how a run goes."""
 
-    def notice(self, what: str | State) -> None:
+    def notice(self, what: str | SearchState) -> None:
         """Tell what is being done now; the next notice replaces it."""
         ...
 
@@ -85,7 +85,7 @@ class Progress(Protocol):
 class Silent:
     """Tells nothing."""
 
-    def notice(self, what: str | State) -> None:
+    def notice(self, what: str | SearchState) -> None:
         """Tell nothing."""
 
     def milestone(self, text: str) -> None:
@@ -105,7 +105,7 @@ class Lines:
         self._every_s = every_s
         self._last = float("-inf")
 
-    def notice(self, what: str | State) -> None:
+    def notice(self, what: str | SearchState) -> None:
         """Print a line, unless one was printed just before."""
         if time.monotonic() - self._last >= self._every_s:
             self.milestone(str(what))

@@ -11,12 +11,12 @@ from ..pareto.limits import Limits
 from ..reports.words import speed
 from ..storage.artifacts import Local
 from ..storage.run_directory import RunDirectory
-from ..storage.study_store import Store
+from ..storage.study_store import StudyStore
 from ..storage.trials import trial_name
 from ..studies.metric_units import shown
-from .finalists import surely_late
+from .finalists import too_slow_for_sure
 from .options import Options
-from .progress import Running, State
+from .progress import Running, SearchState
 from .samplers.initial_design import BASELINE
 from .time_budget import FINALISTS, costs_of, reserved_s
 
@@ -24,7 +24,7 @@ LATEST = 20
 """How many of the last trials tell how long the next ones take."""
 
 
-class Outlook:
+class SearchStatus:
     """Tells the state of a search; what is costly to know is looked up when a trial has finished.
 
     Args:
@@ -36,7 +36,7 @@ class Outlook:
     """
 
     def __init__(
-        self, store: Store, options: Options, rundir: RunDirectory, *, started: float, final_epochs: float
+        self, store: StudyStore, options: Options, rundir: RunDirectory, *, started: float, final_epochs: float
     ) -> None:
         self._store = store
         self._options = options
@@ -47,7 +47,7 @@ class Outlook:
         self._before = store.count()
         self._front: list[str] | None = None
         self._better_at = 0
-        self._known = State(finished=-1, total=0, best="")
+        self._known = SearchState(finished=-1, total=0, best="")
         self._finals_s = 0.0
 
     def in_time(self) -> bool:
@@ -58,7 +58,7 @@ class Outlook:
     def _for_trials_s(self, budget_s: float) -> float:
         return budget_s - reserved_s(self._finals_s, budget_s)
 
-    def state(self, running: Mapping[str, tuple[int, float]], held_up: str) -> State:
+    def state(self, running: Mapping[str, tuple[int, float]], held_up: str) -> SearchState:
         """Return the state of the search.
 
         Args:
@@ -72,7 +72,7 @@ class Outlook:
             Running(trial_name(number), self._rung(folder), now - began) for folder, (number, began) in running.items()
         )
         known = self._known
-        return State(
+        return SearchState(
             finished=finished,
             total=self._options.trials,
             running=at_work,
@@ -84,7 +84,7 @@ class Outlook:
             held_up=held_up,
         )
 
-    def _looked_up(self, finished: int) -> State:
+    def _looked_up(self, finished: int) -> SearchState:
         found = self._store.found
         limits = self._store.limits.told_by(model.measurement for model in found.all())
         meeting = [m for m in found.front() if limits.met(m.measurement)]
@@ -98,9 +98,9 @@ class Outlook:
         costs = costs_of(model.measurement for model in found.latest(LATEST))
         workers = self._options.workers or 1
         obvious = found.obvious()
-        models = len(obvious) - len(surely_late([*obvious, *meeting], limits)) + min(FINALISTS, len(meeting))
+        models = len(obvious) - len(too_slow_for_sure([*obvious, *meeting], limits)) + min(FINALISTS, len(meeting))
         self._finals_s = costs.finals_s(models, epochs=self._final_epochs, workers=workers) if costs else 0.0
-        return State(
+        return SearchState(
             finished=finished,
             total=self._options.trials,
             best=_in_words(meeting, found.all(), limits),

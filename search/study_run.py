@@ -13,31 +13,31 @@ from ..evaluators.measurement import Measurement
 from ..pareto.build import assemble
 from ..pareto.front import Model, ParetoFront
 from ..reports import write as files
-from ..storage.invocation import Asked
-from ..storage.repeated_failures import Alike
+from ..storage.invocation import Invocation
+from ..storage.repeated_failures import RepeatedFailures
 from ..storage.run import FINISHED, begun
 from ..storage.run_directory import RunDirectory, room
-from ..storage.shared_start import together
+from ..storage.shared_start import prepare_exclusively
 from .driver import Driver, Interrupted, Interrupts
-from .final_evaluation import Finals, as_found
-from .finalists import FIRST, finalists, hopefuls
+from .final_evaluation import FinalEvaluation, as_found
+from .finalists import FIRST, finalists, likely_finalists
 from .options import Options
-from .preflight import Checked, checked, in_unit
+from .preflight import Preflight, check_options, in_unit
 from .progress import Progress, Silent
 from .samplers import create
 from .samplers.initial_design import BASELINE, Start, warm_start
-from .throttle import NowAndThen
+from .throttle import Throttled
 from .workers import shipping as remote
 from .workers.capacity import FILE as MEMORY
 from .workers.capacity import of_run, trial_bytes
 from .workers.cluster import Cluster, joined
-from .workers.memory_limit import Limited
+from .workers.memory_limit import MemoryLimited
 from .workers.start import Workers, pickled, workers_for
 
 if TYPE_CHECKING:
     from ..evaluators.evaluator import Evaluator
     from ..pareto.limits import Limits
-    from ..storage.study_store import Store
+    from ..storage.study_store import StudyStore
     from ..studies.task import Task
     from .prepare import Prepared
 
@@ -69,7 +69,7 @@ def run(
     """
     progress = progress or Silent()
     started = time.monotonic()
-    asked = checked(name, options)
+    asked = check_options(name, options)
     options = asked.options
     loaded = load()  # may show a training's progress bar of its own
 
@@ -84,7 +84,7 @@ def run(
     options = in_unit(options, task, fingerprint)
     words = dict(source or {})
     about = {"license": task.license, "description": task.description}
-    kept = Asked.of(options, str(words.pop("study", "")), words, about)
+    kept = Invocation.of(options, str(words.pop("study", "")), words, about)
     if options.workers != 0:
         pickled(task)  # tells before anything is measured
     with (
@@ -103,15 +103,15 @@ def run(
         prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
         student = task.student is not None
         from ..storage.backends import quiet
-        from ..storage.study_store import Store
+        from ..storage.study_store import StudyStore
 
-        store = Store(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
+        store = StudyStore(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
         with closing(store), quiet(), _unless_nothing_came(rundir, store):
-            return _Run(task, options, progress, rundir, prepared, store, cluster).search(started)
+            return StudyRun(task, options, progress, rundir, prepared, store, cluster).search(started)
 
 
 @contextmanager
-def _unless_nothing_came(rundir: RunDirectory, store: Store) -> Iterator[None]:
+def _unless_nothing_came(rundir: RunDirectory, store: StudyStore) -> Iterator[None]:
     """Take a new run directory away again whose network could not be evaluated, nor anything that was made of it."""
     try:
         yield
@@ -123,7 +123,7 @@ def _unless_nothing_came(rundir: RunDirectory, store: Store) -> Iterator[None]:
 
 def _prepared(
     task: Task,
-    asked: Checked,
+    asked: Preflight,
     rundir: RunDirectory,
     progress: Progress,
     cluster: Cluster | None,
@@ -133,7 +133,7 @@ def _prepared(
     from .prepare import prepare
 
     try:
-        with together(asked.options.storage, task, rundir, asked.identity, progress.notice, fingerprint):
+        with prepare_exclusively(asked.options.storage, task, rundir, asked.identity, progress.notice, fingerprint):
             return prepare(task, asked.servers, rundir, asked.options, progress, cluster)
     except Exception:  # also what nobody has foreseen
         _taken_away(rundir)
@@ -147,7 +147,7 @@ def _taken_away(rundir: RunDirectory) -> None:
 
 
 @dataclass(frozen=True)
-class _Run:
+class StudyRun:
     """A run whose search can begin."""
 
     task: Task
@@ -155,7 +155,7 @@ class _Run:
     progress: Progress
     rundir: RunDirectory
     prepared: Prepared
-    store: Store
+    store: StudyStore
     cluster: Cluster | None
 
     def search(self, started: float) -> ParetoFront:
@@ -195,7 +195,7 @@ class _Run:
                 raise
         return self._publish(models, state="finished")
 
-    def _let_mend(self, alike: Alike) -> None:
+    def _let_mend(self, alike: RepeatedFailures) -> None:
         """Let the next run be trained otherwise, where nothing was trained as it is: that is no other study."""
         from ..storage.fingerprint import loosen
 
@@ -206,13 +206,13 @@ class _Run:
     @contextmanager
     def _meanwhile(self) -> Iterator[Callable[[], object]]:
         """Yield what is to be called again and again during the trials, and tells of them."""
-        report = NowAndThen(self._report)
+        report = Throttled(self._report)
         if self.options.tensorboard is None:
             yield report
             return
-        from .tensorboard import Board
+        from .tensorboard import TensorBoardWriter
 
-        with Board(self.options.tensorboard, self.store) as board:
+        with TensorBoardWriter(self.options.tensorboard, self.store) as board:
 
             def both() -> None:
                 report()
@@ -225,9 +225,9 @@ class _Run:
         evaluator: Evaluator = self.prepared.ladder
         if self.options.artifacts is not None:
             self.rundir.artifacts = remote.Remote(f"{self.options.artifacts}/{self.store.place}")
-            evaluator = remote.Shipped(self.prepared.ladder, self.rundir.artifacts)
+            evaluator = remote.WithArtifacts(self.prepared.ladder, self.rundir.artifacts)
         if self.options.trial_memory_bytes is not None:
-            evaluator = Limited(evaluator, self.options.trial_memory_bytes)
+            evaluator = MemoryLimited(evaluator, self.options.trial_memory_bytes)
         return evaluator
 
     @property
@@ -274,7 +274,7 @@ class _Run:
         return [self.store.found.whole(model) for model in models]
 
     def _finish(self, workers: Workers, interrupts: Interrupts) -> list[Model]:
-        finals = Finals(
+        finals = FinalEvaluation(
             self.rundir,
             workers,
             self.prepared.meter,
@@ -286,7 +286,7 @@ class _Run:
         )
         models, limits = self.store.models(), self.store.limits
         first = [*self._whole(finalists(models, limits, FIRST)), *self._nearest()]
-        return finals.run(first, lambda ended: self._whole(hopefuls(models, ended, limits)))
+        return finals.run(first, lambda ended: self._whole(likely_finalists(models, ended, limits)))
 
     def _nearest(self) -> list[Model]:
         """Return, where no trial met the limits, the nearest of those that were cut for them."""

@@ -14,12 +14,12 @@ from ..errors import UsageError
 from ..evaluators.measurement import Measurement
 from ..pareto.front import front_hypervolume, objectives, select
 from ..storage.backends import METRICS
-from ..storage.study_store import Store
+from ..storage.study_store import StudyStore
 from ..storage.trials import outcome
 from .samplers.initial_design import BASELINE
 
 
-class Board:
+class TensorBoardWriter:
     """Writes the trials of a study for TensorBoard as they finish; those of an earlier run once more.
 
     Args:
@@ -27,7 +27,7 @@ class Board:
         store: the study.
     """
 
-    def __init__(self, folder: str, store: Store) -> None:
+    def __init__(self, folder: str, store: StudyStore) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer: Any = SummaryWriter(folder, purge_step=0)
@@ -64,7 +64,7 @@ class Board:
             volume = front_hypervolume(meeting, self._baseline, limits.target_ms)
             self._writer.add_scalar("front/hypervolume", volume, len(self._written))
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> TensorBoardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -12,7 +12,7 @@ SHARE = 0.01
 """Of all time that is spent on it, at most."""
 
 
-class NowAndThen:
+class Throttled:
     """Calls something at most so often, and so that it takes at most a hundredth of the time.
 
     Args:

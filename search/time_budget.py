@@ -18,7 +18,7 @@ CAREFUL_PROCESSES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Costs:
+class StageTimes:
     """Seconds that the parts of a trial take.
 
     Attributes:
@@ -56,7 +56,7 @@ def reserved_s(finals_s: float, budget_s: float) -> float:
     return min(finals_s, RESERVED * budget_s)
 
 
-def costs_of(measurements: Iterable[Measurement]) -> Costs | None:
+def costs_of(measurements: Iterable[Measurement]) -> StageTimes | None:
     """Return what finished trials took; None before one was trained.
 
     Medians, but of the timing the lower quartile: it counts the wait for the device, too, which others had.
@@ -70,7 +70,7 @@ def costs_of(measurements: Iterable[Measurement]) -> Costs | None:
 
     build_s, measure_s = spent("build"), spent("latency", 25.0)
     processes = quantile([max(1, m.latency.processes) for m in trained], MEDIAN)
-    return Costs(
+    return StageTimes(
         build_s=build_s,
         measure_s=measure_s,
         careful_s=CAREFUL_PROCESSES * measure_s / processes,

@@ -50,10 +50,10 @@ def read_storage(folder: Path, url: str | None) -> BaseStorage | None:
     journal = folder / "study.journal"
     if url is None:
         return JournalStorage(ReadJournal(journal)) if journal.is_file() else None
-    from .rdb import Database
+    from .rdb import PatientRDBStorage
 
     try:
-        return Database(url, reads=True)
+        return PatientRDBStorage(url, reads=True)
     except Exception as error:  # as in `open_storage`
         raise _unreachable(url, error) from error
 
@@ -69,14 +69,14 @@ def _unreachable(url: str, error: Exception) -> StorageError:
 def _database(url: str) -> BaseStorage:
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-    from .rdb import Database
+    from .rdb import PatientRDBStorage
 
     for pause_s in PAUSES_S:
         try:
-            return Database(url)
+            return PatientRDBStorage(url)
         except (IntegrityError, ProgrammingError):  # several that begin at once all make the tables
             time.sleep(pause_s)
-    return Database(url)
+    return PatientRDBStorage(url)
 
 
 @contextmanager

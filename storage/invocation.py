@@ -19,7 +19,7 @@ ADDRESSES = ("storage", "artifacts", "ray_address")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Invocation:
     """What a run was asked for.
 
     Attributes:
@@ -50,7 +50,7 @@ class Asked:
         study: str = "",
         source: Mapping[str, object] | None = None,
         about: Mapping[str, str] | None = None,
-    ) -> Asked:
+    ) -> Invocation:
         """Return what options ask for, without what nobody should read."""
         known = {f.name for f in fields(Limits)} | {"out"}
         given = {f.name: getattr(options, f.name) for f in fields(Options) if f.name not in known}
@@ -70,7 +70,7 @@ class Asked:
         )
 
     @classmethod
-    def read(cls, content: Mapping[str, Any]) -> Asked:
+    def read(cls, content: Mapping[str, Any]) -> Invocation:
         """Read what `to_dict` wrote."""
         limits = dict(content["limits"])
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
@@ -105,11 +105,11 @@ class Asked:
             yield from (f"--{name.replace('_', '-')}", "URL")
 
 
-def last(out: Path) -> Asked | None:
+def last(out: Path) -> Invocation | None:
     """Return what was asked of a run last; None where there is none, or that was not kept."""
     try:
         kept = json.loads((out / "study.json").read_text()).get("asked")
-        return None if kept is None else Asked.read(kept)
+        return None if kept is None else Invocation.read(kept)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # another program's file, or a newer version's
         return None
 

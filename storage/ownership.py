@@ -17,13 +17,13 @@ from ..files import write_atomically
 from .heartbeat import SILENT_S, Heartbeat
 
 if TYPE_CHECKING:
-    from .rdb import Database
+    from .rdb import PatientRDBStorage
 
 NAME = "driver"
 """File in a run directory, and attribute of a trial: whose it is. A directory has one driver at a time."""
 
 
-class Drivers:
+class TrialOwnership:
     """Tells whose trials are whose, and which are nobody's any more.
 
     Args:
@@ -35,7 +35,7 @@ class Drivers:
 
     def __init__(self, study: optuna.Study, storage: BaseStorage, folder: Path) -> None:
         self._study = study
-        self._database: Database | None = storage if isinstance(storage, RDBStorage) else None  # type: ignore[assignment]
+        self._database: PatientRDBStorage | None = storage if isinstance(storage, RDBStorage) else None  # type: ignore[assignment]
         self._first_seen: dict[int, float] = {}
         self._heartbeat: Heartbeat | None = None
         self._notice: Callable[[str], object] = lambda text: None

@@ -57,7 +57,7 @@ WAITING = (
 """The methods that wait for a database which is away: all that the search calls, but for heartbeats."""
 
 
-def away(error: BaseException) -> bool:
+def is_disconnected(error: BaseException) -> bool:
     """Return whether an error says that the database does not answer, rather than that it was asked nonsense.
 
     Where Optuna reads trials and the connection breaks, it asks once more in the transaction that broke with it.
@@ -67,7 +67,7 @@ def away(error: BaseException) -> bool:
     return gone or isinstance(cause, OperationalError | InterfaceError | PendingRollbackError)
 
 
-class Database(RDBStorage):
+class PatientRDBStorage(RDBStorage):
     """Optuna's storage in a database.
 
     Args:
@@ -200,17 +200,17 @@ def _patient(name: str) -> Callable[..., Any]:
     What was done though the answer was lost is done once more. Of that, a second trial is given up as nobody's, and
     what is written twice is the same.
     """
-    method = getattr(Database, name)
+    method = getattr(PatientRDBStorage, name)
 
     @wraps(method)
-    def call(self: Database, *args: Any, **kwargs: Any) -> Any:
+    def call(self: PatientRDBStorage, *args: Any, **kwargs: Any) -> Any:
         began, pause_s = time.monotonic(), FIRST_S
         while True:
             try:
                 return method(self, *args, **kwargs)
             except Exception as error:
                 gone_s = time.monotonic() - began
-                if not away(error) or not self.patience_s:
+                if not is_disconnected(error) or not self.patience_s:
                     raise
                 if gone_s > self.patience_s:
                     cause = gist(error.__cause__ or error)
@@ -226,4 +226,4 @@ def _patient(name: str) -> Callable[..., Any]:
 
 
 for _name in WAITING:
-    setattr(Database, _name, _patient(_name))
+    setattr(PatientRDBStorage, _name, _patient(_name))

@@ -25,7 +25,7 @@ RUNGS = ("build", "latency", "size", "memory", "energy", ONE_SHOT, TRAIN, "timeo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alike:
+class RepeatedFailures:
     """Trials that failed for one reason.
 
     Attributes:
@@ -49,7 +49,7 @@ class Alike:
         )
 
 
-def failed_alike(outcomes: Mapping[int, Outcome]) -> Alike | None:
+def failed_repeatedly(outcomes: Mapping[int, Outcome]) -> RepeatedFailures | None:
     """Return the trials that failed alike, where those are so many that others would, too; else None.
 
     Those count that came as far as the last one that failed. Nobody may have passed there since the first of them; and
@@ -66,7 +66,7 @@ def failed_alike(outcomes: Mapping[int, Outcome]) -> Alike | None:
     since = passed[-1] if passed else -1
     alike = [n for n, why in failures.items() if n > since and why is not None and _same(why, last)]
     needed = LEAST * (1 if last.raised else JUDGED) * (1 + len(passed))
-    return Alike(why=last, trials=tuple(alike)) if len(alike) >= needed else None
+    return RepeatedFailures(why=last, trials=tuple(alike)) if len(alike) >= needed else None
 
 
 def _reached(outcome: Outcome) -> float:

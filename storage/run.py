@@ -28,10 +28,10 @@ from ..search.samplers.initial_design import BASELINE
 from ..spaces.candidate import Candidate
 from ..spaces.space import Levels
 from .backends import close_storage, quiet, read_storage
-from .invocation import Asked
+from .invocation import Invocation
 from .records import read_json, read_record
 from .run_directory import FORMAT, enclosed
-from .trials import Ledger, Models, outcome, trial_name
+from .trials import FinishedTrials, MeasuredModels, outcome, trial_name
 
 FINISHED = "finished.json"
 """File in a run directory that says of which trials the front was taken to the end."""
@@ -91,7 +91,7 @@ class Run:
 
     path: Path
     identity: Mapping[str, str]
-    asked: Asked | None
+    asked: Invocation | None
     profile: Profile | None
     trials: tuple[Trial, ...]
     measured: tuple[Model, ...]
@@ -215,7 +215,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
         )
     with as_written(path):
         kept = manifest.pop("asked", None)
-        asked = None if kept is None else Asked.read(kept)
+        asked = None if kept is None else Invocation.read(kept)
         identity = {name: _line(value) for name, value in manifest.items()}
         if not NAME.fullmatch(identity["study"]):
             raise ValueError(f"{identity['study']!r} is no study's name")
@@ -230,7 +230,7 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
             asked=asked,
             profile=None if profile is None else Profile.from_dict(profile["profile"]),
             trials=begun(trials),
-            measured=tuple(Models(Ledger(study, _identity, lambda: "read once"), lambda: limits).all()),
+            measured=tuple(MeasuredModels(FinishedTrials(study, _identity, lambda: "read once"), lambda: limits).all()),
         )
 
 
@@ -262,7 +262,7 @@ def _line(value: object) -> str:
     return text
 
 
-def _study(path: Path, name: str, asked: Asked | None, url: str | None) -> tuple[BaseStorage, optuna.Study]:
+def _study(path: Path, name: str, asked: Invocation | None, url: str | None) -> tuple[BaseStorage, optuna.Study]:
     """Return the storage of a run, and the study in it.
 
     A database is asked only where the user has named it: a run directory may be a stranger's, and so may be the server

@@ -25,7 +25,7 @@ FILES = ("profile.json", "calibration.json")
 
 
 @contextmanager
-def together(
+def prepare_exclusively(
     url: str | None,
     task: Task,
     rundir: RunDirectory,
@@ -49,10 +49,10 @@ def together(
     if url is None:
         yield
         return
-    from .rdb import Database
+    from .rdb import PatientRDBStorage
 
     storage = open_storage(rundir.path, url)
-    assert isinstance(storage, Database)
+    assert isinstance(storage, PatientRDBStorage)
     storage.notice = notice
     try:
         with storage.alone(f"{identity['study']}, before its trials"):

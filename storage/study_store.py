@@ -25,9 +25,9 @@ from ..search.samplers.initial_design import BASELINE, STUDENT, Start
 from ..spaces.candidate import Candidate
 from ..spaces.space import Space
 from .backends import close_storage, open_storage, open_study
-from .ownership import Drivers
-from .repeated_failures import Alike
-from .trials import Ledger, Models, judged, trial_name, unmeasured
+from .ownership import TrialOwnership
+from .repeated_failures import RepeatedFailures
+from .trials import FinishedTrials, MeasuredModels, judged, trial_name, unmeasured
 from .trials import outcome as outcome
 
 ATTEMPTS = 3
@@ -42,7 +42,7 @@ MOMENT_S = 0.2
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingTrial:
     """A trial to evaluate: its number, its candidate, its role in the report, how often it was begun before."""
 
     number: int
@@ -51,7 +51,7 @@ class Asked:
     attempt: int
 
 
-class Store:
+class StudyStore:
     """A study on disk or in a database, in our own words.
 
     Args:
@@ -77,9 +77,9 @@ class Store:
         self._asked: dict[int, optuna.Trial] = {}
         self._void = set(map(int, self.study.user_attrs.get(VOID, ())))
         self._told = 0
-        self._drivers = Drivers(self.study, self._storage, folder)
-        self._ledger = Ledger(self.study, self._identity, self._version)
-        self.found = Models(self._ledger, lambda: self.limits)
+        self._drivers = TrialOwnership(self.study, self._storage, folder)
+        self._ledger = FinishedTrials(self.study, self._identity, self._version)
+        self.found = MeasuredModels(self._ledger, lambda: self.limits)
 
     @property
     def limits(self) -> Limits:
@@ -160,7 +160,7 @@ class Store:
         """Return the numbers of trials whose place another has taken."""
         return {t.user_attrs["retry_of"] for t in self.study.get_trials(deepcopy=False) if "retry_of" in t.user_attrs}
 
-    def ask(self) -> Asked:
+    def ask(self) -> PendingTrial:
         """Return a new trial; one that has to be begun again comes before all others."""
         trial = self._again() or self.study.ask(distributions(self.space))
         self._drivers.take(trial)
@@ -168,7 +168,7 @@ class Store:
         trial.set_user_attr("candidate", candidate.to_json())
         self._asked[trial.number] = trial
         attrs = trial.user_attrs
-        return Asked(trial.number, candidate, str(attrs.get("role", "")), int(attrs.get("attempt", 0)))
+        return PendingTrial(trial.number, candidate, str(attrs.get("role", "")), int(attrs.get("attempt", 0)))
 
     def _again(self) -> optuna.Trial | None:
         """Begin the first trial that takes the place of another; Optuna would begin the oldest that waits."""
@@ -343,7 +343,7 @@ class Store:
             if trial.user_attrs.get("role") != BASELINE and trial.number not in self._void
         }
 
-    def void(self, alike: Alike) -> None:
+    def void(self, alike: RepeatedFailures) -> None:
         """Have the next run begin trials again that failed for a reason which the user is told to mend."""
         self.study.set_user_attr(VOID, sorted(self._void.union(alike.trials)))
 

@@ -21,7 +21,7 @@ from ..spaces.candidate import Candidate
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-class Ledger:
+class FinishedTrials:
     """The finished trials of a study; nothing here that is not in the storage.
 
     Args:
@@ -70,7 +70,7 @@ class Ledger:
         return sorted(self._same.get(identity, ()), key=lambda trial: trial.number)
 
 
-class Models:
+class MeasuredModels:
     """The models of a study and their front, kept up with its finished trials.
 
     Args:
@@ -79,7 +79,7 @@ class Models:
 
     """
 
-    def __init__(self, ledger: Ledger, limits: Callable[[], Limits]) -> None:
+    def __init__(self, ledger: FinishedTrials, limits: Callable[[], Limits]) -> None:
         self._ledger = ledger
         self._limits = limits
         self._judged_by: Limits | None = None

@@ -29,7 +29,7 @@ from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.workers.start import InlineWorkers
 from autocompress.storage.artifacts import Artifacts
 from autocompress.storage.run_directory import RunDirectory
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 os.environ.setdefault("AUTOCOMPRESS_LOCKS", tempfile.gettempdir())  # tests leave the machine's own to its user
 
@@ -40,7 +40,7 @@ TARGET_MS = 4.0
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 
-Search = Callable[..., Store]
+Search = Callable[..., StudyStore]
 
 LONGEST = ("test_faults.py", "test_runtimes.py", "test_run.py", "test_chaos.py")
 
@@ -179,7 +179,7 @@ def small() -> AnalyticEvaluator:
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Search]:
     """Open the store of a problem, new or again, with a sampler; the warm start is enqueued on request."""
-    stores: list[Store] = []
+    stores: list[StudyStore] = []
 
     def open_store(
         problem: AnalyticEvaluator,
@@ -191,10 +191,10 @@ def opened(tmp_path: Path) -> Iterator[Search]:
         warm: bool = True,
         target_ms: float = TARGET_MS,
         limits: Limits | None = None,
-    ) -> Store:
+    ) -> StudyStore:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        store = Store(folder, url, name, problem.space, limits or Limits(target_ms))
+        store = StudyStore(folder, url, name, problem.space, limits or Limits(target_ms))
         stores.append(store)
         profile = Profile.from_dict(problem.profile())
         store.study.sampler = create(
@@ -229,7 +229,7 @@ def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
         artifacts: Artifacts | None = None,
         meanwhile: Callable[[], object] = lambda: None,
         **how: object,
-    ) -> Store:
+    ) -> StudyStore:
         while held:
             held.pop().close()
         rundir = RunDirectory(tmp_path / name, {"study": name})

@@ -57,7 +57,7 @@ _TYPES = {width: np.dtype(f"<u{width}") for width in (1, 2, 4, 8)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class StoredPart:
     """One stream: the elements of a tensor, or one byte of each."""
 
     coding: str
@@ -83,7 +83,7 @@ class Entry:
     offset: int
     count: int
     width: int
-    parts: tuple[Part, ...]
+    parts: tuple[StoredPart, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +234,7 @@ def _code(tensor: wire.Numbers, data: bytes) -> tuple[Entry, list[bytes]]:
         offset=tensor.start,
         count=len(elements),
         width=width,
-        parts=tuple(Part(coding=coding, bytes=len(stream)) for coding, stream in coded),
+        parts=tuple(StoredPart(coding=coding, bytes=len(stream)) for coding, stream in coded),
     )
     return entry, [stream for _, stream in coded]
 
@@ -297,7 +297,7 @@ def _read(packed: bytes) -> tuple[Header, bytes, Iterator[bytes]]:
 def _header(data: Any) -> Header:
     entries = []
     for given in data.pop("tensors"):
-        parts = tuple(Part(**part) for part in given.pop("parts"))
+        parts = tuple(StoredPart(**part) for part in given.pop("parts"))
         entry = Entry(**given, parts=parts)
         wrong = entry.width not in _TYPES or len(parts) not in (1, entry.width)
         if wrong or any(part.coding not in (RAW, HUFFMAN) or part.bytes < 0 for part in parts):

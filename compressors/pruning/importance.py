@@ -48,7 +48,7 @@ class Gradients:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class GroupSlice:
     """Where a layer holds the channels of a group.
 
     Attributes:
@@ -94,7 +94,7 @@ def sums(values: Tensor, channels: Tensor, count: int) -> Tensor:
     return values.new_zeros(count).index_add(0, channels, values.reshape(len(channels), -1).sum(1))
 
 
-def parts(graph: Any, group: Any) -> list[Part]:
+def group_slices(graph: Any, group: Any) -> list[GroupSlice]:
     """Return the convolutions, linear layers and norms of a whole dependency group that have weights.
 
     Convolutions of several groups that read the channels are left out: none of their weights' dimensions has them all.
@@ -113,7 +113,7 @@ def parts(graph: Any, group: Any) -> list[Part]:
             dim = int(reads != getattr(layer, "transposed", False))
         device = layer.weight.device
         where = (torch.tensor(list(indices), device=device) for indices in (rows, channels))
-        found.append(Part(layer, reads, dim, *where))
+        found.append(GroupSlice(layer, reads, dim, *where))
     return found
 
 
@@ -152,7 +152,7 @@ def scorer(importance: str, model: nn.Module, graph: Any, supplies: Supplies) ->
             scores = LIBRARY[importance](group)
         else:
             with torch.no_grad():
-                scores = OURS[importance](parts(graph, group), count, gradients)
+                scores = OURS[importance](group_slices(graph, group), count, gradients)
         if scores is None:
             reason = f"importance {importance!r} needs batch norms, and the group of {name!r} has none"
             raise InfeasibleError(reason, rung="build")
@@ -188,7 +188,7 @@ def _along(product: Tensor) -> Sequence[Tensor]:
     return [product.transpose(0, dim).flatten(1).sum(1) if product.dim() > 1 else product for dim in range(2)]
 
 
-def _taylor(group: Sequence[Part], count: int, gradients: Gradients) -> Tensor:
+def _taylor(group: Sequence[GroupSlice], count: int, gradients: Gradients) -> Tensor:
     """Return for each channel the mean over batches of (Σ weight × gradient)² over its readers.
 
     The sum is the derivative of the loss by a factor on all that is read of the channel. Where no layer reads it, the
@@ -206,7 +206,7 @@ def _taylor(group: Sequence[Part], count: int, gradients: Gradients) -> Tensor:
     return torch.stack(squares).mean(0)
 
 
-def _hessian(group: Sequence[Part], count: int, gradients: Gradients) -> Tensor:
+def _hessian(group: Sequence[GroupSlice], count: int, gradients: Gradients) -> Tensor:
     total = group[0].weight.new_zeros(count)
     for part in group:
         for p in part.parameters():
@@ -215,7 +215,7 @@ def _hessian(group: Sequence[Part], count: int, gradients: Gradients) -> Tensor:
     return total
 
 
-def _lamp(group: Sequence[Part], count: int, _: Gradients) -> Tensor:
+def _lamp(group: Sequence[GroupSlice], count: int, _: Gradients) -> Tensor:
     """Return the channels' scores in each layer, summed; the library's, of the summed magnitudes, order as those do."""
     total = group[0].weight.new_zeros(count)
     for part in group:
@@ -227,7 +227,7 @@ def _lamp(group: Sequence[Part], count: int, _: Gradients) -> Tensor:
     return total
 
 
-def _median(group: Sequence[Part], count: int, _: Gradients) -> Tensor:
+def _median(group: Sequence[GroupSlice], count: int, _: Gradients) -> Tensor:
     """Return for each channel the sum of its filter's distances to all; the library's compares squared weights."""
     writers = [part for part in group if not part.reads and not part.norm]
     rows = (select(part.weight, part.dim, part.rows[part.channels.argsort(stable=True)]) for part in writers)
@@ -240,7 +240,7 @@ LIBRARY: dict[str, Callable[[Any], Tensor | None]] = {
     "l1": torch_pruning.importance.GroupMagnitudeImportance(p=1),
     "bn_scale": torch_pruning.importance.BNScaleImportance(),
 }
-OURS: dict[str, Callable[[Sequence[Part], int, Gradients], Tensor]] = {
+OURS: dict[str, Callable[[Sequence[GroupSlice], int, Gradients], Tensor]] = {
     "taylor": _taylor,
     "hessian": _hessian,
     "lamp": _lamp,

@@ -12,7 +12,7 @@ from ...errors import InfeasibleError
 from ...studies.networks.copied import copied
 from ..modules import Inputs, out_channels
 from .dependency_groups import channel_group, dependency_graph
-from .importance import Part, parts, select, sums
+from .importance import GroupSlice, group_slices, select, sums
 
 PENALTIES = ("l1", "group")
 
@@ -84,7 +84,7 @@ def sparsity_penalty(kind: str, model: nn.Module, names: Iterable[str], examples
     groups = []
     for name in names:
         count = out_channels(modules[name])
-        held = parts(graph, channel_group(graph, modules[name], list(range(count))))
+        held = group_slices(graph, channel_group(graph, modules[name], list(range(count))))
         views = [_View(known[part.weight], part.dim, part.rows, part.channels) for part in _chosen(kind, held)]
         with torch.no_grad():
             sizes = _sizes(kind, views, count, parameters)
@@ -94,7 +94,7 @@ def sparsity_penalty(kind: str, model: nn.Module, names: Iterable[str], examples
     return Penalty(kind, groups)
 
 
-def _chosen(kind: str, held: Sequence[Part]) -> Sequence[Part]:
+def _chosen(kind: str, held: Sequence[GroupSlice]) -> Sequence[GroupSlice]:
     if kind == "group":
         return held
     norms = [part for part in held if isinstance(part.layer, nn.modules.batchnorm._BatchNorm)]

@@ -7,13 +7,13 @@ from functools import partial
 
 from ...errors import InfeasibleError
 from ...search.workers.remote_meter import Meters, at_once, devices_of, meter_at
-from ..measurement import Latency, Place
+from ..measurement import Deployment, Latency
 from ..meters.latency import SEARCH, Meter
 
 
-def timed(
-    meter: Meter | Meters, artefacts: Mapping[Place, bytes], known: Mapping[Place, Latency], timeout_s: float
-) -> dict[Place, Latency]:
+def time_deployments(
+    meter: Meter | Meters, artefacts: Mapping[Deployment, bytes], known: Mapping[Deployment, Latency], timeout_s: float
+) -> dict[Deployment, Latency]:
     """Return how fast a network is at its places: on each device one runtime after another, all devices at once.
 
     Args:
@@ -26,8 +26,8 @@ def timed(
         InfeasibleError: it cannot be timed on some device, by whatever runtime.
     """
 
-    def on(device: str) -> dict[Place, Latency | InfeasibleError]:
-        found: dict[Place, Latency | InfeasibleError] = {}
+    def on(device: str) -> dict[Deployment, Latency | InfeasibleError]:
+        found: dict[Deployment, Latency | InfeasibleError] = {}
         for place, artefact in artefacts.items():
             if place.device == device and place not in known:
                 clock = meter_at(meter, device)
@@ -38,7 +38,7 @@ def timed(
         return found
 
     answers = {place: known[place] for place in artefacts if place in known}
-    failed: dict[Place, InfeasibleError] = {}
+    failed: dict[Deployment, InfeasibleError] = {}
     for found in at_once([partial(on, device) for device in devices_of(meter)]):
         for place, answer in found.items():
             if isinstance(answer, Latency):
@@ -52,7 +52,7 @@ def timed(
     return {place: answers[place] for place in artefacts if place in answers}
 
 
-def affordable(costs: Mapping[Place, float], most: float) -> tuple[Place, ...]:
+def within_limit(costs: Mapping[Deployment, float], most: float) -> tuple[Deployment, ...]:
     """Return the places where a candidate costs no more than it may; none where it costs more on all devices.
 
     On a device where it costs more with every runtime, the least is kept: other devices may have it on their fronts.

@@ -9,7 +9,7 @@ from ...errors import InfeasibleError, LostError, in_a_line
 from ...files import full
 from ...pareto.limits import cut
 from ..measurement import Infeasible, Measurement, Outcome
-from ..promotion_rules import unpromising
+from ..promotion_rules import stops_early
 
 UNTRAINED = "it could not be trained, and is what it was before: {}"
 """Warning of a model whose training failed in its trial."""
@@ -44,4 +44,4 @@ def failure_of(outcome: Outcome) -> Infeasible | None:
     """Return what a candidate failed for; None where it went well, costs too much, or nothing was hoped of it."""
     if isinstance(outcome, Measurement):
         return outcome.failure
-    return None if cut(outcome) or unpromising(outcome) else outcome
+    return None if cut(outcome) or stops_early(outcome) else outcome

@@ -28,16 +28,16 @@ from ...spaces.candidate import BITS
 from ...storage.records import WRITTEN, suffixed
 from ..device_lock import pause, training, waited_s
 from ..evaluator import Request
-from ..measurement import Infeasible, Latency, Measurement, Outcome, Place, slowest, together
+from ..measurement import Deployment, Infeasible, Latency, Measurement, Outcome, slowest, together
 from ..meters.isolated_engine import engine
 from ..meters.latency import Meter
 from ..parity import Parity
 from ..runtimes import Runtime
 from ..scores import Accuracy, accuracy
-from .deployments import affordable, timed
+from .deployments import time_deployments, within_limit
 from .failure import UNTRAINED, why
 from .precision import in_low_precision
-from .resources import Spending
+from .resources import ResourceLimits
 
 if TYPE_CHECKING:
     from ...compressors.inherited_weights import Ancestor
@@ -90,7 +90,7 @@ class Ladder:
         Raises:
             LostError: its files cannot be written, for want of room; that is not the candidate's fault.
         """
-        climb = _Climb(self, request)
+        climb = _Evaluation(self, request)
         try:
             with training():
                 return climb.run()
@@ -122,7 +122,7 @@ class _Scored:
     epochs: float
 
 
-class _Climb:
+class _Evaluation:
     """One candidate on its way up."""
 
     def __init__(self, ladder: Ladder, request: Request) -> None:
@@ -134,7 +134,7 @@ class _Climb:
         self.latencies = {latency.place: latency for latency in request.latencies}
         self.rung = "build"
         self.seconds: dict[str, float] = {}
-        self.spending = Spending(request, ladder.meter, compact=ladder.compact)
+        self.spending = ResourceLimits(request, ladder.meter, compact=ladder.compact)
         self.one_shot: dict[str, float] = {}
         self.doubted = ""
         self.failure: Infeasible | None = None
@@ -223,11 +223,11 @@ class _Climb:
         Raises:
             InfeasibleError: no runtime can serve it; the first one's reason.
         """
-        from ...compressors.pipeline import compress
+        from ...compressors.pipeline import apply_candidate
 
         ladder = self.ladder
         with self._on("train" if epochs else "build"):
-            compressed = compress(
+            compressed = apply_candidate(
                 self.task,
                 self.request.candidate,
                 ladder.supplies,
@@ -255,13 +255,13 @@ class _Climb:
         made = checked(compressed, runtime, self.ladder.supplies, quantized=rounded, patience_s=self._left)
         return _Served(runtime, *made)
 
-    def _within_limits(self, served: list[_Served]) -> tuple[Place, ...]:
+    def _within_limits(self, served: list[_Served]) -> tuple[Deployment, ...]:
         """Measure what a network costs at each place, and return those where that is not surely too much.
 
         Raises:
             InfeasibleError: it costs too much everywhere, or something cannot be measured anywhere.
         """
-        by_place = {Place(it.runtime.name, name): it for it in served for name in devices_of(self.ladder.meter)}
+        by_place = {Deployment(it.runtime.name, name): it for it in served for name in devices_of(self.ladder.meter)}
         if self.request.max_size_bytes is not None or not self.ladder.compact:  # packing takes a while
             self.spending.weigh({place: self._size(it) for place, it in by_place.items()})
         places = self._in_time({place: it.artefact for place, it in by_place.items()})
@@ -270,7 +270,7 @@ class _Climb:
     def _size(self, it: _Served) -> int:
         return len(it.packed) if self.ladder.compact else len(it.artefact)
 
-    def _completed(self, known: Measurement, places: Collection[Place]) -> Measurement:
+    def _completed(self, known: Measurement, places: Collection[Deployment]) -> Measurement:
         """Return what was known of the candidate with what was missing."""
         return together([self.spending.added(m) for m in known.everywhere if m.latency.place in places])
 
@@ -279,7 +279,7 @@ class _Climb:
         accuracy = max(self.one_shot.values(), default=None)
         return self.spending.least(replace(stopped, latency=self.decides, one_shot_accuracy=accuracy))
 
-    def _in_time(self, artefacts: Mapping[Place, bytes]) -> tuple[Place, ...]:
+    def _in_time(self, artefacts: Mapping[Deployment, bytes]) -> tuple[Deployment, ...]:
         """Time a network at each place where that is not known, and return those where it is not surely too slow.
 
         Raises:
@@ -287,17 +287,17 @@ class _Climb:
         """
         if artefacts.keys() - self.latencies.keys():
             with self._on("latency"):
-                self.latencies |= timed(self.ladder.meter, artefacts, self.latencies, self._left)
+                self.latencies |= time_deployments(self.ladder.meter, artefacts, self.latencies, self._left)
         latencies = {place: self.latencies[place] for place in artefacts if place in self.latencies}
         target_ms = self.request.target_ms
         if target_ms is None:
             return tuple(latencies)
-        fast = affordable({place: latency.least_ms for place, latency in latencies.items()}, target_ms)
+        fast = within_limit({place: latency.least_ms for place, latency in latencies.items()}, target_ms)
         if not fast:
             raise InfeasibleError(too_slow(slowest(list(latencies.values())), target_ms), rung="latency")
         return fast
 
-    def _measurements(self, scored: _Scored, places: Sequence[Place]) -> list[Measurement]:
+    def _measurements(self, scored: _Scored, places: Sequence[Deployment]) -> list[Measurement]:
         """Return what is known of a network with one runtime, once for each device."""
         it, compressed, task = scored.served, scored.compressed, self.ladder.task
         here = [place for place in places if place.runtime == it.runtime.name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import InfeasibleError
 from ...search.workers.remote_meter import Meters, meter_at
-from ..measurement import Place
+from ..measurement import Deployment
 from ..meters.latency import Meter
 from ..runtimes import low_precision
 
@@ -13,7 +13,7 @@ SLACK = 0.05
 
 
 def in_low_precision(
-    meter: Meter | Meters, artefact: bytes, place: Place, meant: float, warnings: list[str]
+    meter: Meter | Meters, artefact: bytes, place: Deployment, meant: float, warnings: list[str]
 ) -> float | None:
     """Return the share of a built model's compute that is in low precision; None where its runtime does not tell.
 

@@ -11,15 +11,15 @@ from ...errors import InfeasibleError
 from ...pareto.limits import too_much
 from ...search.workers.remote_meter import Meters, meter_at
 from ..evaluator import Request
-from ..measurement import Infeasible, Measurement, Place
+from ..measurement import Deployment, Infeasible, Measurement
 from ..meters.latency import Meter
-from .deployments import affordable
+from .deployments import within_limit
 
 SLACK = 1.05
 """Training may make a compact file so much smaller; larger ones end before it."""
 
 
-class Spending:
+class ResourceLimits:
     """Bytes, memory and energy of one candidate, at each place.
 
     Args:
@@ -37,9 +37,9 @@ class Spending:
         self._slack = {"size": SLACK if compact else 1.0}
         self._meter = meter
         self._also = request.also
-        self._found: dict[str, dict[Place, float]] = {name: {} for name in self._most}
+        self._found: dict[str, dict[Deployment, float]] = {name: {} for name in self._most}
 
-    def weigh(self, sizes: Mapping[Place, int]) -> None:
+    def weigh(self, sizes: Mapping[Deployment, int]) -> None:
         """Take the bytes of the file at each place."""
         self._found["size"].update(sizes)
 
@@ -64,8 +64,8 @@ class Spending:
         )
 
     def within(
-        self, artefacts: Mapping[Place, bytes], on: Callable[[str], AbstractContextManager[None]]
-    ) -> tuple[Place, ...]:
+        self, artefacts: Mapping[Deployment, bytes], on: Callable[[str], AbstractContextManager[None]]
+    ) -> tuple[Deployment, ...]:
         """Measure what is asked for, and return the places at which the candidate is over no limit; see `affordable`.
 
         Args:
@@ -82,7 +82,7 @@ class Spending:
         return left
 
     def _measure(
-        self, name: str, artefacts: Mapping[Place, bytes], on: Callable[[str], AbstractContextManager[None]]
+        self, name: str, artefacts: Mapping[Deployment, bytes], on: Callable[[str], AbstractContextManager[None]]
     ) -> InfeasibleError | None:
         """Measure a cost at each place; return the first reason why that failed."""
         reasons = []
@@ -99,11 +99,13 @@ class Spending:
                     self._found[name][place] = value
         return next(iter(reasons), None)
 
-    def _under(self, name: str, places: tuple[Place, ...], failed: InfeasibleError | None) -> tuple[Place, ...]:
+    def _under(
+        self, name: str, places: tuple[Deployment, ...], failed: InfeasibleError | None
+    ) -> tuple[Deployment, ...]:
         most, found = self._most[name], self._found[name]
         if most is None:
             return places
-        left = affordable({place: found.get(place, math.inf) for place in places}, most * self._slack.get(name, 1.0))
+        left = within_limit({place: found.get(place, math.inf) for place in places}, most * self._slack.get(name, 1.0))
         if left:
             return left
         least = min((found[place] for place in places if place in found), default=None)

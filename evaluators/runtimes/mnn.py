@@ -32,7 +32,7 @@ FLAGS = {"": (), "w8": ("--weightQuantBits", "8"), "fp16": ("--fp16",)}
 
 
 @dataclass
-class Session:
+class MnnSession:
     """An `Engine` over a session of an ``MNN.Interpreter``, which is resized when the shapes of its inputs change."""
 
     mnn: Any
@@ -137,7 +137,7 @@ class Mnn:
         self._check()
         return {"mnn": version("mnn"), **describe_host()}
 
-    def _session(self, artefact: bytes, threads: int) -> Session:
+    def _session(self, artefact: bytes, threads: int) -> MnnSession:
         mnn = self._import()
         options = {"backend": "CPU", "numThread": threads, "precision": "high"}
         options["memory"] = "low" if self.variant == "w8" else "normal"
@@ -146,7 +146,7 @@ class Mnn:
             path.write_bytes(artefact)
             try:
                 interpreter = mnn.Interpreter(str(path))
-                return Session(mnn, interpreter, interpreter.createSession(options))
+                return MnnSession(mnn, interpreter, interpreter.createSession(options))
             except Exception as error:  # which is all that it raises
                 raise InfeasibleError("MNN cannot load the model: it is no .mnn file.", rung="build") from error
 

@@ -34,7 +34,7 @@ RECURRENT = ("LSTM", "GRU", "DynamicQuantizeLSTM")
 
 
 @dataclass(frozen=True)
-class Session:
+class OnnxRuntimeSession:
     """An `Engine` over an `onnxruntime.InferenceSession`."""
 
     session: Any
@@ -77,7 +77,7 @@ class OnnxRuntime:
             InfeasibleError: ONNX Runtime refuses the model.
         """
         session = self._session(artefact, self._options(threads))
-        yield Session(session, tuple(node.name for node in session.get_inputs()))
+        yield OnnxRuntimeSession(session, tuple(node.name for node in session.get_inputs()))
 
     def kernels(self, artefact: bytes, inputs: Arrays) -> Sequence[Kernel]:
         """Return the optimised graph's nodes as its profiler saw them."""

@@ -27,7 +27,7 @@ WIDTHS = {"i4": 4, "u4": 4, "i8": 8, "u8": 8, "f16": 16, "bf16": 16}
 """Bits of the types in which it says that an operation runs; all others have 32."""
 
 
-class Session:
+class OpenVinoSession:
     """An `Engine` over a compiled model.
 
     A model whose batch alone is free is compiled anew for each other batch size that comes, a batch of one first:
@@ -145,7 +145,7 @@ class OpenVino:
 
         return four_bits(artefact)
 
-    def _session(self, artefact: bytes, threads: int, **more: object) -> Session:
+    def _session(self, artefact: bytes, threads: int, **more: object) -> OpenVinoSession:
         self._import()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -156,7 +156,7 @@ class OpenVino:
             **more,
         }
         try:
-            return Session(_core().read_model(self._stored(artefact)), settings)
+            return OpenVinoSession(_core().read_model(self._stored(artefact)), settings)
         except RuntimeError as error:  # the only exception that it raises
             raise InfeasibleError(f"OpenVINO cannot load the model: {_said(error)}.", rung="build") from error
 

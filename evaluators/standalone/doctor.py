@@ -125,9 +125,9 @@ def examine(runtimes: Sequence[str] = (), *, notice: Callable[[str], object] = l
     """
     names = [load(name).name for name in runtimes] or [server.name for server in offered()]
     notice("makes a small network")
-    from .sample_network import specimen
+    from .sample_network import sample_network
 
-    sample = specimen()
+    sample = sample_network()
     checks = []
     for name in names:
         notice(f"{name}: tried")

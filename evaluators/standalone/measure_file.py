@@ -59,7 +59,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Row:
+class RuntimeResult:
     """What a file costs on one runtime.
 
     Attributes:
@@ -81,7 +81,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Report:
+class FileMeasurement:
     """What was measured of one file.
 
     Attributes:
@@ -99,7 +99,7 @@ class Report:
     inputs: tuple[Input, ...]
     conditions: Conditions
     reference: str
-    rows: tuple[Row, ...]
+    rows: tuple[RuntimeResult, ...]
     reference_runtime: str | None = None
     calibration: Calibration | None = None
 
@@ -117,7 +117,7 @@ def measure_file(
     shapes: Mapping[str, Input] | None = None,
     conditions: Conditions | None = None,
     notice: Callable[[str], object] = lambda text: None,
-) -> Report:
+) -> FileMeasurement:
     """Measure a model file on some runtimes.
 
     Args:
@@ -150,7 +150,7 @@ def measure_file(
         notice(f"{server.name}: built, and run a few times")
         tried.append(_try(server, model, batches, conditions))
     baseline = baseline or next((row for row in tried if row.serving), None)
-    report = Report(
+    report = FileMeasurement(
         model=str(path), inputs=inputs, conditions=conditions, reference=str(reference or path), rows=tuple(tried)
     )
     return report if baseline is None else _timed(report, baseline, batches[0], notice)
@@ -162,7 +162,7 @@ def _reference(
     servers: Sequence[Runtime],
     batches: Sequence[Arrays],
     conditions: Conditions,
-) -> Row:
+) -> RuntimeResult:
     """Serve the reference, on the first of some runtimes that reads it as it is."""
     declared = model.inputs or inputs
     if len(declared) != len(inputs) or not all(map(Input.admits, declared, inputs)):
@@ -177,9 +177,9 @@ def _reference(
     return row
 
 
-def _try(server: Runtime, model: ModelFile, batches: Sequence[Arrays], conditions: Conditions) -> Row:
+def _try(server: Runtime, model: ModelFile, batches: Sequence[Arrays], conditions: Conditions) -> RuntimeResult:
     """Serve a file in a fresh process; alone on its device where its energy is counted."""
-    row = Row(runtime=server.name)
+    row = RuntimeResult(runtime=server.name)
     try:
         converts = not model.served_as_it_is(server)
         artefact = server.convert(Source(onnx=model.content, examples=batches[0])) if converts else model.content
@@ -199,7 +199,9 @@ def _try(server: Runtime, model: ModelFile, batches: Sequence[Arrays], condition
     return replace(row, serving=serving)
 
 
-def _timed(report: Report, baseline: Row, inputs: Arrays, notice: Callable[[str], object]) -> Report:
+def _timed(
+    report: FileMeasurement, baseline: RuntimeResult, inputs: Arrays, notice: Callable[[str], object]
+) -> FileMeasurement:
     """Time what can be served, each in turns with the reference."""
     how = report.conditions
     assert baseline.serving is not None
@@ -223,7 +225,7 @@ def _timed(report: Report, baseline: Row, inputs: Arrays, notice: Callable[[str]
     return replace(report, reference_runtime=baseline.runtime, calibration=calibration, rows=tuple(rows))
 
 
-def _time(row: Row, meter: Meter, how: Conditions) -> Row:
+def _time(row: RuntimeResult, meter: Meter, how: Conditions) -> RuntimeResult:
     try:
         latency = meter.measure(row.artefact, how.plan, runtime=row.runtime, timeout_s=how.timeout_s)
     except InfeasibleError as error:

@@ -37,7 +37,7 @@ class Specimen:
     expected: NDArray[np.float32]
 
 
-def specimen() -> Specimen:
+def sample_network() -> Specimen:
     """Return the network; the same in every process."""
     from ...compressors.onnx_files.qdq import insert
     from ...compressors.quantization.quantize import Scales

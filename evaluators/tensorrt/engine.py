@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..runtimes import Arrays, Kernel
 from . import nvml
 from .device import Device
-from .session import Session
+from .session import TensorRtSession
 from .shapes import Interface, Shape
 
 
@@ -41,7 +41,7 @@ class TensorRtEngine:
         self.interface = interface
         self.plan = plan
         self.about = about
-        self._session: Session | None = None
+        self._session: TensorRtSession | None = None
         self._before: Mapping[str, str] = {}
 
     def start(self) -> None:
@@ -80,12 +80,12 @@ class TensorRtEngine:
         """Return the layers; the engine is good for nothing else then, as its profiler stays."""
         return self._for(inputs).kernels(inputs)
 
-    def _for(self, inputs: Arrays) -> Session:
+    def _for(self, inputs: Arrays) -> TensorRtSession:
         """Return the session, made for the first inputs where nothing else told the shapes."""
         if self._session is None:
             names = self.interface.inputs
             self._session = self._begun({name: x.shape for name, x in zip(names, inputs, strict=True)})
         return self._session
 
-    def _begun(self, shapes: Mapping[str, Shape]) -> Session:
-        return Session(self.trt, self.device, self.plan(shapes), interface=self.interface)
+    def _begun(self, shapes: Mapping[str, Shape]) -> TensorRtSession:
+        return TensorRtSession(self.trt, self.device, self.plan(shapes), interface=self.interface)

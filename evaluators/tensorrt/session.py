@@ -46,7 +46,7 @@ class EnqueueError(Exception):
     """TensorRT did not take the work."""
 
 
-class Session:
+class TensorRtSession:
     """An engine that can run.
 
     Args:

@@ -21,7 +21,7 @@ from ...storage.records import RECORD, WRITTEN
 from ...storage.run import Run
 from . import metadata
 from .model_card import card
-from .selection import Choice, Wish, choose
+from .selection import SelectedModel, Selection, choose
 
 PREDICTIONS = "predictions.npz"
 
@@ -35,7 +35,7 @@ PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picked:
+class PickedModel:
     """A model that was picked.
 
     Attributes:
@@ -45,7 +45,7 @@ class Picked:
     """
 
     folder: Path
-    choice: Choice
+    choice: SelectedModel
     proof: str = ""
 
     @property
@@ -54,7 +54,7 @@ class Picked:
         return self.choice.model
 
 
-def pick(run: Run, wish: Wish, out: Path | None = None, *, force: bool = False, prove: bool = True) -> Picked:
+def pick(run: Run, wish: Selection, out: Path | None = None, *, force: bool = False, prove: bool = True) -> PickedModel:
     """Copy the model that is wished for, run the copy in a fresh process, and return what was picked.
 
     Args:
@@ -79,8 +79,14 @@ def pick(run: Run, wish: Wish, out: Path | None = None, *, force: bool = False, 
 
 
 def copied(
-    run: Run, choice: Choice, out: Path | None = None, *, force: bool = False, prove: bool = True, runtime: str = ""
-) -> Picked:
+    run: Run,
+    choice: SelectedModel,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+    prove: bool = True,
+    runtime: str = "",
+) -> PickedModel:
     """Copy a model that was chosen; see `pick`.
 
     Args:
@@ -105,12 +111,12 @@ def copied(
             said = metadata.notes(model, run.identity["study"], run.asked.about if run.asked else {})
             for path in folder.iterdir():
                 metadata.describe(path, said)
-        proof = _prove(model, folder) if prove else ""
+        proof = _verify_copy(model, folder) if prove else ""
         (folder / CARD).write_text(card(run, choice.front, model, folder, proof), encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
-    return Picked(folder=out, choice=choice, proof=proof)
+    return PickedModel(folder=out, choice=choice, proof=proof)
 
 
 def _trusted(model: Model, runtime: str) -> None:
@@ -169,7 +175,7 @@ def _output(model: Model) -> str:
     return "output" + Path(model.measurement.file).stem.removeprefix("model")
 
 
-def _prove(model: Model, folder: Path) -> str:
+def _verify_copy(model: Model, folder: Path) -> str:
     """Return what the copy's own program says, run in a fresh process that is told nothing of where it is.
 
     Raises:

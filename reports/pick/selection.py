@@ -14,7 +14,7 @@ from .advice import advice, goes_on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class Selection:
     """How a model is chosen: in one way, or not at all for the recommended model.
 
     Attributes:
@@ -33,7 +33,7 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class SelectedModel:
     """A model, the front that it is of, and what is to be known of both."""
 
     model: Model
@@ -41,7 +41,7 @@ class Choice:
     advice: tuple[str, ...] = ()
 
 
-def choose(run: Run, wish: Wish) -> Choice:
+def choose(run: Run, wish: Selection) -> SelectedModel:
     """Return the model that is wished for.
 
     Raises:
@@ -52,10 +52,10 @@ def choose(run: Run, wish: Wish) -> Choice:
     said = tuple(advice(run, front, model))
     if not model.path:
         raise UsageError(f"a model that is picked must have its files; {_without_files(run, front, model)}")
-    return Choice(model=model, front=front, advice=said)
+    return SelectedModel(model=model, front=front, advice=said)
 
 
-def _best(front: ParetoFront, wish: Wish) -> Model:
+def _best(front: ParetoFront, wish: Selection) -> Model:
     model = front.knee if wish.knee else front.recommended
     if wish.fastest and front.meets_target:
         model = fastest(m for m in (*front.models, front.baseline) if front.meets(m))
@@ -64,7 +64,7 @@ def _best(front: ParetoFront, wish: Wish) -> Model:
     return model
 
 
-def _certain(run: Run, front: ParetoFront, wish: Wish) -> Model:
+def _certain(run: Run, front: ParetoFront, wish: Selection) -> Model:
     """Return the model of an id or role, at the place that decides, on the runtime where it is nearest to limits."""
     name = wish.id.zfill(5) if wish.id.isdigit() else wish.id.replace("-", "−")  # as roles are written
     found = [m for m in decisive(run.models, front.limits) if name == m.id or (name == m.role != "front")]
@@ -127,7 +127,7 @@ def wished(
     min_change: str | float | None = None,
     max_size: str | float | None = None,
     max_memory: str | float | None = None,
-) -> Wish:
+) -> Selection:
     """Return which model is wished for, of words as on the command line.
 
     Limits take the place of those that the run was asked for; the others of these stay.
@@ -141,7 +141,7 @@ def wished(
     if bool(id) + knee + limited > 1:
         raise UsageError("a model is chosen in one way: by an ID, by --knee, or by limits. Leave the others out.")
     if not limited:
-        return Wish(id=id, knee=knee, runtime=runtime)
+        return Selection(id=id, knee=knee, runtime=runtime)
     asked = parse_limits("1s" if target_latency is None else target_latency, **words)
     if target_latency is None:
         del asked["target_ms"]
@@ -149,4 +149,4 @@ def wished(
     same_unit(asked.pop("unit", None), before.metric_unit)
     limits = merged(before, asked)
     fastest = any(word is not None for word in least.values()) and target_latency is None
-    return Wish(limits=limits, fastest=fastest, runtime=runtime)
+    return Selection(limits=limits, fastest=fastest, runtime=runtime)

@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
     from ...profiles.profile import Profile
     from ...spaces.space import Space
-    from .history import Judge
+    from .history import FeasibilityRule
 
 
-def create(name: str, *, space: Space, profile: Profile, judge: Judge, seed: int, finished: int) -> BaseSampler:
+def create(
+    name: str, *, space: Space, profile: Profile, judge: FeasibilityRule, seed: int, finished: int
+) -> BaseSampler:
     """Return a sampler by its name on the command line.
 
     Args:
@@ -26,14 +28,14 @@ def create(name: str, *, space: Space, profile: Profile, judge: Judge, seed: int
     """
     from optuna import samplers
 
-    from .encoding import Tables
+    from .encoding import EncodedSpace
     from .mutation import MutationSampler
     from .surrogate import SurrogateSampler
 
     if name == "surrogate":
-        return SurrogateSampler(Tables(space, profile), judge, seed=seed)
+        return SurrogateSampler(EncodedSpace(space, profile), judge, seed=seed)
     if name == "mutation":
-        return MutationSampler(Tables(space, profile), judge, seed=seed)
+        return MutationSampler(EncodedSpace(space, profile), judge, seed=seed)
     stream = seed + 100_003 * finished
     if name == "tpe":
         return samplers.TPESampler(seed=stream, multivariate=True, constant_liar=True)

@@ -8,9 +8,9 @@ import numpy as np
 from scipy.special import ndtr
 
 from ...pareto.limits import Limits
-from .cost_predictor import Costs
-from .damage_model import Beliefs
-from .encoding import Levels, Numbers
+from .cost_predictor import CostPredictor
+from .damage_model import PosteriorSamples
+from .encoding import LevelArray, Numbers
 from .hypervolume_improvement import Improvement
 
 DROP = 0.1
@@ -23,7 +23,7 @@ HOPE = 1.0
 """Standard deviations by which a cost may be under what is told of it, and be hoped to meet its limit."""
 
 
-class Gain:
+class ExpectedImprovement:
     """What points are worth: the hypervolume that they would add, times the chance that they meet the limits.
 
     Where that is none, how near they come, at what may be hoped of them (Schonlau, Welch and Jones, 1998).
@@ -39,7 +39,12 @@ class Gain:
     """
 
     def __init__(
-        self, beliefs: Beliefs, costs: Costs, limits: Limits, baseline: tuple[float, float], taken: Levels
+        self,
+        beliefs: PosteriorSamples,
+        costs: CostPredictor,
+        limits: Limits,
+        baseline: tuple[float, float],
+        taken: LevelArray,
     ) -> None:
         self.beliefs = beliefs
         self.costs = costs
@@ -48,7 +53,7 @@ class Gain:
         self._scale = abs(self.accuracy) or 1.0
         self._fronts = [Improvement(box) for box in self._boxes(taken, self._latency(taken)[0], self._accuracy(taken))]
 
-    def __call__(self, levels: Levels) -> Numbers:
+    def __call__(self, levels: LevelArray) -> Numbers:
         """Return the worth of points, shape (points,)."""
         latency, accuracy = self._latency(levels), self._accuracy(levels)
         boxes = self._boxes(levels, latency[0], accuracy)
@@ -66,12 +71,12 @@ class Gain:
         mean_worth: Numbers = worth.mean(axis=0)
         return mean_worth
 
-    def _latency(self, levels: Levels) -> tuple[Numbers, Numbers]:
+    def _latency(self, levels: LevelArray) -> tuple[Numbers, Numbers]:
         """Return the logarithm of the upper end of the latency, as a share of the target, and how far it may be off."""
         mean, spread = self.costs.latency(levels)
         return mean + np.log(self.costs.margin / self.limits.target_ms), spread
 
-    def _others(self, levels: Levels) -> Iterator[tuple[Numbers, Numbers]]:
+    def _others(self, levels: LevelArray) -> Iterator[tuple[Numbers, Numbers]]:
         """Yield the same of each other limit whose costs are learned."""
         if self.limits.max_memory_bytes is not None:
             mean, spread = self.costs.memory(levels)
@@ -80,13 +85,13 @@ class Gain:
             mean, spread = self.costs.energy(levels)
             yield mean - np.log(self.limits.max_energy_mj), spread
 
-    def _accuracy(self, levels: Levels) -> Numbers:
+    def _accuracy(self, levels: LevelArray) -> Numbers:
         """Return accuracies in each belief, shape (beliefs, points)."""
         damage = np.maximum(self.beliefs(levels), -2 * HEADROOM)
         accuracy: Numbers = self.accuracy - self._scale * (1 - np.exp(-damage))
         return accuracy
 
-    def _boxes(self, levels: Levels, latency: Numbers, accuracy: Numbers) -> Numbers:
+    def _boxes(self, levels: LevelArray, latency: Numbers, accuracy: Numbers) -> Numbers:
         """Return points between the ideal, 0, and what counts for nothing, 1, shape (beliefs, points, 3)."""
         drop = ((self.accuracy - accuracy) / self._scale + HEADROOM) / (DROP + HEADROOM)
         size = self.costs.size_bytes(levels) / self.size_bytes

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .encoding import Levels, Numbers, Tables
+from .encoding import EncodedSpace, LevelArray, Numbers
 from .features import Features, Points
 from .history import History
 from .laws import Blend, Likeness, Parts
@@ -33,7 +33,7 @@ RECENT = 60
 """Trials whose median error predictions are scaled by."""
 
 
-class Costs:
+class CostPredictor:
     """Predicts what candidates cost.
 
     Latencies and energies are sums of parts, or what those of similar networks are, whichever is surer; memories are
@@ -45,7 +45,7 @@ class Costs:
 
     """
 
-    def __init__(self, tables: Tables, history: History) -> None:
+    def __init__(self, tables: EncodedSpace, history: History) -> None:
         self.tables = tables
         self._features = Features(tables)
         probed, probed_ms = tables.probed
@@ -63,29 +63,29 @@ class Costs:
         self._energy = self._spent(history.levels[drawn], energy_mj, noise, lambda points: points.drawn, ENERGY)
         self._memory = self._held(history.levels[held], history.memory_bytes[held])
 
-    def latency(self, levels: Levels) -> tuple[Numbers, Numbers]:
+    def latency(self, levels: LevelArray) -> tuple[Numbers, Numbers]:
         """Return the logarithm of milliseconds and its standard deviation, each of shape (points,)."""
         return self._latency.tell(self._features(levels))
 
-    def latency_ms(self, levels: Levels) -> Numbers:
+    def latency_ms(self, levels: LevelArray) -> Numbers:
         """Return milliseconds, shape (points,)."""
         milliseconds: Numbers = np.exp(self.latency(levels)[0])
         return milliseconds
 
-    def energy(self, levels: Levels) -> tuple[Numbers, Numbers]:
+    def energy(self, levels: LevelArray) -> tuple[Numbers, Numbers]:
         """Return the logarithm of millijoules and its standard deviation, each of shape (points,)."""
         return self._energy.tell(self._features(levels))
 
-    def memory(self, levels: Levels) -> tuple[Numbers, Numbers]:
+    def memory(self, levels: LevelArray) -> tuple[Numbers, Numbers]:
         """Return the logarithm of bytes of memory and its standard deviation, each of shape (points,)."""
         return self._memory.tell(self._features(levels))
 
-    def size_bytes(self, levels: Levels) -> Numbers:
+    def size_bytes(self, levels: LevelArray) -> Numbers:
         """Return bytes, shape (points,)."""
         return self._size * self.tables.size_bytes(levels)
 
     def _spent(
-        self, levels: Levels, costs: Numbers, noise: Numbers, trend: Callable[[Points], Numbers], prior: Prior
+        self, levels: LevelArray, costs: Numbers, noise: Numbers, trend: Callable[[Points], Numbers], prior: Prior
     ) -> Blend:
         """Return the law of what a network spends for its work."""
         scale = typical(costs[-RECENT:] / self.tables.latency_ms(levels[-RECENT:]))
@@ -93,7 +93,7 @@ class Costs:
         likeness = Likeness(points, costs / scale, noise, trend, prior)
         return Blend((Parts(points, costs / scale, noise), likeness), NOISE, scale)
 
-    def _held(self, levels: Levels, costs: Numbers) -> Blend:
+    def _held(self, levels: LevelArray, costs: Numbers) -> Blend:
         """Return the law of what a network holds in memory."""
         scale = typical(costs)
         noise = np.full(len(costs), NOISE)
@@ -101,9 +101,9 @@ class Costs:
         return Blend((likeness,), NOISE, scale)
 
 
-def latest(measured: Numbers, count: int = RECENT) -> Levels:
+def latest(measured: Numbers, count: int = RECENT) -> LevelArray:
     """Return the places of the latest trials of which something was measured; NaN is where nothing was, or 0."""
-    places: Levels = np.flatnonzero(np.isfinite(measured) & (measured > 0))[-count:]
+    places: LevelArray = np.flatnonzero(np.isfinite(measured) & (measured > 0))[-count:]
     return places
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from ...spaces.space import Choice
-from .encoding import Levels, Numbers, Tables
+from .encoding import EncodedSpace, LevelArray, Numbers
 from .regression import regression
 
 NOISE = 0.004
@@ -80,7 +80,7 @@ class DamageModel:
 
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: EncodedSpace) -> None:
         self.tables = tables
         self.harms = int(tables.compressing.sum())
         damage = np.maximum(tables.damage[tables.compressing], 0.0)
@@ -94,7 +94,7 @@ class DamageModel:
         self._settings = [_columns(choice) for choice in tables.space.choices if choice.neutral is None]
         self._about = [prior for columns in self._settings for prior in _priors(columns)]
 
-    def fit(self, levels: Levels, damage: Numbers) -> Fitted:
+    def fit(self, levels: LevelArray, damage: Numbers) -> Fitted:
         """Return the form of the model that predicts each of some points best from the others.
 
         Args:
@@ -104,7 +104,7 @@ class DamageModel:
         """
         return min((self._fit(form, levels, damage) for form in FORMS), key=lambda fitted: fitted.error)
 
-    def _fit(self, form: Form, levels: Levels, damage: Numbers) -> Fitted:
+    def _fit(self, form: Form, levels: LevelArray, damage: Numbers) -> Fitted:
         sigma = np.hypot(NOISE, MISFIT * damage)
         response = np.sign(damage) * np.abs(damage) ** form.response
         noise = form.response * np.maximum(np.abs(damage), 0.01) ** (form.response - 1) * sigma
@@ -116,7 +116,7 @@ class DamageModel:
         error = float(np.minimum(((_root(fit.held_out, form.response) - damage) / sigma) ** 2, 100).mean())
         return Fitted(self, form, scale, fit.weights, spread, fit.factor, error)
 
-    def features(self, form: Form, scale: float, levels: Levels) -> Numbers:
+    def features(self, form: Form, scale: float, levels: LevelArray) -> Numbers:
         """Return the features of points, shape (points, features), in the unit of the response."""
         harms = scale * self._harms(form, levels)
         bends = harms * np.log(np.maximum(self._grown(levels), 1e-6))
@@ -137,12 +137,12 @@ class DamageModel:
         mean, spread = np.array(priors).T
         return mean, spread
 
-    def _harms(self, form: Form, levels: Levels) -> Numbers:
+    def _harms(self, form: Form, levels: LevelArray) -> Numbers:
         """Return what each compressing choice does, before it is scaled, shape (points, compressing choices)."""
         harms: Numbers = self._typical * self._relative**form.trust * self._grown(levels) ** form.growth
         return harms**form.response
 
-    def _grown(self, levels: Levels) -> Numbers:
+    def _grown(self, levels: LevelArray) -> Numbers:
         """Return the damage of each choice's level over that of its middle one."""
         grown: Numbers = self._growth[np.arange(self.harms), levels[:, self.tables.compressing]]
         return grown
@@ -165,17 +165,17 @@ class Fitted:
     factor: NDArray[Any]
     error: float
 
-    def sample(self, rng: np.random.Generator, count: int, temperature: float) -> Beliefs:
+    def sample(self, rng: np.random.Generator, count: int, temperature: float) -> PosteriorSamples:
         """Return the model with some coefficients from the posterior; with temperature 0 they are its mean."""
         normal = rng.standard_normal((len(self.coefficients), count))
         deviation = self.spread[:, None] * solve_triangular(self.factor.T, normal, lower=False)
         drawn = self.coefficients[:, None] + temperature * deviation
         drawn[: self.model.harms] = np.maximum(drawn[: self.model.harms], LEAST_HARM)
-        return Beliefs(self.model, self.form, self.scale, drawn)
+        return PosteriorSamples(self.model, self.form, self.scale, drawn)
 
 
 @dataclass(frozen=True)
-class Beliefs:
+class PosteriorSamples:
     """Some beliefs of what candidates damage: coefficients of shape (features, beliefs)."""
 
     model: DamageModel
@@ -183,7 +183,7 @@ class Beliefs:
     scale: float
     coefficients: Numbers
 
-    def __call__(self, levels: Levels) -> Numbers:
+    def __call__(self, levels: LevelArray) -> Numbers:
         """Return the damage of points in each belief, shape (beliefs, points)."""
         response = self.model.features(self.form, self.scale, levels) @ self.coefficients
         return _root(response.T, self.form.response)
@@ -194,7 +194,7 @@ def _root(response: Numbers, power: float) -> Numbers:
     return root
 
 
-def _parts(tables: Tables) -> Numbers:
+def _parts(tables: EncodedSpace) -> Numbers:
     """Return which compressing choices are about the same part of the network, shape (choices, parts), in its order."""
     order = {layer.name: i for i, layer in enumerate(tables.profile.network.layers)}
     targets = [choice.target for choice in tables.space.choices if choice.neutral is not None]

@@ -15,7 +15,7 @@ from ...profiles.profile import Profile
 from ...spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
 from ...spaces.space import Choice, Space
 
-Levels = NDArray[np.int64]
+LevelArray = NDArray[np.int64]
 """Shape (points, choices): for each choice, in the order of the space, the index of its level."""
 
 Numbers = NDArray[np.float64]
@@ -23,7 +23,7 @@ Numbers = NDArray[np.float64]
 FULL_BITS = 32
 
 
-class Tables:
+class EncodedSpace:
     """A space and its profile as arrays.
 
     Args:
@@ -43,41 +43,41 @@ class Tables:
         self.compressing = np.array([choice.neutral is not None for choice in space.choices])
         self._columns = np.arange(len(space.choices))
 
-    def row(self, levels: Mapping[str, int]) -> Levels:
+    def row(self, levels: Mapping[str, int]) -> LevelArray:
         """Return a point of the space as one row."""
         return np.array([[int(levels.get(choice.name, 0)) for choice in self.space.choices]])
 
-    def levels(self, row: Levels) -> dict[str, int]:
+    def levels(self, row: LevelArray) -> dict[str, int]:
         """Return a row as a point of the space."""
         return {choice.name: int(level) for choice, level in zip(self.space.choices, row.ravel(), strict=True)}
 
-    def live(self, levels: Levels) -> NDArray[np.bool_]:
+    def live(self, levels: LevelArray) -> NDArray[np.bool_]:
         """Return which choices a candidate states, shape (points, choices): not the settings of an absent axis."""
         live = np.ones(levels.shape, dtype=bool)
         for about, axes in self._needs.values():
             live[:, about] = (levels[:, axes] > 0).any(axis=1, keepdims=True)
         return live
 
-    def canonical(self, levels: Levels) -> Levels:
+    def canonical(self, levels: LevelArray) -> LevelArray:
         """Return points with the first level of each setting that their candidates do not state."""
         return np.where(self.live(levels), levels, 0)
 
-    def latency_ms(self, levels: Levels) -> Numbers:
+    def latency_ms(self, levels: LevelArray) -> Numbers:
         """Return what `CostModel.predict_ms` says of each point, shape (points,)."""
         total: Numbers = self.profile.costs.other_ms + self._shares(self._time, levels) @ self.layer_ms
         return total
 
-    def size_bytes(self, levels: Levels) -> Numbers:
+    def size_bytes(self, levels: LevelArray) -> Numbers:
         """Return the bytes of the weights that are left at each point, shape (points,)."""
         total: Numbers = self._shares(self._bytes, levels) @ self._layer_bytes
         return total
 
-    def _shares(self, table: Numbers, levels: Levels) -> Numbers:
+    def _shares(self, table: Numbers, levels: LevelArray) -> Numbers:
         """Return for each layer the product of what its choices leave of it, shape (points, layers)."""
         shares: Numbers = np.exp(self.over_layers(table, levels))
         return shares
 
-    def over_layers(self, table: Numbers, levels: Levels) -> Numbers:
+    def over_layers(self, table: Numbers, levels: LevelArray) -> Numbers:
         """Return for each layer the sum of a table's entries for the choices that change it, shape (points, layers)."""
         total: Numbers = table[self._columns, levels] @ self._reach
         return total
@@ -87,7 +87,7 @@ class Tables:
         return np.where([[choice.axis == axis] for choice in self.space.choices], self._time, 0.0)
 
     @cached_property
-    def probed(self) -> tuple[Levels, Numbers]:
+    def probed(self) -> tuple[LevelArray, Numbers]:
         """The points that were timed for the profile, and their milliseconds; none that has a level that went since."""
         known = {}
         for axes, milliseconds in self.profile.timed:
@@ -97,12 +97,12 @@ class Tables:
         return self.canonical(levels), np.array(list(known.values()), dtype=np.float64)
 
     @cached_property
-    def floor(self) -> Levels:
+    def floor(self) -> LevelArray:
         """The point that should be the fastest, shape (choices,): of those that were timed, or else as layers tell."""
         points, milliseconds = self.probed
         if len(points):
             return np.array(points[milliseconds.argmin()])
-        fastest: Levels = self._time.argmin(axis=1)
+        fastest: LevelArray = self._time.argmin(axis=1)
         return fastest
 
     @cached_property

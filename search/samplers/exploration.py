@@ -6,7 +6,7 @@ import numpy as np
 
 from ...pareto.limits import Limits
 from ...profiles.cost_model import LAYER_AXES
-from .encoding import Levels, Numbers, Tables
+from .encoding import EncodedSpace, LevelArray, Numbers
 from .history import History
 from .variation import Moves
 
@@ -39,7 +39,7 @@ def misses(history: History, limits: Limits) -> int:
     return int(np.isfinite(known).sum() - (met[-1] + 1 if len(met) else 0))
 
 
-def around(rng: np.random.Generator, moves: Moves, history: History, limits: Limits) -> Levels:
+def around(rng: np.random.Generator, moves: Moves, history: History, limits: Limits) -> LevelArray:
     """Return points to try, shape (points, choices).
 
     These are the neighbours of the measured points that come nearest to the limits, the same points without an axis or
@@ -53,7 +53,7 @@ def around(rng: np.random.Generator, moves: Moves, history: History, limits: Lim
     return np.unique(moves.tables.canonical(np.concatenate(found)), axis=0)
 
 
-def twins(tables: Tables, point: Levels) -> Levels:
+def twins(tables: EncodedSpace, point: LevelArray) -> LevelArray:
     """Return a point with all layers at the same level of one axis, for each axis and level."""
     found = []
     for axis in LAYER_AXES:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...profiles.cost_model import LAYER_AXES
 from ...spaces.candidate import BITS, PRUNING_RATIO
-from .encoding import Levels, Numbers, Tables
+from .encoding import EncodedSpace, LevelArray, Numbers
 
 WORK, ROOT, WHOLE, COUNT = 0.3, 0.3, 0.3, 0.5
 """Prior standard deviations of what a kind of layers adds to a latency: by the work that is left of them, by its root
@@ -35,7 +35,7 @@ class Features:
 
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: EncodedSpace) -> None:
         self.tables = tables
         self.layer_ms, self.other_ms = tables.layer_ms, tables.profile.costs.other_ms
         self.total_ms = max(float(self.layer_ms.sum()) + self.other_ms, 1e-9)
@@ -49,7 +49,7 @@ class Features:
         self._width = tables.table(lambda choice, value: float(value) if choice.axis == BITS else 0.0)
         self._used = [_used(tables, axis) for axis in self.others]
 
-    def __call__(self, levels: Levels) -> Points:
+    def __call__(self, levels: LevelArray) -> Points:
         """Describe points, shape (points, choices)."""
         over_layers = self.tables.over_layers
         shares = {axis: np.exp(over_layers(times, levels)) for axis, times in self._times.items()}
@@ -82,7 +82,7 @@ class Points:
     """
 
     features: Features
-    levels: Levels
+    levels: LevelArray
     shares: dict[str, Numbers]
     width: Numbers
     used: list[NDArray[np.bool_]]
@@ -158,6 +158,6 @@ class Points:
         return different
 
 
-def _used(tables: Tables, axis: str) -> Numbers:
+def _used(tables: EncodedSpace, axis: str) -> Numbers:
     """Return as a table whether a choice is of an axis."""
     return tables.table(lambda choice, _: float(choice.axis == axis))

@@ -13,10 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from ...evaluators.measurement import Measurement
 from ...pareto.limits import Limits, known
 from ...storage.trials import outcome
-from .encoding import Levels, Numbers, Tables
+from .encoding import EncodedSpace, LevelArray, Numbers
 
 
-class Judge(Protocol):
+class FeasibilityRule(Protocol):
     """Knows what is asked of models today."""
 
     @property
@@ -47,7 +47,7 @@ class History:
 
     """
 
-    levels: Levels
+    levels: LevelArray
     accuracy: Numbers
     latency_ms: Numbers
     high_ms: Numbers
@@ -56,7 +56,7 @@ class History:
     energy_mj: Numbers
     feasible: NDArray[np.bool_]
     baseline: int | None
-    others: Levels
+    others: LevelArray
 
     @property
     def seen(self) -> set[bytes]:
@@ -69,7 +69,7 @@ class History:
         return np.stack([-self.accuracy, self.latency_ms, self.size_bytes], axis=1)
 
 
-Row = tuple[Levels, float, float, float, float, float, float]
+Row = tuple[LevelArray, float, float, float, float, float, float]
 
 
 class Reader:
@@ -81,7 +81,7 @@ class Reader:
 
     """
 
-    def __init__(self, tables: Tables, judge: Judge) -> None:
+    def __init__(self, tables: EncodedSpace, judge: FeasibilityRule) -> None:
         self.tables = tables
         self.judge = judge
         self._rows: dict[int, Row] = {}

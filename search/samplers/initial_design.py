@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...profiles.profile import Profile
 from ...spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
 from ...spaces.space import Choice, Space
-from .encoding import Tables
+from .encoding import EncodedSpace
 from .knapsack import least_damage
 
 BASELINE, STUDENT = "baseline", "student"
@@ -48,7 +48,7 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
         target_ms: the latency to reach.
         student: whether a student is compressed, so that the unchanged candidate is another network than the baseline.
     """
-    tables = Tables(space, profile)
+    tables = EncodedSpace(space, profile)
     pruning = uniform_pruning_that_meets(space, profile, target_ms)
     rank = uniform_rank_that_meets(space, profile, target_ms)
     unchanged, integer = uniform(space, 0.0, quantized=False), uniform(space, 0.0, quantized=True)
@@ -117,7 +117,7 @@ def least_in_float(space: Space, profile: Profile, target_ms: float) -> Candidat
     if not any(choice.neutral is not None for choice in others.choices):
         return None
     levels = descend(others, profile, others.levels(others.candidate({})), target_ms)
-    return others.candidate(least_damage(Tables(others, profile), levels, target_ms))
+    return others.candidate(least_damage(EncodedSpace(others, profile), levels, target_ms))
 
 
 def pruned(space: Space, ratios: Mapping[str, float], *, quantized: bool, rank: float = 1.0) -> Candidate:

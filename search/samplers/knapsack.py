@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from .encoding import Levels, Tables
+from .encoding import EncodedSpace, LevelArray
 
 ROUNDS = 6
 REACH = 3
@@ -26,7 +26,7 @@ SECONDS = 2.0
 """After so long the best solution so far is taken."""
 
 
-def least_damage(tables: Tables, start: Mapping[str, int], target_ms: float) -> dict[str, int]:
+def least_damage(tables: EncodedSpace, start: Mapping[str, int], target_ms: float) -> dict[str, int]:
     """Return the levels that damage least among those found to meet a latency; the start where none is better.
 
     Settings stay as they are.
@@ -50,18 +50,18 @@ def least_damage(tables: Tables, start: Mapping[str, int], target_ms: float) -> 
     return tables.levels(best)
 
 
-def _better(tables: Tables, point: Levels, than: Levels, target_ms: float) -> bool:
+def _better(tables: EncodedSpace, point: LevelArray, than: LevelArray, target_ms: float) -> bool:
     """Return whether a point comes nearer to the target, or damages less where both meet it."""
     excess = [max(0.0, float(tables.latency_ms(each)[0]) - target_ms) for each in (point, than)]
     damage = [_damage(tables, each) for each in (point, than)]
     return (excess[0], damage[0]) < (excess[1], damage[1])
 
 
-def _damage(tables: Tables, point: Levels) -> float:
+def _damage(tables: EncodedSpace, point: LevelArray) -> float:
     return float(tables.damage[np.arange(point.shape[1]), point[0]].sum())
 
 
-def _solved(tables: Tables, point: Levels, target_ms: float) -> Levels | None:
+def _solved(tables: EncodedSpace, point: LevelArray, target_ms: float) -> LevelArray | None:
     """Return the solution of the knapsack around a point; None where there is none."""
     options = [
         (choice, level)

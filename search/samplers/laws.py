@@ -34,7 +34,7 @@ LEAST = 0.5
 """Share of the least that was measured under which nothing is told."""
 
 
-class Law(Protocol):
+class LatencyModel(Protocol):
     """Tells costs of points."""
 
     error: float
@@ -116,7 +116,7 @@ class Blend:
 
     """
 
-    def __init__(self, laws: Sequence[Law], noise: float, scale: float = 1.0) -> None:
+    def __init__(self, laws: Sequence[LatencyModel], noise: float, scale: float = 1.0) -> None:
         self._laws, self._noise, self._shift = laws, noise, float(np.log(scale))
         self._errors = np.array([[law.error + SLACK] for law in laws])
         self._doubts = np.array([[law.doubt] for law in laws])

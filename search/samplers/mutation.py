@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial
 
 from ...pareto.front import non_dominated
 from .cost_predictor import latest, typical
-from .encoding import Levels, Numbers, Tables, distributions
-from .history import History, Judge, Reader
+from .encoding import EncodedSpace, LevelArray, Numbers, distributions
+from .history import FeasibilityRule, History, Reader
 from .variation import Moves
 
 MARGIN = 0.97
@@ -40,7 +40,7 @@ class MutationSampler(BaseSampler):
 
     """
 
-    def __init__(self, tables: Tables, judge: Judge, *, seed: int) -> None:
+    def __init__(self, tables: EncodedSpace, judge: FeasibilityRule, *, seed: int) -> None:
         self.tables = tables
         self.judge = judge
         self.seed = seed
@@ -61,7 +61,7 @@ class MutationSampler(BaseSampler):
         rng = np.random.default_rng([self.seed, trial.number])
         return self.tables.levels(self.propose(rng, self._reader.read(study, trial)))
 
-    def propose(self, rng: np.random.Generator, history: History) -> Levels:
+    def propose(self, rng: np.random.Generator, history: History) -> LevelArray:
         """Return a child of the front, shape (choices,)."""
         parents, weights = self._parents(history)
         timed = latest(history.latency_ms)
@@ -75,7 +75,7 @@ class MutationSampler(BaseSampler):
             )
             if child.tobytes() not in seen:
                 break
-        found: Levels = child
+        found: LevelArray = child
         return found
 
     def sample_independent(
@@ -87,7 +87,7 @@ class MutationSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Do nothing: the stream depends on the trial's number."""
 
-    def _parents(self, history: History) -> tuple[Levels, Numbers]:
+    def _parents(self, history: History) -> tuple[LevelArray, Numbers]:
         """Return the feasible front and how often each should be a parent; without one, the trials nearest to it."""
         if history.feasible.any():
             points = history.objectives[history.feasible]

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .acquisition import Gain
-from .cost_predictor import Costs
+from .acquisition import ExpectedImprovement
+from .cost_predictor import CostPredictor
 from .damage_model import LEAST_LEFT, DamageModel
-from .encoding import Levels, Numbers, Tables
+from .encoding import EncodedSpace, LevelArray, Numbers
 from .exploration import MISSES, around, misses
-from .history import History, Judge
+from .history import FeasibilityRule, History
 from .mutation import MutationSampler
 
 MUTATIONS = 0.05
@@ -50,22 +50,22 @@ class SurrogateSampler(MutationSampler):
 
     """
 
-    def __init__(self, tables: Tables, judge: Judge, *, seed: int) -> None:
+    def __init__(self, tables: EncodedSpace, judge: FeasibilityRule, *, seed: int) -> None:
         super().__init__(tables, judge, seed=seed)
         self.model = DamageModel(tables)
 
-    def propose(self, rng: np.random.Generator, history: History) -> Levels:
+    def propose(self, rng: np.random.Generator, history: History) -> LevelArray:
         """Return the point that would add most to the front, shape (choices,)."""
         known = np.isfinite(history.accuracy)
         if history.baseline is not None and known.sum() >= LEAST_KNOWN and rng.random() >= MUTATIONS:
             seen, goal = history.seen, self._gain(rng, history)
             for point in self._candidates(rng, goal, history):
                 if point.tobytes() not in seen:
-                    found: Levels = point
+                    found: LevelArray = point
                     return found
         return super().propose(rng, history)
 
-    def _candidates(self, rng: np.random.Generator, goal: Gain, history: History) -> Levels:
+    def _candidates(self, rng: np.random.Generator, goal: ExpectedImprovement, history: History) -> LevelArray:
         """Return points to propose, the best first; where predictions fail, some of those near what is known."""
         missed = misses(history, self.judge.limits)
         if missed >= MISSES and missed % 2:
@@ -73,19 +73,19 @@ class SurrogateSampler(MutationSampler):
             return points[np.argsort(-goal(points), kind="stable")]
         return self._search(rng, goal, history.levels[history.feasible])
 
-    def _gain(self, rng: np.random.Generator, history: History) -> Gain:
+    def _gain(self, rng: np.random.Generator, history: History) -> ExpectedImprovement:
         """Return what says of points what they would add to the front."""
         known = np.flatnonzero(np.isfinite(history.accuracy))[-LATEST:]
         accuracy = float(history.accuracy[history.baseline])
         lost = (accuracy - history.accuracy[known]) / (abs(accuracy) or 1.0)
         damage = -np.log(np.maximum(1 - lost, LEAST_LEFT))
-        fitted, costs = self.model.fit(history.levels[known], damage), Costs(self.tables, history)
+        fitted, costs = self.model.fit(history.levels[known], damage), CostPredictor(self.tables, history)
         box = accuracy, float(history.size_bytes[history.baseline])
         taken = np.concatenate([history.levels[history.feasible], history.others])
         beliefs = fitted.sample(rng, *(CLOSE if len(known) < EARLY else WIDE))
-        return Gain(beliefs, costs, self.judge.limits, box, taken)
+        return ExpectedImprovement(beliefs, costs, self.judge.limits, box, taken)
 
-    def _search(self, rng: np.random.Generator, goal: Gain, front: Levels) -> Levels:
+    def _search(self, rng: np.random.Generator, goal: ExpectedImprovement, front: LevelArray) -> LevelArray:
         """Return points, the best first, by an evolutionary search and a descent from the best that it finds."""
         points = self.moves.random(rng, POPULATION)
         if len(front):
@@ -102,13 +102,13 @@ class SurrogateSampler(MutationSampler):
         return np.concatenate([self._descend(goal, points[0], float(values[0])), points])
 
     @staticmethod
-    def _tournament(rng: np.random.Generator, values: Numbers) -> Levels:
+    def _tournament(rng: np.random.Generator, values: Numbers) -> LevelArray:
         """Return the places of the better of two points each (Goldberg and Deb, 1991)."""
         one, other = rng.integers(len(values), size=(2, POPULATION))
-        winners: Levels = np.where(values[one] >= values[other], one, other)
+        winners: LevelArray = np.where(values[one] >= values[other], one, other)
         return winners
 
-    def _descend(self, goal: Gain, point: Levels, value: float) -> Levels:
+    def _descend(self, goal: ExpectedImprovement, point: LevelArray, value: float) -> LevelArray:
         for _ in range(DESCENTS):
             near = self.moves.neighbours(point)
             values = goal(near)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .encoding import Levels, Numbers, Tables
+from .encoding import EncodedSpace, LevelArray, Numbers
 
 CROSSED = 0.35
 """Share of children that have two parents."""
@@ -26,18 +26,18 @@ class Moves:
 
     """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: EncodedSpace) -> None:
         self.tables = tables
         self._most = max(1, tables.compressing.sum()), max(1, (~tables.compressing).sum())
 
-    def random(self, rng: np.random.Generator, count: int) -> Levels:
+    def random(self, rng: np.random.Generator, count: int) -> LevelArray:
         """Return random points, each compressed as strongly as another number says, shape (count, choices)."""
         sizes, compressing = self.tables.sizes, self.tables.compressing
         strength = np.where(compressing, rng.random((count, 1)), 1.0)
         levels = (rng.random((count, len(sizes))) * sizes * strength).astype(np.int64)
         return self.tables.canonical(np.minimum(levels, sizes - 1))
 
-    def children(self, rng: np.random.Generator, first: Levels, second: Levels, rate: float) -> Levels:
+    def children(self, rng: np.random.Generator, first: LevelArray, second: LevelArray, rate: float) -> LevelArray:
         """Return a child of each pair of points: a mixture of them, or the first, with at least one choice changed.
 
         Args:
@@ -61,7 +61,7 @@ class Moves:
         changed = np.where(self.tables.compressing, stepped, other)
         return self.tables.canonical(np.where(change, changed, child))
 
-    def neighbours(self, point: Levels) -> Levels:
+    def neighbours(self, point: LevelArray) -> LevelArray:
         """Return all points that differ from one by one level of one choice, or in one setting."""
         steps = []
         for i, size in enumerate(self.tables.sizes):
@@ -70,12 +70,12 @@ class Moves:
                 if 0 <= level < size and level != point[i]:
                     steps.append(np.where(np.arange(len(point)) == i, level, point))
         near = self.tables.canonical(np.array(steps, dtype=np.int64).reshape(-1, len(point)))
-        others: Levels = near[(near != point).any(axis=1)]
+        others: LevelArray = near[(near != point).any(axis=1)]
         return others
 
     def fast_enough(
-        self, rng: np.random.Generator, point: Levels, predict: Callable[[Levels], Numbers], most_ms: float
-    ) -> Levels:
+        self, rng: np.random.Generator, point: LevelArray, predict: Callable[[LevelArray], Numbers], most_ms: float
+    ) -> LevelArray:
         """Return a point with random choices strengthened until it is predicted to take no more milliseconds."""
         (now_ms,) = predict(point[None])
         for i in rng.permutation(np.repeat(np.flatnonzero(self.tables.compressing), 3)):

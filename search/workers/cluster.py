@@ -18,7 +18,7 @@ from ...storage.redact import plain_url, redacted
 from ..options import Options
 from ..progress import Progress
 from .ray_session import authenticated, begun, by_client, reserved, running
-from .remote_meter import Device
+from .remote_meter import MeterActor
 
 CONNECT_S = 10.0
 """Seconds that an address has to answer."""
@@ -49,7 +49,7 @@ class Cluster:
     """
 
     cpus: int
-    devices: tuple[Device, ...]
+    devices: tuple[MeterActor, ...]
     versions: Mapping[str, str]
     nodes: tuple[tuple[int, float], ...] = ()
 
@@ -96,7 +96,7 @@ def joined(options: Options, progress: Progress) -> Iterator[Cluster | None]:
         for device in cluster.devices:
             stack.callback(device.close)
         for device in cluster.devices:
-            _unhurried(ray, device, progress)
+            _check_niceness(ray, device, progress)
         yield cluster
 
 
@@ -128,7 +128,7 @@ def _checked(ray: Any, options: Options) -> Cluster:
     cpus = sum(each for each, _ in rooms)
     if not cpus:
         raise UsageError("a cluster must have a node with CPUs to train on; this one offers none (--num-cpus).")
-    devices = tuple(map(Device.on, options.measure_on)) or (Device.here(),)
+    devices = tuple(map(MeterActor.on, options.measure_on)) or (MeterActor.here(),)
     return Cluster(cpus, devices, versions, rooms)
 
 
@@ -317,7 +317,7 @@ def _name(node: Mapping[str, Any]) -> str:
     return f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']}, {node['NodeID'][:8]})"
 
 
-def _unhurried(ray: Any, device: Device, progress: Progress) -> None:
+def _check_niceness(ray: Any, device: MeterActor, progress: Progress) -> None:
     """Wait for the process that measures; tell where its machine gives it less than normal priority."""
     try:
         niceness = ray.get(device.actor.niceness.remote(), timeout=ANSWER_S)

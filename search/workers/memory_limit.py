@@ -19,13 +19,13 @@ import psutil
 from ...evaluators.evaluator import Evaluator, Request, Wrapping
 from ...evaluators.measurement import Infeasible, Outcome
 from ...evaluators.meters.serve_once import peak_so_far
-from .start import Lost
+from .start import LostTrial
 
 LOOK_S = 0.5
 """Seconds between two looks at a trial's memory."""
 
 
-class Limited(Wrapping):
+class MemoryLimited(Wrapping):
     """Evaluates in a Ray worker, whose process ends where a trial has more memory than it may.
 
     Args:
@@ -121,7 +121,7 @@ def _key(request: Request) -> bytes:
     return f"autocompress:{ray.get_runtime_context().get_job_id()}:{request.folder}".encode()
 
 
-def died(request: Request, error: Exception) -> Infeasible | Lost:
+def died(request: Request, error: Exception) -> Infeasible | LostTrial:
     """Return what it means for a request that its worker died."""
     import ray
     from ray.experimental import internal_kv
@@ -134,8 +134,8 @@ def died(request: Request, error: Exception) -> Infeasible | Lost:
     if note:
         return Infeasible(reason=note.decode(), rung="memory")
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return Lost("its node ran out of memory, and Ray ended it (--trial-memory limits each trial)")
-    return Lost(f"its worker died ({type(error).__name__})")
+        return LostTrial("its node ran out of memory, and Ray ended it (--trial-memory limits each trial)")
+    return LostTrial(f"its worker died ({type(error).__name__})")
 
 
 def in_words(size: float) -> str:

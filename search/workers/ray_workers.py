@@ -23,7 +23,7 @@ from .cluster import check_versions, versions_of
 from .memory_limit import died, own_peak
 from .remote_meter import Meters, RemoteMeter
 from .shared_memory import Packed, arrays, forget, mapped, unpacked
-from .start import Lost, Payload, Result
+from .start import LostTrial, Payload, Result
 
 GRACE_S = 10.0
 """A trial that does not end by itself is ended this much after its time, in which no waiting is counted."""
@@ -40,7 +40,7 @@ PATIENCE_S = 15.0
 CLOSE_S = 2.0
 """How long the end of a run waits for nodes that delete what they hold."""
 
-STILLBORN = 3
+MAX_STARTUP_FAILURES = 3
 """How many processes a worker's place may cost before any of them has begun."""
 
 
@@ -208,7 +208,7 @@ class RayWorkers:
         except self._ray.exceptions.RayError as error:
             del self._hired[key]
             self._stillborn += 1
-            if self._stillborn > STILLBORN * self.count:
+            if self._stillborn > MAX_STARTUP_FAILURES * self.count:
                 raise AutocompressError(f"workers die before they begin, again and again: {error}") from error
             self._hire()
             return
@@ -234,7 +234,7 @@ class RayWorkers:
         except self._ray.exceptions.RayTaskError as error:
             self._idle.append(running.worker)
             if isinstance(error.cause, LostError):
-                return running.request, Lost(str(error.cause), counts=False)
+                return running.request, LostTrial(str(error.cause), counts=False)
             raise  # a defect of ours, which must be seen
         except self._ray.exceptions.RayError as error:
             self._hire()
@@ -243,10 +243,10 @@ class RayWorkers:
         self._idle.append(running.worker)
         return running.request, self._excused(running, outcome)
 
-    def _excused(self, running: _Running, outcome: Outcome) -> Outcome | Lost:
+    def _excused(self, running: _Running, outcome: Outcome) -> Outcome | LostTrial:
         """Return the outcome of a trial, unless it failed while there was nothing to measure on."""
         if isinstance(outcome, Infeasible) and running.began < self._gone_at:
-            return Lost("the device was gone")
+            return LostTrial("the device was gone")
         return outcome
 
     def _look(self) -> None:

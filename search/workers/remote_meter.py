@@ -38,7 +38,7 @@ class _Measuring:
 
 
 @dataclass(frozen=True)
-class Device:
+class MeterActor:
     """A place to measure.
 
     Attributes:
@@ -50,7 +50,7 @@ class Device:
     name: str = ""
 
     @classmethod
-    def here(cls) -> Device:
+    def here(cls) -> MeterActor:
         """Start the process that measures on this machine."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -59,7 +59,7 @@ class Device:
         return cls(_process(scheduling_strategy=place))
 
     @classmethod
-    def on(cls, name: str) -> Device:
+    def on(cls, name: str) -> MeterActor:
         """Start the process that measures on a node that offers a resource; after a death it starts on the next one."""
         return cls(_process(resources={name: SHARE}), name)
 
@@ -102,10 +102,10 @@ class RemoteMeter:
     Attributes:
         device: where it measures.
         meter: Ray's reference to what does it there.
-        tell: see `Device.meter`.
+        tell: see `MeterActor.meter`.
     """
 
-    device: Device
+    device: MeterActor
     meter: Any
     tell: Callable[[str], None] | None = None
 

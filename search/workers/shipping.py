@@ -25,7 +25,7 @@ from ...evaluators.scratch import scratch
 from ...files import write_atomically
 from ...storage.artifacts import Artifacts
 from ...storage.redact import plain_url, redacted
-from .start import Lost
+from .start import LostTrial
 
 if TYPE_CHECKING:
     from ...evaluators.ladder.ladder import Ladder
@@ -250,7 +250,7 @@ def _protocols(files: Any) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-class Shipped(Wrapping):
+class WithArtifacts(Wrapping):
     """Evaluates in a folder of the node's own, and keeps what comes of it elsewhere.
 
     Args:
@@ -290,7 +290,7 @@ class Shipped(Wrapping):
             yield ladder
 
 
-def brought(artifacts: Artifacts, root: Path, request: Request, outcome: Outcome) -> Outcome | Lost:
+def fetch_outcome(artifacts: Artifacts, root: Path, request: Request, outcome: Outcome) -> Outcome | LostTrial:
     """Bring to a run directory what is wanted there of a request that has ended: a finished model, a traceback."""
     measured = isinstance(outcome, Measurement)
     if measured and not request.test:
@@ -300,5 +300,5 @@ def brought(artifacts: Artifacts, root: Path, request: Request, outcome: Outcome
         if found:
             artifacts.delete(request.folder)
     except LostError as error:
-        return Lost(str(error), counts=False) if measured else outcome
-    return outcome if found or not measured else Lost("its files are gone", counts=False)
+        return LostTrial(str(error), counts=False) if measured else outcome
+    return outcome if found or not measured else LostTrial("its files are gone", counts=False)

@@ -19,7 +19,7 @@ from ...evaluators.measurement import Outcome
 from ...evaluators.meters.latency import Meter
 from .cluster import Cluster
 from .ray_session import begun
-from .remote_meter import Device, Meters, RemoteMeter
+from .remote_meter import MeterActor, Meters, RemoteMeter
 from .shared_memory import Packed, packed
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostTrial:
     """A trial whose worker is gone, or whose files are; ``counts`` tells whether the trial may be to blame."""
 
     why: str
     counts: bool = True
 
 
-Result = tuple[Request, Outcome | Lost]
+Result = tuple[Request, Outcome | LostTrial]
 
 Payload = tuple[Packed, list[memoryview]]
 """Work for another process, and its large buffers."""
@@ -100,11 +100,11 @@ class InlineWorkers:
             self._queue.pop(0)
         return results
 
-    def _evaluated(self, request: Request) -> Outcome | Lost:
+    def _evaluated(self, request: Request) -> Outcome | LostTrial:
         try:
             return self._evaluator.evaluate(request)
         except LostError as error:
-            return Lost(str(error), counts=False)
+            return LostTrial(str(error), counts=False)
 
     def held_up(self) -> str:
         """Return nothing: there is always this process."""
@@ -151,7 +151,7 @@ def workers_for(
             yield workers
         return
     count = count or available_cores()
-    with begun(count=count), _crew(payload, meter, count, [Device.here()]) as workers:
+    with begun(count=count), _crew(payload, meter, count, [MeterActor.here()]) as workers:
         yield workers
 
 
@@ -160,7 +160,7 @@ def _crew(
     payload: Payload,
     meter: Meter | Meters,
     count: int,
-    devices: Sequence[Device],
+    devices: Sequence[MeterActor],
     versions: Mapping[str, str] | None = None,
 ) -> Iterator[RayWorkers]:
     from .ray_workers import RayWorkers

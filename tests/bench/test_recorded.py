@@ -18,7 +18,7 @@ from autocompress.search.options import SAMPLERS
 from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import BASELINE, Start, warm_start
 from autocompress.spaces.candidate import PRUNING_RATIO, Candidate
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 PROBLEM = AnalyticEvaluator(3)
 TARGET_MS = 6.0
@@ -149,7 +149,7 @@ def test_a_search_takes_each_recorded_candidate_once(
     """Whatever a sampler proposes becomes a recorded candidate that no trial had, until none is left."""
     problem = bench["recorded"].RecordedProblem(table)
     profile = Profile.from_dict(problem.profile())
-    store = Store(tmp_path, None, "recorded", problem.space, Limits(TARGET_MS))
+    store = StudyStore(tmp_path, None, "recorded", problem.space, Limits(TARGET_MS))
     inner = create(sampler, space=problem.space, profile=profile, judge=store, seed=1, finished=0)
     store.study.sampler = bench["recorded"].Pooled(inner, problem)
     starts = problem.starts(warm_start(problem.space, profile, TARGET_MS)[:5])

@@ -12,7 +12,7 @@ from autocompress.evaluators.meters.energy import Energy
 from autocompress.evaluators.meters.serve_once import Serving
 from autocompress.evaluators.parity import Parity
 from autocompress.evaluators.standalone.doctor import FAILS, IMPORTED, MISSING, WORKS, Check, Health, Noise
-from autocompress.evaluators.standalone.measure_file import Conditions, Report, Row
+from autocompress.evaluators.standalone.measure_file import Conditions, FileMeasurement, RuntimeResult
 from autocompress.evaluators.standalone.model_inputs import Input
 
 
@@ -27,7 +27,7 @@ def printed(renderable: RenderableType) -> list[str]:
 def test_report_has_all_numbers_in_80_columns() -> None:
     """Also with long names and large numbers, and with energy; what is flagged is said below."""
     windows = tuple(Window(baseline_ns=(100,), candidate_ns=(c,), contention=1.5) for c in (49, 50, 51))
-    row = Row(
+    row = RuntimeResult(
         runtime="onnxruntime:tensorrt",
         artefact=bytes(1_234_567),
         serving=Serving(
@@ -40,8 +40,8 @@ def test_report_has_all_numbers_in_80_columns() -> None:
         latency=Latency(windows=windows, baseline_ms=246.0),
         parity=Parity(difference=0.0123, agreement=0.8),
     )
-    failed = Row(runtime="/home/me/mine.py:fast", reason="It cannot be built.")
-    report = Report(
+    failed = RuntimeResult(runtime="/home/me/mine.py:fast", reason="It cannot be built.")
+    report = FileMeasurement(
         model="model.onnx",
         reference="float.onnx",
         reference_runtime="onnxruntime",

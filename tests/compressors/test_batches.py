@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
 from autocompress.compressors.batches import batches_in, endless, seeded
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.errors import StudyError
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.distance import Softmax
@@ -175,7 +175,7 @@ def seen(train: Loader, candidate: Candidate, *, epochs: float, seed: int) -> li
     supplies = supplies_of(task)
     loss = Seen(task)
     object.__setattr__(task, "loss", loss)
-    compress(task, candidate, supplies, epochs=epochs, seed=seed)
+    apply_candidate(task, candidate, supplies, epochs=epochs, seed=seed)
     return examples(loss.batches)
 
 
@@ -206,7 +206,7 @@ def test_a_training_of_ones_own_draws_anew_in_each_phase() -> None:
     network = ResidualNet((8, 16), (1, 1), classes=2).eval()
     task = Task(network, torch.ones(1, 1, 8, 8), in_order(), in_order(), fit=fit)
     for seed in (1, 1, 2):
-        compress(task, CANDIDATES["four steps"], supplies_of(task), epochs=1, seed=seed)
+        apply_candidate(task, CANDIDATES["four steps"], supplies_of(task), epochs=1, seed=seed)
     phases = len(drawn) // 3
     one, same, other = drawn[:phases], drawn[phases : 2 * phases], drawn[2 * phases :]
     assert one == same

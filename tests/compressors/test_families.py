@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.pruning.prune import ratios
 from autocompress.evaluators.ladder.served import Served, parity, source_of
@@ -126,8 +126,8 @@ def test_pruned_and_in_int8(family: str) -> None:
     supplies = supplies_of(task)
     candidate = Candidate({PRUNING_RATIO: pruned, BITS: {layer.name: bits for layer in network.layers if bits < 32}})
     trained = any(isinstance(module, nn.BatchNorm2d) for module in task.model.modules())
-    compressed = compress(task, candidate, supplies, epochs=EPOCHS if trained else 0)
-    assert compressed.macs < compress(task, Candidate(), supplies, epochs=0).macs
+    compressed = apply_candidate(task, candidate, supplies, epochs=EPOCHS if trained else 0)
+    assert compressed.macs < apply_candidate(task, Candidate(), supplies, epochs=0).macs
     assert compressed.low_precision > 0.9 or bits == 32
     runtime = load("onnxruntime")
     with runtime.build(runtime.convert(source_of(compressed, supplies)), threads=1) as engine:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compressors.inherited_weights import Ancestor
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
@@ -58,7 +58,7 @@ def trained(task: Task, candidate: Candidate, ancestor: Ancestor | None = None) 
         changed = {name for name, p in student.named_parameters() if not torch.equal(p, before[name])}
         phases.append((changed, before.keys() - changed))
 
-    compress(replace(task, fit=fit), candidate, supplies_of(task), epochs=1, ancestor=ancestor)
+    apply_candidate(replace(task, fit=fit), candidate, supplies_of(task), epochs=1, ancestor=ancestor)
     return phases
 
 
@@ -80,7 +80,7 @@ def test_what_is_made_of_frozen_parameters_is_not_trained(task: Task, name: str)
 
 def test_what_goes_on_from_another_model_is_frozen_too(task: Task) -> None:
     """Inherited weights are those of the same network."""
-    ancestor = compress(task, NARROW, supplies_of(task), epochs=0.5).ancestor
+    ancestor = apply_candidate(task, NARROW, supplies_of(task), epochs=0.5).ancestor
     assert ancestor is not None
     ((changed, _),) = trained(task, CANDIDATES["pruned"], ancestor)
     assert changed
@@ -109,7 +109,7 @@ def test_one_parameter_of_a_layer_may_be_frozen() -> None:
 def test_our_own_training_leaves_frozen_weights(task: Task) -> None:
     """Neither gradients nor weight decay reach them."""
     before = copy.deepcopy(task.model.state_dict())
-    state = compress(task, Candidate(), supplies_of(task), epochs=1).state()
+    state = apply_candidate(task, Candidate(), supplies_of(task), epochs=1).state()
     assert not torch.equal(state["head.weight"], before["head.weight"])
     frozen: list[Tensor] = [p for p in task.model.parameters() if not p.requires_grad]
     assert frozen

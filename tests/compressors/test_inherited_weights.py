@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autocompress.compressors.inherited_weights import Ancestor
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.prune import beyond
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.residual import ResidualNet
@@ -43,11 +43,11 @@ def width(model: nn.Module, name: str) -> int:
 def test_a_narrower_candidate_goes_on_from_trained_weights(task: Task) -> None:
     """Without training of its own it is as narrow as asked, and already better than from the untrained original."""
     supplies = supplies_of(task)
-    trained = compress(task, at(0.25), supplies, epochs=6).ancestor
+    trained = apply_candidate(task, at(0.25), supplies, epochs=6).ancestor
     assert trained is not None
     narrower = at(0.5, bits={"head": 8})
-    heir = compress(task, narrower, supplies, epochs=0, ancestor=trained)
-    alone = compress(task, narrower, supplies, epochs=0)
+    heir = apply_candidate(task, narrower, supplies, epochs=0, ancestor=trained)
+    alone = apply_candidate(task, narrower, supplies, epochs=0)
     assert width(heir.plain, "stem.0") == width(alone.plain, "stem.0") == 8
     assert heir.params == alone.params
     assert task.metric(heir.model, task.validation) > task.metric(alone.model, task.validation) + 0.1
@@ -56,16 +56,16 @@ def test_a_narrower_candidate_goes_on_from_trained_weights(task: Task) -> None:
 def test_same_channels_are_handed_on(task: Task) -> None:
     """A candidate that differs in its numbers alone has exactly the ancestor's weights before it is trained."""
     supplies = supplies_of(task)
-    first = compress(task, at(0.5), supplies, epochs=1)
+    first = apply_candidate(task, at(0.5), supplies, epochs=1)
     assert first.ancestor is not None
-    heir = compress(task, at(0.5), supplies, epochs=0, ancestor=first.ancestor)
+    heir = apply_candidate(task, at(0.5), supplies, epochs=0, ancestor=first.ancestor)
     assert all(torch.equal(value, heir.state()[name]) for name, value in first.state().items())
 
 
 def test_other_layers_are_nobodys_ancestors(task: Task) -> None:
     """A factorised network cannot be built by pruning alone, so nobody goes on from it."""
     candidate = Candidate({"rank": {"stages.1.0.conv2": 0.25}})
-    assert compress(task, candidate, supplies_of(task), epochs=0.25).ancestor is None
+    assert apply_candidate(task, candidate, supplies_of(task), epochs=0.25).ancestor is None
 
 
 def test_file_is_read_back_or_not_at_all(task: Task, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from autocompress.compressors.modules import count, parts
 from autocompress.compressors.pipeline import TECHNIQUES as ALL
-from autocompress.compressors.pipeline import Compressed, compress, space_of, supplies_of
+from autocompress.compressors.pipeline import Compressed, apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.quantization.quantize import Quantized
 from autocompress.compressors.technique import Technique
@@ -125,7 +125,7 @@ def test_pruned_and_quantized_network_trains_and_exports(task: Task) -> None:
     """Pruning and INT8 at their strongest make it smaller; it learns the task, and is served as it was trained."""
     both = {axis: targets for axis, targets in strongest(space(task)).axes.items() if axis in ("pruning_ratio", "bits")}
     candidate = Candidate(both)
-    result = compress(task, candidate, supplies_of(task), epochs=6)
+    result = apply_candidate(task, candidate, supplies_of(task), epochs=6)
     assert result.params < 0.5 * sum(p.numel() for p in task.model.parameters())
     assert result.macs < 0.5 * sum(cost.macs for cost in count(task.model, task.examples).values())
     rounded = {name for layer in candidate["bits"] for name, _ in parts(result.model, layer)}
@@ -137,7 +137,7 @@ def test_pruned_and_quantized_network_trains_and_exports(task: Task) -> None:
 
 def test_all_techniques_at_once_train_and_export(task: Task) -> None:
     """The strongest candidate of all is built, trained and exported, and its file computes what PyTorch does."""
-    result = compress(task, strongest(space(task)), supplies_of(task), epochs=2)
+    result = apply_candidate(task, strongest(space(task)), supplies_of(task), epochs=2)
     assert_served_as_trained(result, task)
 
 
@@ -155,7 +155,7 @@ def test_the_tasks_network_is_not_changed(task: Task, training: bool) -> None:
     """Weights, statistics, gradients and mode of the original stay, training and export included."""
     model = task.model.train(training)
     before = state(model)
-    compress(task, strongest(space(task)), supplies_of(task), epochs=0.5)
+    apply_candidate(task, strongest(space(task)), supplies_of(task), epochs=0.5)
     assert same(before, state(model))
     assert all(module.training is training for module in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
@@ -165,7 +165,7 @@ def test_same_seed_gives_the_same_bytes(task: Task) -> None:
     """A candidate, its epochs and a seed determine the file; another seed may not give it."""
     candidate, supplies = strongest(space(task)), supplies_of(task)
     task = replace(task, train=shuffled(task))
-    one, same_seed, other = (compress(task, candidate, supplies, epochs=1, seed=seed).onnx for seed in (1, 1, 2))
+    one, same_seed, other = (apply_candidate(task, candidate, supplies, epochs=1, seed=seed).onnx for seed in (1, 1, 2))
     assert one == same_seed
     assert one != other
 
@@ -178,7 +178,7 @@ def shuffled(task: Task) -> torch.utils.data.DataLoader[Batch]:
 
 def test_unchanged_network_is_exported_as_it_is(task: Task) -> None:
     """The empty candidate without training is the float network."""
-    result = compress(task, Candidate(), supplies_of(task), epochs=0)
+    result = apply_candidate(task, Candidate(), supplies_of(task), epochs=0)
     images = task.train[0][0]  # type: ignore[index]
     torch.testing.assert_close(served(result.onnx, images), task.model(images).detach(), rtol=1e-3, atol=1e-4)
     assert result.macs == sum(cost.macs for cost in count(task.model, task.examples).values())
@@ -188,7 +188,7 @@ def test_unchanged_network_is_exported_as_it_is(task: Task) -> None:
 def test_state_has_float_weights_under_the_names_of_the_network(task: Task) -> None:
     """What is saved beside the file has the names of the original, without quantizers and batch norms."""
     candidate = space(task).at(lambda choice: len(choice.levels) - 1 if choice.axis in {"pruning_ratio", "bits"} else 0)
-    saved = compress(task, candidate, supplies_of(task), epochs=0).state()
+    saved = apply_candidate(task, candidate, supplies_of(task), epochs=0).state()
     names = {name for name in task.model.state_dict() if name.endswith("weight")}
     norms = {f"{name}.weight" for name, m in task.model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     assert {name for name in saved if name.endswith("weight")} == names - norms
@@ -203,7 +203,7 @@ def test_epochs_are_shared_between_shapes_and_numbers(task: Task) -> None:
     shapes, numbers = {"pruning_ratio": {"stem.0": 0.5}}, {"bits": {"head": 8}}
     for axes, trainings in (({}, 1), (shapes, 1), (numbers, 1), (shapes | numbers, 2)):
         seen.clear()
-        compress(task, Candidate(axes), supplies, epochs=2.0)
+        apply_candidate(task, Candidate(axes), supplies, epochs=2.0)
         assert len(seen) == trainings
         assert sum(seen) == pytest.approx(2.0)
 
@@ -212,13 +212,13 @@ def test_one_shot_trains_nothing(task: Task) -> None:
     """Without epochs the network is only built."""
     seen: list[float] = []
     task = replace(task, fit=lambda student, teacher, epochs: seen.append(epochs))
-    compress(task, strongest(space(task)), supplies_of(task), epochs=0)
+    apply_candidate(task, strongest(space(task)), supplies_of(task), epochs=0)
     assert seen == []
 
 
 def test_statistics_are_estimated_after_pruning(task: Task) -> None:
     """A pruned network that was not trained has batch norms that fit what they now see."""
-    result = compress(task, Candidate({"pruning_ratio": {"stem.0": 0.5}}), supplies_of(task), epochs=0)
+    result = apply_candidate(task, Candidate({"pruning_ratio": {"stem.0": 0.5}}), supplies_of(task), epochs=0)
     images = torch.cat([images for images, _ in task.train])
     made = result.model.stem(images)  # type: ignore[operator]
     before_relu = result.model.stem[0](images).transpose(0, 1).flatten(1)  # type: ignore[index]
@@ -235,7 +235,7 @@ def test_what_torch_refuses_is_infeasible(task: Task) -> None:
             return x @ x.new_ones(3, 3)
 
     with pytest.raises(InfeasibleError, match="the network cannot be built") as caught:
-        compress(replace(task, model=Broken()), Candidate(), supplies_of(task), epochs=0)
+        apply_candidate(replace(task, model=Broken()), Candidate(), supplies_of(task), epochs=0)
     assert caught.value.rung == "build"
 
 
@@ -258,7 +258,7 @@ def test_a_defect_of_the_tasks_functions_still_raises(task: Task, part: str, kin
 
     task = replace(task, **{part: {"loss": loss, "train": Train()}[part]})
     with pytest.raises(kind, match="mine") as caught:
-        compress(task, Candidate(), supplies, epochs=1)
+        apply_candidate(task, Candidate(), supplies, epochs=1)
     assert caught.value is error
     assert blamed(error) == f"raised in the task's `{part}`"
 
@@ -266,7 +266,7 @@ def test_a_defect_of_the_tasks_functions_still_raises(task: Task, part: str, kin
 def test_deadline_reaches_the_training(task: Task) -> None:
     """Time that is over ends the training with its reason."""
     with pytest.raises(InfeasibleError, match="time was over") as caught:
-        compress(task, Candidate(), supplies_of(task), epochs=1, deadline=time.monotonic())
+        apply_candidate(task, Candidate(), supplies_of(task), epochs=1, deadline=time.monotonic())
     assert caught.value.rung == "train"
 
 
@@ -295,7 +295,7 @@ def test_calibration_data_of_its_own_come_first(task: Task) -> None:
 
 def test_compressed_network_can_be_copied(task: Task) -> None:
     """The result outlives the task."""
-    result = compress(task, strongest(space(task)), supplies_of(task), epochs=0)
+    result = apply_candidate(task, strongest(space(task)), supplies_of(task), epochs=0)
     images = task.train[0][0]  # type: ignore[index]
     torch.testing.assert_close(copy.deepcopy(result.model)(images), result.model(images), rtol=0, atol=0)
 

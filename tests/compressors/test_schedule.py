@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autocompress.compressors.pipeline import compress, phases
+from autocompress.compressors.pipeline import apply_candidate, phases
 from autocompress.compressors.pruning.importance import IMPORTANCES
 from autocompress.compressors.pruning.prune import Prune, penalty, remove_channels, schedule, way
 from autocompress.compressors.technique import Supplies
@@ -147,7 +147,7 @@ def test_phases_make_small_then_prune_bit_by_bit() -> None:
     def fit(student: nn.Module, teacher: nn.Module, epochs: float) -> None:
         seen.append(student.get_submodule("stages.1.0.conv1").weight.shape[0])
 
-    compressed = compress(replace(task, fit=fit), candidate, supplied(task.examples, 10), epochs=1)
+    compressed = apply_candidate(replace(task, fit=fit), candidate, supplied(task.examples, 10), epochs=1)
     assert seen == [16, 14, 10, 8, 4]
     assert compressed.plain.get_submodule("stem.0").weight.shape[0] == 4
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autocompress.compressors.batch_norm import fold_batch_norm
 from autocompress.compressors.modules import multiplies
-from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.quantization.quantize import Quantized
 from autocompress.errors import InfeasibleError
@@ -110,7 +110,7 @@ CANDIDATES = {
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_a_head_that_is_the_embedding_stays_it(words: Task, name: str) -> None:
     """After training both have one weight still, and the file of weights can be written."""
-    built = compress(words, CANDIDATES[name], supplies_of(words), epochs=1)
+    built = apply_candidate(words, CANDIDATES[name], supplies_of(words), epochs=1)
     plain = built.plain
     assert plain.get_parameter("head.weight") is plain.get_parameter("embed.weight")
     state = load(save(built.state()))
@@ -125,7 +125,7 @@ def test_a_tied_layer_is_not_factorised(words: Task) -> None:
     space = space_of(network, runtime_of("onnxruntime").capabilities)
     assert [choice.target for choice in space.choices if choice.axis == "rank"] == ["middle"]
     with pytest.raises(InfeasibleError, match="it shares parameters with embed"):
-        compress(words, Candidate({"rank": {"head": 0.25}}), supplies_of(words), epochs=0)
+        apply_candidate(words, Candidate({"rank": {"head": 0.25}}), supplies_of(words), epochs=0)
 
 
 def test_pruning_that_would_part_a_weight_is_left_alone() -> None:
@@ -141,7 +141,7 @@ def test_a_module_with_two_names_is_quantized_under_both() -> None:
     torch.manual_seed(0)
     task = task_of(Aliased(), torch.randn(8, 1, 6, 6))
     supplies = supplies_of(task)
-    built = compress(task, Candidate({"bits": {"one": 8}}), supplies, epochs=1)
+    built = apply_candidate(task, Candidate({"bits": {"one": 8}}), supplies, epochs=1)
     both = [built.model.get_submodule(name) for name in ("one", "other")]
     assert isinstance(both[0], Quantized)
     assert all(one is other for one, other in pairwise(both))
@@ -166,7 +166,7 @@ def test_a_product_with_a_layers_transposed_weight_is_none_of_the_layers(width: 
     torch.manual_seed(0)
     task = task_of(Decoder(width), torch.randn(8, 16))
     supplies = supplies_of(task)
-    built = compress(task, Candidate({"bits": {"encode": 8, "last": 8}}), supplies, epochs=1)
+    built = apply_candidate(task, Candidate({"bits": {"encode": 8, "last": 8}}), supplies, epochs=1)
     assert built.quantized == {"encode", "last"}
     runtime = runtime_of("onnxruntime")
     with runtime.build(runtime.convert(source_of(built, supplies)), threads=1) as engine:
@@ -182,7 +182,7 @@ def test_hooks_of_the_users_are_called_where_a_layer_or_a_norm_was() -> None:
         layer.register_forward_hook(lambda module, inputs, output: output.clamp(-0.1, 0.1))
     task = task_of(model, x)
     supplies = supplies_of(task)
-    built = compress(task, Candidate({"rank": {"2": 0.75}, "bits": {"4": 8}}), supplies, epochs=0)
+    built = apply_candidate(task, Candidate({"rank": {"2": 0.75}, "bits": {"4": 8}}), supplies, epochs=0)
     seen: list[Tensor] = []
     built.model[3].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))  # type: ignore[index]
     built.model(x)

@@ -13,7 +13,7 @@ import onnxruntime
 import pandas
 import pytest
 
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.evaluators.meters.latency import PROBE, meter_for
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies import loading
@@ -29,7 +29,7 @@ def unchanged_ms(study: Path) -> float:
     """Return the milliseconds of a study's unchanged network."""
     task = loading.load(str(study))
     supplies = supplies_of(task)
-    baseline = compress(task, Candidate(), supplies, epochs=0).onnx
+    baseline = apply_candidate(task, Candidate(), supplies, epochs=0).onnx
     meter = meter_for("onnxruntime", baseline=baseline, inputs=[x.numpy() for x in supplies.examples])
     return meter.calibrate(PROBE).median_ms
 

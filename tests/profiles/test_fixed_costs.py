@@ -11,7 +11,7 @@ from autocompress.evaluators.analytic import OTHER_MS, AnalyticEvaluator
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
 from autocompress.spaces.candidate import BITS, Candidate
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 FIXED_MS = 3.15
 TARGET_MS = 4.0
@@ -48,7 +48,7 @@ class Fixed(AnalyticEvaluator):
 
 
 @pytest.mark.parametrize("dear", ["int8", "float"])
-def test_the_kind_that_pays_is_found(dear: str, search: Callable[..., Store]) -> None:
+def test_the_kind_that_pays_is_found(dear: str, search: Callable[..., StudyStore]) -> None:
     """Where networks in INT8 cannot meet the target the front is in float, where only they can it is in INT8."""
     store = search(Fixed(dear=dear), trials=TRIALS, sampler="surrogate", target_ms=TARGET_MS)
     met = [store.feasible(trial) for trial in store.finished() if "fixed_params" not in trial.system_attrs]

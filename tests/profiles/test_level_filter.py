@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.profiles.cost_model import CostModel
-from autocompress.profiles.level_filter import PAYS, SMALL, Dropped, not_paying, reduced, remaining, summary
+from autocompress.profiles.level_filter import (
+    PAYS,
+    SMALL,
+    DroppedLevel,
+    levels_without_speedup,
+    reduced,
+    remaining,
+    summary,
+)
 from autocompress.profiles.profile import Profile
 from autocompress.spaces.candidate import BITS, PALETTE, PRUNING_RATIO, QUANTIZATION, RANK, Candidate
 from autocompress.spaces.space import Choice, Space
@@ -41,9 +49,9 @@ def integers(**slow: float) -> CostModel:
 def test_a_layer_that_gets_slower_is_dropped_and_listed() -> None:
     """Its level goes with its times before and after, and the same level of other layers stays."""
     costs = integers(layer1=1.5)
-    (gone,) = not_paying(SPACE, costs)
+    (gone,) = levels_without_speedup(SPACE, costs)
     before_ms = costs.layer_ms["layer1"]
-    assert gone == Dropped(name="bits:layer1", level=8, before_ms=before_ms, after_ms=1.5 * before_ms)
+    assert gone == DroppedLevel(name="bits:layer1", level=8, before_ms=before_ms, after_ms=1.5 * before_ms)
     left = reduced(SPACE, [gone])
     assert set(SPACE.sizes) - set(left.sizes) == {"bits:layer1"}
 
@@ -52,7 +60,7 @@ def test_a_layer_that_gets_slower_is_dropped_and_listed() -> None:
 def test_exactly_what_does_not_pay_goes(factors: dict[str, dict[str, float]]) -> None:
     """No level that was measured not to pay is left, all others are, and what is left is still the same to choose."""
     costs = replace(PROFILE.costs, factors={RANK: factors})
-    left = reduced(SPACE, not_paying(SPACE, costs))
+    left = reduced(SPACE, levels_without_speedup(SPACE, costs))
     kept = {choice.target: choice.levels[1:] for choice in left.on(RANK)}
     for name in LAYERS:
         assert kept.get(name, ()) == tuple(rank for rank in RANKS if factors[name][str(rank)] < PAYS)
@@ -63,7 +71,7 @@ def test_exactly_what_does_not_pay_goes(factors: dict[str, dict[str, float]]) ->
 
 def test_what_was_not_measured_stays() -> None:
     """Without factors nothing is dropped."""
-    assert not_paying(SPACE, replace(PROFILE.costs, factors={})) == ()
+    assert levels_without_speedup(SPACE, replace(PROFILE.costs, factors={})) == ()
 
 
 def with_small(slow: float, uniform_ms: float) -> CostModel:
@@ -76,29 +84,29 @@ def with_small(slow: float, uniform_ms: float) -> CostModel:
 
 def test_a_small_layer_is_not_judged_on_noise() -> None:
     """A profiler's word alone drops no layer under a hundredth of the time, whatever it says."""
-    gone = not_paying(SPACE, with_small(slow=2.0, uniform_ms=6.0))
+    gone = levels_without_speedup(SPACE, with_small(slow=2.0, uniform_ms=6.0))
     assert {each.target for each in gone} == {"layer1"}
 
 
 def test_a_small_layer_goes_where_the_whole_network_is_slower() -> None:
     """Where INT8 everywhere was measured to be slower than float, a small layer that is slower goes as well."""
-    gone = not_paying(SPACE, with_small(slow=2.0, uniform_ms=12.0))
+    gone = levels_without_speedup(SPACE, with_small(slow=2.0, uniform_ms=12.0))
     assert {each.target for each in gone} == {"layer0", "layer1"}
-    kept = not_paying(SPACE, with_small(slow=0.9, uniform_ms=12.0))
+    kept = levels_without_speedup(SPACE, with_small(slow=0.9, uniform_ms=12.0))
     assert {each.target for each in kept} == {"layer1"}
 
 
 def test_what_is_for_size_is_not_judged() -> None:
     """Bits stay where size counts; pruning and palettes stay in any case."""
     slow = integers(**dict.fromkeys(LAYERS, 2.0))
-    assert not_paying(SPACE, slow, size_counts=True) == ()
-    left = reduced(SPACE, not_paying(SPACE, slow))
+    assert levels_without_speedup(SPACE, slow, size_counts=True) == ()
+    left = reduced(SPACE, levels_without_speedup(SPACE, slow))
     assert {choice.axis for choice in left.choices} == {PRUNING_RATIO, RANK, PALETTE}
 
 
 def test_settings_go_with_their_axis() -> None:
     """A setting of an axis on which nothing is left to choose is no choice either."""
-    gone = [Dropped(name=f"bits:{name}", level=8, before_ms=1.0, after_ms=2.0) for name in LAYERS]
+    gone = [DroppedLevel(name=f"bits:{name}", level=8, before_ms=1.0, after_ms=2.0) for name in LAYERS]
     assert QUANTIZATION in {choice.axis for choice in reduced(SPACE, gone[1:]).choices}
     assert QUANTIZATION not in {choice.axis for choice in reduced(SPACE, gone).choices}
 
@@ -106,13 +114,13 @@ def test_settings_go_with_their_axis() -> None:
 def test_something_is_always_left() -> None:
     """Where nothing at all would pay, everything stays, for its size."""
     space = Space(tuple(SPACE.on(BITS)))
-    assert not_paying(space, integers(**dict.fromkeys(LAYERS, 2.0))) == ()
+    assert levels_without_speedup(space, integers(**dict.fromkeys(LAYERS, 2.0))) == ()
 
 
 @given(st.sets(st.sampled_from(RANKS), max_size=3), st.floats(0.0, 10.0))
 def test_levels_that_are_left_keep_their_damage(without: set[float], probed: float) -> None:
     """Dropping levels changes neither the damage of the others nor that of other choices."""
-    gone = [Dropped(name="rank:layer0", level=rank, before_ms=1.0, after_ms=1.0) for rank in without]
+    gone = [DroppedLevel(name="rank:layer0", level=rank, before_ms=1.0, after_ms=1.0) for rank in without]
     left = reduced(SPACE, gone)
     told = tuple(probed * level for level in range(1 + len(RANKS)))
     after = remaining({"rank:layer0": told, "rank:layer1": told}, SPACE, left)
@@ -122,7 +130,7 @@ def test_levels_that_are_left_keep_their_damage(without: set[float], probed: flo
 
 def test_a_profile_keeps_what_was_dropped() -> None:
     """A profile read back from JSON gives the same space without measuring again."""
-    profile = replace(PROFILE, dropped=not_paying(SPACE, integers(layer1=1.5, layer2=1.1)))
+    profile = replace(PROFILE, dropped=levels_without_speedup(SPACE, integers(layer1=1.5, layer2=1.1)))
     again = Profile.from_dict(json.loads(json.dumps(profile.to_dict())))
     assert again == profile
     assert again.space(SPACE) == reduced(SPACE, profile.dropped)
@@ -132,8 +140,8 @@ def test_a_profile_keeps_what_was_dropped() -> None:
 
 def test_the_summary_names_those_that_lose_most() -> None:
     """One line names each level, how many layers, and the first of them; without any it is empty."""
-    gone = [Dropped(name=f"bits:conv{i}", level=8, before_ms=1.0, after_ms=1.0 + i) for i in range(5)]
-    text = summary([*gone, Dropped(name="rank:fc", level=0.5, before_ms=0.21, after_ms=0.34)], "onnxruntime")
+    gone = [DroppedLevel(name=f"bits:conv{i}", level=8, before_ms=1.0, after_ms=1.0 + i) for i in range(5)]
+    text = summary([*gone, DroppedLevel(name="rank:fc", level=0.5, before_ms=0.21, after_ms=0.34)], "onnxruntime")
     assert text == (
         "not offered, as they do not pay on onnxruntime: bits=8 of 5 layers "
         "(conv4 1 → 5 ms, conv3 1 → 4 ms, conv2 1 → 3 ms, …); rank=0.5 of 1 layer (fc 0.21 → 0.34 ms)"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
-from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Latency, Window
@@ -130,7 +130,7 @@ def profiled(task: Task, runtime: Runtime, *, reduce: bool = True) -> tuple[Prof
     network = inspect(task.model, task.examples)
     offered = space_of(network, runtime.capabilities)
     space = Space(tuple(c for c in offered.choices if c.axis in AXES and 4 not in c.levels))
-    base = compress(task, Candidate(), supplies, epochs=0)
+    base = apply_candidate(task, Candidate(), supplies, epochs=0)
     artefact = runtime.convert(source_of(base, supplies))
     inputs = [x.numpy() for x in supplies.examples]
     meter = Prices(runtime) if isinstance(runtime, Priced) else Stopwatch(artefact, inputs)
@@ -144,7 +144,7 @@ def profiled(task: Task, runtime: Runtime, *, reduce: bool = True) -> tuple[Prof
 def latency_ms(task: Task, candidate: Candidate, runtime: Runtime, meter: Prices) -> float:
     """Return the measured latency of a candidate."""
     supplies = supplies_of(task)
-    built = compress(task, candidate, supplies, epochs=0)
+    built = apply_candidate(task, candidate, supplies, epochs=0)
     return meter.measure(runtime.convert(source_of(built, supplies)), Plan(**PLAN)).median_ms
 
 

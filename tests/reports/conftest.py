@@ -17,19 +17,19 @@ from autocompress.pareto.build import assemble
 from autocompress.pareto.front import Model, ParetoFront
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
-from autocompress.reports.report_data import About, build
-from autocompress.reports.rows import Scored
+from autocompress.reports.report_data import ReportContext, build
+from autocompress.reports.rows import ExampleCounts
 from autocompress.search.samplers.initial_design import BASELINE, warm_start
 from autocompress.storage.run import Trial
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
-ABOUT = About(
+ABOUT = ReportContext(
     study={"format": 2, "study": "imaginary", "runtime": "analytic", "threads": "1", "batch": "1", "device": "here"},
     folder="runs/imaginary",
     command="autocompress imaginary.py --target-latency 4ms --out runs/imaginary",
     calibration={"environment": {"cpu": "Imaginary 9000", "python": "3.11"}},
-    scored=Scored(validation=500, test=400),
+    scored=ExampleCounts(validation=500, test=400),
 )
 
 
@@ -41,7 +41,7 @@ class Told:
     trials: tuple[Trial, ...]
     profile: Profile
 
-    def data(self, about: About = ABOUT, **how: Any) -> dict[str, Any]:
+    def data(self, about: ReportContext = ABOUT, **how: Any) -> dict[str, Any]:
         """Return what the report tells."""
         return build(self.front, self.trials, self.profile, about, **how)
 

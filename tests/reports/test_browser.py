@@ -14,7 +14,7 @@ import pytest
 
 from autocompress.evaluators.measurement import Window
 from autocompress.reports.html_page import render
-from autocompress.reports.report_data import About
+from autocompress.reports.report_data import ReportContext
 
 from .conftest import ABOUT, Tell, Told, as_errors, slower
 
@@ -94,7 +94,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Open]:
     contexts = []
 
     def open_page(
-        told: Told, about: About = ABOUT, *, viewport: Any = DESKTOP, dark: bool = False, mark: str = ""
+        told: Told, about: ReportContext = ABOUT, *, viewport: Any = DESKTOP, dark: bool = False, mark: str = ""
     ) -> Any:
         path = tmp_path / f"report{len(contexts)}.html"
         path.write_text(render(told.data(about, quick=True)), encoding="utf-8")

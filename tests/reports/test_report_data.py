@@ -15,11 +15,11 @@ import autocompress.reports.search_history as course_module
 from autocompress.evaluators.measurement import Measurement
 from autocompress.pareto.front import front_hypervolume
 from autocompress.pareto.limits import Limits
-from autocompress.reports.caveats import doubts
+from autocompress.reports.caveats import caveats
 from autocompress.reports.importance import LEAST_TRIALS, importances
 from autocompress.reports.layers import changes, layer_ms
-from autocompress.reports.rows import Scored
-from autocompress.reports.search_history import Busy, course
+from autocompress.reports.rows import ExampleCounts
+from autocompress.reports.search_history import Busy, search_history
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.run import Trial
 
@@ -138,7 +138,7 @@ def test_only_layers_that_change_are_told(tell: Tell) -> None:
 def test_the_hypervolume_ends_with_that_of_all_models(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
     """It never falls, ends with that of all that meet the limits, and is told at few points of many trials."""
     told = tell(ended=False)
-    line = course(told.front, told.trials)["hypervolume"]
+    line = search_history(told.front, told.trials)["hypervolume"]
     assert [step["trials"] for step in line] == list(range(1, len(told.trials) + 1))
     assert [step["value"] for step in line] == sorted(step["value"] for step in line)
     all_models = [t.outcome for t in told.trials if isinstance(t.outcome, Measurement)]
@@ -147,7 +147,7 @@ def test_the_hypervolume_ends_with_that_of_all_models(tell: Tell, monkeypatch: p
     assert line[-1]["value"] == pytest.approx(expected, abs=1e-4)
     assert expected > 0
     monkeypatch.setattr(course_module, "STEPS", 7)
-    few = course(told.front, told.trials)["hypervolume"]
+    few = search_history(told.front, told.trials)["hypervolume"]
     assert len(few) <= 9
     assert few[-1] == line[-1]
 
@@ -171,12 +171,12 @@ def test_pauses_of_a_study_do_not_count() -> None:
 def test_where_trials_ended_is_judged_by_the_limits_of_today(tell: Tell) -> None:
     """Counts add up to all trials; failures are told with their reasons; a stricter target makes some miss it."""
     told = tell(broken="no such operator", ended=False)
-    ends = {end["end"]: end for end in course(told.front, told.trials)["ends"]}
+    ends = {end["end"]: end for end in search_history(told.front, told.trials)["ends"]}
     assert sum(end["trials"] for end in ends.values()) == len(told.trials)
     assert ends["failed"]["reasons"] == [{"reason": "build: no such operator", "trials": ends["failed"]["trials"]}]
     assert ends["slow"]["trials"] > 0
     strict = replace(told.front, limits=Limits(2.0))
-    stricter = {end["end"]: end["trials"] for end in course(strict, told.trials)["ends"]}
+    stricter = {end["end"]: end["trials"] for end in search_history(strict, told.trials)["ends"]}
     assert stricter["missed"] > ends.get("missed", {"trials": 0})["trials"]
 
 
@@ -208,7 +208,7 @@ def test_doubts_name_what_is_wrong(tell: Tell) -> None:
     said = "\n".join(data["warnings"])
     for part in ("was interrupted", "is known to ±", "other programs ran", "more on the test data", f"{best.id}: odd."):
         assert part in said
-    assert doubts(told.front, {**data, "state": "finished"}, Scored()) != data["warnings"]
+    assert caveats(told.front, {**data, "state": "finished"}, ExampleCounts()) != data["warnings"]
 
 
 def test_a_report_during_a_run_leaves_out_what_takes_long(tell: Tell) -> None:

@@ -15,9 +15,9 @@ from rich.console import Console
 from autocompress.reports.html_page import MOST_POINTS, embedded, render, thinned
 from autocompress.reports.markdown import escaped, summary
 from autocompress.reports.plotly_figure import html
-from autocompress.reports.rows import Scored
-from autocompress.reports.terminal_table import show
-from autocompress.search.throttle import NowAndThen
+from autocompress.reports.rows import ExampleCounts
+from autocompress.reports.terminal_table import print_table
+from autocompress.search.throttle import Throttled
 
 from .conftest import ABOUT, Tell, as_errors, slower
 
@@ -93,7 +93,7 @@ def test_now_and_then_takes_a_hundredth_of_the_time() -> None:
         calls.append(now[0])
         now[0] += 3.0
 
-    act = NowAndThen(action, every_s=10.0, clock=lambda: now[0])
+    act = Throttled(action, every_s=10.0, clock=lambda: now[0])
     while now[0] < 1000:
         act()
         now[0] += 1.0
@@ -120,9 +120,9 @@ def test_a_metric_in_decibels_is_told_in_decibels(tell: Tell) -> None:
     base, best = told.front.baseline.measurement, told.front.recommended
     assert best is not None
     console = Console(width=140, file=io.StringIO())
-    show(told.front, "run", console)
+    print_table(told.front, "run", console)
     assert isinstance(console.file, io.StringIO)
-    about = replace(ABOUT, scored=Scored())
+    about = replace(ABOUT, scored=ExampleCounts())
     printed, summed, page = console.file.getvalue(), summary(told.data(about)), html(told.front)
     assert best.measurement.test_accuracy is not None
     assert base.test_accuracy is not None
@@ -140,7 +140,7 @@ def test_what_is_slower_is_called_slower(tell: Tell) -> None:
     """A model that is slower and larger than the unchanged network is never so many times faster or smaller."""
     told = slower(tell())
     console = Console(width=140, file=io.StringIO())
-    show(told.front, "run", console)
+    print_table(told.front, "run", console)
     assert isinstance(console.file, io.StringIO)
     for text in (console.file.getvalue(), summary(told.data()), html(told.front)):
         assert "1.16× slower" in text
@@ -156,7 +156,7 @@ def test_the_unchanged_network_is_recommended_in_words(tell: Tell) -> None:
     told = replace(told, front=replace(told.front, models=(replace(told.front.models[0], measurement=worse),)))
     assert told.front.recommended is told.front.baseline
     console = Console(width=140, file=io.StringIO())
-    show(told.front, "run", console)
+    print_table(told.front, "run", console)
     assert isinstance(console.file, io.StringIO)
     assert "→ The unchanged network meets 1000 ms: nothing that was found is better." in console.file.getvalue()
     assert "nothing that was found is better than the unchanged network" in summary(told.data())
@@ -168,7 +168,7 @@ def test_a_metric_that_is_no_share_is_shown_as_the_number_that_it_is(tell: Tell)
     base, best = told.front.baseline.measurement, told.front.recommended
     assert best is not None
     console = Console(width=140, file=io.StringIO())
-    show(told.front, "run", console)
+    print_table(told.front, "run", console)
     assert isinstance(console.file, io.StringIO)
     summed = summary(told.data())
     for text in (console.file.getvalue(), summed.replace("\\", ""), html(told.front)):

@@ -23,14 +23,14 @@ from autocompress.profiles.profile import Profile
 from autocompress.reports import write as files
 from autocompress.reports.json_result import as_data
 from autocompress.reports.matplotlib_figure import draw
-from autocompress.reports.terminal_table import show
+from autocompress.reports.terminal_table import print_table
 from autocompress.search.samplers.initial_design import uniform
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.run import open_run
 from autocompress.storage.run_directory import RunDirectory
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
-Search = Callable[..., Store]
+Search = Callable[..., StudyStore]
 
 PROBLEM = AnalyticEvaluator(3)
 PROFILE = Profile.from_dict(PROBLEM.profile())
@@ -66,7 +66,7 @@ def front_for(target_ms: float) -> ParetoFront:
 def shown(front: ParetoFront, where: str = "runs/digits") -> str:
     """Return what a terminal of 80 columns shows."""
     output = io.StringIO()
-    show(front, where, Console(file=output, width=80))
+    print_table(front, where, Console(file=output, width=80))
     return output.getvalue()
 
 
@@ -105,7 +105,7 @@ def test_the_table_fits_its_terminal(width: int, several: bool) -> None:
         front = replace(alone[1], portfolio=alone)
     output = io.StringIO()
     where = "runs/" + "a-long-name-of-a-study-" * 5
-    show(front, where, Console(file=output, width=width))
+    print_table(front, where, Console(file=output, width=width))
     *lines, file, every = output.getvalue().splitlines()
     assert max(len(line.rstrip()) for line in lines) <= width
     assert "…" not in output.getvalue()

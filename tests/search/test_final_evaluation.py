@@ -20,8 +20,8 @@ from autocompress.evaluators.scores import packed
 from autocompress.pareto.front import Model, select
 from autocompress.pareto.limits import Limits
 from autocompress.search.driver import Interrupted, Interrupts
-from autocompress.search.final_evaluation import Finals, as_found, read_record
-from autocompress.search.finalists import ALONE, FINALISTS, FIRST, finalists, hopefuls, surely_late
+from autocompress.search.final_evaluation import FinalEvaluation, as_found, read_record
+from autocompress.search.finalists import ALONE, FINALISTS, FIRST, finalists, likely_finalists, too_slow_for_sure
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.seeds import FINAL, TRIAL, seed_of
@@ -29,7 +29,7 @@ from autocompress.search.workers.remote_meter import Meters
 from autocompress.search.workers.start import InlineWorkers
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.run_directory import RunDirectory
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 TARGET_MS = 4.0
 LIMITS = Limits(TARGET_MS)
@@ -92,7 +92,7 @@ class Clock:
 
 
 @pytest.fixture
-def models(search: Callable[..., Store], small: AnalyticEvaluator) -> list[Model]:
+def models(search: Callable[..., StudyStore], small: AnalyticEvaluator) -> list[Model]:
     """Return what a search has measured."""
     return [replace(m, measurement=served(m.measurement)) for m in search(small, trials=60).models()]
 
@@ -110,11 +110,11 @@ def unspoiled(request: Request, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock | Meters, **limits: float) -> Finals:
+def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock | Meters, **limits: float) -> FinalEvaluation:
     """Return the end of a run with ten passes over the training data."""
     options = Options(out=rundir.path, workers=0, **{"target_ms": TARGET_MS, **limits})  # type: ignore[arg-type]
     interrupts = Interrupts()
-    return Finals(
+    return FinalEvaluation(
         rundir,
         InlineWorkers(trainer),
         clock,
@@ -128,7 +128,7 @@ def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock | Meters, **limi
 def trained_to_the_end(models: list[Model]) -> list[Model]:
     """Return the finalists but those that nothing can bring within the limits."""
     chosen = finalists(models, LIMITS)
-    late = surely_late(chosen, LIMITS)
+    late = too_slow_for_sure(chosen, LIMITS)
     return [m for m in chosen if m not in late]
 
 
@@ -169,7 +169,7 @@ def test_obvious_baselines_that_are_surely_late_stay_as_their_trials_left_them(
 def test_where_nothing_meets_the_limits_all_finalists_are_taken_to_the_end(models: list[Model]) -> None:
     """Then an obvious baseline may be the nearest."""
     chosen = finalists(models, Limits(1e-6))
-    assert surely_late(chosen, Limits(1e-6)) == []
+    assert too_slow_for_sure(chosen, Limits(1e-6)) == []
 
 
 def made(name: str, accuracy: float, ratio: float, like: Measurement, role: str = "front") -> Model:
@@ -192,9 +192,9 @@ def ladder(models: list[Model]) -> list[Model]:
 def test_who_may_yet_gain_much_is_taken_to_the_end_next(ladder: list[Model]) -> None:
     """One that is dominated by a model which training did not help has its turn, and nobody has two."""
     helped = {m.id: m.measurement.accuracy + 0.08 for m in ladder if m.role == "front" and m.id != "00009"}
-    assert [m.id for m in hopefuls(ladder, {**helped, "00003": 0.85}, LIMITS)] == ["00009"]
+    assert [m.id for m in likely_finalists(ladder, {**helped, "00003": 0.85}, LIMITS)] == ["00009"]
     first = [m for m in finalists(ladder, LIMITS, FIRST) if m.role == "front"]
-    found = hopefuls(ladder, {m.id: m.measurement.accuracy + 0.01 for m in first}, LIMITS)
+    found = likely_finalists(ladder, {m.id: m.measurement.accuracy + 0.01 for m in first}, LIMITS)
     assert 0 < len(found) <= FINALISTS - FIRST
     assert not {m.id for m in found} & {m.id for m in first}
 
@@ -202,9 +202,9 @@ def test_who_may_yet_gain_much_is_taken_to_the_end_next(ladder: list[Model]) -> 
 def test_nobody_is_taken_to_the_end_who_can_add_nothing(ladder: list[Model]) -> None:
     """What stays dominated, whatever the others gained, is left where it is; so is what misses the limits."""
     ended = {m.id: m.measurement.accuracy + 0.01 for m in ladder if m.id != "00009"}
-    assert hopefuls(ladder, ended, LIMITS) == []
+    assert likely_finalists(ladder, ended, LIMITS) == []
     slow = [replace(m, measurement=made(m.id, 0.9, 1.5, m.measurement).measurement) for m in ladder]
-    assert hopefuls(slow, {"baseline": 0.91}, LIMITS) == []
+    assert likely_finalists(slow, {"baseline": 0.91}, LIMITS) == []
 
 
 def test_more_models_are_taken_to_the_end_once_the_first_were(

@@ -18,7 +18,7 @@ from autocompress.pareto.front import Model, ParetoFront
 from autocompress.pareto.limits import Limits
 from autocompress.reports.terminal_table import render
 from autocompress.search.driver import Interrupts
-from autocompress.search.final_evaluation import Finals
+from autocompress.search.final_evaluation import FinalEvaluation
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.workers.start import InlineWorkers
@@ -93,7 +93,9 @@ def ended(
     trainer, told = Trainer(rundir.path, outcomes), Told()
     clock: Any = Clock()
     options = Options(out=rundir.path, workers=0, target_ms=5.0)
-    finals = Finals(rundir, InlineWorkers(trainer), clock, options, epochs=10.0, progress=told, interrupts=Interrupts())
+    finals = FinalEvaluation(
+        rundir, InlineWorkers(trainer), clock, options, epochs=10.0, progress=told, interrupts=Interrupts()
+    )
     return finals.run(models(found)), trainer, told.milestones
 
 
@@ -166,7 +168,7 @@ def test_a_run_whose_baseline_cannot_be_scored_any_more_says_why(rundir: RunDire
     clock: Any = Clock()
     options = Options(out=rundir.path, workers=0, target_ms=5.0)
     trainer = Trainer(rundir.path, lambda epochs: replace(WHY, rung="test"))
-    finals = Finals(
+    finals = FinalEvaluation(
         rundir, InlineWorkers(trainer), clock, options, epochs=10.0, progress=Silent(), interrupts=Interrupts()
     )
     with pytest.raises(StudyError, match=r"unchanged network must be scored at the end.*a batch of one\. Mend that"):

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from autocompress.commands.live_display import Live, drawn
-from autocompress.search.progress import Lines, Running, State, duration
+from autocompress.search.progress import Lines, Running, SearchState, duration
 
 RUNNING = (Running("00003", "latency", 4.0), Running("00004", "train", 62.0))
 
 
-def state(**changes: object) -> State:
+def state(**changes: object) -> SearchState:
     """Return a state in the middle of a search."""
     fields: dict[str, object] = {
         "finished": 3,
@@ -26,7 +26,7 @@ def state(**changes: object) -> State:
         "unchanged": 1,
         "left_s": 150.0,
     }
-    return State(**{**fields, **changes})  # type: ignore[arg-type]
+    return SearchState(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def terminal(width: int) -> tuple[Console, io.StringIO]:
@@ -35,7 +35,7 @@ def terminal(width: int) -> tuple[Console, io.StringIO]:
     return Console(file=output, force_terminal=True, width=width, color_system=None), output
 
 
-def lines(what: str | State, width: int) -> list[str]:
+def lines(what: str | SearchState, width: int) -> list[str]:
     """Return what is drawn at a width."""
     output = io.StringIO()
     Console(file=output, width=width).print(drawn(what, width))

@@ -17,9 +17,9 @@ from autocompress.pareto.front import front_hypervolume, select
 from autocompress.pareto.limits import Limits
 from autocompress.search.options import SAMPLERS
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.study_store import Store, outcome
+from autocompress.storage.study_store import StudyStore, outcome
 
-Search = Callable[..., Store]
+Search = Callable[..., StudyStore]
 
 TARGET_MS = 4.0
 
@@ -54,12 +54,12 @@ class Unbuildable(Counting):
         return Infeasible(reason="it cannot be built", rung="build")
 
 
-def candidates(store: Store) -> list[str]:
+def candidates(store: StudyStore) -> list[str]:
     """Return the candidates of finished trials, in order."""
     return [t.user_attrs["candidate"] for t in sorted(store.finished(), key=lambda t: t.number)]
 
 
-def volume(store: Store, problem: AnalyticEvaluator) -> float:
+def volume(store: StudyStore, problem: AnalyticEvaluator) -> float:
     """Return the hypervolume of what meets the target."""
     return hypervolume_of([m.measurement for m in store.models()], problem)
 

@@ -16,9 +16,9 @@ from autocompress.pareto.limits import Limits
 from autocompress.search.finalists import finalists
 from autocompress.search.samplers.initial_design import BASELINE
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.study_store import Store, outcome
+from autocompress.storage.study_store import StudyStore, outcome
 
-Search = Callable[..., Store]
+Search = Callable[..., StudyStore]
 
 PROBLEM = AnalyticEvaluator(2)
 ALSO = ("memory", "energy")
@@ -67,7 +67,7 @@ class Counting:
 def whole(search: Search) -> Search:
     """Try every candidate of the problem, or go on with that under other limits."""
 
-    def run(limits: Limits, *, more: int = 0, evaluator: Counting | None = None) -> Store:
+    def run(limits: Limits, *, more: int = 0, evaluator: Counting | None = None) -> StudyStore:
         store = search(PROBLEM, trials=1, time_budget_s=0.0, limits=limits, warm=False)
         if not store.finished():
             for candidate in EVERYTHING:
@@ -78,7 +78,7 @@ def whole(search: Search) -> Search:
     return run
 
 
-def front(store: Store) -> dict[Candidate, Measurement]:
+def front(store: StudyStore) -> dict[Candidate, Measurement]:
     """Return the front of a store by its own limits."""
     models = store.models()
     return {models[i].candidate: models[i].measurement for i in select([m.measurement for m in models], store.limits)}
@@ -92,7 +92,7 @@ def true_front(limits: Limits) -> set[Candidate]:
     return {list(feasible)[i] for i in select(list(feasible.values()), known)}
 
 
-def cut(store: Store) -> dict[str, list[Candidate]]:
+def cut(store: StudyStore) -> dict[str, list[Candidate]]:
     """Return the candidates that were cut, by the rung on which they ended."""
     found: dict[str, list[Candidate]] = {}
     for trial in store.finished():

@@ -15,11 +15,11 @@ from autocompress.evaluators.ladder.ladder import RUNG
 from autocompress.evaluators.measurement import Measurement, Outcome
 from autocompress.pareto.front import front_hypervolume
 from autocompress.search.options import Options
-from autocompress.search.status import Outlook
+from autocompress.search.status import SearchStatus
 from autocompress.storage.run_directory import RunDirectory
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
-Search = Callable[..., Store]
+Search = Callable[..., StudyStore]
 
 HOUR_S = 3600.0
 
@@ -39,19 +39,19 @@ class Timed:
 
 
 @pytest.fixture
-def outlook(tmp_path: Path) -> Callable[..., Outlook]:
+def outlook(tmp_path: Path) -> Callable[..., SearchStatus]:
     """Return a function that looks at a study of 40 trials."""
 
-    def look(store: Store, *, spent_s: float = 0.0, **given: float) -> Outlook:
+    def look(store: StudyStore, *, spent_s: float = 0.0, **given: float) -> SearchStatus:
         options = Options(target_ms=store.limits.target_ms, out=tmp_path / "run", trials=40, **given)  # type: ignore[arg-type]
         rundir = RunDirectory(tmp_path / "elsewhere", {"study": "run"})
         rundir.close()
-        return Outlook(store, options, rundir, started=time.monotonic() - spent_s, final_epochs=2.0)
+        return SearchStatus(store, options, rundir, started=time.monotonic() - spent_s, final_epochs=2.0)
 
     return look
 
 
-def test_a_study_that_goes_on(search: Search, small: AnalyticEvaluator, outlook: Callable[..., Outlook]) -> None:
+def test_a_study_that_goes_on(search: Search, small: AnalyticEvaluator, outlook: Callable[..., SearchStatus]) -> None:
     """Its best model, its front and the trials since that got better are known at once, not the time that is left."""
     store = search(small, trials=30)
     state = outlook(store).state({}, "")
@@ -68,7 +68,7 @@ def test_a_study_that_goes_on(search: Search, small: AnalyticEvaluator, outlook:
 
 
 def test_the_nearest_is_told_where_nothing_meets_the_target(
-    search: Search, small: AnalyticEvaluator, outlook: Callable[..., Outlook]
+    search: Search, small: AnalyticEvaluator, outlook: Callable[..., SearchStatus]
 ) -> None:
     """There is no front yet, and the model that comes closest is named."""
     state = outlook(search(small, trials=5, target_ms=0.01)).state({}, "")
@@ -77,7 +77,7 @@ def test_the_nearest_is_told_where_nothing_meets_the_target(
 
 
 def test_what_workers_are_at(
-    search: Search, small: AnalyticEvaluator, outlook: Callable[..., Outlook], tmp_path: Path
+    search: Search, small: AnalyticEvaluator, outlook: Callable[..., SearchStatus], tmp_path: Path
 ) -> None:
     """A trial has the rung that its folder names and the seconds since it was begun; without a folder it starts."""
     looking = outlook(search(small, trials=5))
@@ -91,7 +91,7 @@ def test_what_workers_are_at(
     assert state.held_up == "no device"
 
 
-def test_time_that_is_left(search: Search, small: AnalyticEvaluator, outlook: Callable[..., Outlook]) -> None:
+def test_time_that_is_left(search: Search, small: AnalyticEvaluator, outlook: Callable[..., SearchStatus]) -> None:
     """It is what the trials of this run took on average, for those that are left; a time budget ends it sooner."""
     store = search(small, trials=5)
     looking, hasty = outlook(store), outlook(store, time_budget_s=1e-3)
@@ -109,7 +109,7 @@ def test_time_that_is_left(search: Search, small: AnalyticEvaluator, outlook: Ca
 def test_a_time_budget_leaves_time_for_the_end(
     search: Search,
     small: AnalyticEvaluator,
-    outlook: Callable[..., Outlook],
+    outlook: Callable[..., SearchStatus],
     train_s: float,
     reserved: tuple[float, float],
 ) -> None:

@@ -18,7 +18,7 @@ from autocompress.search.samplers.initial_design import BASELINE, STUDENT, warm_
 from autocompress.search.workers.start import InlineWorkers
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.run_directory import RunDirectory
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 PROBLEM = AnalyticEvaluator(3)
 PROFILE = Profile.from_dict(PROBLEM.profile())
@@ -38,9 +38,9 @@ class Asked:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> StudyStore:
     """Return a store whose warm start has a student."""
-    store = Store(tmp_path, None, "run", PROBLEM.space, Limits(TARGET_MS), student=True)
+    store = StudyStore(tmp_path, None, "run", PROBLEM.space, Limits(TARGET_MS), student=True)
     store.begin(warm_start(PROBLEM.space, PROFILE, TARGET_MS, student=True))
     return store
 
@@ -54,7 +54,7 @@ def test_the_student_comes_after_the_baseline() -> None:
     assert [start for start in with_it if start.role != STUDENT] == without
 
 
-def test_the_student_is_trained_and_the_model_is_not(store: Store, tmp_path: Path) -> None:
+def test_the_student_is_trained_and_the_model_is_not(store: StudyStore, tmp_path: Path) -> None:
     """The model's trial says that it is unchanged, and only it; neither answers for the other."""
     evaluator = Asked()
     rundir = RunDirectory(tmp_path / "run", {"study": "run"})

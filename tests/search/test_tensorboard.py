@@ -10,13 +10,13 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.measurement import Measurement
 from autocompress.pareto.front import front_hypervolume, objectives
-from autocompress.search.tensorboard import Board
+from autocompress.search.tensorboard import TensorBoardWriter
 from autocompress.storage.backends import METRICS
-from autocompress.storage.study_store import Store, outcome
+from autocompress.storage.study_store import StudyStore, outcome
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
-Search = Callable[..., Store]
+Search = Callable[..., StudyStore]
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -29,7 +29,7 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 def test_each_trial_has_its_numbers(search: Search, small: AnalyticEvaluator, tmp_path: Path) -> None:
     """A trial's objectives are at its number, and the last hypervolume is that of the front."""
     store = search(small, trials=30, target_ms=3.0)
-    with Board(str(tmp_path / "board"), store):
+    with TensorBoardWriter(str(tmp_path / "board"), store):
         pass
     found, outcomes = scalars(tmp_path / "board"), {t.number: outcome(t) for t in store.finished()}
     measured = {number: it for number, it in outcomes.items() if isinstance(it, Measurement)}
@@ -48,9 +48,9 @@ def test_each_trial_has_its_numbers(search: Search, small: AnalyticEvaluator, tm
 def test_a_run_that_goes_on_is_shown_once(search: Search, small: AnalyticEvaluator, tmp_path: Path) -> None:
     """Trials of the first run are there when the second one ends, and none is shown twice."""
     folder = str(tmp_path / "board")
-    with Board(folder, search(small, trials=10)) as board:
+    with TensorBoardWriter(folder, search(small, trials=10)) as board:
         board()
     store = search(small, trials=20)
-    with Board(folder, store):
+    with TensorBoardWriter(folder, store):
         pass
     assert list(scalars(Path(folder))["trial/measured"]) == [t.number for t in store.finished()]

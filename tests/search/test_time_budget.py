@@ -9,10 +9,10 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.search.time_budget import CAREFUL_PROCESSES, Costs, costs_of
+from autocompress.search.time_budget import CAREFUL_PROCESSES, StageTimes, costs_of
 from autocompress.spaces.candidate import Candidate
 
-COSTS = Costs(build_s=2.0, measure_s=5.0, careful_s=8.0, score_s=1.0, epoch_s=10.0)
+COSTS = StageTimes(build_s=2.0, measure_s=5.0, careful_s=8.0, score_s=1.0, epoch_s=10.0)
 
 
 def trial(problem: AnalyticEvaluator, *, epochs: float, **seconds: float) -> Measurement:
@@ -51,7 +51,7 @@ def test_costs_come_from_the_trials_that_were_trained(small: AnalyticEvaluator) 
         for wait in (4.0, 5.0, 6.0, 30.0, 40.0)
     ]
     found = costs_of([lone, *trained])
-    assert found == Costs(build_s=2.0, measure_s=5.0, careful_s=CAREFUL_PROCESSES * 2.5, score_s=1.0, epoch_s=10.0)
+    assert found == StageTimes(build_s=2.0, measure_s=5.0, careful_s=CAREFUL_PROCESSES * 2.5, score_s=1.0, epoch_s=10.0)
 
 
 def test_nothing_is_known_before_the_first_trial() -> None:

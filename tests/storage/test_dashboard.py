@@ -17,11 +17,11 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.storage.backends import METRICS
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 pytest.importorskip("optuna_dashboard")
 
-Search = Callable[..., Store]
+Search = Callable[..., StudyStore]
 PATIENCE_S = 120.0
 
 

@@ -25,25 +25,25 @@ from autocompress.search.samplers.initial_design import BASELINE, warm_start
 from autocompress.storage import heartbeat
 from autocompress.storage import ownership as drivers
 from autocompress.storage import rdb as database
-from autocompress.storage.study_store import ATTEMPTS, Asked, Store
+from autocompress.storage.study_store import ATTEMPTS, PendingTrial, StudyStore
 
 TARGET_MS = 4.0
 
 SILENT_S = 2.5
 """How long a driver may be silent here; its heart beats every fifth of a second, where the machine lets it."""
 
-Driven = Callable[[str], Store]
+Driven = Callable[[str], StudyStore]
 
 
-def evaluated(problem: AnalyticEvaluator, asked: Asked) -> Outcome:
+def evaluated(problem: AnalyticEvaluator, asked: PendingTrial) -> Outcome:
     """Return what a trial's candidate costs."""
     return problem.evaluate(Request(folder="", candidate=asked.candidate, epochs=0))
 
 
-def opened(folder: Path, url: str, problem: AnalyticEvaluator) -> Store:
+def opened(folder: Path, url: str, problem: AnalyticEvaluator) -> StudyStore:
     """Open a study for the driver of a run directory."""
     folder.mkdir(exist_ok=True)
-    store = Store(folder, url, "shared", problem.space, Limits(TARGET_MS))
+    store = StudyStore(folder, url, "shared", problem.space, Limits(TARGET_MS))
     profile = Profile.from_dict(problem.profile())
     store.study.sampler = create("mutation", space=problem.space, profile=profile, judge=store, seed=0, finished=0)
     store.begin(warm_start(problem.space, profile, TARGET_MS))
@@ -55,7 +55,7 @@ def driven(server: Any, tmp_path: Path, small: AnalyticEvaluator) -> Any:
     """Open one new study for drivers that are named, each with a directory of its own."""
     url, stores = server.database(), []
 
-    def open_for(name: str) -> Store:
+    def open_for(name: str) -> StudyStore:
         stores.append(opened(tmp_path / name, url, small))
         return stores[-1]
 
@@ -64,7 +64,7 @@ def driven(server: Any, tmp_path: Path, small: AnalyticEvaluator) -> Any:
         store.close()
 
 
-def die(store: Store) -> None:
+def die(store: StudyStore) -> None:
     """End a driver without a word: nobody hears its heart any more."""
     store.close()
 
@@ -86,7 +86,7 @@ def test_what_is_read_at_once_is_what_optuna_reads(server: Any, tmp_path: Path, 
         store.tell(asked.number, Infeasible(reason="it", rung="build") if asked.number % 3 == 1 else outcome)
     store.lost(store.ask().number, "it died")
     store.ask()
-    ours, theirs = database.Database(url), RDBStorage(url)
+    ours, theirs = database.PatientRDBStorage(url), RDBStorage(url)
     study_id = store.study._study_id
     found = ours._get_trials(study_id, None, set(), -1)
     assert {trial.state for trial in found} == set(TrialState)

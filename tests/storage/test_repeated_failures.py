@@ -20,11 +20,11 @@ from autocompress.evaluators.ladder.ladder import Ladder
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
 from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.repeated_failures import JUDGED, LEAST, failed_alike
-from autocompress.storage.study_store import Store
+from autocompress.storage.repeated_failures import JUDGED, LEAST, failed_repeatedly
+from autocompress.storage.study_store import StudyStore
 from autocompress.studies.task import Batch, Task
 
-Search = Callable[..., Store]
+Search = Callable[..., StudyStore]
 
 LATENCY = Latency(windows=(Window(baseline_ns=(2,), candidate_ns=(1,)),) * 3, baseline_ms=2.0)
 TRAINED = Measurement(accuracy=0.9, latency=LATENCY, size_bytes=1, params=1, macs=1, epochs=1.0)
@@ -72,7 +72,7 @@ UNBUILT = [raised("TypeError: no such layer", rung="build")] * 40
 )
 def test_so_many_must_fail_alike(outcomes: list[Outcome], stops: bool) -> None:
     """Numbers aside, the reason is the same, nobody has passed since, and more are wanted the more did before."""
-    assert (failed_alike(numbered(outcomes)) is not None) == stops
+    assert (failed_repeatedly(numbered(outcomes)) is not None) == stops
 
 
 def test_what_failed_is_written_and_read() -> None:

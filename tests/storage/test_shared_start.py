@@ -12,7 +12,7 @@ import pytest
 from autocompress.errors import RunDirectoryError
 from autocompress.storage.fingerprint import fingerprint_of
 from autocompress.storage.run_directory import RunDirectory
-from autocompress.storage.shared_start import together
+from autocompress.storage.shared_start import prepare_exclusively
 from autocompress.studies.task import Task
 
 IDENTITY = {"study": "shared", "threads": "1"}
@@ -40,7 +40,7 @@ def joined(server: Any, tmp_path: Path) -> Iterator[Joined]:
         def join(name: str, mine: Task, threads: str = "1") -> Path:
             rundir = stack.enter_context(closing(RunDirectory(tmp_path / name, {"study": name})))
             identity, fingerprint = {**IDENTITY, "threads": threads}, fingerprint_of(mine)
-            with together(url, mine, rundir, identity, lambda text: None, fingerprint):
+            with prepare_exclusively(url, mine, rundir, identity, lambda text: None, fingerprint):
                 if not (rundir.path / "profile.json").exists():
                     rundir.write_json("profile.json", {"by": name})
                     rundir.write_json("calibration.json", {"by": name})

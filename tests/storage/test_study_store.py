@@ -14,24 +14,24 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.search.samplers.initial_design import BASELINE
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.study_store import ATTEMPTS, Asked, Store, outcome
+from autocompress.storage.study_store import ATTEMPTS, PendingTrial, StudyStore, outcome
 
-Open = Callable[..., Store]
+Open = Callable[..., StudyStore]
 
 
-def evaluated(problem: AnalyticEvaluator, asked: Asked, target_ms: float | None = None) -> Outcome:
+def evaluated(problem: AnalyticEvaluator, asked: PendingTrial, target_ms: float | None = None) -> Outcome:
     """Return what a trial's candidate costs."""
     return problem.evaluate(Request(folder="", candidate=asked.candidate, epochs=0, target_ms=target_ms))
 
 
-def run(store: Store, problem: AnalyticEvaluator, trials: int) -> None:
+def run(store: StudyStore, problem: AnalyticEvaluator, trials: int) -> None:
     """Ask for trials and tell what they cost."""
     for _ in range(trials):
         asked = store.ask()
         store.tell(asked.number, evaluated(problem, asked, None if asked.role else store.limits.target_ms))
 
 
-def known(store: Store) -> list[tuple[int, str, Outcome]]:
+def known(store: StudyStore) -> list[tuple[int, str, Outcome]]:
     """Return number, candidate and outcome of every finished trial."""
     return [(t.number, t.user_attrs["candidate"], outcome(t)) for t in store.finished()]
 
@@ -118,7 +118,7 @@ def test_a_death_while_beginning_loses_no_start(opened: Open, small: AnalyticEva
     """A warm start that was enqueued only in part is completed, without repetition."""
     whole = opened(small, name="whole")
     (tmp_path / "part").mkdir()
-    part = Store(tmp_path / "part", None, "part", small.space, whole.limits)
+    part = StudyStore(tmp_path / "part", None, "part", small.space, whole.limits)
     part.study.enqueue_trial(small.space.levels(Candidate()), user_attrs={"role": BASELINE})
     part = opened(small, name="part")
     for store in (whole, part):

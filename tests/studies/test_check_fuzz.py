@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies
 
-from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError, StudyError
 from autocompress.evaluators import runtimes
@@ -72,7 +72,7 @@ def goes_on(task: Any) -> str:
         network = inspect(task.base, task.examples, keep=task.keep)
         space = space_of(network, onnxruntime.capabilities, task)
         supplies = replace(supplies_of(task, None), onnx=True)
-        built = compress(task, uniform(space, 0.5, quantized=True), supplies, epochs=0)
+        built = apply_candidate(task, uniform(space, 0.5, quantized=True), supplies, epochs=0)
         checked(built, onnxruntime, supplies, quantized=True)
     except InfeasibleError:
         return "infeasible"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import StudyError
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
@@ -97,7 +97,7 @@ def test_it_is_pruned_quantized_and_served(task: Task) -> None:
     supplies = supplies_of(task)
     ratios = {group.name: 0.5 for group in found.groups}
     bits = {layer.name: 8 for layer in found.layers if "layer.0" in layer.name}
-    small = compress(task, Candidate({PRUNING_RATIO: ratios, BITS: bits}), supplies, epochs=0)
+    small = apply_candidate(task, Candidate({PRUNING_RATIO: ratios, BITS: bits}), supplies, epochs=0)
     assert small.params < 0.8 * sum(p.numel() for p in task.model.parameters())
     session = onnxruntime.InferenceSession(small.onnx, providers=["CPUExecutionProvider"])
     inputs = supplies.calibration[0][0]

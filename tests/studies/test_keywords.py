@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import StudyError
 from autocompress.evaluators.ladder.served import Served, parity, source_of
@@ -123,7 +123,7 @@ def test_it_is_compressed_and_served() -> None:
     network = inspect(it.model, it.examples)
     assert [group.name for group in network.groups] == ["network.inner"]
     candidate = Candidate({PRUNING_RATIO: {"network.inner": 0.5}, BITS: {layer.name: 8 for layer in network.layers}})
-    compressed = compress(it, candidate, supplies, epochs=1)
+    compressed = apply_candidate(it, candidate, supplies, epochs=1)
     graph = onnx.load_from_string(compressed.onnx).graph
     assert [value.name for value in graph.input] == ["input_ids", "attention_mask"]
     runtime = load("onnxruntime")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 from torch.optim.swa_utils import AveragedModel
 
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.errors import StudyError
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.normalize import normalized
@@ -228,7 +228,7 @@ def test_a_single_layer_is_a_network() -> None:
     valid = validate(
         task(nn.Linear(64, 3), example_inputs=x[:1], train=[(x, DATA[0][1])], validation=[(x, DATA[0][1])])
     )
-    built = compress(valid.task, Candidate({"bits": {"0": 8}}), supplies_of(valid.task), epochs=1)
+    built = apply_candidate(valid.task, Candidate({"bits": {"0": 8}}), supplies_of(valid.task), epochs=1)
     assert built.quantized == {"0"}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.quantization.quantize import Quantized
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.studies.residual import ResidualNet
@@ -45,7 +45,7 @@ def test_who_teaches(task: Task, candidate: Candidate, has_teacher: bool, has_st
 
     teacher = ResidualNet((16, 16), (1, 1), classes=2) if has_teacher else None
     task = replace(task, teacher=teacher, student=small() if has_student else None, fit=fit)
-    compress(task, candidate, supplies_of(task), epochs=3)
+    apply_candidate(task, candidate, supplies_of(task), epochs=3)
     assert sum(epochs for _, _, epochs in seen) == pytest.approx(3)
     for blocks, taught_by, _ in seen:
         assert blocks == (1 if has_student else 2)
@@ -61,7 +61,7 @@ def test_a_student_is_trained_before_its_numbers_change(task: Task) -> None:
 
     for student in (small(), None):
         with_it = replace(task, student=student, fit=fit)
-        compress(with_it, INTEGER, supplies_of(with_it), epochs=1)
+        apply_candidate(with_it, INTEGER, supplies_of(with_it), epochs=1)
     assert quantized == [False, True, True]
 
 
@@ -74,7 +74,7 @@ def test_an_untrained_student_learns_from_another_teacher(task: Task) -> None:
     hints = {"features": 1.0, "attention": 1.0, "learning_rate": 0.03, "weight": 0.3}
     losses = []
     for epochs in (0, 8):
-        built = compress(task, Candidate({"distillation": hints}), supplies, epochs=epochs)
+        built = apply_candidate(task, Candidate({"distillation": hints}), supplies, epochs=epochs)
         with torch.no_grad():
             losses.append(task.loss(built.model, task.train[0]).item())
     assert losses[1] < 0.7 * losses[0]
@@ -87,7 +87,7 @@ def test_the_statistics_of_an_untrained_student_are_estimated(task: Task) -> Non
     """Even one-shot its batch norms are those of the data, so that its numbers can be put on a grid."""
     task = replace(task, student=small())
     supplies = supplies_of(task)
-    built = compress(task, INTEGER, supplies, epochs=0)
+    built = apply_candidate(task, INTEGER, supplies, epochs=0)
     with torch.no_grad():
         outputs = built.model(*supplies.calibration[0])
     assert outputs.isfinite().all()

@@ -15,7 +15,7 @@ from torch.nn import functional
 from autocompress.compressors.distillation.bfloat16 import in_bfloat16
 from autocompress.compressors.distillation.distill import choices, distil
 from autocompress.compressors.distillation.loss import DistillationLoss
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.distance import Softmax
 from autocompress.studies.keywords import tensors_in, with_tensor
@@ -109,7 +109,7 @@ def test_a_candidate_is_trained_with_all_that_teaches(task: Task) -> None:
     """Soft labels, features and attention work, and what is left answers with one tensor."""
     settings = {"weight": 0.7, "features": 0.1, "attention": 0.1}
     candidate = Candidate({"pruning_ratio": {"second.0": 0.5}, "distillation": settings})
-    built = compress(task, candidate, supplies_of(task), epochs=1, seed=1)
+    built = apply_candidate(task, candidate, supplies_of(task), epochs=1, seed=1)
     assert built.model(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
     student = Helped(task.model.give)  # type: ignore[arg-type]
     before = student.head.weight.detach().clone()

@@ -21,7 +21,7 @@ from autocompress.compressors.lowrank.factored_layers import Factorized
 from autocompress.compressors.lowrank.factorize import Factorize, cost_of, factorized, levels, ranks_of
 from autocompress.compressors.modules import count, parts
 from autocompress.compressors.onnx_files.export import to_onnx
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.pruning.prune import Prune
 from autocompress.compressors.quantization.quantize import Quantize, Quantized, strip
@@ -237,7 +237,7 @@ def test_pruned_and_factorised_and_integer(kind: str) -> None:
     pruning = {offer.target: offer.levels[1] for offer in Prune().choices(network, CAPABILITIES)}
     ranks = chosen(model, kind=kind).axes
     candidate = Candidate({**ranks, "pruning_ratio": pruning, "bits": {layer.name: 8 for layer in network.layers}})
-    result = compress(task, candidate, supplies_of(task), epochs=4)
+    result = apply_candidate(task, candidate, supplies_of(task), epochs=4)
     assert "stages.1.0.conv1.1" in result.quantized
     assert result.low_precision == 1
     assert result.macs < 0.6 * sum(layer.macs for layer in network.layers)

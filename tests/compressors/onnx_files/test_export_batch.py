@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autocompress.compressors.onnx_files.export import Way, exported, to_onnx
 from autocompress.compressors.onnx_files.tensor_ranges import largest
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.evaluators.ladder.served import Served, checked
 from autocompress.evaluators.runtimes import Runtime, load
 from autocompress.spaces.candidate import BITS, Candidate
@@ -125,7 +125,7 @@ def test_a_file_serves_batches_of_any_size(name: str, batch: int, runtime: Runti
         assert part in made.note or not baked
     data = torch.cat([x for x, _ in task.train])
     for bits in (32, 8):
-        built = compress(task, Candidate({BITS: dict.fromkeys(layers, bits)}), supplies, epochs=0)
+        built = apply_candidate(task, Candidate({BITS: dict.fromkeys(layers, bits)}), supplies, epochs=0)
         artefact, parity = checked(built, runtime, supplies, quantized=bits == 8)
         assert parity.difference < 0.02
         with runtime.build(artefact, threads=1) as engine, torch.no_grad():

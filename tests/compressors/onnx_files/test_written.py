@@ -14,7 +14,7 @@ from autocompress.compressors.modules import work
 from autocompress.compressors.onnx_files.export import to_onnx
 from autocompress.compressors.onnx_files.qdq import owners
 from autocompress.compressors.onnx_files.written import in_file
-from autocompress.compressors.pipeline import Compressed, compress, space_of, supplies_of
+from autocompress.compressors.pipeline import Compressed, apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect, unstored
 from autocompress.errors import InfeasibleError
 from autocompress.spaces.candidate import BITS, PALETTE, SPARSITY, Candidate
@@ -119,7 +119,7 @@ def task_of(model: nn.Module) -> Task:
 def compressed(model: nn.Module, axes: dict[str, dict[str, float | str]]) -> Compressed:
     """Return a network with something done to it, without training."""
     task = task_of(model)
-    return compress(task, Candidate(axes), supplies_of(task), epochs=0)
+    return apply_candidate(task, Candidate(axes), supplies_of(task), epochs=0)
 
 
 def on_integers(file: bytes) -> list[bool]:

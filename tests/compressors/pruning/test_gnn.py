@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autocompress import compress as search
 from autocompress.compressors.onnx_files.export import to_onnx
-from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError, StudyError
 from autocompress.evaluators.ladder.served import Served, parity, source_of
@@ -74,7 +74,7 @@ def test_channels_that_a_convolution_makes_are_pruned_together(kind: str) -> Non
         return
     assert network.left_alone == ()
     halves = Candidate({PRUNING_RATIO: dict.fromkeys(GROUPS[kind], 0.5)})
-    pruned = compress(made, halves, supplies_of(made), epochs=0).plain
+    pruned = apply_candidate(made, halves, supplies_of(made), epochs=0).plain
     for name, parameter in pruned.named_parameters():
         if name.startswith(("first", "second")):
             assert len(parameter) == WIDTH // 2, name
@@ -87,7 +87,7 @@ def test_served_as_simulated(kind: str, axis: str) -> None:
     made = task(kind, steps=30)
     supplies, candidate = supplies_of(made), strongest(made, axis)
     assert candidate[axis] or kind == "gat"
-    built = compress(made, candidate, supplies, epochs=0)
+    built = apply_candidate(made, candidate, supplies, epochs=0)
     assert len(built.quantized) == (len(candidate[BITS]) if axis == BITS else 0)
     for name in ("onnxruntime", "pytorch")[: 1 if axis == BITS else 2]:
         runtime = load(name)
@@ -105,7 +105,7 @@ def test_rounded_layers_compute_in_integers(kind: str) -> None:
     """Linear layers run in INT8 for all nodes; ONNX Runtime keeps one of two that are summed in float."""
     made = task(kind)
     supplies, runtime = supplies_of(made), load("onnxruntime")
-    built = compress(made, strongest(made, BITS), supplies, epochs=0)
+    built = apply_candidate(made, strongest(made, BITS), supplies, epochs=0)
     assert built.low_precision == 1.0
     kernels = runtime.kernels(runtime.convert(source_of(built, supplies)), [x.numpy() for x in supplies.examples])
     assert sum(kernel.macs for kernel in kernels) == built.macs * len(made.examples[0])
@@ -124,7 +124,7 @@ def test_an_input_that_is_not_read_stays_an_input() -> None:
     """A network that keeps the edges it saw first does not read them again; its file is called as the network is."""
     made = task(cached=True)
     supplies, runtime = supplies_of(made), load("onnxruntime")
-    built = compress(made, Candidate(), supplies, epochs=0)
+    built = apply_candidate(made, Candidate(), supplies, epochs=0)
     assert [value.name for value in onnx.load_from_string(built.onnx).graph.input] == ["input0", "input1"]
     with runtime.build(runtime.convert(source_of(built, supplies)), threads=1) as engine:
         assert parity(built.model, Served(engine), supplies.calibration, tolerance=0.01).difference < 1e-4
@@ -141,7 +141,7 @@ def test_training_brings_accuracy_back() -> None:
     made = task(steps=60)
     axes = {PRUNING_RATIO: dict.fromkeys(GROUPS["gcn"], 0.5), BITS: strongest(made, BITS)[BITS]}
     supplies = supplies_of(made)
-    built = (compress(made, Candidate(axes), supplies, epochs=epochs) for epochs in (0, 5))
+    built = (apply_candidate(made, Candidate(axes), supplies, epochs=epochs) for epochs in (0, 5))
     before, after = (node_accuracy(it.model, made.validation) for it in built)
     whole = node_accuracy(made.model, made.validation)
     assert whole > 0.8
@@ -154,10 +154,10 @@ def test_what_onnx_cannot_hold_is_served_by_pytorch(tmp_path: Path) -> None:
     data = communities()
     made = node_task(trained(Normed(), data), data, steps=4)
     with pytest.raises(InfeasibleError, match=r"does not export to ONNX.*--runtime pytorch") as caught:
-        compress(made, Candidate(), supplies_of(made), epochs=0)
+        apply_candidate(made, Candidate(), supplies_of(made), epochs=0)
     assert caught.value.rung == "build"
     without = replace(supplies_of(made), onnx=False)
-    built = compress(made, strongest(made, PRUNING_RATIO), without, epochs=0)
+    built = apply_candidate(made, strongest(made, PRUNING_RATIO), without, epochs=0)
     assert built.onnx == b""
     front = search(made, "50ms", runtimes=("pytorch",), workers=0, trials=2, out=tmp_path, final_epochs=1)
     assert isinstance(front, ParetoFront)

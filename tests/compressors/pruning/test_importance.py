@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autocompress.compressors.pruning.dependency_groups import channel_group, dependency_graph
-from autocompress.compressors.pruning.importance import FROM_GRADIENTS, IMPORTANCES, parts, scorer
+from autocompress.compressors.pruning.importance import FROM_GRADIENTS, IMPORTANCES, group_slices, scorer
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.pruning.prune import channel_scores, remove_channels
 from autocompress.compressors.technique import Supplies
@@ -58,7 +58,7 @@ def plant(model: nn.Module, name: str, useless: list[int]) -> None:
     """Make some channels of a group zero wherever they are written, scaled and read."""
     graph = dependency_graph(model, IMAGES)
     root = model.get_submodule(name)
-    for part in parts(graph, channel_group(graph, root, list(range(root.weight.shape[0])))):
+    for part in group_slices(graph, channel_group(graph, root, list(range(root.weight.shape[0])))):
         rows = part.rows[torch.isin(part.channels, torch.tensor(useless))]
         with torch.no_grad():
             for parameter in part.parameters():
@@ -250,7 +250,7 @@ def test_parts_say_where_channels_are(name: str, columns: range) -> None:
     """What reads joined channels has them at an offset; depthwise convolutions write as well."""
     model = Joined()
     graph, root = dependency_graph(model, (torch.ones(1, 2, 2, 2),)), model.get_submodule(name)
-    group = parts(graph, channel_group(graph, root, list(range(len(columns)))))
+    group = group_slices(graph, channel_group(graph, root, list(range(len(columns)))))
     (reader,) = (part for part in group if part.reads)
     assert reader.layer is model.head
     assert reader.rows.tolist() == list(columns)
@@ -263,7 +263,7 @@ def test_parts_follow_a_channel_through_flattening() -> None:
     """A linear layer behind it reads each channel at every position."""
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Flatten(), nn.Linear(12, 2))
     graph = dependency_graph(model, (torch.ones(1, 2, 2, 2),))
-    (reader,) = (part for part in parts(graph, channel_group(graph, model[0], [0, 1, 2])) if part.reads)
+    (reader,) = (part for part in group_slices(graph, channel_group(graph, model[0], [0, 1, 2])) if part.reads)
     assert reader.rows.tolist() == list(range(12))
     assert reader.channels.tolist() == [i // 4 for i in range(12)]
 

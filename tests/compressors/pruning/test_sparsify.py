@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autocompress.compressors.modules import parts
 from autocompress.compressors.onnx_files.number_formats import is_two_four
-from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.pruning.sparsify import Sparsify, largest
 from autocompress.compressors.technique import Supplies
@@ -139,14 +139,14 @@ def test_exported_file_is_sparse_after_training(task: Task, bits: dict[str, int]
 
     candidate = at("2:4", bits=bits)
     used = replace(task, fit=fit) if own_fit else task
-    result = compress(used, candidate, supplies_of(task), epochs=4)
+    result = apply_candidate(used, candidate, supplies_of(task), epochs=4)
     weights = stored(result.onnx)
     assert len(weights) == 7
     sparse = [weight for weight in weights.values() if is_two_four(weight, 1)]
     assert len(sparse) == len(LAYERS)
     assert sum(weight.dtype == np.int8 for weight in weights.values()) == len(bits)
     assert all((weight != 0).any() for weight in weights.values())
-    unchanged = compress(task, candidate, supplies_of(task), epochs=0).state()["stem.0.weight"]
+    unchanged = apply_candidate(task, candidate, supplies_of(task), epochs=0).state()["stem.0.weight"]
     assert not torch.equal(result.state()["stem.0.weight"], unchanged)
 
 
@@ -155,7 +155,7 @@ def test_factors_are_sparse(task: Task, kind: str) -> None:
     """A factorised layer is sparse in each part that can be, after training too."""
     name = "stages.1.0.conv2"
     candidate = at("2:4", (name,), rank={name: 0.5}, factorization={"kind": kind}, bits={name: 8})
-    state = compress(task, candidate, supplies_of(task), epochs=2).state()
+    state = apply_candidate(task, candidate, supplies_of(task), epochs=2).state()
     made = {key: value for key, value in state.items() if key.startswith(name) and key.endswith("weight")}
     assert len(made) == {"tucker": 3, "cp": 4}[kind]
     for value in made.values():

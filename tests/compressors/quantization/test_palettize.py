@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from autocompress.compressors.compact.acz import pack as packed
 from autocompress.compressors.compact.acz import tensors
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.quantization.palettize import LEVELS, Palettize, palettized
 from autocompress.compressors.quantization.quantize import Quantize
@@ -185,7 +185,7 @@ def test_trained_palettes_are_better_and_stay_small_in_the_file(task: Task) -> N
     """A palette of four weights a layer costs accuracy, which training brings back; the file has four in each layer."""
     candidate, supplies = whole(2), supplies_of(task)
     original = task.metric(task.model, task.validation)
-    one_shot, trained = (compress(task, candidate, supplies, epochs=epochs) for epochs in (0, 3))
+    one_shot, trained = (apply_candidate(task, candidate, supplies, epochs=epochs) for epochs in (0, 3))
     scores = [task.metric(result.model, task.validation) for result in (one_shot, trained)]
     assert original > 0.8
     assert scores[0] < original - 0.05
@@ -201,7 +201,7 @@ def test_trained_palettes_are_better_and_stay_small_in_the_file(task: Task) -> N
 def test_pruned_network_has_palettes_too(task: Task) -> None:
     """Shapes come first and are trained freely; then the layers that are left get their palettes."""
     axes = {"pruning_ratio": {"stages.1.0.conv1": 0.5}, "palette": {"stages.1.0.conv1": 4, "stages.1.0.conv2": 4}}
-    result = compress(task, Candidate(axes), supplies_of(task), epochs=0.5)
+    result = apply_candidate(task, Candidate(axes), supplies_of(task), epochs=0.5)
     for name in axes["palette"]:
         weight = result.plain.get_submodule(name).weight
         assert min(weight.shape[:2]) == 8

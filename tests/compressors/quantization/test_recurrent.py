@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from autocompress.compressors.modules import count
-from autocompress.compressors.pipeline import compress, space_of, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.quantization.quantize import Quantize
 from autocompress.compressors.quantization.recurrent import WIDTH_STAYS, QuantizedRecurrent, as_one_operation
@@ -122,7 +122,7 @@ def test_layers_around_it_are_pruned(kind: type[nn.RNNBase], form: dict[str, obj
     assert network.left_alone == (("layer", WIDTH_STAYS),)
     made = task(model)
     halves = {group.name: 0.5 for group in network.groups}
-    pruned = compress(made, Candidate({"pruning_ratio": halves}), supplies_of(made), epochs=0).model
+    pruned = apply_candidate(made, Candidate({"pruning_ratio": halves}), supplies_of(made), epochs=0).model
     assert pruned.layer.input_size == pruned.embed.out_features == 8  # type: ignore[union-attr]
     assert pruned.layer.hidden_size == HIDDEN  # type: ignore[union-attr]
     assert pruned(made.train[0][0]).shape == (16, CLASSES)  # type: ignore[index]
@@ -135,7 +135,7 @@ def test_pruned_columns_are_those_of_the_channels_that_went(kind: type[nn.RNNBas
         model.embed.weight[::2] = 0
         model.embed.bias[::2] = 0
     made = task(model)
-    pruned = compress(made, Candidate({"pruning_ratio": {"embed": 0.5}}), supplies_of(made), epochs=0).model
+    pruned = apply_candidate(made, Candidate({"pruning_ratio": {"embed": 0.5}}), supplies_of(made), epochs=0).model
     x = made.train[0][0]  # type: ignore[index]
     torch.testing.assert_close(pruned(x), model(x), rtol=1e-4, atol=1e-5)
 
@@ -218,7 +218,7 @@ def test_served_in_any_batch_as_simulated(kind: type[nn.RNNBase], form: dict[str
     made = task(Reader(kind, words=words, **form), sentences if words else features)
     supplies, runtime = supplies_of(made), load("onnxruntime")
     for candidate, share in ((Candidate(), 1e-5), (Candidate({"bits": {"layer": 8, "head": 8}}), 0.03)):
-        built = compress(made, candidate, supplies, epochs=0)
+        built = apply_candidate(made, candidate, supplies, epochs=0)
         with runtime.build(runtime.convert(source_of(built, supplies)), threads=1) as engine:
             for batches in (supplies.calibration[:2], [supplies.examples] * 2):
                 expected = [built.model(*inputs).detach() for inputs in batches]
@@ -236,7 +236,7 @@ def test_an_lstm_computes_in_integers_and_a_gru_is_only_stored_in_them(kind: typ
     """The kernels of the built model say so, with the multiply-accumulates that the network counts."""
     made = task(Reader(kind, num_layers=2, bidirectional=True))
     supplies, runtime = supplies_of(made), load("onnxruntime")
-    built = compress(made, Candidate({"bits": {"layer": 8}}), supplies, epochs=0)
+    built = apply_candidate(made, Candidate({"bits": {"layer": 8}}), supplies, epochs=0)
     macs = count(built.plain, supplies.examples)["layer"].macs
     kernels = runtime.kernels(runtime.convert(source_of(built, supplies)), [x.numpy() for x in supplies.examples])
     found = [kernel for kernel in kernels if kernel.kind in {"LSTM", "GRU", "DynamicQuantizeLSTM"}]
@@ -262,7 +262,7 @@ def test_training_adapts_rounded_weights(kind: type[nn.RNNBase]) -> None:
             optimizer.step()
 
     supplies, candidate = supplies_of(made), Candidate({"bits": {"layer": 8, "middle": 8}})
-    trained = compress(replace(made, fit=fit), candidate, supplies, epochs=12)
+    trained = apply_candidate(replace(made, fit=fit), candidate, supplies, epochs=12)
     assert top1(made.model, made.validation) < 0.7
     assert top1(trained.model, made.validation) > 0.9
     runtime = load("onnxruntime")

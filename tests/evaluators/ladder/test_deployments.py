@@ -8,8 +8,8 @@ import time
 import pytest
 
 from autocompress.errors import InfeasibleError
-from autocompress.evaluators.ladder.deployments import affordable
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Place, Window
+from autocompress.evaluators.ladder.deployments import within_limit
+from autocompress.evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Window
 from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.pareto.front import Model, decisive, devices_in, on_device
 from autocompress.pareto.limits import Limits
@@ -77,10 +77,15 @@ def test_each_device_has_models_of_its_own() -> None:
 
 def test_what_costs_too_much_on_one_device_goes_on_for_the_others() -> None:
     """Too much on every device is too much; a runtime that is not needed is left out."""
-    costs = {Place("ort", GPU): 1.0, Place("vino", GPU): 9.0, Place("ort", EDGE): 7.0, Place("vino", EDGE): 8.0}
-    assert affordable(costs, 5.0) == (Place("ort", GPU), Place("ort", EDGE))
-    assert affordable(costs, 9.0) == tuple(costs)
-    assert affordable(costs, 0.5) == ()
+    costs = {
+        Deployment("ort", GPU): 1.0,
+        Deployment("vino", GPU): 9.0,
+        Deployment("ort", EDGE): 7.0,
+        Deployment("vino", EDGE): 8.0,
+    }
+    assert within_limit(costs, 5.0) == (Deployment("ort", GPU), Deployment("ort", EDGE))
+    assert within_limit(costs, 9.0) == tuple(costs)
+    assert within_limit(costs, 0.5) == ()
 
 
 def test_a_candidate_cut_on_all_devices_is_cut_for_the_slowest() -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.ladder.resources import SLACK, Spending
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Place, Window
+from autocompress.evaluators.ladder.resources import SLACK, ResourceLimits
+from autocompress.evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Window
 from autocompress.evaluators.meters.latency import Calibration, Plan
 from autocompress.spaces.candidate import Candidate
 
-ORT, VINO = Place("ort"), Place("vino")
+ORT, VINO = Deployment("ort"), Deployment("vino")
 
 FILES = {ORT: b"x" * 100, VINO: b"x" * 200}
 
@@ -58,7 +58,7 @@ def spending(
     energy: float | None = None,
     also: tuple[str, ...] = (),
     compact: bool = False,
-) -> Spending:
+) -> ResourceLimits:
     """Return the weighed costs of a candidate under limits."""
     request = Request(
         folder="",
@@ -69,7 +69,7 @@ def spending(
         max_energy_mj=energy,
         also=also,
     )
-    found = Spending(request, meter, compact=compact)
+    found = ResourceLimits(request, meter, compact=compact)
     found.weigh({place: len(file) for place, file in FILES.items()})
     return found
 

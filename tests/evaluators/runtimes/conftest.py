@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.compressors.pipeline import Compressed, apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.runtimes import Arrays, Source, load
@@ -57,7 +57,7 @@ def sample() -> Callable[[str], Sample]:
     def get(name: str) -> Sample:
         if name not in made:
             supplies = supplies_of(task)
-            compressed = compress(task, candidates[name], supplies, epochs=0)
+            compressed = apply_candidate(task, candidates[name], supplies, epochs=0)
             inputs = tuple(_images(count, 20 + count) for count in (1, 5))
             with torch.no_grad():
                 expected = tuple(compressed.model(x) for x in inputs)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.compressors.pipeline import Compressed, apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators.ladder.served import Served, source_of
 from autocompress.evaluators.runtimes import load
@@ -69,7 +69,7 @@ def pruned(task: Task, *, bits: int) -> Compressed:
     choices = {PRUNING_RATIO: {group.name: 0.25 for group in network.groups}}
     if bits < 32:
         choices[BITS] = {layer.name: bits for layer in network.layers}
-    return compress(task, Candidate(choices), supplies_of(task), epochs=1)
+    return apply_candidate(task, Candidate(choices), supplies_of(task), epochs=1)
 
 
 @pytest.mark.parametrize(("names", "bits"), [(("litert",), 8), (("mnn", "mnn:w8"), 32)])

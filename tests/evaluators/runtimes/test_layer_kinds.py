@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.pipeline import Compressed, compress, supplies_of
+from autocompress.compressors.pipeline import Compressed, apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.quantization.quantize import Quantize
 from autocompress.compressors.technique import Supplies
@@ -101,7 +101,7 @@ def task(name: str) -> Task:
 def compressed(name: str, layers: frozenset[str]) -> tuple[Compressed, Supplies]:
     """Return a network with some layers in INT8, and what it is served with."""
     supplies = supplies_of(task(name))
-    return compress(task(name), Candidate({BITS: dict.fromkeys(layers, 8)}), supplies, epochs=0), supplies
+    return apply_candidate(task(name), Candidate({BITS: dict.fromkeys(layers, 8)}), supplies, epochs=0), supplies
 
 
 @pytest.mark.parametrize(("runtime", "name"), SERVED)

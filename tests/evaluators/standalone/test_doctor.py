@@ -11,7 +11,7 @@ import pytest
 from autocompress.evaluators.meters.latency import Plan
 from autocompress.evaluators.standalone.doctor import FAILS, IMPORTED, MISSING, SLOW, WORKS, check, machine, noise
 from autocompress.evaluators.standalone.model_file import offered
-from autocompress.evaluators.standalone.sample_network import Specimen, specimen
+from autocompress.evaluators.standalone.sample_network import Specimen, sample_network
 
 FAULTY = str(Path(__file__).parents[1] / "faulty.py")
 
@@ -19,7 +19,7 @@ FAULTY = str(Path(__file__).parents[1] / "faulty.py")
 @pytest.fixture(scope="module")
 def sample() -> Specimen:
     """Return the network that runtimes are tried on."""
-    return specimen()
+    return sample_network()
 
 
 def test_the_specimen_is_one_network(sample: Specimen) -> None:
@@ -28,7 +28,7 @@ def test_the_specimen_is_one_network(sample: Specimen) -> None:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         (output,) = session.run(None, {"x": sample.inputs})
         np.testing.assert_allclose(output, sample.expected, atol=tolerance * float(np.ptp(sample.expected)))
-    assert specimen().onnx == sample.onnx
+    assert sample_network().onnx == sample.onnx
 
 
 def test_one_that_works_has_all_its_numbers(sample: Specimen) -> None:

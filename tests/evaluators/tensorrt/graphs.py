@@ -15,7 +15,7 @@ from torchvision.models import MobileNetV2, VisionTransformer, resnet18
 from torchvision.ops import SqueezeExcitation
 
 from autocompress.compressors.onnx_files.number_formats import float8, half, int4_weights, two_four
-from autocompress.compressors.pipeline import compress, supplies_of
+from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.tensorrt.build import BuildOptions, Profile, build
@@ -277,7 +277,7 @@ def exported(family: str, bits: int = 32) -> bytes:
     it = task(family)
     layers = inspect(it.model, it.examples).layers
     candidate = Candidate({BITS: {layer.name: bits for layer in layers}}) if bits != 32 else Candidate()
-    return compress(it, candidate, supplies_of(it), epochs=0).onnx
+    return apply_candidate(it, candidate, supplies_of(it), epochs=0).onnx
 
 
 def batches(family: str, smallest: int, usual: int, largest: int) -> dict[str, Profile]:

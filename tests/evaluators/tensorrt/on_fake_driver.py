@@ -12,7 +12,7 @@ from autocompress.errors import InfeasibleError
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.evaluators.tensorrt import nvml
 from autocompress.evaluators.tensorrt.device import Device, open_device
-from autocompress.evaluators.tensorrt.session import Session
+from autocompress.evaluators.tensorrt.session import TensorRtSession
 from autocompress.evaluators.tensorrt.shapes import Interface
 
 from .driver import FakeDriver
@@ -20,7 +20,7 @@ from .world import MANIFESTS, PLAN, World
 
 OUT_OF_MEMORY, ILLEGAL_ADDRESS, CAPTURE_UNSUPPORTED = 2, 700, 900
 
-Start = Callable[[], Session]
+Start = Callable[[], TensorRtSession]
 
 
 def images(batch: int, seed: int = 0) -> list[np.ndarray]:
@@ -45,10 +45,10 @@ def device(driver: FakeDriver, binding: str) -> Iterator[Device]:
 @pytest.fixture
 def start(world: World, device: Device) -> Iterator[Start]:
     """Return what starts a session, which is closed in the end."""
-    started: list[Session] = []
+    started: list[TensorRtSession] = []
 
-    def begin() -> Session:
-        started.append(Session(world.trt, device, PLAN, warm_up_s=0.0))
+    def begin() -> TensorRtSession:
+        started.append(TensorRtSession(world.trt, device, PLAN, warm_up_s=0.0))
         return started[-1]
 
     yield begin
@@ -82,7 +82,7 @@ def test_inputs_keep_the_models_order(world: World, device: Device, tensors: tup
     """An engine may have another, and may have dropped an input that it does not use."""
     world.tensors = {name: "OUTPUT" if name == "y" else "INPUT" for name in tensors}
     interface = Interface({"x": None, "z": None}, ("y",))
-    session = Session(world.trt, device, PLAN, interface=interface, warm_up_s=0.0)
+    session = TensorRtSession(world.trt, device, PLAN, interface=interface, warm_up_s=0.0)
     (output,) = session.infer([*images(4, 1), *images(4, 2)])
     np.testing.assert_array_equal(output, images(4, 1)[0])
     session.close()
@@ -108,7 +108,7 @@ def test_times_are_the_gpus_alone(world: World, start: Start) -> None:
 def test_two_sessions_take_turns(world: World, start: Start, binding: str) -> None:
     """As the baseline and the candidate do, each with a stream of its own."""
     other, _ = open_device()
-    first, second = start(), Session(world.trt, other, PLAN, warm_up_s=0.0)
+    first, second = start(), TensorRtSession(world.trt, other, PLAN, warm_up_s=0.0)
     for _ in range(2):
         for session in (first, second):
             assert session.device_ns(images(2), 3) == [world.nanoseconds] * 3
@@ -228,7 +228,7 @@ def test_outputs_whose_size_depends_on_values_are_refused(world: World, start: S
 def test_a_damaged_engine_is_refused(world: World, device: Device) -> None:
     """With what TensorRT says of it."""
     with pytest.raises(InfeasibleError, match="cannot load the engine: Error Code 1: the magic tag does not match"):
-        Session(world.trt, device, b"ftrt, damaged")
+        TensorRtSession(world.trt, device, b"ftrt, damaged")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from autocompress.errors import AutocompressError, UsageError
 from autocompress.pareto.limits import Limits
 from autocompress.reports.pick.pick import pick
-from autocompress.reports.pick.selection import Wish, choose, wished
+from autocompress.reports.pick.selection import Selection, choose, wished
 from autocompress.storage.run import Run, open_run
 
 MadeRun = Callable[..., Path]
@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_copy_has_all_that_it_needs(runtime: str, made_run: MadeRun, tmp_path: Path) -> None:
     """In a folder with spaces: the files, a program that answers as before from anywhere, a card with its numbers."""
     run = open_run(made_run(tmp_path / "run", runtime=runtime))
-    picked = pick(run, Wish(), tmp_path / "the model" / "of mine")
+    picked = pick(run, Selection(), tmp_path / "the model" / "of mine")
     best = run.front().recommended
     assert best is not None
     assert picked.model == best
@@ -74,14 +74,14 @@ def test_an_obvious_baseline_goes_by_its_name(run: Run) -> None:
     assert any("−" in m.role for m in named)
     for model in named:
         for name in (model.role, model.role.replace("−", "-")):
-            assert choose(run, Wish(id=name)).model.id == model.id
+            assert choose(run, Selection(id=name)).model.id == model.id
     with pytest.raises(UsageError, match="must be a model"):
-        choose(run, Wish(id="front"))
+        choose(run, Selection(id="front"))
 
 
 def test_the_copy_says_what_it_is(run: Run, tmp_path: Path) -> None:
     """ONNX and safetensors files have metadata, the same bytes each time; tensors are as they were."""
-    first, second = (pick(run, Wish(), tmp_path / name) for name in "ab")
+    first, second = (pick(run, Selection(), tmp_path / name) for name in "ab")
     for name in FILES:
         assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
     said = {entry.key: entry.value for entry in onnx.load(first.folder / "model.onnx").metadata_props}
@@ -101,7 +101,7 @@ def test_the_copy_says_what_it_is(run: Run, tmp_path: Path) -> None:
 
 def test_without_a_check_the_files_are_those_that_were_measured(run: Run, tmp_path: Path) -> None:
     """To the byte, and the card says that nothing was tried."""
-    picked = pick(run, Wish(), tmp_path / "copy", prove=False)
+    picked = pick(run, Selection(), tmp_path / "copy", prove=False)
     source = run.path / picked.model.path
     for name in FILES - {"load.py", "README.md", "measurement.json"}:
         assert (picked.folder / name).read_bytes() == (source / name).read_bytes()
@@ -117,22 +117,22 @@ def test_a_copy_that_answers_otherwise_is_none(made_run: MadeRun, tmp_path: Path
     with np.load(stored) as arrays:
         np.savez(stored, input0=arrays["input0"], output=arrays["output"] + 1)
     with pytest.raises(AutocompressError, match="are others than when it was measured"):
-        pick(run, Wish(), tmp_path / "out" / "copy")
+        pick(run, Selection(), tmp_path / "out" / "copy")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_folders_of_others_are_left_alone(run: Run, tmp_path: Path) -> None:
     """An earlier pick is replaced when that is asked for; what is none never is."""
     out = tmp_path / "copy"
-    pick(run, Wish(), out)
+    pick(run, Selection(), out)
     with pytest.raises(UsageError, match="--force"):
-        pick(run, Wish(knee=True), out)
-    assert pick(run, Wish(knee=True), out, force=True).model == run.front().knee
+        pick(run, Selection(knee=True), out)
+    assert pick(run, Selection(knee=True), out, force=True).model == run.front().knee
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("all of it")
     with pytest.raises(UsageError, match="holds other files"):
-        pick(run, Wish(), mine, force=True)
+        pick(run, Selection(), mine, force=True)
     assert contents(mine) == {"thesis.tex": b"all of it"}
 
 
@@ -222,7 +222,7 @@ def test_a_trial_that_ended_early_is_no_model(made_run: MadeRun, tmp_path: Path)
 def test_the_unchanged_network_is_chosen_where_nothing_is_better(made_run: MadeRun, tmp_path: Path) -> None:
     """The recommended model, and the fastest of a least accuracy, are the unchanged network where all is slower."""
     run = open_run(made_run(tmp_path / "slow", faster=0.05, target_ms=1000.0))
-    assert choose(run, Wish()).model.id == "baseline"
+    assert choose(run, Selection()).model.id == "baseline"
     chosen = choose(run, wished(run, min_accuracy="-50%"))
     assert chosen.model.id == "baseline"
     assert chosen.front.meets_target

@@ -10,7 +10,7 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
-from autocompress.search.samplers.encoding import Tables
+from autocompress.search.samplers.encoding import EncodedSpace
 from autocompress.search.samplers.exploration import NEAREST, around, excess, misses, twins
 from autocompress.search.samplers.history import History
 from autocompress.search.samplers.variation import Moves
@@ -18,7 +18,7 @@ from autocompress.spaces.candidate import BITS, PRUNING_RATIO
 
 PROBLEM = AnalyticEvaluator(5)
 PROFILE = Profile.from_dict(PROBLEM.profile())
-TABLES = Tables(PROBLEM.space, PROFILE)
+TABLES = EncodedSpace(PROBLEM.space, PROFILE)
 MOVES = Moves(TABLES)
 NAN = float("nan")
 
@@ -81,5 +81,5 @@ def test_the_floor_is_what_was_timed_to_be_the_fastest() -> None:
     assert TABLES.floor.tolist() == strongest
     half = PROBLEM.space.at(lambda choice: int(choice.axis == PRUNING_RATIO))
     timed = ((half.to_dict(), 2.0), ({BITS: {"layer0": 8}}, 9.0))
-    tables = Tables(PROBLEM.space, replace(PROFILE, timed=timed))
+    tables = EncodedSpace(PROBLEM.space, replace(PROFILE, timed=timed))
     assert tables.floor.tolist() == list(PROBLEM.space.levels(half).values())

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from autocompress.search.samplers.cost_predictor import Costs
+from autocompress.search.samplers.cost_predictor import CostPredictor
 
 Bench = dict[str, ModuleType]
 
@@ -33,7 +33,7 @@ def test_what_is_told_is_as_sure_as_it_says(bench: Bench) -> None:
     for name in model.RECORDED:
         timed = model.recorded(name)
         for count in range(12, len(timed.levels) - 8, 4):
-            told, spread = Costs(timed.tables, timed.history(count)).latency(timed.levels[count : count + 8])
+            told, spread = CostPredictor(timed.tables, timed.history(count)).latency(timed.levels[count : count + 8])
             off.append(np.abs(told - np.log(timed.latency_ms[count : count + 8])) / spread)
     within = [float((np.concatenate(off) < deviations).mean()) for deviations in (1, 3)]
     assert 0.6 < within[0] < 0.9
@@ -49,9 +49,11 @@ def test_what_was_timed_for_the_profile_counts(bench: Bench) -> None:
     gone = (({"rank": {"linear": 0.75}}, 1.0),)
     tables = type(timed.tables)(space, replace(profile, timed=(*known, *gone)))
     none = timed.history(0)
-    told = Costs(tables, none).latency_ms(timed.levels[1:4])
+    told = CostPredictor(tables, none).latency_ms(timed.levels[1:4])
     assert told == pytest.approx(timed.latency_ms[1:4], rel=0.15)
-    assert Costs(timed.tables, none).latency_ms(timed.levels[1:4]) != pytest.approx(timed.latency_ms[1:4], rel=0.5)
+    assert CostPredictor(timed.tables, none).latency_ms(timed.levels[1:4]) != pytest.approx(
+        timed.latency_ms[1:4], rel=0.5
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -20,10 +20,10 @@ from autocompress.search.samplers import create
 from autocompress.search.samplers.mutation import crowding
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, QUANTIZATION, Candidate
 from autocompress.spaces.space import Choice, Space
-from autocompress.storage.study_store import Asked, Store
+from autocompress.storage.study_store import PendingTrial, StudyStore
 
-Open = Callable[..., Store]
-Evaluate = Callable[[Asked], Outcome]
+Open = Callable[..., StudyStore]
+Evaluate = Callable[[PendingTrial], Outcome]
 
 PROBLEM = AnalyticEvaluator(5)
 PROFILE = Profile.from_dict(PROBLEM.profile())
@@ -32,17 +32,17 @@ TARGET_MS = 4.0
 contract = pytest.mark.parametrize("sampler", SAMPLERS)
 
 
-def measured(asked: Asked) -> Outcome:
+def measured(asked: PendingTrial) -> Outcome:
     """Return what a candidate costs, cut where it is too slow."""
     return PROBLEM.evaluate(Request(folder="", candidate=asked.candidate, epochs=0, target_ms=TARGET_MS))
 
 
-def whole(asked: Asked) -> Outcome:
+def whole(asked: PendingTrial) -> Outcome:
     """Return what a candidate costs, however slow."""
     return PROBLEM.evaluate(Request(folder="", candidate=asked.candidate, epochs=0))
 
 
-def broken(asked: Asked) -> Outcome:
+def broken(asked: PendingTrial) -> Outcome:
     """Return a reason without a latency."""
     return Infeasible(reason="it cannot be built", rung="build")
 
@@ -50,14 +50,14 @@ def broken(asked: Asked) -> Outcome:
 def told_on(scale: Callable[[float], float]) -> Evaluate:
     """Return what evaluates with a metric on another scale."""
 
-    def evaluate(asked: Asked) -> Outcome:
+    def evaluate(asked: PendingTrial) -> Outcome:
         found = measured(asked)
         return replace(found, accuracy=scale(found.accuracy)) if isinstance(found, Measurement) else found
 
     return evaluate
 
 
-def play(store: Store, trials: int, evaluate: Evaluate = measured) -> list[Candidate]:
+def play(store: StudyStore, trials: int, evaluate: Evaluate = measured) -> list[Candidate]:
     """Ask and tell so often; return the candidates in order."""
     candidates = []
     for _ in range(trials):
@@ -161,7 +161,7 @@ def test_mutation_wastes_no_child_on_settings_of_absent_axes(tmp_path: Path) -> 
     pruning = tuple(PROBLEM.space.on(PRUNING_RATIO))
     (bits, *_) = PROBLEM.space.on(BITS)
     space = Space((*pruning, bits, *settings))
-    store = Store(tmp_path, None, "settings", space, Limits(TARGET_MS))
+    store = StudyStore(tmp_path, None, "settings", space, Limits(TARGET_MS))
     store.study.sampler = create("mutation", space=space, profile=PROFILE, judge=store, seed=0, finished=0)
     store.begin([])
     candidates = play(store, 60)
@@ -175,7 +175,7 @@ def test_mutation_wastes_no_child_on_settings_of_absent_axes(tmp_path: Path) -> 
 def test_mutation_aims_at_the_target(scale: float, opened: Open) -> None:
     """Children are predicted to meet the target, also when predictions prove too low and are corrected for it."""
 
-    def slower(asked: Asked) -> Outcome:
+    def slower(asked: PendingTrial) -> Outcome:
         outcome = whole(asked)
         assert outcome.latency is not None
         return outcome if scale == 1.0 else _slowed(outcome, scale)

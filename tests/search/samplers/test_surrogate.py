@@ -15,9 +15,9 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
 from autocompress.pareto.front import front_hypervolume, hypervolume
 from autocompress.profiles.profile import Profile
-from autocompress.search.samplers.cost_predictor import Costs
+from autocompress.search.samplers.cost_predictor import CostPredictor
 from autocompress.search.samplers.damage_model import FORMS, DamageModel
-from autocompress.search.samplers.encoding import Levels, Numbers, Tables
+from autocompress.search.samplers.encoding import EncodedSpace, LevelArray, Numbers
 from autocompress.search.samplers.history import History
 from autocompress.search.samplers.hypervolume_improvement import Improvement
 from autocompress.search.samplers.initial_design import descend
@@ -25,13 +25,13 @@ from autocompress.search.samplers.knapsack import least_damage
 from autocompress.search.samplers.variation import Moves
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, QUANTIZATION, Candidate
 from autocompress.spaces.space import Choice, Space
-from autocompress.storage.study_store import Store
+from autocompress.storage.study_store import StudyStore
 
 PROBLEM = AnalyticEvaluator(6)
 PROFILE = Profile.from_dict(PROBLEM.profile())
-TABLES = Tables(PROBLEM.space, PROFILE)
+TABLES = EncodedSpace(PROBLEM.space, PROFILE)
 SETTING = Choice(axis=QUANTIZATION, target="ranges", levels=("mse", "max", "entropy"), needs=BITS)
-SET = Tables(Space((*PROBLEM.space.choices, SETTING)), PROFILE)
+SET = EncodedSpace(Space((*PROBLEM.space.choices, SETTING)), PROFILE)
 TARGET_MS = 4.0
 AXES = (PRUNING_RATIO, BITS)
 
@@ -76,7 +76,7 @@ def test_moves_stay_in_the_space(seed: int) -> None:
     assert (near != points[0]).any(axis=1).all()
 
 
-def timed(points: Levels, latency_ms: Numbers) -> History:
+def timed(points: LevelArray, latency_ms: Numbers) -> History:
     """Return trials of which only the latency is known."""
     unknown = np.full(len(points), np.nan)
     none = np.zeros(len(points), dtype=bool)
@@ -89,7 +89,7 @@ def test_predicted_latencies_are_positive(seed: int, known: int, noise: float) -
     rng = np.random.default_rng(seed)
     points = Moves(TABLES).random(rng, known + 20)
     measured = TABLES.latency_ms(points[:known]) * np.exp(noise * rng.standard_normal(known))
-    assert (Costs(TABLES, timed(points[:known], measured)).latency_ms(points) > 0).all()
+    assert (CostPredictor(TABLES, timed(points[:known], measured)).latency_ms(points) > 0).all()
 
 
 @pytest.mark.parametrize("power", [1.0, 0.6])
@@ -100,7 +100,7 @@ def test_costs_learn_what_the_profile_misjudges(power: float) -> None:
     layers = np.exp(np.stack([TABLES.over_layers(TABLES.times(axis), points) for axis in AXES]).sum(axis=0))
     weights = np.exp(0.3 * rng.standard_normal(layers.shape[1])) if power == 1 else np.ones(layers.shape[1])
     truth = (layers @ (weights * TABLES.layer_ms) + PROFILE.costs.other_ms) ** power
-    told = Costs(TABLES, timed(points[:30], truth[:30])).latency_ms(points[30:])
+    told = CostPredictor(TABLES, timed(points[:30], truth[:30])).latency_ms(points[30:])
     before = TABLES.latency_ms(points[30:]) * np.median(truth[:30] / TABLES.latency_ms(points[:30]))
     assert np.abs(np.log(told / truth[30:])).mean() < 0.5 * np.abs(np.log(before / truth[30:])).mean()
 
@@ -150,7 +150,7 @@ def test_the_knapsack_damages_no_more_than_a_descent(target_ms: float) -> None:
     assert PROFILE.predict_ms(PROBLEM.space.candidate(found)) <= target_ms + 1e-9 or not met
 
 
-def test_the_surrogate_beats_mutation(search: Callable[..., Store]) -> None:
+def test_the_surrogate_beats_mutation(search: Callable[..., StudyStore]) -> None:
     """On a problem of 24 choices it finds more hypervolume in fifty trials than mutation does in a hundred."""
     problem = AnalyticEvaluator(12)
     baseline = problem.evaluate(Request(folder="", candidate=Candidate(), epochs=0))

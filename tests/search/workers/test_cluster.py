@@ -20,8 +20,8 @@ import pytest
 from autocompress.errors import InfeasibleError, UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.ladder.deployments import timed
-from autocompress.evaluators.measurement import Latency, Measurement, Outcome, Place
+from autocompress.evaluators.ladder.deployments import time_deployments
+from autocompress.evaluators.measurement import Deployment, Latency, Measurement, Outcome
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Calibration, Plan
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.search.options import Options
@@ -30,7 +30,7 @@ from autocompress.search.workers import cluster as module
 from autocompress.search.workers.cluster import Cluster, check_versions, joined, reachable, versions_here
 from autocompress.search.workers.ray_session import environment
 from autocompress.search.workers.remote_meter import Meters, devices_of
-from autocompress.search.workers.start import Lost, Result, Workers, workers_for
+from autocompress.search.workers.start import LostTrial, Result, Workers, workers_for
 from autocompress.spaces.candidate import Candidate
 
 pytestmark = pytest.mark.timeout(500)
@@ -302,7 +302,7 @@ def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[...,
         submitted(workers, 2)
         nodes.remove_node(extra, allow_graceful=False)
         outcomes = [outcome for _, outcome in gathered(workers, 2)]
-        assert {type(outcome) for outcome in outcomes} == {Lost, Measurement}
+        assert {type(outcome) for outcome in outcomes} == {LostTrial, Measurement}
         until(lambda: "1 of 2 workers wait for a free CPU" in workers.held_up())
         submitted(workers, 1)
         assert isinstance(gathered(workers, 1)[0][1], Measurement)
@@ -335,7 +335,7 @@ def test_devices_measure_at_the_same_time(nodes: Nodes, asked: Callable[..., Opt
         assert isinstance(cluster, Cluster)
         meters = Meters({it.name: it.meter(There(latency())) for it in cluster.devices})
         assert devices_of(meters) == (NAME, "phone")
-        found = timed(meters, {Place("ort", name): b"slow" for name in devices_of(meters)}, {}, 60.0)
+        found = time_deployments(meters, {Deployment("ort", name): b"slow" for name in devices_of(meters)}, {}, 60.0)
     assert [(place.device, found[place].device) for place in found] == [(NAME, NAME), ("phone", "phone")]
     each = [latency.environment for latency in found.values()]
     assert len({environment["node"] for environment in each}) == 2

@@ -18,9 +18,9 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
-from autocompress.search.workers.memory_limit import Limited, died, watched
+from autocompress.search.workers.memory_limit import MemoryLimited, died, watched
 from autocompress.search.workers.ray_workers import RayWorkers
-from autocompress.search.workers.start import Lost, Result, workers_for
+from autocompress.search.workers.start import LostTrial, Result, workers_for
 from autocompress.spaces.candidate import Candidate
 
 MEGABYTE = 1 << 20
@@ -99,7 +99,7 @@ def workers() -> Iterator[RayWorkers]:
 
     for pickler in (cloudpickle, rays):
         pickler.register_pickle_by_value(sys.modules[__name__])
-    limited = Limited(Hoarding(), 600 * MEGABYTE)
+    limited = MemoryLimited(Hoarding(), 600 * MEGABYTE)
     with workers_for(limited, None, 1) as workers:  # type: ignore[arg-type]
         assert isinstance(workers, RayWorkers)
         yield workers
@@ -140,5 +140,5 @@ def test_what_ray_ended_for_want_of_memory_is_told_from_other_deaths() -> None:
 
     request = Request(folder="trials/00001", candidate=Candidate(), epochs=0)
     why = "its node ran out of memory, and Ray ended it (--trial-memory limits each trial)"
-    assert died(request, OutOfMemoryError("killed")) == Lost(why)
-    assert died(request, ActorDiedError()) == Lost("its worker died (ActorDiedError)")
+    assert died(request, OutOfMemoryError("killed")) == LostTrial(why)
+    assert died(request, ActorDiedError()) == LostTrial("its worker died (ActorDiedError)")

@@ -21,7 +21,7 @@ from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.workers.cluster import joined
 from autocompress.search.workers.ray_session import environment
-from autocompress.search.workers.shipping import Remote, Shipped, brought, check
+from autocompress.search.workers.shipping import Remote, WithArtifacts, check, fetch_outcome
 from autocompress.search.workers.start import Workers, workers_for
 from autocompress.spaces.candidate import Candidate
 
@@ -81,7 +81,7 @@ def ways(workers: Workers, store: Remote, here: Path, *asked: tuple[str, str]) -
         for request, outcome in workers.wait(0.5):
             assert isinstance(outcome, Measurement), outcome
             if request.folder.startswith("models/"):
-                assert brought(store, here, request, outcome) == outcome
+                assert fetch_outcome(store, here, request, outcome) == outcome
             else:
                 assert store.get(here, request.folder)
             ended += 1
@@ -94,7 +94,7 @@ def test_what_one_node_made_the_other_goes_on_from(address: str, folders: tuple[
     options = Options(target_ms=4.0, out=tmp_path / "run", ray_address=address)
     with (
         joined(options, Silent()) as cluster,
-        workers_for(Shipped(Travelling(), store), None, 2, cluster) as workers,  # type: ignore[arg-type]
+        workers_for(WithArtifacts(Travelling(), store), None, 2, cluster) as workers,  # type: ignore[arg-type]
     ):
         while workers.free() < 2:
             time.sleep(0.1)

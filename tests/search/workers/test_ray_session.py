@@ -16,7 +16,7 @@ import pytest
 
 from autocompress.errors import UsageError
 from autocompress.search.options import Options
-from autocompress.search.preflight import checked
+from autocompress.search.preflight import check_options
 from autocompress.search.progress import Silent
 from autocompress.search.workers.cluster import joined
 from autocompress.search.workers.ray_session import begun, reserved, running
@@ -89,10 +89,12 @@ def test_one_thread_at_a_time_has_a_ray_of_its_own(tmp_path: Path) -> None:
     options = Options(target_ms=5.0, out=tmp_path, runtimes=("fake",))
     with reserved(), ThreadPoolExecutor(1) as other:
         with pytest.raises(UsageError, match=r"one study of a process at a time .*--workers 0.*ray\.init"):
-            other.submit(checked, "study", options).result()
-        other.submit(checked, "study", Options(target_ms=5.0, out=tmp_path, runtimes=("fake",), workers=0)).result()
+            other.submit(check_options, "study", options).result()
+        other.submit(
+            check_options, "study", Options(target_ms=5.0, out=tmp_path, runtimes=("fake",), workers=0)
+        ).result()
     with ThreadPoolExecutor(1) as other:
-        other.submit(checked, "study", options).result()
+        other.submit(check_options, "study", options).result()
 
 
 def test_a_ray_of_the_callers_is_checked_before_anything_else(tmp_path: Path) -> None:
@@ -106,9 +108,9 @@ def test_a_ray_of_the_callers_is_checked_before_anything_else(tmp_path: Path) ->
             return Options(target_ms=5.0, out=tmp_path, runtimes=("fake",), **more)  # type: ignore[arg-type]
 
         for address in (None, "auto", mine):
-            checked("study", asked(ray_address=address))
+            check_options("study", asked(ray_address=address))
         with pytest.raises(UsageError, match=rf"{mine}; got '10\.0\.0\.1:6379'. Leave it out"):
-            checked("study", asked(ray_address="10.0.0.1:6379"))
+            check_options("study", asked(ray_address="10.0.0.1:6379"))
         with joined(asked(), Silent()) as cluster:
             assert cluster is not None
             assert cluster.cpus == 1

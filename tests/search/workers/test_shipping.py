@@ -20,11 +20,11 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.pareto.front import select
 from autocompress.search.workers import shipping as module
-from autocompress.search.workers.shipping import Remote, Shipped, brought, check
-from autocompress.search.workers.start import Lost
+from autocompress.search.workers.shipping import Remote, WithArtifacts, check, fetch_outcome
+from autocompress.search.workers.start import LostTrial
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.artifacts import Artifacts, Local
-from autocompress.storage.study_store import Store, outcome
+from autocompress.storage.study_store import StudyStore, outcome
 
 NAME = "trials/00001"
 
@@ -294,9 +294,9 @@ def request_for(folder: str, **how: Any) -> Request:
     return Request(folder=folder, candidate=Candidate(), epochs=0, **how)
 
 
-def shipped(artifacts: Artifacts) -> Shipped:
+def shipped(artifacts: Artifacts) -> WithArtifacts:
     """Return an evaluator whose run directory cannot be written."""
-    return Shipped(Writing(Path("/proc/nowhere")), artifacts)  # type: ignore[arg-type]
+    return WithArtifacts(Writing(Path("/proc/nowhere")), artifacts)  # type: ignore[arg-type]
 
 
 def test_a_trial_is_uploaded_from_a_folder_of_the_node(remote: Remote, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_finished_model_is_brought_and_a_trial_is_not(remote: Remote, tmp_path
         (request_for("trials/00002", seed=1), {"trials/00002/error.txt"}),
     ):
         outcome, before = evaluator.evaluate(request), set(found(root))
-        assert brought(remote, root, request, outcome) == outcome
+        assert fetch_outcome(remote, root, request, outcome) == outcome
         assert set(found(root)) - before == files
     assert {Path(path).parent.name for path in kept(remote) if path.endswith(module.MANIFEST)} == {"00001"}
 
@@ -337,17 +337,17 @@ def test_a_finished_model_that_cannot_be_brought_is_lost(remote: Remote, tmp_pat
     """It is finished again; a traceback that cannot be brought changes nothing."""
     request = request_for("models/00001", test=True)
     outcome = AnalyticEvaluator(3).evaluate(request)
-    assert brought(remote, tmp_path / "run", request, outcome) == Lost("its files are gone", counts=False)
+    assert fetch_outcome(remote, tmp_path / "run", request, outcome) == LostTrial("its files are gone", counts=False)
     (tmp_path / "run").touch()
     remote.put(filled(tmp_path / "a", "models/00001"), "models/00001")
-    result = brought(remote, tmp_path / "run", request, outcome)
-    assert isinstance(result, Lost)
+    result = fetch_outcome(remote, tmp_path / "run", request, outcome)
+    assert isinstance(result, LostTrial)
     assert "could not be read" in result.why
     failed = Infeasible(reason="it failed", rung="build")
-    assert brought(remote, tmp_path / "run", request, failed) == failed
+    assert fetch_outcome(remote, tmp_path / "run", request, failed) == failed
 
 
-def test_a_search_whose_store_is_away_ends_in_order(search: Callable[..., Store], tmp_path: Path) -> None:
+def test_a_search_whose_store_is_away_ends_in_order(search: Callable[..., StudyStore], tmp_path: Path) -> None:
     """Its trials are tried again, none is held to be infeasible, and when the store is back the search goes on."""
     (tmp_path / "place").touch()
     how = {"trials": 4, "evaluator": shipped(Remote(f"file://{tmp_path}/place"))}
@@ -359,7 +359,7 @@ def test_a_search_whose_store_is_away_ends_in_order(search: Callable[..., Store]
     assert not any("files" in reason.reason for reason in found if isinstance(reason, Infeasible))
 
 
-def test_a_search_keeps_the_files_of_its_front(search: Callable[..., Store], tmp_path: Path) -> None:
+def test_a_search_keeps_the_files_of_its_front(search: Callable[..., StudyStore], tmp_path: Path) -> None:
     """What has left the front is deleted where the workers had put it."""
     remote = Remote(f"file://{tmp_path}/remote")
     store = search(AnalyticEvaluator(3), trials=30, evaluator=shipped(remote), artifacts=remote)
@@ -378,5 +378,5 @@ def test_the_run_directory_needs_nothing(tmp_path: Path) -> None:
     outcome = AnalyticEvaluator(3).evaluate(request)
     local.put(tmp_path, NAME)
     local.delete(NAME)
-    assert brought(local, tmp_path, request, outcome) == outcome
+    assert fetch_outcome(local, tmp_path, request, outcome) == outcome
     assert not any(tmp_path.iterdir())

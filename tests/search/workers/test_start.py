@@ -28,7 +28,7 @@ from autocompress.evaluators.meters.latency import SEARCH, Calibration, Plan
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.search.workers import ray_workers as module
 from autocompress.search.workers.ray_workers import RayWorkers
-from autocompress.search.workers.start import InlineWorkers, Lost, Result, Workers, pickled, workers_for
+from autocompress.search.workers.start import InlineWorkers, LostTrial, Result, Workers, pickled, workers_for
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.task import Task
 
@@ -244,7 +244,7 @@ def test_a_killed_worker_costs_its_trial_only(pool: RayWorkers, tmp_path: Path) 
     pool.submit(request_for("trials/other"))
     ended = {request.folder: outcome for request, outcome in results(pool, 2)}
     assert isinstance(ended["trials/other"], Measurement)
-    assert isinstance(ended[f"{tmp_path}/hang"], Lost)
+    assert isinstance(ended[f"{tmp_path}/hang"], LostTrial)
     idle(pool)
     for i in range(2):
         pool.submit(request_for(f"trials/{i}"))
