@@ -1,7 +1,11 @@
-"""The configurations in the documentation are those that Ray itself would accept."""
+"""The studies in the documentation are valid, and Ray itself accepts the configurations."""
 
 from __future__ import annotations
 
+import csv
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,8 @@ import pytest
 import yaml
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+TRAINED = {"classifier.py": "share of right answers", "denoiser.py": "in dB"}
+"""Studies that train their network when they are run, and what is printed of their metric."""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -19,7 +25,7 @@ def read(name: str) -> dict[str, Any]:
 
 def test_every_example_is_checked() -> None:
     """No file lies there that this file does not know."""
-    assert {path.name for path in EXAMPLES.iterdir()} == {"aws.yaml", "kuberay.yaml"}
+    assert {path.name for path in EXAMPLES.iterdir()} == {"aws.yaml", "kuberay.yaml", *TRAINED, "text_classifier.py"}
 
 
 def test_cluster_for_ray_up() -> None:
@@ -58,3 +64,32 @@ def test_clusters_ask_for_a_token() -> None:
     assert all(line.startswith("RAY_AUTH_MODE=token ") for line in starts)
     assert [path.endswith("/.ray/auth_token") for path in aws["file_mounts"]] == [True]
     assert read("kuberay.yaml")["spec"]["authOptions"] == {"mode": "token"}
+
+
+def python(folder: Path, *words: str) -> str:
+    """Return what a Python process in a folder prints."""
+    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_studies_that_train_their_network(name: str, tmp_path: Path) -> None:
+    """A copied example trains its network when it is run, and is a valid study then."""
+    shutil.copy(EXAMPLES / name, tmp_path)
+    python(tmp_path, name)
+    assert TRAINED[name] in python(tmp_path, "-m", "autocompress", "check-study", name)
+
+
+def test_study_of_a_text_classifier(tmp_path: Path) -> None:
+    """The example for Hugging Face is a valid study of a checkpoint and a file of texts."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    BertTokenizer(vocab={word: number for number, word in enumerate(words)}).save_pretrained(tmp_path / "my_checkpoint")
+    BertForSequenceClassification(BertConfig(vocab_size=len(words), **size)).save_pretrained(tmp_path / "my_checkpoint")
+    with (tmp_path / "my_texts.csv").open("w") as file:
+        csv.writer(file).writerows([("text", "label"), *[("good film", 1), ("bad film", 0)] * 80])
+    shutil.copy(EXAMPLES / "text_classifier.py", tmp_path)
+    assert "6 batches, 96 examples" in python(tmp_path, "-m", "autocompress", "check-study", "text_classifier.py")

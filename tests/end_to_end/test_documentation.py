@@ -42,7 +42,6 @@ QUICK = {"trials": 2, "workers": 0, "epochs": 0.1, "final_epochs": 0.1}
 
 NOT_RUN = {
     "README.md: downloads a network, needs a folder of photographs": 1,
-    "README.md: minutes on two runtimes; tests/end_to_end/test_runtimes.py does": 1,
     "clusters.md: needs a cluster": 6,
     "your-model.md: downloads a network, needs a folder of photographs": 2,
     "your-model.md: the network is yours": 1,
