@@ -1,4 +1,4 @@
-"""Make the stored runs anew with the autocompress that is installed; see README.md.
+"""Make the stored runs again with the autocompress that is installed; see README.md.
 
     python make.py FOLDER [NAME…]
 
