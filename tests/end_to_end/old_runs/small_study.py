@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autocompress import Task
+from autocompress.studies.distance import Softmax
 
 WEIGHTS = Path(__file__).with_name("small_weights.safetensors")
 
@@ -51,4 +52,4 @@ def task() -> Task:
     net = Net()
     net.load_state_dict(load_file(WEIGHTS))
     data = {"train": batches(12, 0), "validation": batches(8, 1), "test": batches(8, 2)}
-    return Task(net, torch.zeros(1, 1, 8, 8), **data, epochs=1, final_epochs=2)
+    return Task(net, torch.zeros(1, 1, 8, 8), **data, epochs=1, final_epochs=2, distance=Softmax(axis=-1))
