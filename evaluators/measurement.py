@@ -60,7 +60,7 @@ def half_width(values: Sequence[float]) -> float:
 class Deployment(NamedTuple):
     """Where a model is served: by a runtime, on a device, which has no name where it is this machine.
 
-    >>> print(Place("onnxruntime"), "·", Place("onnxruntime", "jetson"))
+    >>> print(Deployment("onnxruntime"), "·", Deployment("onnxruntime", "jetson"))
     onnxruntime · onnxruntime on jetson
     """
 

@@ -286,7 +286,7 @@ def cut(outcome: Infeasible) -> bool:
 def format_quantity(name: str, value: float) -> str:
     """Return a cost in words.
 
-    >>> told("size", 4_200_000), told("size", 900), told("energy", 5.0)
+    >>> format_quantity("size", 4_200_000), format_quantity("size", 900), format_quantity("energy", 5.0)
     ('4.2 MB', '0.9 kB', '5 mJ')
     """
     if name in ("size", "memory"):

@@ -112,7 +112,7 @@ def remaining(damage: Mapping[str, Sequence[float]], full: Space, left: Space) -
 def summary(dropped: Sequence[DroppedLevel], runtime: str) -> str:
     """Say in one line what is not offered, the layers that would lose most first; empty where all is offered.
 
-    >>> summary([Dropped(name="bits:conv1", level=8, before_ms=0.21, after_ms=0.34)], "onnxruntime")
+    >>> summary([DroppedLevel(name="bits:conv1", level=8, before_ms=0.21, after_ms=0.34)], "onnxruntime")
     'not offered, as they do not pay on onnxruntime: bits=8 of 1 layer (conv1 0.21 → 0.34 ms)'
     """
     if not dropped:
