@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from autocompress.evaluators.measurement import Window
+from autocompress.evaluators.measurement import Infeasible, Window
 from autocompress.reports.html_page import render
 from autocompress.reports.report_data import ReportContext
 
@@ -73,12 +73,22 @@ PLACE = """(key) => {
 }"""
 """Returns where a point is on the screen."""
 
+LAST_COLUMN = """() => {
+  const panel = document.getElementById("chosen"), { left } = panel.getBoundingClientRect();
+  const room = left + panel.clientWidth - parseFloat(getComputedStyle(panel).paddingRight);
+  const ends = [...panel.querySelectorAll(".pairs tr")].map((row) => row.lastElementChild.getBoundingClientRect());
+  return Math.max(...ends.map(({ right }) => right)) - room;
+}"""
+"""Returns by how many pixels the last column of the chosen model's numbers leaves the panel's room."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Start one browser for all tests here, which others then find no process of."""
+    """Start one browser for all tests here, with the scrollbars of a desktop, and end it so that none is left."""
     with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        started = driver.chromium.launch(
+            executable_path=CHROMIUM, args=list(ARGUMENTS), ignore_default_args=["--hide-scrollbars"]
+        )
         yield started
         started.close()
 
@@ -349,11 +359,38 @@ def test_what_a_user_named_is_text(told: Told, opened: Open) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 390])
-def test_a_phone_needs_no_sideways_scrolling(width: int, told: Told, opened: Open) -> None:
-    """The page is as wide as the screen, and the plot too."""
-    page = opened(told, viewport={"width": width, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+@pytest.mark.parametrize("word", ["", "/a/path/without/a/space" * 8], ids=["short", "long"])
+def test_a_phone_needs_no_sideways_scrolling(word: str, width: int, told: Told, opened: Open) -> None:
+    """The page is no wider than the screen, nor are the plot and the panel, whatever a user's names and reasons are."""
+    trials = tuple(
+        replace(t, outcome=replace(t.outcome, reason=t.outcome.reason + word))
+        if isinstance(t.outcome, Infeasible)
+        else t
+        for t in told.trials
+    )
+    models = tuple(replace(m, measurement=replace(m.measurement, warnings=(word,))) for m in told.front.models)
+    network = replace(told.profile.network, left_alone=(("layer", word),))
+    front = replace(told.front, models=models, reasons=(word,))
+    about = replace(ABOUT, folder=ABOUT.folder + word, study={**ABOUT.study, "study": "imaginary" + word})
+    page = opened(
+        Told(front, trials, replace(told.profile, network=network)), about, viewport={"width": width, "height": 800}
+    )
+    page.eval_on_selector_all("details", "all => all.forEach((each) => { each.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.querySelector('#plot .main-svg').getBoundingClientRect().right") <= width
+    assert page.evaluate(
+        "document.getElementById('chosen').scrollWidth <= document.getElementById('chosen').clientWidth"
+    )
+
+
+@pytest.mark.parametrize("width", [1280, 1024, 390])
+def test_the_panel_of_a_model_shows_its_last_column(width: int, told: Told, opened: Open) -> None:
+    """Each row of numbers ends before the panel's scrollbar, for every model of the front."""
+    page = opened(told, viewport={"width": width, "height": 700})
+    buttons = page.locator("#table td button")
+    for index in range(buttons.count()):
+        buttons.nth(index).click()
+        assert page.evaluate(LAST_COLUMN) < 1, page.inner_text("#chosen .pairs")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
