@@ -12,6 +12,7 @@ import pytest
 
 import autocompress
 
+ROOT = Path(__file__).parents[1]
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(autocompress.__path__, "autocompress.")
@@ -35,9 +36,27 @@ def test_every_module_is_visited() -> None:
 
 def test_every_technique_has_its_paper() -> None:
     """Whoever is named as the source of a technique in its code is named in the pages on techniques too."""
-    root = Path(__file__).parents[1]
     author = re.compile(r"(?:De )?[A-Z]\w+(?= et\s+al\.|\s+and\s+[A-Z]\w+, [A-Z])")
-    code = {name for path in (root / "compressors").rglob("*.py") for name in author.findall(path.read_text())}
-    pages = "".join((root / "docs" / name).read_text() for name in ("techniques.md", "acz.md"))
+    code = {name for path in (ROOT / "compressors").rglob("*.py") for name in author.findall(path.read_text())}
+    pages = "".join((ROOT / "docs" / name).read_text() for name in ("techniques.md", "acz.md"))
     assert len(code) >= 20
     assert [name for name in sorted(code) if name not in pages] == []
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ROOMS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """Every path of the repository in backticks is there."""
+    folders = "|".join([*ROOMS, "bench", "docs", "scripts", "tests", "typings"])
+    named = re.findall(rf"`((?:{folders})/[\w*./-]*)", page.read_text())
+    assert [name for name in named if not any(ROOT.glob(name.rstrip("/")))] == []
+
+
+def test_architecture_has_every_room() -> None:
+    """The table of the rooms names each folder of the package, and each file at its top."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text[text.index("| room |") : text.index("Beside the package")]
+    assert {f"{name}/" for name in ROOMS} <= {*re.findall(r"`([\w/.]+)`", table)}
