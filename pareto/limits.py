@@ -18,7 +18,7 @@ UNKNOWN = 1.0
 """Excess of what was not measured."""
 
 FAR = 10.0
-"""A cost that is over its limit by this factor is told as so many times the limit, and not in per cent."""
+"""From this factor on, a cost over its limit is shown as a multiple of the limit, and not in per cent."""
 
 
 @dataclass(frozen=True)
@@ -302,12 +302,12 @@ def _over(value: float, limit: float) -> str:
     """Return how far a cost is over its limit, before that limit.
 
     >>> _over(6.2, 5.0), _over(0.757, 0.001)
-    ('24% over', '757× the')
+    ('24% over', '757× the limit of')
     """
     times = value / limit
     if times >= 100:
-        return f"{times:.0f}× the"
-    return f"{times:.3g}× the" if times >= FAR else f"{100 * (times - 1):.3g}% over"
+        return f"{times:.0f}× the limit of"
+    return f"{times:.3g}× the limit of" if times >= FAR else f"{100 * (times - 1):.3g}% over"
 
 
 def too_much(name: str, value: float, limit: float) -> str:

@@ -1,15 +1,15 @@
-// The headline, and the answer to another target. What is answered was measured; nothing is predicted here.
+// The headline, and the answer to another target. All answers are measurements, not predictions.
 
 /** Return the better of two models: the more accurate, the faster of equals. */
 const better = (one, other) => other.accuracy - one.accuracy || one.latency.median_ms - other.latency.median_ms;
 
-/** Return the fastest of the models that are as good as one, which is one itself where it is the fastest. */
+/** Return the fastest of a model and those that are as good. */
 const fastest = (point, target) => (point?.as_good ?? []).map((key) => points.get(key)).filter((other) => other && meets(other, target))
   .reduce((one, other) => (other.latency.median_ms < one.latency.median_ms ? other : one), point);
 
 /**
- * Return what the run would recommend for a target: of the models whose files were kept, else of all that were measured.
- * It is the unchanged network where that meets the target and none that does is better.
+ * Return the recommended model for a target: one whose files were kept, otherwise any measured one.
+ * It is the unchanged network if that meets the target and no model that does is better.
  */
 function recommended(target) {
   if (target === data.limits.target_ms) return { best: points.get(front().recommended) ?? null, rival: null };
@@ -38,22 +38,22 @@ function answer() {
   const { best, rival } = recommended(target);
   const lines = [];
   if (best === baseline() && meets(best, target)) {
-    lines.push(el("p", {}, el("strong", {}, `The unchanged network: ${ms(best.latency.median_ms)}, ${metric(best.accuracy)} on the validation data`), ". It meets that, and nothing that was found is better."));
+    lines.push(el("p", {}, el("strong", {}, `The unchanged network: ${ms(best.latency.median_ms)}, ${metric(best.accuracy)} on the validation data`), ". It meets the target, and no model found is better."));
   } else if (best && meets(best, target)) {
     lines.push(el("p", {}, el("strong", {}, `${title_of(best)}: ${ms(best.latency.median_ms)}, ${metric(best.accuracy)} on the validation data`), `, ${compared(best)}.`));
     if (data.state === "finished" && !best.path) {
-      lines.push(el("p", {}, "It was measured in its trial only. Going on with this target takes it to the end:"), goes_on(target));
+      lines.push(el("p", {}, "It had no final evaluation. Resume the run with this target to give it one:"), resumes(target));
     }
-    if (rival) lines.push(el("p", {}, `Trial ${rival.id} had ${metric(rival.accuracy)} at ${ms(rival.latency.median_ms)} in the search, but was not taken to the end.`));
+    if (rival) lines.push(el("p", {}, `Trial ${rival.id} had ${metric(rival.accuracy)} at ${ms(rival.latency.median_ms)} in the search, but had no final evaluation.`));
     const next = here().filter((point) => measured(point) && point.kind !== "baseline" && !meets(point, target) && (point.path || !best.path) && point.accuracy > best.accuracy && meets(point, Infinity))
       .sort((one, other) => one.latency.high_ms - other.latency.high_ms)[0];
     if (next) lines.push(el("p", {}, `A better ${METRIC} begins at ${ms(next.latency.high_ms)}: model ${next.id} has ${metric(next.accuracy)}.`));
-    if (meets(baseline(), target)) lines.push(el("p", {}, `The unchanged network meets that too, with ${metric(baseline().accuracy)}.`));
+    if (meets(baseline(), target)) lines.push(el("p", {}, `The unchanged network meets the target too, with ${metric(baseline().accuracy)}.`));
   } else {
     const nearest = best ?? here().filter((p) => measured(p) && p.kind !== "baseline").sort((a, b) => a.latency.high_ms - b.latency.high_ms)[0];
-    lines.push(el("p", {}, el("strong", {}, `Nothing that was found meets ${ms(target)}${data.limits.text.includes(",") ? " and the other limits" : ""}.`)));
+    lines.push(el("p", {}, el("strong", {}, `No model found meets ${ms(target)}${data.limits.text.includes(",") ? " and the other limits" : ""}.`)));
     if (nearest) lines.push(el("p", {}, `The nearest is model ${nearest.id}: ${ms(nearest.latency.median_ms)}, at most ${ms(nearest.latency.high_ms)}, with ${metric(nearest.accuracy)}.`));
-    if (known(data.network?.floor_ms)) lines.push(el("p", {}, `The fastest network that the search could build takes ${ms(data.network.floor_ms)}, before anybody asks how accurate it is.`));
+    if (known(data.network?.floor_ms)) lines.push(el("p", {}, `The fastest network that the search could build takes ${ms(data.network.floor_ms)}, whatever its accuracy.`));
   }
   fill($("answer"), ...lines);
 }
@@ -100,19 +100,19 @@ function headline() {
   $("study").textContent = [study.name, runtimes, data.environment.cpu ?? data.environment.gpu, plural(data.protocol.threads, "thread"), data.written.slice(0, 10)].filter(Boolean).join(" · ");
   fill($("reasons"), ...run.reasons.map((reason) => el("li", {}, reason)));
   if (!told) {
-    $("headline").textContent = `No candidate was measured; ${data.limits.text} was asked for`;
+    $("headline").textContent = `No candidate was measured; the limits are ${data.limits.text}`;
   } else {
     const best = points.get(told.model), base = points.get(run.baseline), on = told.accuracy_on;
-    $("headline").textContent = told.meets ? `${title_of(best)} meets ${data.limits.text}${best === base ? ", and nothing that was found is better" : ""}` : `Nothing meets ${data.limits.text}. ${title_of(best)} is nearest`;
+    $("headline").textContent = told.meets ? `${title_of(best)} meets ${data.limits.text}${best === base ? ", and no model found is better" : ""}` : `Nothing meets ${data.limits.text}. ${title_of(best)} is nearest`;
     fill($("figures"),
-      figure("Latency", speed_words(told.faster), `${ms(base.latency.median_ms)} → ${ms(best.latency.median_ms)}`, `95 % interval ${range(told.faster_interval, times)}; up to ${ms(best.latency.high_ms)}`),
-      figure("Size", size_words(told.smaller), `${bytes(base.size_bytes)} → ${bytes(best.size_bytes)}`, "of the file that is served"),
+      figure("Latency", speed_words(told.faster), `${ms(base.latency.median_ms)} → ${ms(best.latency.median_ms)}`, `95 % interval ${range(told.faster_interval, times)} the speed; up to ${ms(best.latency.high_ms)}`),
+      figure("Size", size_words(told.smaller), `${bytes(base.size_bytes)} → ${bytes(best.size_bytes)}`, "of the served file"),
       figure(`${SHARE ? "Accuracy" : "Metric"}, ${on} data`, change_of(told.accuracy_change), `${metric(told.baseline_accuracy)} → ${metric(told.accuracy)}`, told.accuracy_change_interval ? `95 % interval ${range(told.accuracy_change_interval, bare_change)}` : ""));
-    fill($("take"), best.path ? picks(best) : data.state === "running" ? null : goes_on(data.limits.target_ms));
+    fill($("take"), best.path ? picks(best) : data.state === "running" ? null : resumes(data.limits.target_ms));
   }
   const items = data.warnings.map((warning) => el("li", {}, warning));
   $("doubts").hidden = !items.length;
   fill($("warnings"), ...items.slice(0, 2));
   if (items.length > 2) $("warnings").after(el("details", {}, el("summary", {}, `${items.length - 2} more`), el("ul", {}, ...items.slice(2))));
-  $("foot").textContent = `autocompress ${data.autocompress} · written ${data.written.replace("T", " ").replace("+00:00", " UTC")} · ${data.shown ?? ""}report.json beside this page holds all of it; pareto.csv the front, trials.csv every trial.`;
+  $("foot").textContent = `autocompress ${data.autocompress} · written ${data.written.replace("T", " ").replace("+00:00", " UTC")} · ${data.shown ?? ""}report.json in the same folder has all data, pareto.csv the front, trials.csv every trial.`;
 }

@@ -1,5 +1,5 @@
 "use strict";
-// What the page shows, what is chosen in it, and how numbers and elements are made. Text from outside goes into text nodes only.
+// The page's data and state, and functions that make numbers and elements. Text from outside goes into text nodes only.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const points = new Map(data.points.map((point) => [point.key, point]));
@@ -25,7 +25,7 @@ function fill(place, ...children) {
   place.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
 }
 
-/** Change what is chosen, and draw anew what depends on it. */
+/** Change the state, and redraw what depends on it. */
 function change(changes) {
   Object.assign(state, changes);
   for (const redraw of redraws) redraw(changes);
@@ -34,7 +34,7 @@ function change(changes) {
 // Numbers in words. Minus signs are minus signs.
 const signed = (text) => text.replace(/^-/, "−");
 const known = (value) => value !== null && value !== undefined;
-/** The metric's unit; a share is told in per cent, any other number as it is, and only a share is called an accuracy. */
+/** The metric's unit. A share is shown in per cent and called an accuracy; any other number is shown as it is. */
 const UNIT = data.limits.unit, SHARE = UNIT === "%", METRIC = SHARE ? "accuracy" : "metric";
 const with_unit = (text) => (UNIT && !SHARE ? `${text} ${UNIT}` : text);
 /** Return four digits of a number, or all before its point. */
@@ -45,7 +45,7 @@ const bare_change = (change) => (change > 0 ? "+" : change === 0 ? "±" : "") + 
 const change_of = (change) => (SHARE ? bare_change(change) + " points" : with_unit(bare_change(change)));
 const ms = (value) => (known(value) ? value.toFixed(value >= 100 ? 1 : value >= 1 ? 2 : 3) + " ms" : "–");
 const times = (value) => (known(value) ? value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2) + "×" : "–");
-/** Return how a model does beside the unchanged network by a gain over 1, or under: what is slower is called slower. */
+/** Return a gain over the unchanged network in words; a gain below 1 is a loss, such as slower. */
 function gain_words(gain, better, worse, same) {
   if (!(gain > 0)) return "–";
   const text = times(Math.max(gain, 1 / gain));
@@ -76,7 +76,7 @@ function duration(seconds) {
 }
 const range = (pair, show) => (pair ? `${show(pair[0])} to ${known(pair[1]) ? show(pair[1]) : "unknown"}` : "");
 
-/** What may be plotted and compared: how to get it, how to say it, which way is better. */
+/** The quantities to plot and compare: how to get and show each, and which direction is better. */
 const OBJECTIVES = {
   latency: { label: "Latency", axis: "latency in ms", get: (p) => p.latency?.median_ms, show: ms, better: "less", of: (p) => p.latency && [p.latency.low_ms, p.latency.high_ms] },
   accuracy: { label: "Validation", axis: `${METRIC}, validation data`, get: (p) => p.accuracy, show: metric, better: "more", of: (p) => p.accuracy_interval },
@@ -90,12 +90,12 @@ const OBJECTIVES = {
 
 const front = () => data.fronts[state.front];
 const baseline = () => points.get(front().baseline);
-/** The points of the place that is looked at; of all together, for each model those of the device on which it does worst. */
+/** The points of the selected deployment; with all together, each model's point on its worst device. */
 const here = () => data.points.filter((point) => !point.runtime || (front().runtime ? point.runtime === front().runtime : point.decides));
 const measured = (point) => known(point.accuracy);
 const on_front = (point) => front().models.includes(point.key);
 
-/** Return the kind of a point in a front: what it is drawn and listed as. */
+/** Return the kind of a point in a front, by which it is drawn and listed. */
 function kind_of(point) {
   if (point.key === front().baseline || point.kind === "baseline") return "baseline";
   if (point.kind === "infeasible") return "infeasible";
@@ -104,7 +104,7 @@ function kind_of(point) {
 }
 
 const KINDS = {
-  front: "Pareto front", obvious: "obvious choice", baseline: "unchanged network", trial: "measured, not on the front", infeasible: "ended before",
+  front: "Pareto front", obvious: "reference baseline", baseline: "unchanged network", trial: "measured, not on the front", infeasible: "infeasible",
 };
 
 /** Return how many times faster than the interleaved unchanged network a model is. */
@@ -114,7 +114,7 @@ function title_of(point) {
   return point.kind === "baseline" ? "The unchanged network" : `Model ${point.id}`;
 }
 
-/** Return whether a point meets a target and every limit beside it. */
+/** Return whether a point meets a target and every limit. */
 function meets(point, target) {
   const limits = data.limits;
   const within = (value, most) => !known(most) || (known(value) && value <= most);
@@ -133,11 +133,11 @@ function quoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\\''") + "'";
 }
 
-/** Return the command that takes a model out of the run. */
+/** Return the command that copies a model out of the run. */
 const picks = (point) => command(`autocompress pick ${quoted(data.study.folder)} ${point.id} -o DIR`);
 
-/** Return the command that goes on with the run for a target; null where it was begun from Python. */
-function goes_on(target) {
+/** Return the command that resumes the run with a target; null if the run was started from Python. */
+function resumes(target) {
   if (!data.study.command) return null;
   return command(data.study.command.replace(/--target-latency \S+/, `--target-latency ${target}ms`));
 }
@@ -150,6 +150,6 @@ function command(line) {
     if (navigator.clipboard) navigator.clipboard.writeText(line).then(done, () => {});
     else done();
   });
-  const words = line.split(" ").flatMap((word) => [el("span", {}, word), " "]);  // each in one piece, where there is room
+  const words = line.split(" ").flatMap((word) => [el("span", {}, word), " "]);  // each on one line, if there is room
   return el("div", { class: "command" }, el("code", {}, ...words.slice(0, -1)), copy);
 }

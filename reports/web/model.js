@@ -1,4 +1,4 @@
-// The chosen model: its numbers beside another's, how it was made, and what was done to each layer.
+// The chosen model: its numbers compared with another's, how it was made, and the changes to each layer.
 
 function differences(point, other) {
   const rows = [];
@@ -13,12 +13,12 @@ function differences(point, other) {
     rows.push(el("tr", {}, el("th", { scope: "row" }, objective.label), el("td", {}, objective.show(now)), el("td", {}, objective.show(then)), el("td", {}, change)));
   }
   return el("table", { class: "pairs" },
-    el("caption", { class: "hidden" }, "The chosen model beside the other"),
+    el("caption", { class: "hidden" }, "The chosen model and the other model"),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, el("span", { class: "hidden" }, "Measure")), el("th", { scope: "col" }, "this"), el("th", { scope: "col" }, other.kind === "baseline" ? "unchanged" : other.id), el("th", { scope: "col" }, "change"))),
     el("tbody", {}, ...rows));
 }
 
-/** Say what was done to a layer, in a few words each. */
+/** Describe the changes to a layer, in a few words each. */
 function done(change) {
   if (!change) return [];
   const said = [];
@@ -41,10 +41,10 @@ function layer_row(layer, most, now, then, comparing) {
   const here_ms = now.ms ?? layer.ms, there_ms = then.ms ?? layer.ms;
   const width = (value) => `${(100 * value) / most}%`;
   const [did, other] = [done(now), done(then)];
-  const chips = el("div", { class: "chips" }, did.length ? el("b", {}, did.join(" · ")) : "as it was");
+  const chips = el("div", { class: "chips" }, did.length ? el("b", {}, did.join(" · ")) : "unchanged");
   if (now.written) chips.append(el("span", {}, `in the file: ${now.written}`));
   if (now.damage) chips.append(el("span", {}, `moves outputs ${small(now.damage)}`));
-  if (comparing && did.join() !== other.join()) chips.append(el("span", { class: "other" }, `other: ${other.join(" · ") || "as it was"}`));
+  if (comparing && did.join() !== other.join()) chips.append(el("span", { class: "other" }, `other: ${other.join(" · ") || "unchanged"}`));
   const track = el("span", { class: "track", "aria-hidden": "true" }, el("i", { class: "was", width: width(layer.ms) }), el("i", { class: "now", width: width(here_ms) }), comparing ? el("i", { class: "then", width: width(there_ms) }) : null);
   const text = comparing ? `${ms(there_ms).replace(" ms", "")} → ${ms(here_ms)}` : here_ms === layer.ms ? ms(layer.ms) : `${ms(layer.ms).replace(" ms", "")} → ${ms(here_ms)}`;
   return el("tr", {}, el("th", { scope: "row" }, layer.name), el("td", { class: "ms" }, text), el("td", { class: "did" }, track, chips));
@@ -61,12 +61,12 @@ function layers(point, other) {
   const changed = [...now.values()].filter((change) => Object.keys(change).length).length;
   return [el("details", { open: open_layers() }, el("summary", {}, "Layer by layer"),
     el("p", { class: "quiet" }, `${changed} of ${plural(body.length, "layer")} changed. Grey: time in the unchanged network; blue: estimated now${comparing ? "; upright mark: the other model" : ""}. ` +
-      `Estimates come from the profile, one choice at a time: ${ms(total)} together, ${ms(point.latency?.median_ms)} were measured${damage ? `; outputs move by ${small(damage)} of their variance before training` : ""}.`),
-    el("table", { class: "layers" }, el("caption", { class: "hidden" }, "What was done to each layer"),
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Layer"), el("th", { scope: "col" }, "Time"), el("th", { scope: "col" }, "What was done"))), el("tbody", {}, ...body)))];
+      `Estimates come from the profile, one choice at a time: ${ms(total)} in total, ${ms(point.latency?.median_ms)} measured${damage ? `; outputs move by ${small(damage)} of their variance before training` : ""}.`),
+    el("table", { class: "layers" }, el("caption", { class: "hidden" }, "Changes to each layer"),
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Layer"), el("th", { scope: "col" }, "Time"), el("th", { scope: "col" }, "Changes"))), el("tbody", {}, ...body)))];
 }
 
-/** Return whether the layers are unfolded: as they were, at first where there is room. */
+/** Return whether the layers are open: as before, and at first if there is room. */
 function open_layers() {
   return $("chosen-body").querySelector("details")?.open ?? !matchMedia("(max-width: 62rem)").matches;
 }
@@ -98,11 +98,11 @@ function chosen_model() {
   fill($("other"), ...options.map((p) => el("option", { value: p.key, selected: p === other }, p.kind === "baseline" ? "the unchanged network" : `${p.id} ${p.role}`.trim() + (data.fronts.length > 1 ? ` on ${p.runtime}` : ""))));
   $("other").closest(".controls").hidden = !options.length;
   fill($("chosen-body"),
-    point.reason ? el("p", {}, `${point.latency && point.accuracy !== null ? "It was not trained to the end" : `It ended at “${point.rung}”`}: ${point.reason}`) : null,
+    point.reason ? el("p", {}, `${point.latency && point.accuracy !== null ? "Its training did not finish" : `It stopped at “${point.rung}”`}: ${point.reason}`) : null,
     other ? differences(point, other) : null,
     point.warnings.length ? el("ul", { class: "notes" }, ...point.warnings.map((warning) => el("li", {}, warning))) : null,
     point.path && point.kind !== "baseline" ? picks(point) : null,
-    !point.path && measured(point) && data.state === "finished" ? el("p", { class: "quiet" }, "Its files were not kept: it was measured in its trial only.") : null,
+    !point.path && measured(point) && data.state === "finished" ? el("p", { class: "quiet" }, "Its files were not kept, because it had no final evaluation.") : null,
     ...(other ? layers(point, other) : []), ...made(point));
 }
 

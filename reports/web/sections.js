@@ -1,6 +1,6 @@
-// What does not change with the chosen model: the network, how the search went, how it was measured.
+// The parts that do not depend on the chosen model: the network, the search, the measurements.
 
-/** Return a table whose numbers are bars too. */
+/** Return a table with numbers and bars. */
 function bar_table(caption, note, rows) {
   const most = Math.max(...rows.map((row) => row.value), 1e-12);
   return el("table", { class: "bars" }, el("caption", {}, caption, note ? el("span", {}, note) : null), el("tbody", {}, ...rows.map((row) =>
@@ -17,7 +17,7 @@ function level_text(axis, value) {
 
 function network() {
   const told = data.network;
-  if (!told) { fill($("network-body"), el("p", { class: "quiet" }, "The network had not been profiled when this was written.")); return; }
+  if (!told) { fill($("network-body"), el("p", { class: "quiet" }, "The network was not profiled yet when this page was written.")); return; }
   const axes = Object.keys(AXES).filter((axis) => told.sensitivity.some((each) => each.axis === axis));
   const by_name = new Map(told.sensitivity.map((each) => [`${each.axis}:${each.target}`, each]));
   const most = Math.max(...told.layers.map((layer) => layer.ms), 1e-9);
@@ -35,11 +35,11 @@ function network() {
   const heads = ["Layer", "Time", "Share", "Weights", "Multiply-adds", ...axes.map((axis) => AXES[axis])];
   const notes = [];
   if (told.left_alone.length) notes.push(el("details", {}, el("summary", {}, `${plural(told.left_alone.length, "part")} left alone`), el("ul", { class: "notes" }, ...told.left_alone.map((each) => el("li", {}, el("code", {}, each.name), `: ${each.reason}`)))));
-  if (told.dropped.length) notes.push(el("details", {}, el("summary", {}, `${plural(told.dropped.length, "level")} not offered, as they do not pay`), el("ul", { class: "notes" }, ...told.dropped.map((each) => el("li", {}, el("code", {}, each.target), ` ${AXES[each.axis] ?? each.axis} ${level_text(each.axis, each.level)}: ${ms(each.before_ms)} → ${ms(each.after_ms)}`)))));
-  if (told.distance) notes.push(el("p", { class: "quiet" }, `What students learn from their teacher's outputs: ${told.distance}.`));
+  if (told.dropped.length) notes.push(el("details", {}, el("summary", {}, `${plural(told.dropped.length, "level")} not offered, because they do not make their layer faster`), el("ul", { class: "notes" }, ...told.dropped.map((each) => el("li", {}, el("code", {}, each.target), ` ${AXES[each.axis] ?? each.axis} ${level_text(each.axis, each.level)}: ${ms(each.before_ms)} → ${ms(each.after_ms)}`)))));
+  if (told.distance) notes.push(el("p", { class: "quiet" }, `Distance that students learn by from their teacher's outputs: ${told.distance}.`));
   fill($("network-body"),
-    el("p", { class: "quiet" }, `The unchanged network takes ${ms(told.baseline_ms)}, between ${ms(told.baseline_low_ms)} and ${ms(told.baseline_high_ms)} while it was calibrated; ${ms(told.other_ms)} of it are no layer's.${known(told.floor_ms) ? ` The fastest network that the search can build takes ${ms(told.floor_ms)}.` : ""} ` +
-      "Under a technique: by how much of their variance the outputs move when it alone is applied to that layer, from its mildest to its strongest level, before any training. The bars of those are logarithmic. Pruning is told at the first layer of those whose channels go together."),
+    el("p", { class: "quiet" }, `The unchanged network takes ${ms(told.baseline_ms)}, between ${ms(told.baseline_low_ms)} and ${ms(told.baseline_high_ms)} during calibration; ${ms(told.other_ms)} of it belong to no layer.${known(told.floor_ms) ? ` The fastest network that the search can build takes ${ms(told.floor_ms)}.` : ""} ` +
+      "The technique columns show how far the outputs move, as a share of their variance, if only that technique is applied to the layer, from its mildest to its strongest level, before any training. Their bars are logarithmic. Pruning is listed at the first layer of each group of layers that share channels."),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers: time and sensitivity" }, el("table", { class: "mesh" }, el("caption", { class: "hidden" }, "Time and sensitivity of each layer"), el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, ...rows))),
     ...notes);
 }
@@ -61,16 +61,16 @@ function search() {
     const over = el("select", { id: "over" }, el("option", { value: "trials" }, "trials"), el("option", { value: "minutes" }, "minutes"));
     parts.push(el("figure", {}, el("h3", {}, "Hypervolume"), el("div", { class: "controls" }, el("label", {}, "Over ", over)),
       el("div", { id: "course", role: "img", "aria-label": `Hypervolume over trials: ${last.value.toFixed(3)} after ${plural(last.trials, "trial")}` }),
-      el("figcaption", {}, `How much of the room between an ideal model and the limits the front fills: ${last.value.toFixed(3)} after ${plural(last.trials, "trial")}${told.seconds ? ` and ${duration(told.seconds)} of trials` : ""}. A line that is flat at its end says that more trials bring little.`)));
+      el("figcaption", {}, `The share of the space between an ideal model and the limits that the front covers: ${last.value.toFixed(3)} after ${plural(last.trials, "trial")}${told.seconds ? ` and ${duration(told.seconds)} of trials` : ""}. If the line is flat at its end, more trials bring little.`)));
     over.addEventListener("change", draw_course);
   }
   if (told.ends.length) parts.push(el("div", {}, bar_table("Where trials ended", null, told.ends.map((end) => ({ label: end.label, value: end.trials, text: String(end.trials) }))),
-    ...told.ends.filter((end) => end.reasons.length).map((end) => el("details", {}, el("summary", {}, `Why they could not be built, trained or measured`), el("ul", { class: "notes" }, ...end.reasons.map((each) => el("li", {}, `${each.trials} × ${each.reason}`)))))));
+    ...told.ends.filter((end) => end.reasons.length).map((end) => el("details", {}, el("summary", {}, "Why they could not be built, trained or measured"), el("ul", { class: "notes" }, ...end.reasons.map((each) => el("li", {}, `${each.trials} × ${each.reason}`)))))));
   const timed = told.rungs.filter((rung) => rung.seconds > 0);
-  if (timed.length) parts.push(bar_table("Where the time went", "of all trials, side by side ones added up", timed.map((rung) => ({ label: rung.rung, value: rung.seconds, text: duration(rung.seconds) }))));
+  if (timed.length) parts.push(bar_table("Where the time went", "all trials, parallel ones added up", timed.map((rung) => ({ label: rung.rung, value: rung.seconds, text: duration(rung.seconds) }))));
   const important = data.importances;
   for (const [name, shares] of Object.entries(important.objectives)) {
-    const hint = important.trials < 5 * important.choices ? `From ${plural(important.trials, "trial")} with ${plural(important.choices, "choice")}: a hint, no more.` : `Share of its spread that a forest explains by a choice, from ${plural(important.trials, "trial")}.`;
+    const hint = important.trials < 5 * important.choices ? `From ${plural(important.trials, "trial")} with ${plural(important.choices, "choice")}: only a hint.` : `Share of the variance that a random forest explains by each choice, from ${plural(important.trials, "trial")}.`;
     parts.push(bar_table(`What mattered for ${name === "accuracy" ? METRIC : name}`, hint, shares.choices.slice(0, 8).map((each) => ({ label: each.choice.replace(":", " · ").replace("pruning_ratio", "pruning"), value: each.share, text: percent(each.share, 0) }))));
   }
   fill($("search-body"), ...parts);
@@ -85,9 +85,9 @@ function measuring() {
   const table_of = (caption, pairs) => el("div", {}, el("h3", {}, caption), el("dl", { class: "facts" }, ...pairs.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, String(text))])));
   fill($("measured-body"),
     el("div", {}, el("h3", {}, "The protocol"), el("ul", { class: "notes" },
-      el("li", {}, "Each model ran in turns with the unchanged network, in a process of its own, one at a time on the device. The claim is the ratio; milliseconds are that ratio times the unchanged network's own."),
-      el("li", {}, "The interval is the one between windows of time, widened by what a process's own luck may be. A model meets the target when the upper end of its interval does; models whose intervals overlap are tied."),
-      el("li", {}, `${SHARE ? "Accuracy" : "The metric"} is that of the exported file in its runtime. The search looks at the validation data; the test data is scored once, at the end.`))),
+      el("li", {}, "Each model ran in turns with the unchanged network, in a separate process, one measurement at a time on the device. The claim is the ratio; milliseconds are that ratio times the unchanged network's own."),
+      el("li", {}, "The interval comes from the spread between windows of time, widened for variation between processes. A model meets the target if the upper end of its interval does; models whose intervals overlap are tied."),
+      el("li", {}, `${SHARE ? "Accuracy" : "The metric"} is scored on the exported file in its runtime. The search looks at the validation data; the test data is scored once, at the end.`))),
     table_of("This run", facts),
     table_of("The environment", Object.entries(data.environment).map(([name, text]) => [name.replaceAll("_", " "), text])));
 }

@@ -1,11 +1,11 @@
-// The table of models: the plot in words. It sorts, filters, and chooses.
+// The table of models: the plot as text. It sorts, filters, and chooses a model.
 
-/** Return a number without its unit, which the head of its column has. */
+/** Return a number without its unit, which is in the column's header. */
 const bare = (text) => text.replace(/ ms$/, "");
 
 const COLUMNS = [
   { id: "id", label: "Model", get: (p) => (p.kind === "baseline" ? "" : p.id), text: true },
-  { id: "kind", label: "Kind", get: (p) => (p.kind === "baseline" ? "" : p.role || { front: "front", trial: "trial", infeasible: "ended before" }[kind_of(p)]), text: true },
+  { id: "kind", label: "Kind", get: (p) => (p.kind === "baseline" ? "" : p.role || { front: "front", trial: "trial", infeasible: "infeasible" }[kind_of(p)]), text: true },
   { id: "runtime", label: "Runtime", get: (p) => p.runtime, text: true, several: true },
   { id: "latency", label: "ms", get: (p) => p.latency?.median_ms, show: (p) => bare(ms(p.latency?.median_ms)) },
   { id: "range", label: "95 % range", get: (p) => p.latency?.high_ms, show: (p) => (p.latency ? `${bare(ms(p.latency.low_ms))} to ${bare(ms(p.latency.high_ms))}` : "–"), quiet: true },
@@ -14,7 +14,7 @@ const COLUMNS = [
   { id: "test", label: "Test", get: (p) => p.test_accuracy, show: (p) => metric(p.test_accuracy) },
   { id: "size", label: "MB", get: (p) => p.size_bytes, show: (p) => (known(p.size_bytes) ? (p.size_bytes / 1e6).toFixed(p.size_bytes < 1e5 ? 4 : 2) : "–") },
   { id: "meets", label: "Meets", get: (p) => Number(meets(p, state.target)), show: (p) => (meets(p, state.target) ? "yes" : "no") },
-  { id: "ended", label: "Ended", get: (p) => p.reason || (p.final ? "taken to the end" : p.rung), text: true, ends: true },
+  { id: "ended", label: "Ended", get: (p) => p.reason || (p.final ? "final evaluation" : p.rung), text: true, ends: true },
 ];
 const PAGE = 100;
 const listing = { sort: "latency", up: true, limit: PAGE };

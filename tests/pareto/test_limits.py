@@ -273,9 +273,9 @@ def test_the_unit_is_told_by_what_was_measured_where_the_task_does_not_say_it() 
 def test_a_cost_far_over_its_limit_is_so_many_times_it() -> None:
     """Nobody reads 7.56e+04 per cent."""
     far = Limits(0.001, max_size_bytes=100.0).verdicts(FINE)
-    assert far["latency"] == "latency up to 4 ms, 4000× the 0.001 ms"
-    assert far["size"] == "size 3 MB, 30000× the 0.1 kB"
-    assert Limits(0.3).verdicts(FINE)["latency"] == "latency up to 4 ms, 13.3× the 0.3 ms"
+    assert far["latency"] == "latency up to 4 ms, 4000× the limit of 0.001 ms"
+    assert far["size"] == "size 3 MB, 30000× the limit of 0.1 kB"
+    assert Limits(0.3).verdicts(FINE)["latency"] == "latency up to 4 ms, 13.3× the limit of 0.3 ms"
     assert Limits(1.0).verdicts(FINE)["latency"] == "latency up to 4 ms, 300% over 1 ms"
 
 
