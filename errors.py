@@ -164,7 +164,7 @@ def gist(error: BaseException | str) -> str:
 
     That is the last one which begins with the kind of an error, as tracebacks and chains of errors end. Where none
     does, it is the last line of a text, which is what a process has printed, and of an error the first line that does
-    not just announce the next by a colon. Indented lines are details, but for a compiler's first error.
+    not just announce the next by a colon. Indented lines are details, except a compiler's first error.
 
     >>> gist(RuntimeError("Failed to export. Next steps:\n- Debug it\n\n<class 'ValueError'>: no such shape."))
     'ValueError: no such shape'

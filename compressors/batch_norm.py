@@ -1,4 +1,4 @@
-"""Folds batch normalisation into the layer before it, and estimates its statistics anew."""
+"""Folds batch normalisation into the layer before it, and re-estimates its statistics."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _fold(layer: Any, norm: Any) -> None:
 
 
 def estimate_batch_norm(model: nn.Module, batches: Sequence[Inputs]) -> None:
-    """Estimate the running statistics of all batch norms anew, in place: mean and variance over all that they see.
+    """Re-estimate the running statistics of all batch norms in place: mean and variance over all that they see.
 
     What lies between the batches is part of the variance. Each batch is normalised by its own statistics meanwhile, as
     in training, so batches of one example are left out where there are others. Where a norm sees one value a channel

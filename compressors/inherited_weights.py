@@ -1,4 +1,4 @@
-"""A trained, pruned network from which another candidate goes on."""
+"""A trained, pruned network whose weights another candidate starts from."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def count(model: nn.Module, examples: Inputs) -> dict[str, Cost]:
 
 
 def costs_of(model: nn.Module, done: Mapping[str, int]) -> dict[str, Cost]:
-    """Return the costs of those modules that are layers, of what `work` tells of all."""
+    """Return the costs of the modules that are layers, from the counts that `work` returns."""
     counted = (*LAYERS, *recurrent.RECURRENT)
     return {
         name: Cost(kind=_kind(module), params=sum(p.numel() for p in module.parameters(recurse=False)), macs=macs)
@@ -56,8 +56,8 @@ def costs_of(model: nn.Module, done: Mapping[str, int]) -> dict[str, Cost]:
 def work(model: nn.Module, examples: Inputs) -> dict[str, int]:
     """Return the multiply-accumulates of one example for each module that runs, in order of execution.
 
-    Those of a module are of what its own forward does, be it by functions, and not of what the modules in it do. Of
-    branches of which one runs, each counts where it is a module's.
+    A module counts what its own forward does, functions included, and not what the modules in it do. Where only one
+    of several branches runs, each counts if it is a module's.
     """
     flops = FlopCounterMode(display=False, custom_mapping=_UNREGISTERED)
     fused = torch.backends.mha.get_fastpath_enabled()

@@ -70,7 +70,7 @@ class Compressed:
         quantized: names of its layers that are meant to compute in INT8.
         apply_s: seconds that the techniques took, without training.
         export_s: seconds that the export took.
-        ancestor: what others may go on from; None where it was not trained, or has other layers than the original.
+        ancestor: what others may start from; None if it was not trained, or has other layers than the original.
 
     """
 
@@ -230,8 +230,8 @@ def apply_candidate(
         candidate: what to do.
         supplies: see `supplies_of`.
         epochs: passes over the training data, shared among the `phases`; 0 leaves the network untrained (one-shot).
-        seed: of everything random.
-        ancestor: a trained network to go on from, nowhere pruned more than the candidate; None begins with the task's.
+        seed: random seed.
+        ancestor: a trained network to start from, nowhere pruned more than the candidate; None starts from the task's.
         deadline: a time of `time.monotonic` after which training gives up.
         pause: is called before each batch of training, and may wait.
 
@@ -289,7 +289,7 @@ def _building() -> Iterator[None]:
 
 
 def _lacks_memory(error: RuntimeError) -> bool:
-    """Return whether torch had no memory, which it tells of on a processor in words alone."""
+    """Return whether torch ran out of memory; on a processor only the message says so."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 

@@ -32,7 +32,7 @@ _Any = TypeVar("_Any")
 def affordable(model: nn.Module, examples: Inputs) -> int:
     """Return on how many examples a network can be run without keeping a trial waiting.
 
-    That is told by its size, not by a clock, so that it is the same each time.
+    Its size decides, not a clock, so that the result is the same each time.
     """
     macs = sum(work(model, examples).values())
     size = sum(x[0].numel() * x.element_size() for x in examples)

@@ -23,7 +23,7 @@ class Capabilities:
         channel_multiple: pruned layers keep a multiple of this many channels.
         reads: endings of the model files that it serves as they are, its own first.
         opset: the newest ONNX operator set that it is known to read; None where it reads no ONNX.
-        free_batch: whether one built model serves batches of any size; else it has the size of its examples.
+        free_batch: whether one built model serves batches of any size; otherwise it has the size of its examples.
         threads: whether the number of threads can be set.
         isolated: whether its engines live in processes of their own, as they may take a process down with them.
         rounds: whether it rounds numbers by itself that the network has in float: its outputs may be farther from

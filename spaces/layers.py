@@ -84,7 +84,7 @@ class Network:
 
     @property
     def beyond(self) -> str:
-        """Say so where more than half of the work is where no technique reaches, and what to do; else empty."""
+        """Return a warning and the way out if no technique reaches more than half of the work; empty otherwise."""
         if self.unreached <= 0.5 * self.macs:
             return ""
         parts = [f"{name} ({why})" for name, why in self.left_alone if why.endswith(WORK)]

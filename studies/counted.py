@@ -1,4 +1,4 @@
-"""How many examples an accuracy is a share of, so that its chance can be told."""
+"""How many examples an accuracy is a share of, to judge its chance."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _from_file(path: Path, data_dir: Path | None) -> Task:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
-            raise StudyError(f"{path} cannot be imported: {in_a_line(error)}. Mend the file") from error
+            raise StudyError(f"{path} cannot be imported: {in_a_line(error)}. Fix the file") from error
         cloudpickle.register_pickle_by_value(module)
         return _call(module, str(path), data_dir)
 
@@ -98,9 +98,7 @@ def _call(module: ModuleType, study: str, data_dir: Path | None) -> Task:
     except StudyError:
         raise
     except (Exception, SystemExit) as error:
-        raise StudyError(
-            f"task() of {study} must return a Task; it raised {in_a_line(error)}. Mend the file"
-        ) from error
+        raise StudyError(f"task() of {study} must return a Task; it raised {in_a_line(error)}. Fix the file") from error
     if not isinstance(task, Task):
         raise StudyError(f"task() of {study} must return a Task; it returned {type(task).__name__}. Return Task(…)")
     return task

@@ -57,7 +57,7 @@ def study_name(study: str) -> str:
 
 
 def is_study(text: str) -> bool:
-    """Return whether a word is meant for a study, be it there or not.
+    """Return whether a word is meant as a study, whether or not the study exists.
 
     >>> is_study("digits"), is_study("my_net.py"), is_study("timm:resnet18"), is_study("mesure")
     (True, True, True, False)

@@ -98,7 +98,7 @@ def _thawed(network: nn.Module) -> list[str]:
     if frozen:
         return [
             f"{len(frozen)} of its {every} parameters are frozen (requires_grad=False); what is made of them is "
-            "compressed and not trained. Statistics of norms are estimated anew all the same"
+            "compressed and not trained. Statistics of norms are re-estimated all the same"
         ]
     return []
 

@@ -106,7 +106,7 @@ class Task:
         per_example: ``per_example(model, loader)`` gives a tensor of one score an example, in the loader's order,
             whose mean is the metric, which may be left out then. With it two models are compared on the same
             examples, which tells far smaller differences from chance. The default metric has its own.
-        metric_unit: in which the metric is told: ``"%"`` for a share between 0 and 1, which is told in per cent; ``""``
+        metric_unit: unit of the metric: ``"%"`` for a share between 0 and 1, which is printed in per cent; ``""``
             for a plain number; or a word of at most eight characters, such as ``"dB"``. The default metric is a share.
             By default another one is a share as long as all its values lie between 0 and 1.
         keep: names of layers, or of modules that hold layers, that must stay untouched.

@@ -85,7 +85,7 @@ def cache_folder() -> Path:
 def trained(name: str, build: Callable[[], nn.Module], train: Shuffled, recipe: Recipe, *, takes: str) -> nn.Module:
     """Return the network of `build` in evaluation mode, trained on the first call and read from the cache later.
 
-    The file's name holds a fingerprint of architecture, recipe and data, so that a change of any trains anew.
+    The file's name holds a fingerprint of architecture, recipe and data, so that a change of any trains again.
     The global random state of torch is left as it was.
 
     Args:

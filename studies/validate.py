@@ -1,4 +1,4 @@
-"""Check a task once, where it enters, so that a mistake is told before anything is trained or measured."""
+"""Check a task once, where it enters, to report mistakes before anything is trained or measured."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Findings:
 
     @contextmanager
     def part(self) -> Iterator[None]:
-        """Take down what breaks a rule; the checks after this one go on."""
+        """Note what breaks a rule; the checks after this one still run."""
         try:
             yield
         except StudyError as error:
@@ -78,7 +78,7 @@ def validate(task: Task, bounds: Bounds | None = None) -> Valid:
         bounds: of what is looked at.
 
     Raises:
-        StudyError: a rule of `Task` is broken; all that are, are told.
+        StudyError: a rule of `Task` is broken; the message lists all that are.
     """
     found = examine(task, bounds)
     if len(found.errors) == 1:

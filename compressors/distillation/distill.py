@@ -76,8 +76,8 @@ def distil(
         task: gives the data, the loss, and a `fit` of its own where the user has one.
         settings: the candidate's distillation settings; absent ones take their defaults.
         epochs: passes over ``task.train``; a fraction is a part of one pass.
-        seed: of everything random in the training.
-        batches: a stream of ``task.train`` to go on with; None begins one. See `endless`.
+        seed: random seed of the training.
+        batches: a stream of ``task.train`` to continue; None begins one. See `endless`.
         rate: multiplies the learning rate of the settings.
         penalty: ``penalty(student)`` is added to the loss.
         deadline: a time of `time.monotonic` after which the training gives up.
@@ -108,7 +108,7 @@ def distil(
 def _fit(
     fit: Callable[[nn.Module, nn.Module, float], None], student: nn.Module, teacher: nn.Module, epochs: float
 ) -> None:
-    """Let the user's own training run; what it raises is told as what it is."""
+    """Run the user's own training; report what it raises as an error of the study."""
     try:
         fit(student, teacher, epochs)
     except (AutocompressError, MemoryError, OSError):
@@ -122,7 +122,7 @@ def _fit(
 
 @contextmanager
 def _before_each_batch(student: nn.Module, pause: Callable[[], None] | None) -> Iterator[None]:
-    """Call something whenever the student is given a batch, whoever trains it."""
+    """Call a function before each batch of the student, also in the user's own training."""
     hook = student.register_forward_pre_hook(lambda *call: None if pause is None else pause())
     try:
         yield

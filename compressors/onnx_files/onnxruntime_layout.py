@@ -193,7 +193,7 @@ def _grid(low: float, reach: float) -> tuple[NDArray[np.float32], NDArray[np.uin
 def _lows(proto: ModelProto, names: Collection[str], calibration: Batches) -> dict[str, float]:
     """Return where the numbers of tensors begin: 0 where they cannot be negative, −∞ where that is unknown.
 
-    Tensors of which one is the other moved begin alike, so that runtimes move integers.
+    A tensor and its moved copy begin alike, so that runtimes move integers.
     """
     constants = {i.name: i for i in proto.graph.initializer}
     makers = {name: node for node in proto.graph.node for name in node.output}

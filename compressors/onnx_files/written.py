@@ -88,7 +88,7 @@ class Product:
         layer: the layer that it computes; empty where it is none's.
         macs: multiply-accumulates of one example.
         integers: whether it computes on integers.
-        weight: what it multiplies with; None for activations, and for what is computed anew each time.
+        weight: what it multiplies with; None for activations, and for what is computed in each run.
 
     """
 
@@ -202,7 +202,7 @@ class _Reader:
             self.shapes |= _measured(proto, missing, examples)
 
     def products(self, graph: GraphProto) -> Iterator[Product]:
-        """Yield the products of a graph; of branches of which one runs those of the largest."""
+        """Yield the products of a graph; where one of several branches runs, those of the largest."""
         for node in graph.node:
             inner = [list(self.products(each)) for each in branches(node)]
             if inner:

@@ -53,7 +53,7 @@ class GroupSlice:
 
     Attributes:
         layer: a convolution, a linear layer, or a norm that scales channels.
-        reads: whether it reads the channels; else it writes or scales them.
+        reads: whether it reads the channels; otherwise it writes or scales them.
         dim: the dimension of its weight along which the channels lie.
         rows: (rows,) their positions along it.
         channels: (rows,) for each position the channel of the group's root; a layer after a flattening reads a

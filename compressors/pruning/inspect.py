@@ -20,7 +20,7 @@ from .channels.modes import only_in_training
 from .dependency_groups import Traced, find_groups, why_not
 
 LARGE = 0.01
-"""Share of a network's parameters from which on an embedding is told of."""
+"""Share of a network's parameters from which on an embedding is reported."""
 
 
 def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> Network:

@@ -56,7 +56,7 @@ def called(what: str, function: Callable[[], _T], *, within_s: float | None = No
     except BaseException as error:  # the user's own may raise anything, as SystemExit
         raised = in_a_line(error)
         traceback.clear_frames(error.__traceback__)  # which would keep a loader's processes alive
-        raise StudyError(f"{rule}; it raised {raised}. Try that call by itself, and mend it") from error
+        raise StudyError(f"{rule}; it raised {raised}. Try that call by itself, and fix it") from error
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def _bounded(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _by_signal(seconds: float) -> Iterator[None]:
-    """Interrupt waits too; a timer that somebody else has set goes on afterwards."""
+    """Interrupt waits too; a timer that was set before continues afterwards."""
 
     def late(number: int, frame: object) -> None:
         raise _Late

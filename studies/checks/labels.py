@@ -98,6 +98,6 @@ def _wrong(labels: object, outputs: torch.Size) -> tuple[str, str] | None:
     if low < 0 or high >= outputs[1]:
         return (
             f"{dtype(labels)} labels go from {low} to {high}, and the outputs have {outputs[1]} classes",
-            f"Write {IGNORED} for what is not to be counted, as void pixels; else give metric= (and loss=) of your own",
+            f"Write {IGNORED} for what must not count, such as void pixels, or give metric= (and loss=) of your own",
         )
     return None

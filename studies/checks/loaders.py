@@ -50,7 +50,7 @@ class Seen:
         whole: whether these are all.
         examples: in these.
         least: examples of the smallest batch.
-        labels: what is told of labels: their type and range; empty where batches have none.
+        labels: the type and range of labels; empty where batches have none.
         first: a batch, of more than one example where there is one.
         inputs: of that batch.
         odd: batches with numbers that are not finite, by their number, and where.
@@ -135,7 +135,7 @@ def look_at(
         if name == "train" and seen.length is not None and seen.length > 2 * seen.batches:
             raise StudyError(
                 "len(train) must tell the batches of a pass, since epochs are counted by it; it is "
-                f"{seen.length:,}, and a pass gives {seen.batches:,}. Mend its __len__, or leave it out"
+                f"{seen.length:,}, and a pass gives {seen.batches:,}. Fix its __len__, or leave it out"
             )
         _check_again(name, loader)
     elif name != "calibration" and (seen.length is None or (seen.batches > seen.length and name in SCORED)):
@@ -168,7 +168,7 @@ def _length(loader: Loader) -> int | None:
 
 
 def _last(loader: Loader) -> int | None:
-    """Return the size of a pass's last batch without loading it, where that can be told."""
+    """Return the size of a pass's last batch without loading it, where it is known."""
     if not isinstance(loader, DataLoader) or loader.drop_last or not loader.batch_size:
         return None
     try:
@@ -203,7 +203,7 @@ def _batches(name: str, loader: Loader) -> Iterator[tuple[int, Batch]]:
 
 
 def _inputs(name: str, number: int, batch: Batch, task: Task) -> tuple[Tensor, ...]:
-    """Return a batch's inputs, after checking that they look like the example inputs but for the batch's size."""
+    """Return a batch's inputs, after checking that they look like the example inputs except for the batch's size."""
     where = f"batch of {name}" if not number else f"batch {number} of {name}"
     inputs: Any = called(f"inputs({where})", lambda: task.inputs(batch))
     if not isinstance(inputs, tuple) or not inputs or not all(isinstance(x, Tensor) and x.dim() for x in inputs):
@@ -219,8 +219,8 @@ def _inputs(name: str, number: int, batch: Batch, task: Task) -> tuple[Tensor, .
     if [(x.shape[1:], x.dtype) for x in inputs] != [(x.shape[1:], x.dtype) for x in task.examples]:
         those = f"those of `{name}`" if not number else f"the inputs of batch {number} of `{name}`, counted from 0,"
         raise StudyError(
-            f"Batches must look like the example inputs but for the first dimension; {those} are {look(inputs)}, the "
-            f"example inputs {look(task.examples)}. Change one of them"
+            f"Batches must look like the example inputs except for the first dimension; {those} are {look(inputs)}, "
+            f"the example inputs {look(task.examples)}. Change one of them"
         )
     odd = [x for x in inputs if x.layout is not torch.strided or x.device.type != "cpu"]
     if odd:
@@ -262,7 +262,7 @@ def _check_again(name: str, loader: Loader) -> None:
     if called(f"next(iter({name})) for a second pass", lambda: next(iter(loader), nothing)) is nothing:
         raise StudyError(
             f"`{name}` must be iterable again and again; {kind(loader)} came, of which a second pass gives no batch. "
-            f"{BEGIN_AGAIN}, or let __iter__ begin anew"
+            f"{BEGIN_AGAIN}, or let __iter__ start again"
         )
 
 

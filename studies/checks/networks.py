@@ -151,8 +151,8 @@ def _check_neighbours(model: nn.Module, inputs: Inputs, served: int) -> None:
     other = called(f"model(*inputs) for a batch of {len(rows)}", lambda: answer(model, tuple(x[rows] for x in inputs)))
     if whole.shape[1:] != other.shape[1:] or len(other) != len(rows):
         raise StudyError(
-            f"The model's output must be like that of the example but for the batch; it is {kind(whole)} for a batch "
-            f"of {len(inputs[0])}, and {kind(other)} for one of {len(rows)}. Let its forward keep the batch apart"
+            f"The model's output must be like that of the example except for the batch; it is {kind(whole)} for a "
+            f"batch of {len(inputs[0])}, and {kind(other)} for one of {len(rows)}. Let its forward keep the batch apart"
         )
     apart = _apart(whole[rows], other)
     if apart > NEARLY:

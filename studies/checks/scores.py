@@ -83,7 +83,7 @@ def check_metric(model: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
 
 
 def _check_unit(task: Task, value: float) -> None:
-    """Check that a metric's unit can stand after a number, and that what is told in per cent is a share."""
+    """Check that a metric's unit can stand after a number, and that only a share is in per cent."""
     unit = task.metric_unit
     if unit is not None and not (isinstance(unit, str) and re.fullmatch(rf"{WORD}|%|", unit)):
         raise StudyError(

@@ -94,7 +94,7 @@ def _backward(network: nn.Module, loss: Tensor, batch: Batch, task: Task) -> Non
 
 
 def _forward_of(network: nn.Module, batch: Batch, task: Task) -> str:
-    """Return the line of the user's forward whose gradient cannot be computed; empty where that cannot be told."""
+    """Return the line of the user's forward whose gradient cannot be computed; empty where it is not known."""
     with warnings.catch_warnings(record=True) as told, torch.autograd.set_detect_anomaly(True):
         warnings.simplefilter("always")
         try:

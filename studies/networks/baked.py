@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-TRAINED_PLAIN = "training goes on with plain weights"
+TRAINED_PLAIN = "training continues with plain weights"
 
 
 def bake(network: nn.Module) -> list[str]:
@@ -90,7 +90,7 @@ def _said(kind: str, tensors: list[str]) -> str:
 
 
 def outputs_of(network: nn.Module, examples: tuple[Tensor, ...]) -> Tensor | None:
-    """Return the outputs in evaluation mode, seeded; None where there are none, which is told elsewhere."""
+    """Return the outputs in evaluation mode, seeded; None where there are none, which another check reports."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -74,7 +74,7 @@ CASES = {
         study("raises.py"),
         "must return a Task",
         "the disk is gone (raises.py:2 in task)",
-        "Mend the file",
+        "Fix the file",
     ),
     "task returns a number": (study("returns.py"), "must return a Task", "it returned int", "Return Task"),
     "batches of another shape": (study("shapes.py"), "`validation`", "(N, 1, 10, 10)", "Change one of them"),

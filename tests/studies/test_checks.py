@@ -292,7 +292,7 @@ def test_a_loader_that_can_be_trained_on_is_accepted(loader: Any, note: str) -> 
 
 def test_a_training_loader_that_gives_far_less_than_it_says_is_refused() -> None:
     """A trial would go through it many times for one epoch."""
-    with pytest.raises(StudyError, match=r"it is 100, and a pass gives 5\. Mend its __len__, or leave it out"):
+    with pytest.raises(StudyError, match=r"it is 100, and a pass gives 5\. Fix its __len__, or leave it out"):
         validate(task(train=Sized(100), validation=batches(X, Y)), SOON)
 
 

@@ -119,7 +119,7 @@ WRAPPED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "spectral_norm": (lambda: with_each(parametrizations.spectral_norm), "SpectralNorm is computed once"),
     "orthogonal": (lambda: with_each(parametrizations.orthogonal), "Orthogonal is computed once"),
     "an own parametrization": (lambda: with_each(doubled), "WeightNorm and Double is computed once"),
-    "the old weight_norm": (lambda: with_each(weight_norm), "training goes on with plain weights"),
+    "the old weight_norm": (lambda: with_each(weight_norm), "training continues with plain weights"),
     "the old spectral_norm": (lambda: with_each(spectral_norm), "SpectralNorm is computed once"),
     "masks": (lambda: with_each(masked), "the zeros stay only where `sparsity` holds them"),
 }

@@ -119,7 +119,7 @@ def _axis(fn: Any, axis: int | None, before: tuple[int, ...]) -> int | None:
 
 
 def shape(fn: Any, axes: Axes) -> Shape | None:
-    """Return what goes into an operation and comes out; None where channels cannot be told from other dimensions."""
+    """Return what goes into an operation and comes out; None where channels and other dimensions look alike."""
     if not hasattr(fn, "next_functions") or not inputs(fn):
         return None
     before, output = inputs(fn)[0]

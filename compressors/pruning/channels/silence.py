@@ -34,7 +34,7 @@ class Statistics(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Compute as the function does, but for its statistics."""
+        """Compute what the function does, except its statistics."""
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
         if name in NORMS:
             return NORMS[name](self, *args, **kwargs)

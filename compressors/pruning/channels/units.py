@@ -74,7 +74,7 @@ class Wish(NamedTuple):
     Attributes:
         what: the layer or operation in words.
         channels: how many it counts.
-        size: of its parts, each of which is to lose the same share; 0 where it has none.
+        size: of its parts, which must lose the same share each; 0 where it has none.
         together: its channels that go as one.
 
     """
