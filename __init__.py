@@ -15,13 +15,13 @@ _PUBLIC = {
     "Measurement": "autocompress.evaluators.measurement",
     "Infeasible": "autocompress.evaluators.measurement",
     "ParetoFront": "autocompress.pareto.front",
-    "Model": "autocompress.pareto.front",
+    "Model": "autocompress.pareto.model",
     "open_run": "autocompress.storage.run",
     "Run": "autocompress.storage.run",
     "Trial": "autocompress.storage.run",
     "Limits": "autocompress.pareto.limits",
     "Options": "autocompress.search.options",
-    "Interrupted": "autocompress.search.driver",
+    "Interrupted": "autocompress.search.interrupts",
     "AutocompressError": "autocompress.errors",
     "UsageError": "autocompress.errors",
     "StudyError": "autocompress.errors",
@@ -42,10 +42,11 @@ if TYPE_CHECKING:  # what type checkers and editors see of them
         UsageError,
     )
     from .evaluators.measurement import Infeasible, Measurement
-    from .pareto.front import Model, ParetoFront
+    from .pareto.front import ParetoFront
     from .pareto.limits import Limits
+    from .pareto.model import Model
     from .search.compress import compress
-    from .search.driver import Interrupted
+    from .search.interrupts import Interrupted
     from .search.options import Options
     from .spaces.candidate import Candidate
     from .storage.run import Run, Trial, open_run

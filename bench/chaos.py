@@ -41,7 +41,8 @@ from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
-from autocompress.search.driver import Driver, Interrupts
+from autocompress.search.driver import Driver
+from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
 from autocompress.search.progress import Lines
 from autocompress.search.samplers import create

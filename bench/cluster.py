@@ -32,14 +32,16 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Outcome
 from autocompress.evaluators.meters.latency import FakeMeter
 from autocompress.profiles.profile import Profile
-from autocompress.search.driver import Driver, Interrupts
+from autocompress.search.driver import Driver
+from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import warm_start
+from autocompress.search.workers.base import LostTrial, Result, Workers
 from autocompress.search.workers.cluster import joined
 from autocompress.search.workers.ray_session import environment
-from autocompress.search.workers.start import LostTrial, Result, Workers, workers_for
+from autocompress.search.workers.start import workers_for
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore
 

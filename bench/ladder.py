@@ -26,13 +26,17 @@ from recorded import TABLE, RecordedProblem
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
 from autocompress.evaluators.promotion_rules import DEVIATIONS, LEAST, line
-from autocompress.pareto.front import Model, front_hypervolume, non_dominated, select
+from autocompress.pareto.dominance import non_dominated
+from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import Model
+from autocompress.pareto.objectives import front_hypervolume
 from autocompress.profiles.profile import Profile
 from autocompress.search.finalists import FIRST, finalists, likely_finalists, too_slow_for_sure
-from autocompress.search.samplers.initial_design import Start, warm_start
+from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.time_budget import FINALISTS
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.study_store import Start
 
 
 @dataclass(frozen=True, kw_only=True)

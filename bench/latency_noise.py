@@ -35,9 +35,10 @@ from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Latency
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Plan, ProcessMeter
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import BASELINE
 from autocompress.profiles.profile import Profile
 from autocompress.search.final_evaluation import ROUND
-from autocompress.search.samplers.initial_design import BASELINE, uniform
+from autocompress.spaces.uniform import uniform
 from autocompress.storage.records import read_record
 from autocompress.storage.study_store import StudyStore
 from autocompress.studies.residual import ResidualNet

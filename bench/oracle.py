@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from problems import Problem
 
-from autocompress.pareto.front import hypervolume
+from autocompress.pareto.dominance import hypervolume
 from autocompress.profiles.profile import Profile
 from autocompress.search.samplers.encoding import EncodedSpace
 from autocompress.search.samplers.initial_design import warm_start

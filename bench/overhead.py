@@ -32,15 +32,16 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, Outcome, Window
 from autocompress.evaluators.outcome_json import to_json
 from autocompress.evaluators.raw_times import packed, thinned
-from autocompress.pareto.front import objectives
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.objectives import objectives
 from autocompress.profiles.profile import Profile
-from autocompress.search.driver import Driver, Interrupts
+from autocompress.search.driver import Driver
+from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.samplers import create
-from autocompress.search.samplers.encoding import distributions
-from autocompress.search.workers.start import InlineWorkers
+from autocompress.search.workers.inline import InlineWorkers
+from autocompress.storage.parameters import distributions
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore
 

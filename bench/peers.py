@@ -37,13 +37,14 @@ from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 from autocompress.evaluators.meters.latency import CAREFUL, PROBE, Meter, meter_for, settled
 from autocompress.search.final_evaluation import ROUND
-from autocompress.search.options import Options, parse_latency
+from autocompress.search.options import Options
 from autocompress.search.progress import Lines
 from autocompress.search.study_run import run
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies import loading
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
+from autocompress.units import parse_latency
 
 RUNTIME = runtimes.load("onnxruntime")
 

@@ -11,7 +11,7 @@ from peers_tools import TOOLS
 
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.evaluators.outcome_json import from_json, to_json
-from autocompress.pareto.front import front_hypervolume
+from autocompress.pareto.objectives import front_hypervolume
 
 UNCHANGED, OURS = "unchanged", "autocompress"
 

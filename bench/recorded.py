@@ -27,10 +27,10 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
 from autocompress.profiles.profile import Profile
-from autocompress.search.samplers.encoding import distributions
-from autocompress.search.samplers.initial_design import Start
 from autocompress.spaces.candidate import Candidate
 from autocompress.spaces.space import Choice, Space
+from autocompress.storage.parameters import distributions
+from autocompress.storage.study_store import Start
 
 FORMAT = 1
 

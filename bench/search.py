@@ -29,8 +29,9 @@ from recorded import Pooled, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.pareto.front import front_hypervolume, hypervolume
+from autocompress.pareto.dominance import hypervolume
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.objectives import front_hypervolume
 from autocompress.profiles.profile import Profile
 from autocompress.search.options import SAMPLERS
 from autocompress.search.samplers import create

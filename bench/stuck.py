@@ -29,9 +29,8 @@ from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
 from autocompress.search.options import SAMPLERS
 from autocompress.search.samplers import create
-from autocompress.search.samplers.initial_design import Start
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
-from autocompress.storage.study_store import StudyStore
+from autocompress.storage.study_store import Start, StudyStore
 
 TABLE = Path(__file__).parent / "recorded" / "stuck.jsonl"
 

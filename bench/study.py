@@ -21,18 +21,22 @@ from rich.console import Console
 
 from autocompress.compressors.pipeline import space_of
 from autocompress.evaluators import runtimes
-from autocompress.pareto.front import Model, front_hypervolume, select
+from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import Model
+from autocompress.pareto.objectives import front_hypervolume
 from autocompress.profiles.profile import Profile
 from autocompress.reports.terminal_table import render
-from autocompress.search.options import Options, parse_latency
+from autocompress.search.options import Options
 from autocompress.search.progress import Lines, duration
-from autocompress.search.samplers.initial_design import GRID, uniform
+from autocompress.search.samplers.initial_design import GRID
 from autocompress.search.study_run import run
 from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.uniform import uniform
 from autocompress.storage.study_store import StudyStore
 from autocompress.studies import loading
 from autocompress.studies.names import study_name
+from autocompress.units import parse_latency
 
 
 def main() -> None:

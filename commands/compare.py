@@ -19,7 +19,7 @@ from . import completion
 from .groups import OK, as_json, reported
 
 if TYPE_CHECKING:
-    from ..pareto.front import Model
+    from ..pareto.model import Model
     from ..reports.comparison import Comparison, Side
 
 PLOTS = (".png", ".svg", ".pdf")

@@ -128,7 +128,7 @@ def _without_target(out: Path) -> str:
 
 def _run(study: str, name: str, options: Options, source: dict[str, Any], *, quiet: bool, whole: bool) -> int:
     """Run a study with its progress on stderr and its result on stdout; return the exit code."""
-    from ..search.driver import Interrupted
+    from ..search.interrupts import Interrupted
     from ..search.study_run import run
 
     try:

@@ -39,8 +39,8 @@ def report(
         from ..pareto.limits import Limits
         from ..reports import write as files
         from ..reports.terminal_table import print_table
-        from ..search.options import parse_latency
         from ..storage.run import open_run
+        from ..units import parse_latency
 
         target_ms = None if target_latency is None else parse_latency(target_latency)
         opened = open_run(run, storage=storage)

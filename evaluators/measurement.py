@@ -338,3 +338,18 @@ class Infeasible:
 
 
 Outcome = Measurement | Infeasible
+
+
+def known(outcome: Outcome, name: str) -> float | None:
+    """Return a cost or the accuracy of an outcome; None where it was not measured."""
+    if name == "latency":
+        return None if outcome.latency is None else outcome.latency.high_ms
+    if name == "accuracy":
+        return outcome.accuracy if isinstance(outcome, Measurement) else None
+    fields = {"size": outcome.size_bytes, "memory": outcome.memory_bytes, "energy": outcome.energy_mj}
+    return fields.get(name)
+
+
+def cut(outcome: Infeasible) -> bool:
+    """Return whether a candidate ended since it cost too much, and not since something failed."""
+    return known(outcome, outcome.rung) is not None

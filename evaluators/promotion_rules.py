@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ..pareto.front import Model
+from ..pareto.model import Model
 from ..studies.metric_units import SHARE
 from .measurement import Infeasible, Measurement, Outcome
 from .promotion import Promotion

@@ -2,95 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import UsageError
-from ..evaluators.measurement import Measurement
-from ..evaluators.scores import standard_error
-from ..spaces.candidate import Candidate
+from ..errors import AutocompressError, UsageError
+from ..evaluators.measurement import Deployment, Measurement
+from ..profiles.profile import Profile
 from ..studies.metric_units import unit_of
-from .dominance import knee
+from .dominance import knee, non_dominated
 from .limits import Limits
+from .model import BASELINE, Model, decisive, devices_in, everywhere, fastest, no_worse
+from .objectives import minimised
 
 if TYPE_CHECKING:
     import pandas
 
     from ..reports.pick.pick import PickedModel
-
-Points = NDArray[np.float64]
-"""Shape (points, objectives); every objective is minimised."""
-
-
-def non_dominated(points: Points) -> NDArray[np.bool_]:
-    """Return for each point whether no other is as good everywhere and better somewhere.
-
-    Equal points do not dominate each other. A point with a NaN is dominated.
-
-    >>> non_dominated(np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0]])).tolist()
-    [True, True, False]
-    """
-    keep: NDArray[np.bool_] = np.logical_not(np.isnan(points).any(axis=1))
-    for i in np.lexsort(points.T[::-1]):
-        if keep[i]:
-            worse = (points >= points[i]).all(axis=1) & (points > points[i]).any(axis=1)
-            keep &= np.logical_not(worse)
-    return keep
-
-
-def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:
-    """Return the volume that the points dominate, up to a reference point.
-
-    By slicing along the last objective; exact, for small fronts of two to four objectives
-    (Zitzler and Thiele, IEEE TEC 1999).
-
-    Args:
-        points: shape (points, objectives); those beyond the reference count for nothing.
-        reference: shape (objectives,).
-
-    >>> hypervolume(np.array([[0.0, 0.5], [0.5, 0.0]]), np.ones(2))
-    0.75
-
-    """
-    inside = points[(points < reference).all(axis=1)] if len(points) else points
-    if not len(inside):
-        return 0.0
-    if points.shape[1] == 1:
-        return float(reference[0] - inside.min())
-    if points.shape[1] > 2:
-        inside = inside[non_dominated(inside)]
-    inside = inside[inside[:, -1].argsort(kind="stable")]
-    depths = np.diff(np.append(inside[:, -1], reference[-1]))
-    if points.shape[1] == 2:
-        return float(depths @ (reference[0] - np.minimum.accumulate(inside[:, 0])))
-    volume = 0.0
-    for i, depth in enumerate(depths):
-        if depth > 0:
-            volume += depth * hypervolume(inside[: i + 1, :-1], reference[:-1])
-    return float(volume)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A measured model: a point of the front, the baseline, or one of the obvious baselines.
-
-    Attributes:
-        id: ``baseline``, or the trial's number in five digits.
-        role: ``front``, ``baseline``, or the name of an obvious baseline such as ``uniform int8``.
-        path: the folder with its files, relative to the run directory; empty where none are kept.
-
-    """
-
-    id: str
-    candidate: Candidate
-    measurement: Measurement
-    role: str = "front"
-    path: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,66 +230,6 @@ def _row(model: Model, limits: Limits) -> dict[str, object]:
     }
 
 
-def everywhere(models: Iterable[Model]) -> list[Model]:
-    """Return models once for each place that they were measured at."""
-    return [
-        replace(model, measurement=replace(measured, elsewhere=()))
-        for model in models
-        for measured in model.measurement.everywhere
-    ]
-
-
-def devices_in(models: Iterable[Model]) -> list[str]:
-    """Return the devices that models were measured on, where there are several."""
-    names = dict.fromkeys(m.latency.device for model in models for m in model.measurement.everywhere)
-    return list(names) if len(names) > 1 else []
-
-
-def on_device(models: Iterable[Model], device: str) -> list[Model]:
-    """Return models as if there were one device only; those that were not measured there are left out."""
-    found = []
-    for model in models:
-        here = [m for m in model.measurement.everywhere if m.latency.device == device]
-        if here:
-            found.append(replace(model, measurement=replace(here[0], elsewhere=tuple(here[1:]))))
-    return found
-
-
-def decisive(models: Iterable[Model], limits: Limits) -> list[Model]:
-    """Return models once for each place that decides: by that runtime, it does no better on any other device.
-
-    With one device that is each of its runtimes. With several, the others' best places are elsewhere.
-    """
-
-    def key(measured: Measurement) -> tuple[float, float, str]:
-        return *limits.distance(measured), measured.latency.device
-
-    found = []
-    for model in models:
-        each = [replace(m, elsewhere=()) for m in model.measurement.everywhere]
-        best = {m.latency.device: m for m in sorted(each, key=key, reverse=True)}
-        for m in each:
-            others = tuple(other for device, other in best.items() if device != m.latency.device)
-            if all(key(other) < key(m) for other in others):
-                found.append(replace(model, measurement=replace(m, elsewhere=others)))
-    return found
-
-
-def fastest(models: Iterable[Model]) -> Model:
-    """Return the fastest of some models, the smallest of equals."""
-    return min(models, key=lambda m: (m.measurement.latency.median_ms, m.measurement.size_bytes))
-
-
-def no_worse(measured: Measurement, best: Measurement) -> bool:
-    """Return whether a measurement loses at most a standard error to a more accurate one, on the same examples."""
-    return best.accuracy - measured.accuracy <= standard_error(measured.scores, best.scores)
-
-
-def objectives(measurement: Measurement) -> tuple[float, float, float]:
-    """Return what a study optimises: accuracy (up), latency in milliseconds (down), size in bytes (down)."""
-    return measurement.accuracy, measurement.latency.median_ms, float(measurement.size_bytes)
-
-
 def select(measurements: Sequence[Measurement], limits: Limits) -> list[int]:
     """Return the positions of the front: the non-dominated among those that meet the limits, fastest first.
 
@@ -377,21 +246,57 @@ def select(measurements: Sequence[Measurement], limits: Limits) -> list[int]:
     return sorted(front, key=lambda i: measurements[i].latency.median_ms)
 
 
-def minimised(measurements: Iterable[Measurement]) -> Points:
-    """Return the objectives as points of which every coordinate is to be minimised, shape (models, 3)."""
-    rows = [(-accuracy, latency, size) for accuracy, latency, size in map(objectives, measurements)]
-    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+def assemble(
+    models: Sequence[Model], profile: Profile | None, limits: Limits, *, where: Path | None = None
+) -> ParetoFront:
+    """Return the front of measured models, among which the baseline and the obvious baselines are.
 
+    Args:
+        models: with a measurement each.
+        profile: what is known of the network; tells the floor, and what holds the network back.
+        limits: what a model must meet.
+        where: the run directory.
 
-def front_hypervolume(measurements: Iterable[Measurement], baseline: Measurement, target_ms: float) -> float:
-    """Return the hypervolume of measurements between 0 and 1.
-
-    The box reaches from an ideal model (the baseline's accuracy, no latency, no size) to a tenth of that accuracy
-    less, the target latency and the baseline's size.
+    Raises:
+        AutocompressError: the baseline was not measured.
     """
-    points = minimised(measurements)
-    if not len(points):
-        return 0.0
-    scale = np.array([0.1 * abs(baseline.accuracy) or 1.0, target_ms, float(baseline.size_bytes)])
-    origin = np.array([-baseline.accuracy, 0.0, 0.0])
-    return hypervolume(np.maximum((points - origin) / scale, 0.0), np.ones(3))
+    baseline = next((m for m in models if m.role == BASELINE), None)
+    if baseline is None:
+        raise AutocompressError("the baseline was not measured yet, so there is nothing to compare to")
+    path = "" if where is None else str(where)
+    front = _front(baseline, decisive((m for m in models if m.role != BASELINE), limits), profile, limits, path)
+    unchanged = everywhere([baseline])
+    portfolio = []
+    for alone in unchanged if len(unchanged) > 1 else ():
+        place = alone.measurement.latency.place
+        here = [m for m in everywhere(models) if m.role != BASELINE and m.measurement.latency.place == place]
+        portfolio.append(replace(_front(alone, here, profile, limits, path), name=_name(place, unchanged)))
+    return replace(front, portfolio=tuple(portfolio))
+
+
+def _name(place: Deployment, unchanged: list[Model]) -> str:
+    """Return what tells a place from the others at which the unchanged network was measured."""
+    others = [m.measurement.latency.place for m in unchanged]
+    if all(place.runtime == other.runtime for other in others):
+        return place.device
+    return place.runtime if all(place.device == other.device for other in others) else str(place)
+
+
+def _front(baseline: Model, others: list[Model], profile: Profile | None, limits: Limits, where: str) -> ParetoFront:
+    """Return the front of models beside a baseline; what is known of the floor is of one device."""
+    chosen = [others[i] for i in select([m.measurement for m in others], limits)]
+    front = ParetoFront(
+        limits=limits,
+        baseline=baseline,
+        models=tuple(chosen),
+        obvious=tuple(m for m in others if m.role != "front"),
+        floor_ms=profile.floor_ms if profile and profile.device == baseline.measurement.latency.device else None,
+        where=where,
+    )
+    held_back = () if profile is None else profile.reasons()
+    nearest = front.recommended
+    if front.meets_target or nearest is None:
+        return front if nearest else replace(front, reasons=held_back)
+    reasons = limits.reasons(nearest.measurement, [m.measurement for m in others])
+    slow = limits.excesses(nearest.measurement)["latency"] > 0
+    return replace(front, reasons=(*reasons, *(held_back if slow else ())))

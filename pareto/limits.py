@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 
 from ..errors import UsageError
-from ..evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
+from ..evaluators.measurement import Latency, Measurement, Outcome, cut, known, together
 from ..evaluators.scores import reserve, standard_error
 from ..studies.metric_units import PLAIN, SHARE, change_of, noun, shown, unit_of
+from ..units import format_quantity
 
 UNKNOWN = 1.0
 """Excess of what was not measured."""
@@ -268,32 +269,6 @@ def merged(limits: Limits, changes: Mapping[str, float]) -> Limits:
     return replace(limits, **changes)  # type: ignore[arg-type]  # mypy takes the mark of keywords for a field
 
 
-def known(outcome: Outcome, name: str) -> float | None:
-    """Return a cost or the accuracy of an outcome; None where it was not measured."""
-    if name == "latency":
-        return None if outcome.latency is None else outcome.latency.high_ms
-    if name == "accuracy":
-        return outcome.accuracy if isinstance(outcome, Measurement) else None
-    fields = {"size": outcome.size_bytes, "memory": outcome.memory_bytes, "energy": outcome.energy_mj}
-    return fields.get(name)
-
-
-def cut(outcome: Infeasible) -> bool:
-    """Return whether a candidate ended since it cost too much, and not since something failed."""
-    return known(outcome, outcome.rung) is not None
-
-
-def format_quantity(name: str, value: float) -> str:
-    """Return a cost in words.
-
-    >>> format_quantity("size", 4_200_000), format_quantity("size", 900), format_quantity("energy", 5.0)
-    ('4.2 MB', '0.9 kB', '5 mJ')
-    """
-    if name in ("size", "memory"):
-        return f"{value / 1e6:.5g} MB" if value >= 1e6 else f"{value / 1e3:.5g} kB"
-    return f"{value:.4g} {'ms' if name == 'latency' else 'mJ'}"
-
-
 def _under(missing: float, unit: str) -> str:
     return f"{100 * missing:.3g} points" if unit == SHARE else shown(missing, unit)
 
@@ -308,11 +283,6 @@ def _over(value: float, limit: float) -> str:
     if times >= 100:
         return f"{times:.0f}× the limit of"
     return f"{times:.3g}× the limit of" if times >= FAR else f"{100 * (times - 1):.3g}% over"
-
-
-def too_much(name: str, value: float, limit: float) -> str:
-    """Return the reason of a candidate that is cut."""
-    return f"its {name} of {format_quantity(name, value)} is over the limit of {format_quantity(name, limit)}"
 
 
 def spread_alone(latency: Latency, target_ms: float) -> tuple[str, ...]:
@@ -334,10 +304,3 @@ def spread_alone(latency: Latency, target_ms: float) -> tuple[str, ...]:
         "was calibrated, and so may these milliseconds. Calibrate on a quieter machine (another --out), or take the "
         "ratio for the target",
     )
-
-
-def too_slow(latency: Latency, target_ms: float) -> str:
-    """Return the reason of a candidate that is cut when it was timed."""
-    interval = f"{latency.median_ms:.2f} ms [{latency.least_ms:.2f}, {latency.most_ms:.2f}]"
-    where = latency.device and f" on {latency.device}"
-    return f"{interval}{where} is over the target of {target_ms:g} ms"

@@ -8,10 +8,10 @@ from ..compressors.pruning.prune import global_ratios
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from ..evaluators.meters.latency import PROBE, Calibration
-from ..search.samplers.initial_design import NARROW, uniform
 from ..spaces.candidate import PRUNING_RATIO, Candidate
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
+from ..spaces.uniform import uniform
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel
 from .latency_probes import PROBE_TIMEOUT_S, Notice, Prober, measure_sensitivities, measured_costs
@@ -135,3 +135,7 @@ def fastest(space: Space, costs: CostModel, usable: set[str]) -> list[Candidate]
     groups = [present, *([PRUNING_RATIO, axis] for axis in present)]
     points = [{choice.name: level(choice, axes) for choice in space.choices} for axes in groups]
     return list(dict.fromkeys(map(space.candidate, points)))
+
+
+NARROW = 0.5
+"""Uniform pruning ratio at which it is timed whether INT8 pays in narrow layers too."""

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..pareto.front import Model, ParetoFront
-from ..search.samplers.initial_design import BASELINE
+from ..pareto.front import ParetoFront
+from ..pareto.model import BASELINE, Model
 from ..studies.metric_units import SHARE, change_shown
 from .rows import ExampleCounts
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..evaluators.measurement import Measurement
-from ..pareto.front import Model, ParetoFront, Points, hypervolume, minimised
+from ..pareto.dominance import Points, hypervolume
+from ..pareto.front import ParetoFront
+from ..pareto.model import Model
+from ..pareto.objectives import minimised
 from ..storage.run import Run
 from ..studies.metric_units import noun, shown
 

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from ..evaluators.measurement import Measurement
-from ..pareto.front import objectives
+from ..pareto.objectives import objectives
 from ..storage.backends import quiet
 from ..storage.run import Trial
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..pareto.front import Model, ParetoFront
+from ..pareto.front import ParetoFront
+from ..pareto.model import Model
 
 
 def as_data(front: ParetoFront, where: str) -> dict[str, Any]:

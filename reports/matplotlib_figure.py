@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from ..pareto.front import Model, ParetoFront
+from ..pareto.front import ParetoFront
+from ..pareto.model import Model
 from ..studies.metric_units import SHARE, noun, shown
 
 BLUE, ORANGE, GREY, RED = "#0072b2", "#e69f00", "#8c8c8c", "#d55e00"  # told apart by the colour-blind (Okabe and Ito)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from ..pareto.front import Model, ParetoFront
+from ..pareto.front import ParetoFront
+from ..pareto.model import Model
 from ..studies.metric_units import SHARE, noun, shown
 from .matplotlib_figure import BLUE, ORANGE, RED
 from .words import speed

@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from .. import __version__
-from ..pareto.front import Model, ParetoFront
+from ..pareto.front import ParetoFront
+from ..pareto.model import Model
 from ..profiles.profile import Profile
 from ..storage.run import Trial
 from .accuracy_interval import difference, paired, rounded

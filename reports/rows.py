@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluators.ladder.trial_files import WRITTEN
 from ..evaluators.measurement import Infeasible, Latency, Outcome
 from ..evaluators.scores import standard_error
-from ..pareto.front import Model, ParetoFront, decisive, devices_in, everywhere, no_worse
+from ..pareto.front import ParetoFront
+from ..pareto.model import BASELINE, Model, decisive, devices_in, everywhere, no_worse
 from ..profiles.profile import Profile
-from ..search.samplers.initial_design import BASELINE
 from ..spaces.candidate import Candidate
-from ..storage.records import WRITTEN, read_json
+from ..storage.records import read_json
 from ..storage.run import Trial
 from .accuracy_interval import interval
 from .layers import changes, settings

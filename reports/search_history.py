@@ -6,10 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..evaluators.measurement import Infeasible, Measurement
+from ..evaluators.measurement import Infeasible, Measurement, cut
 from ..evaluators.promotion_rules import stops_early
-from ..pareto.front import ParetoFront, front_hypervolume, minimised, non_dominated
-from ..pareto.limits import Limits, cut
+from ..pareto.dominance import non_dominated
+from ..pareto.front import ParetoFront
+from ..pareto.limits import Limits
+from ..pareto.objectives import front_hypervolume, minimised
 from ..storage.run import Trial
 
 STEPS = 200

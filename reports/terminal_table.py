@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..evaluators.measurement import Deployment
-from ..pareto.front import Model, ParetoFront
+from ..pareto.front import ParetoFront
+from ..pareto.model import Model
 from ..studies.metric_units import change_of, shown
 from .words import gains
 

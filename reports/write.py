@@ -15,8 +15,10 @@ from typing import Literal
 from ..evaluators.measurement import Infeasible, Measurement
 from ..evaluators.runtimes import plain
 from ..files import write_atomically
-from ..pareto.front import Model, ParetoFront, objectives
+from ..pareto.front import ParetoFront
 from ..pareto.limits import Limits
+from ..pareto.model import Model
+from ..pareto.objectives import objectives
 from ..profiles.level_filter import DroppedLevel
 from ..profiles.profile import Profile
 from ..storage.invocation import Invocation

@@ -4,94 +4,39 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 
 import numpy as np
 
 from ..errors import LostError, StudyError, UsageError
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import failure_of
-from ..evaluators.measurement import Infeasible, Measurement
+from ..evaluators.ladder.trial_files import SHAPES
+from ..evaluators.measurement import Infeasible, Measurement, cut
 from ..evaluators.promotion import Promotion
 from ..evaluators.promotion_rules import LATEST, learned, stops_early, told
-from ..pareto.front import Model, ParetoFront
-from ..pareto.limits import Limits, cut
+from ..pareto.limits import Limits
+from ..pareto.model import BASELINE, Model
 from ..spaces.candidate import SETTINGS, Candidate
 from ..storage.repeated_failures import RepeatedFailures, failed_repeatedly
 from ..storage.run_directory import RunDirectory
 from ..storage.study_store import ATTEMPTS, PendingTrial, StudyStore
 from ..storage.trials import outcome as outcome_of
 from ..storage.trials import trial_name
-from .inheritance import SHAPES, ancestor_of
+from .inheritance import ancestor_of
+from .interrupts import Interrupted, Interrupts
 from .options import Options
 from .progress import Progress
-from .samplers.initial_design import BASELINE
 from .seeds import TRIAL, seed_of
 from .status import SearchStatus
+from .workers.base import LostTrial, Result, Workers
 from .workers.shipping import fetch_outcome
-from .workers.start import LostTrial, Result, Workers
 
 TICK_S = 0.5
 
 LOOK_S = 15.0
 """How often a driver looks for trials of drivers that died."""
-
-
-class Interrupted(BaseException):
-    """The user wants the run to end in order; ``front`` is what was found until then, None before the baseline.
-
-    Like `KeyboardInterrupt` it is no `Exception`, so that what a user's loss or metric may raise is told from it.
-    """
-
-    front: ParetoFront | None = None
-
-
-class Interrupts:
-    """Turns the first Ctrl-C, or SIGTERM, into `Interrupted` at a moment when nothing can be lost by it."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._safe = False
-
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Handle the signals for as long as the context lasts; a second one ends the process as usual.
-
-        Only the main thread may; where another one searches, signals are the affair of the program.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self._asked = True
-        if self._safe:
-            raise Interrupted
-
-    @contextmanager
-    def safe(self, *, inside: bool = True) -> Iterator[None]:
-        """Let an interruption that was asked for come, before the context or, where that is allowed, inside it."""
-        if self._asked:
-            raise Interrupted
-        self._safe = inside
-        try:
-            yield
-        finally:
-            self._safe = False
 
 
 class Driver:

@@ -27,6 +27,7 @@ from ..profiles.latency_probes import DAMAGES_BUDGET_S, MOST_LEVELS, measure_sen
 from ..profiles.profile import Profile
 from ..profiles.profiler import SHARES
 from ..spaces.space import Space
+from ..spaces.uniform import uniform
 from ..storage.fingerprint import check_same
 from ..storage.run import open_run
 from ..studies.task import Task
@@ -35,7 +36,7 @@ from .options import Options
 from .preflight import Preflight, check_options, in_unit
 from .prepare import Setup, baseline_of, kept_profile, offered
 from .progress import Progress
-from .samplers.initial_design import DESCENTS, EVEN, uniform, warm_start
+from .samplers.initial_design import DESCENTS, EVEN, warm_start
 from .time_budget import CAREFUL_PROCESSES, FINALISTS, StageTimes, costs_of, reserved_s
 from .workers.capacity import of_run
 

@@ -13,27 +13,27 @@ from pathlib import Path
 from ..errors import InfeasibleError, LostError, StudyError
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import UNFINISHED, UNTRAINED
+from ..evaluators.ladder.trial_files import ANCESTOR
 from ..evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Outcome, together
 from ..evaluators.meters.latency import CAREFUL, Meter, settled
 from ..evaluators.meters.memory import crowds_cache
+from ..evaluators.meters.parallel import Meters, at_once, meter_at
 from ..evaluators.outcome_json import to_json
 from ..evaluators.runtimes import load
 from ..files import copy_atomically, write_atomically
-from ..pareto.front import Model, no_worse
+from ..pareto.model import BASELINE, Model, no_worse
 from ..storage.artifacts import Artifacts
 from ..storage.records import RECORD, read_record
 from ..storage.run_directory import RunDirectory
 from ..storage.study_store import ATTEMPTS
-from .driver import TICK_S, Interrupts, compresses
+from .driver import TICK_S, compresses
 from .finalists import too_slow_for_sure
-from .inheritance import ANCESTOR
+from .interrupts import Interrupts
 from .options import Options
 from .progress import Progress
-from .samplers.initial_design import BASELINE
 from .seeds import FINAL, TRIAL, seed_of
-from .workers.remote_meter import Meters, at_once, meter_at
+from .workers.base import LostTrial, Workers
 from .workers.shipping import fetch_outcome
-from .workers.start import LostTrial, Workers
 
 ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 """One turn of one model in the careful measurement."""

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from ..evaluators.measurement import Measurement
 from ..evaluators.promotion_rules import line
-from ..pareto.front import Model, devices_in, front_hypervolume, on_device, select
+from ..pareto.front import select
 from ..pareto.limits import Limits
-from .samplers.initial_design import BASELINE
+from ..pareto.model import BASELINE, Model, devices_in, on_device
+from ..pareto.objectives import front_hypervolume
 from .time_budget import FINALISTS
 
 ALONE = 4

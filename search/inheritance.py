@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..pareto.front import Model
+from ..pareto.model import Model
 from ..spaces.candidate import PRUNING_RATIO, RANK, SPARSITY, Candidate
-
-SHAPES = "shapes.safetensors"
-"""File in a trial's folder with its weights after its channels went and before its numbers changed."""
-
-ANCESTOR = "ancestor.safetensors"
-"""File in a trial's folder with the weights that it went on from."""
 
 NEAR = 0.5
 """An ancestor has at least this share of the candidate's pruning; from farther off the original is the better start."""

@@ -23,6 +23,7 @@ from ..evaluators.ladder.ladder import Ladder
 from ..evaluators.ladder.served import Served, checked, source_of
 from ..evaluators.meters.isolated_engine import engine
 from ..evaluators.meters.latency import Calibration, Meter, meter_for
+from ..evaluators.meters.parallel import Meters, at_once, devices_of, meter_at
 from ..evaluators.runtimes import Runtime
 from ..files import write_atomically
 from ..profiles.latency_probes import PROBE_TIMEOUT_S, Prober
@@ -41,7 +42,6 @@ from ..studies.task import Task
 from .options import Options
 from .progress import Progress
 from .workers.cluster import Cluster
-from .workers.remote_meter import Meters, at_once, devices_of, meter_at
 
 ZEROS = (0.5, 0.75, 0.9)
 """Shares of a layer's weights that may be zero where compact files count: they cost next to nothing there."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from ..evaluators.ladder.ladder import RUNG
-from ..pareto.front import Model, front_hypervolume
+from ..evaluators.ladder.trial_files import RUNG
 from ..pareto.limits import Limits
+from ..pareto.model import BASELINE, Model
+from ..pareto.objectives import front_hypervolume
 from ..reports.words import speed
 from ..storage.artifacts import Local
 from ..storage.run_directory import RunDirectory
@@ -17,7 +18,6 @@ from ..studies.metric_units import shown
 from .finalists import too_slow_for_sure
 from .options import Options
 from .progress import Running, SearchState
-from .samplers.initial_design import BASELINE
 from .time_budget import FINALISTS, costs_of, reserved_s
 
 LATEST = 20

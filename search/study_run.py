@@ -10,29 +10,32 @@ from typing import TYPE_CHECKING
 
 from ..errors import StudyError
 from ..evaluators.measurement import Measurement
-from ..pareto.build import assemble
-from ..pareto.front import Model, ParetoFront
+from ..pareto.front import ParetoFront, assemble
+from ..pareto.model import BASELINE, Model
 from ..reports import write as files
 from ..storage.invocation import Invocation
 from ..storage.repeated_failures import RepeatedFailures
 from ..storage.run import FINISHED, begun
 from ..storage.run_directory import RunDirectory, room
 from ..storage.shared_start import prepare_exclusively
-from .driver import Driver, Interrupted, Interrupts
+from ..storage.study_store import Start
+from .driver import Driver
 from .final_evaluation import FinalEvaluation, as_found
 from .finalists import FIRST, finalists, likely_finalists
+from .interrupts import Interrupted, Interrupts
 from .options import Options
 from .preflight import Preflight, check_options, in_unit
 from .progress import Progress, Silent
 from .samplers import create
-from .samplers.initial_design import BASELINE, Start, warm_start
+from .samplers.initial_design import warm_start
 from .throttle import Throttled
 from .workers import shipping as remote
+from .workers.base import Workers
 from .workers.capacity import FILE as MEMORY
 from .workers.capacity import of_run, trial_bytes
 from .workers.cluster import Cluster, joined
 from .workers.memory_limit import MemoryLimited
-from .workers.start import Workers, pickled, workers_for
+from .workers.start import pickled, workers_for
 
 if TYPE_CHECKING:
     from ..evaluators.evaluator import Evaluator

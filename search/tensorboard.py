@@ -12,11 +12,12 @@ from typing import Any
 
 from ..errors import UsageError
 from ..evaluators.measurement import Measurement
-from ..pareto.front import front_hypervolume, objectives, select
+from ..pareto.front import select
+from ..pareto.model import BASELINE
+from ..pareto.objectives import front_hypervolume, objectives
 from ..storage.backends import METRICS
 from ..storage.study_store import StudyStore
 from ..storage.trials import outcome
-from .samplers.initial_design import BASELINE
 
 
 class TensorBoardWriter:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunDirectoryError
 from ..evaluators.measurement import Measurement
 from ..evaluators.outcome_json import from_json
-from ..evaluators.runtimes import Runtime, plain
 
 RECORD = "measurement.json"
-
-WRITTEN = "written.json"
-"""What a model's file holds of each layer; see `Written.to_dict`."""
 
 
 def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measurement | None:
@@ -59,10 +55,3 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def suffixed(stem: str, runtime: Runtime, runtimes: Sequence[Runtime]) -> str:
-    """Return a file's name that tells the study's runtimes apart; the first one's is plain."""
-    if runtime.name == runtimes[0].name:
-        return stem
-    return f"{stem}-{plain(runtime.name)}"

@@ -20,11 +20,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import RunDirectoryError, StorageError
 from ..evaluators.measurement import Measurement, Outcome
-from ..pareto.build import assemble
-from ..pareto.front import Model, ParetoFront
+from ..pareto.front import ParetoFront, assemble
 from ..pareto.limits import Limits
+from ..pareto.model import BASELINE, Model
 from ..profiles.profile import Profile
-from ..search.samplers.initial_design import BASELINE
 from ..spaces.candidate import Candidate
 from ..spaces.space import Levels
 from .backends import close_storage, quiet, read_storage

@@ -18,14 +18,14 @@ from ..evaluators.measurement import Infeasible, Measurement, Outcome
 from ..evaluators.outcome_json import from_json, to_json
 from ..evaluators.raw_times import packed, thinned
 from ..files import write_atomically
-from ..pareto.front import Model, objectives
 from ..pareto.limits import Limits
-from ..search.samplers.encoding import distributions
-from ..search.samplers.initial_design import BASELINE, STUDENT, Start
+from ..pareto.model import BASELINE, STUDENT, Model
+from ..pareto.objectives import objectives
 from ..spaces.candidate import Candidate
 from ..spaces.space import Space
 from .backends import close_storage, open_storage, open_study
 from .ownership import TrialOwnership
+from .parameters import distributions
 from .repeated_failures import RepeatedFailures
 from .trials import FinishedTrials, MeasuredModels, judged, trial_name, unmeasured
 from .trials import outcome as outcome
@@ -363,3 +363,11 @@ class StudyStore:
     def _trial(self, number: int) -> FrozenTrial:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
         return self.study._storage.get_trial(trial_id)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A candidate to begin with; its role is empty where it is no baseline of the report."""
+
+    candidate: Candidate
+    role: str = ""

@@ -10,12 +10,12 @@ from functools import lru_cache
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ..evaluators.measurement import Infeasible, Measurement, Outcome
+from ..evaluators.measurement import Infeasible, Measurement, Outcome, cut
 from ..evaluators.outcome_json import from_json
 from ..evaluators.raw_times import unpacked
-from ..pareto.front import Model, devices_in, on_device, select
-from ..pareto.limits import Limits, cut
-from ..search.samplers.initial_design import BASELINE
+from ..pareto.front import select
+from ..pareto.limits import Limits
+from ..pareto.model import BASELINE, Model, devices_in, on_device
 from ..spaces.candidate import Candidate
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)

@@ -21,12 +21,13 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Evaluator
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
-from autocompress.search.driver import Driver, Interrupts
+from autocompress.search.driver import Driver
+from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import warm_start
-from autocompress.search.workers.start import InlineWorkers
+from autocompress.search.workers.inline import InlineWorkers
 from autocompress.storage.artifacts import Artifacts
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore

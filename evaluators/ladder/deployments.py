@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from ...errors import InfeasibleError
-from ...search.workers.remote_meter import Meters, at_once, devices_of, meter_at
 from ..measurement import Deployment, Latency
 from ..meters.latency import SEARCH, Meter
+from ..meters.parallel import Meters, at_once, devices_of, meter_at
 
 
 def time_deployments(

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ...errors import InfeasibleError, LostError, in_a_line
 from ...files import full
-from ...pareto.limits import cut
-from ..measurement import Infeasible, Measurement, Outcome
+from ..measurement import Infeasible, Measurement, Outcome, cut
 from ..promotion_rules import stops_early
 
 UNTRAINED = "it could not be trained, and is what it was before: {}"

@@ -21,23 +21,21 @@ import numpy as np
 from ...compressors.compact.acz import pack
 from ...errors import InfeasibleError, blaming
 from ...files import write_atomically
-from ...pareto.limits import too_slow
-from ...search.inheritance import ANCESTOR, SHAPES
-from ...search.workers.remote_meter import Meters, devices_of
 from ...spaces.candidate import BITS
-from ...storage.records import WRITTEN, suffixed
 from ..device_lock import pause, training, waited_s
 from ..evaluator import Request
 from ..measurement import Deployment, Infeasible, Latency, Measurement, Outcome, slowest, together
 from ..meters.isolated_engine import engine
 from ..meters.latency import Meter
+from ..meters.parallel import Meters, devices_of
 from ..parity import Parity
 from ..runtimes import Runtime
 from ..scores import Accuracy, accuracy
 from .deployments import time_deployments, within_limit
 from .failure import UNTRAINED, why
 from .precision import in_low_precision
-from .resources import ResourceLimits
+from .resources import ResourceLimits, too_slow
+from .trial_files import ANCESTOR, RUNG, SHAPES, WRITTEN, suffixed
 
 if TYPE_CHECKING:
     from ...compressors.inherited_weights import Ancestor
@@ -47,9 +45,6 @@ if TYPE_CHECKING:
 
 AGREEMENT = 0.95
 """Share of examples that must have the same class in PyTorch and in the runtime, without a warning."""
-
-RUNG = "rung"
-"""File in a request's folder that names the rung it is on."""
 
 
 class Ladder:

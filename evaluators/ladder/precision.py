@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...errors import InfeasibleError
-from ...search.workers.remote_meter import Meters, meter_at
 from ..measurement import Deployment
 from ..meters.latency import Meter
+from ..meters.parallel import Meters, meter_at
 from ..runtimes import low_precision
 
 SLACK = 0.05

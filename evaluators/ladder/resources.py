@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from ...errors import InfeasibleError
-from ...pareto.limits import too_much
-from ...search.workers.remote_meter import Meters, meter_at
+from ...units import format_quantity
 from ..evaluator import Request
-from ..measurement import Deployment, Infeasible, Measurement
+from ..measurement import Deployment, Infeasible, Latency, Measurement
 from ..meters.latency import Meter
+from ..meters.parallel import Meters, meter_at
 from .deployments import within_limit
 
 SLACK = 1.05
@@ -112,3 +112,15 @@ class ResourceLimits:
         if least is None:
             raise failed or InfeasibleError(f"this runtime does not tell its {name}, which is limited", rung=name)
         raise InfeasibleError(too_much(name, least, most), rung=name)
+
+
+def too_much(name: str, value: float, limit: float) -> str:
+    """Return the reason of a candidate that is cut."""
+    return f"its {name} of {format_quantity(name, value)} is over the limit of {format_quantity(name, limit)}"
+
+
+def too_slow(latency: Latency, target_ms: float) -> str:
+    """Return the reason of a candidate that is cut when it was timed."""
+    interval = f"{latency.median_ms:.2f} ms [{latency.least_ms:.2f}, {latency.most_ms:.2f}]"
+    where = latency.device and f" on {latency.device}"
+    return f"{interval}{where} is over the target of {target_ms:g} ms"

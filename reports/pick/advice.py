@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...evaluators.measurement import Infeasible, Measurement
-from ...pareto.front import Model, ParetoFront, minimised
+from ...pareto.front import ParetoFront
 from ...pareto.limits import Limits
+from ...pareto.model import Model
+from ...pareto.objectives import minimised
 from ...storage.run import Run
 
 RECENT = 10

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ... import __version__
-from ...pareto.front import Model
+from ...pareto.model import Model
 
 PREFIX = "autocompress."
 

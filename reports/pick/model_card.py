@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from ...evaluators.ladder.trial_files import WRITTEN
 from ...evaluators.measurement import Measurement
 from ...evaluators.portable import has_program, needs
-from ...pareto.front import Model, ParetoFront
-from ...storage.records import WRITTEN, read_json
+from ...pareto.front import ParetoFront
+from ...pareto.model import Model
+from ...storage.records import read_json
 from ...storage.run import Run
 from ...studies.metric_units import noun, points_of, shown
 from .. import layer_words as inwords

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import AutocompressError, InfeasibleError, UsageError, gist
+from ...evaluators.ladder.trial_files import WRITTEN
 from ...evaluators.meters.serve_once import serve_once
 from ...evaluators.outcome_json import to_json
 from ...evaluators.portable import has_program, script
 from ...evaluators.subprocess_protocol import finished
-from ...pareto.front import Model
-from ...storage.records import RECORD, WRITTEN
+from ...pareto.model import Model
+from ...storage.records import RECORD
 from ...storage.run import Run
 from . import metadata
 from .model_card import card

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, IntDistribution
 
 from ...profiles.profile import Profile
 from ...spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
@@ -178,8 +177,3 @@ def _log_bytes(choice: Choice, value: Value) -> float:
     if choice.axis in (BITS, PALETTE):
         return math.log(value / FULL_BITS)
     return math.log(value) if choice.axis == RANK else 0.0
-
-
-def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Return Optuna's description of a space: one integer a choice, the index of its level."""
-    return {name: IntDistribution(0, size - 1) for name, size in space.sizes.items()}

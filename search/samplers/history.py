@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ...evaluators.measurement import Measurement
-from ...pareto.limits import Limits, known
+from ...evaluators.measurement import Measurement, known
+from ...pareto.limits import Limits
 from ...storage.trials import outcome
 from .encoding import EncodedSpace, LevelArray, Numbers
 

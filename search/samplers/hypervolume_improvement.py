@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...pareto.front import non_dominated
+from ...pareto.dominance import non_dominated
 
 Points = NDArray[np.float64]
 

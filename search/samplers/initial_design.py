@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ...pareto.model import BASELINE, STUDENT
 from ...profiles.profile import Profile
-from ...spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
+from ...profiles.profiler import NARROW
+from ...spaces.candidate import BITS, RANK, Candidate
 from ...spaces.space import Choice, Space
+from ...spaces.uniform import INTEGER, pruned, uniform
+from ...storage.study_store import Start
 from .encoding import EncodedSpace
 from .knapsack import least_damage
-
-BASELINE, STUDENT = "baseline", "student"
-"""Roles of the unchanged model, and of the unchanged student where one is compressed in the model's stead."""
-
-INTEGER = 8
-"""Bits of what is called uniform INT8."""
 
 GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
 """Uniform pruning ratios of which the mildest that meets the target is a baseline."""
@@ -24,19 +21,9 @@ GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
 EVEN = (0.25, 0.5)
 """Uniform pruning ratios that are tried with INT8, where that is offered, whatever the target."""
 
-NARROW = 0.5
-"""Uniform pruning ratio at which it is timed whether INT8 pays in narrow layers too."""
 
 DESCENTS = (0.9, 0.6)
 """Shares of the target for which the least damage is looked for, and to which descents go; in float the first alone."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """A candidate to begin with; its role is empty where it is no baseline of the report."""
-
-    candidate: Candidate
-    role: str = ""
 
 
 def warm_start(space: Space, profile: Profile, target_ms: float, *, student: bool = False) -> list[Start]:
@@ -76,19 +63,6 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
     return list(first.values())
 
 
-def uniform(space: Space, ratio: float, *, quantized: bool, rank: float = 1.0) -> Candidate:
-    """Return the candidate that prunes every group by about the same ratio, and factorises every layer likewise.
-
-    Args:
-        space: what may vary.
-        ratio: share of each group's channels that goes.
-        quantized: whether all layers that may be are in INT8.
-        rank: share of each layer's rank that stays.
-    """
-    ratios = {choice.target: ratio for choice in space.on(PRUNING_RATIO)}
-    return pruned(space, ratios, quantized=quantized, rank=rank)
-
-
 def paying(space: Space, profile: Profile) -> Candidate:
     """Return the candidate with those layers in INT8 that the profile says are faster so."""
 
@@ -118,23 +92,6 @@ def least_in_float(space: Space, profile: Profile, target_ms: float) -> Candidat
         return None
     levels = descend(others, profile, others.levels(others.candidate({})), target_ms)
     return others.candidate(least_damage(EncodedSpace(others, profile), levels, target_ms))
-
-
-def pruned(space: Space, ratios: Mapping[str, float], *, quantized: bool, rank: float = 1.0) -> Candidate:
-    """Return the candidate that prunes each group by about its ratio, not at all where there is none; see `uniform`."""
-
-    def pick(choice: Choice) -> int:
-        if choice.axis == PRUNING_RATIO:
-            return _nearest(choice, ratios.get(choice.target, 0.0))
-        if choice.axis == RANK:
-            return _nearest(choice, rank)
-        return choice.levels.index(INTEGER) if choice.axis == BITS and quantized and INTEGER in choice.levels else 0
-
-    return space.at(pick)
-
-
-def _nearest(choice: Choice, value: float) -> int:
-    return min(range(len(choice.levels)), key=lambda i: abs(float(choice.levels[i]) - value))
 
 
 def uniform_pruning_that_meets(space: Space, profile: Profile, target_ms: float) -> float:

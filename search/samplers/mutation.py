@@ -14,9 +14,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
-from ...pareto.front import non_dominated
+from ...pareto.dominance import non_dominated
+from ...storage.parameters import distributions
 from .cost_predictor import latest, typical
-from .encoding import EncodedSpace, LevelArray, Numbers, distributions
+from .encoding import EncodedSpace, LevelArray, Numbers
 from .history import FeasibilityRule, History, Reader
 from .variation import Moves
 

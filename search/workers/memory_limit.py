@@ -19,7 +19,7 @@ import psutil
 from ...evaluators.evaluator import Evaluator, Request, Wrapping
 from ...evaluators.measurement import Infeasible, Outcome
 from ...evaluators.meters.serve_once import peak_so_far
-from .start import LostTrial
+from .base import LostTrial
 
 LOOK_S = 0.5
 """Seconds between two looks at a trial's memory."""

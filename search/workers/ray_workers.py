@@ -17,13 +17,14 @@ from typing import Any
 from ...errors import AutocompressError, LostError, UsageError
 from ...evaluators.evaluator import Request
 from ...evaluators.measurement import Infeasible, Outcome
+from ...evaluators.meters.parallel import Meters
 from ...evaluators.outcome_json import from_json, to_json
 from . import wait_times as waits
+from .base import LostTrial, Payload, Result
 from .cluster import check_versions, versions_of
 from .memory_limit import died, own_peak
-from .remote_meter import Meters, RemoteMeter
+from .remote_meter import RemoteMeter
 from .shared_memory import Packed, arrays, forget, mapped, unpacked
-from .start import LostTrial, Payload, Result
 
 GRACE_S = 10.0
 """A trial that does not end by itself is ended this much after its time, in which no waiting is counted."""

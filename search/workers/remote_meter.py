@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import InfeasibleError
 from ...evaluators.device_lock import off_the_floor
@@ -19,7 +17,6 @@ SHARE = 0.001
 """What a study takes of a device's resource: studies take turns by the lock of the device's machine, a measurement
 each; the resource only says where the device is."""
 
-T = TypeVar("T")
 
 TELL_S = 5.0
 """Seconds between two looks at whether the device is still there, while something waits for it."""
@@ -177,58 +174,3 @@ class RemoteMeter:
         gone = self.tell and self.device.gone()
         if self.tell and gone:
             self.tell(gone)
-
-
-@dataclass(frozen=True, eq=False)
-class Meters:
-    """The meters of a study's devices, by the devices' names; the first one's costs are those that the search knows."""
-
-    each: Mapping[str, RemoteMeter]
-
-    def mute(self) -> Meters:
-        """Return the same for another process; see `RemoteMeter.mute`."""
-        return Meters({name: meter.mute() for name, meter in self.each.items()})
-
-    def gone(self) -> str:
-        """Return a sentence for each device that no living node offers."""
-        return " · ".join(filter(None, (meter.gone() for meter in self.each.values())))
-
-
-def devices_of(meter: Meter | Meters) -> tuple[str, ...]:
-    """Return the names of the devices that a study measures on; this machine has none."""
-    return tuple(meter.each) if isinstance(meter, Meters) else ("",)
-
-
-def meter_at(meter: Meter | Meters, device: str) -> Meter:
-    """Return what measures on a device."""
-    return meter.each[device] if isinstance(meter, Meters) else meter
-
-
-def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Return what calls return that wait for devices, each for one of its own, and so all at the same time.
-
-    The waiting is done in Python alone, so that an interruption may come at any moment; then nobody waits any more.
-
-    Raises:
-        BaseException: what the first call raises that fails.
-    """
-    if len(calls) == 1:
-        return [calls[0]()]
-    answers: SimpleQueue[tuple[int, T | None, BaseException | None]] = SimpleQueue()
-
-    def answer(number: int) -> None:
-        try:
-            answers.put((number, calls[number](), None))
-        except BaseException as error:
-            answers.put((number, None, error))
-
-    with off_the_floor():
-        for number in range(len(calls)):
-            threading.Thread(target=answer, args=(number,), name="device", daemon=True).start()
-        found: dict[int, Any] = {}
-        while len(found) < len(calls):
-            number, value, error = answers.get()
-            if error is not None:
-                raise error
-            found[number] = value
-    return [found[number] for number in range(len(calls))]

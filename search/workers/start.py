@@ -9,119 +9,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING
 
-from ...errors import LostError, UsageError
+from ...errors import UsageError
 from ...evaluators.cgroup import available_cores
-from ...evaluators.evaluator import Evaluator, Request
-from ...evaluators.measurement import Outcome
+from ...evaluators.evaluator import Evaluator
 from ...evaluators.meters.latency import Meter
+from ...evaluators.meters.parallel import Meters
+from .base import Payload, Workers
 from .cluster import Cluster
+from .inline import InlineWorkers
 from .ray_session import begun
-from .remote_meter import MeterActor, Meters, RemoteMeter
-from .shared_memory import Packed, packed
+from .remote_meter import MeterActor, RemoteMeter
+from .shared_memory import packed
 
 if TYPE_CHECKING:
     from .ray_workers import RayWorkers
-
-
-@dataclass(frozen=True)
-class LostTrial:
-    """A trial whose worker is gone, or whose files are; ``counts`` tells whether the trial may be to blame."""
-
-    why: str
-    counts: bool = True
-
-
-Result = tuple[Request, Outcome | LostTrial]
-
-Payload = tuple[Packed, list[memoryview]]
-"""Work for another process, and its large buffers."""
-
-
-class Workers(Protocol):
-    """Somewhere to evaluate requests, a few at a time."""
-
-    interruptible: bool
-    """Whether `wait` may be left by an exception that a signal handler raises."""
-
-    def free(self) -> int:
-        """Return how many more requests can be begun."""
-        ...
-
-    def submit(self, request: Request) -> None:
-        """Begin to evaluate a request."""
-        ...
-
-    def wait(self, timeout_s: float) -> list[Result]:
-        """Return what ended, after at most so many seconds."""
-        ...
-
-    def held_up(self) -> str:
-        """Return what the work waits for, in words; nothing where it goes on."""
-        ...
-
-    def peak_bytes(self) -> int:
-        """Return the most memory that a worker had of its own until now; 0 where nothing tells."""
-        ...
-
-    def withdraw(self) -> list[Request]:
-        """Take back what was submitted and not begun, and return it."""
-        ...
-
-    def abandon(self) -> list[Request]:
-        """End everything that is running or waits, and return it."""
-        ...
-
-
-class InlineWorkers:
-    """Evaluates one request at a time in this process, when it is waited for."""
-
-    interruptible = True
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator = evaluator
-        self._queue: list[Request] = []
-
-    def free(self) -> int:
-        """Return 1 when nothing is queued."""
-        return 1 - len(self._queue)
-
-    def submit(self, request: Request) -> None:
-        """Queue a request."""
-        self._queue.append(request)
-
-    def wait(self, timeout_s: float) -> list[Result]:
-        """Evaluate what is queued, however long that takes."""
-        results: list[Result] = []
-        while self._queue:
-            results.append((self._queue[0], self._evaluated(self._queue[0])))
-            self._queue.pop(0)
-        return results
-
-    def _evaluated(self, request: Request) -> Outcome | LostTrial:
-        try:
-            return self._evaluator.evaluate(request)
-        except LostError as error:
-            return LostTrial(str(error), counts=False)
-
-    def held_up(self) -> str:
-        """Return nothing: there is always this process."""
-        return ""
-
-    def peak_bytes(self) -> int:
-        """Return nothing that would tell a trial's memory from that of the search."""
-        return 0
-
-    def withdraw(self) -> list[Request]:
-        """Return nothing: a request is begun when it is waited for."""
-        return []
-
-    def abandon(self) -> list[Request]:
-        """Return what is queued; a request that was interrupted is still there."""
-        queued, self._queue = self._queue, []
-        return queued
 
 
 @contextmanager

@@ -13,12 +13,13 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import BASELINE
 from autocompress.profiles.profile import Profile
 from autocompress.search.options import SAMPLERS
 from autocompress.search.samplers import create
-from autocompress.search.samplers.initial_design import BASELINE, Start, warm_start
+from autocompress.search.samplers.initial_design import warm_start
 from autocompress.spaces.candidate import PRUNING_RATIO, Candidate
-from autocompress.storage.study_store import StudyStore
+from autocompress.storage.study_store import Start, StudyStore
 
 PROBLEM = AnalyticEvaluator(3)
 TARGET_MS = 6.0

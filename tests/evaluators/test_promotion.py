@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window
 from autocompress.evaluators.promotion_rules import LEAST, learned, told
-from autocompress.pareto.front import Model
+from autocompress.pareto.model import Model
 from autocompress.spaces.candidate import Candidate
 
 

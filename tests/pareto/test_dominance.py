@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from autocompress.pareto.dominance import knee
-from autocompress.pareto.front import Points, non_dominated
+from autocompress.pareto.dominance import Points, knee, non_dominated
 
 FRONTS = st.integers(1, 4).flatmap(
     lambda objectives: arrays(

@@ -13,8 +13,11 @@ from optuna._hypervolume import compute_hypervolume
 
 from autocompress.evaluators.measurement import Latency, Measurement, Window
 from autocompress.evaluators.scores import packed
-from autocompress.pareto.front import Model, ParetoFront, Points, front_hypervolume, hypervolume, non_dominated, select
+from autocompress.pareto.dominance import Points, hypervolume, non_dominated
+from autocompress.pareto.front import ParetoFront, select
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import Model
+from autocompress.pareto.objectives import front_hypervolume
 from autocompress.spaces.candidate import Candidate
 
 COLUMNS = {

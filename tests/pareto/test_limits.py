@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window
+from autocompress.evaluators.ladder.resources import too_much
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window, cut, known
 from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.evaluators.scores import packed
-from autocompress.pareto.limits import Limits, cut, known, merged, too_much
+from autocompress.pareto.limits import Limits, merged
 
 LATENCY = Latency(windows=(Window(baseline_ns=(10**9,), candidate_ns=(4 * 10**8,)),) * 3, baseline_ms=10.0)
 UNSURE = Latency(

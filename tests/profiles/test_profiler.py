@@ -23,9 +23,9 @@ from autocompress.evaluators.runtimes.onnxruntime import OnnxRuntime
 from autocompress.profiles.latency_probes import Prober
 from autocompress.profiles.profile import Profile
 from autocompress.profiles.profiler import profile
-from autocompress.search.samplers.initial_design import pruned, uniform
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.spaces.space import Space
+from autocompress.spaces.uniform import pruned, uniform
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 

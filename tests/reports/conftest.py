@@ -13,13 +13,13 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome, Window
-from autocompress.pareto.build import assemble
-from autocompress.pareto.front import Model, ParetoFront
+from autocompress.pareto.front import ParetoFront, assemble
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import BASELINE, Model
 from autocompress.profiles.profile import Profile
 from autocompress.reports.report_data import ReportContext, build
 from autocompress.reports.rows import ExampleCounts
-from autocompress.search.samplers.initial_design import BASELINE, warm_start
+from autocompress.search.samplers.initial_design import warm_start
 from autocompress.storage.run import Trial
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import RunDirectoryError
-from autocompress.pareto.front import front_hypervolume
+from autocompress.pareto.objectives import front_hypervolume
 from autocompress.reports.comparison import MILLISECONDS, RATIOS, compare
 from autocompress.storage.run import Run, open_run
 

@@ -13,8 +13,8 @@ import pytest
 
 import autocompress.reports.search_history as course_module
 from autocompress.evaluators.measurement import Measurement
-from autocompress.pareto.front import front_hypervolume
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.objectives import front_hypervolume
 from autocompress.reports.caveats import caveats
 from autocompress.reports.importance import LEAST_TRIALS, importances
 from autocompress.reports.layers import changes, layer_ms

@@ -17,15 +17,16 @@ from autocompress.commands.groups import as_json
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.pareto.front import Model, ParetoFront, select
+from autocompress.pareto.front import ParetoFront, select
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import Model
 from autocompress.profiles.profile import Profile
 from autocompress.reports import write as files
 from autocompress.reports.json_result import as_data
 from autocompress.reports.matplotlib_figure import draw
 from autocompress.reports.terminal_table import print_table
-from autocompress.search.samplers.initial_design import uniform
 from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.uniform import uniform
 from autocompress.storage.run import open_run
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore

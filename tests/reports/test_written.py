@@ -6,11 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from autocompress.evaluators.ladder.trial_files import WRITTEN
 from autocompress.profiles.profile import Profile
 from autocompress.reports import layer_words as inwords
 from autocompress.reports.layers import changes
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.records import WRITTEN, read_json
+from autocompress.storage.records import read_json
 
 from .conftest import Tell
 

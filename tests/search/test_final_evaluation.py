@@ -15,18 +15,19 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
 from autocompress.evaluators.meters.latency import CAREFUL, Plan
+from autocompress.evaluators.meters.parallel import Meters
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.evaluators.scores import packed
-from autocompress.pareto.front import Model, select
+from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
-from autocompress.search.driver import Interrupted, Interrupts
+from autocompress.pareto.model import Model
 from autocompress.search.final_evaluation import FinalEvaluation, as_found, read_record
 from autocompress.search.finalists import ALONE, FINALISTS, FIRST, finalists, likely_finalists, too_slow_for_sure
+from autocompress.search.interrupts import Interrupted, Interrupts
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.seeds import FINAL, TRIAL, seed_of
-from autocompress.search.workers.remote_meter import Meters
-from autocompress.search.workers.start import InlineWorkers
+from autocompress.search.workers.inline import InlineWorkers
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore

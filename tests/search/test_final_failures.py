@@ -14,14 +14,15 @@ from autocompress.errors import StudyError
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
 from autocompress.evaluators.meters.latency import Plan
-from autocompress.pareto.front import Model, ParetoFront
+from autocompress.pareto.front import ParetoFront
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import Model
 from autocompress.reports.terminal_table import render
-from autocompress.search.driver import Interrupts
 from autocompress.search.final_evaluation import FinalEvaluation
+from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
-from autocompress.search.workers.start import InlineWorkers
+from autocompress.search.workers.inline import InlineWorkers
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.records import read_record
 from autocompress.storage.run_directory import RunDirectory

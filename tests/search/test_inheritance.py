@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autocompress.evaluators.measurement import Latency, Measurement, Window
-from autocompress.pareto.front import Model
+from autocompress.pareto.model import Model
 from autocompress.search.inheritance import ancestor_of
 from autocompress.spaces.candidate import Candidate
 

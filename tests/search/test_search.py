@@ -13,8 +13,9 @@ from autocompress.errors import AutocompressError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
-from autocompress.pareto.front import front_hypervolume, select
+from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.objectives import front_hypervolume
 from autocompress.search.options import SAMPLERS
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.study_store import StudyStore, outcome

@@ -13,8 +13,8 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import BASELINE
 from autocompress.search.finalists import finalists
-from autocompress.search.samplers.initial_design import BASELINE
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.study_store import StudyStore, outcome
 

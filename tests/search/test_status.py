@@ -11,9 +11,9 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.ladder.ladder import RUNG
+from autocompress.evaluators.ladder.trial_files import RUNG
 from autocompress.evaluators.measurement import Measurement, Outcome
-from autocompress.pareto.front import front_hypervolume
+from autocompress.pareto.objectives import front_hypervolume
 from autocompress.search.options import Options
 from autocompress.search.status import SearchStatus
 from autocompress.storage.run_directory import RunDirectory

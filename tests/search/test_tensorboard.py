@@ -9,7 +9,7 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.measurement import Measurement
-from autocompress.pareto.front import front_hypervolume, objectives
+from autocompress.pareto.objectives import front_hypervolume, objectives
 from autocompress.search.tensorboard import TensorBoardWriter
 from autocompress.storage.backends import METRICS
 from autocompress.storage.study_store import StudyStore, outcome

@@ -19,9 +19,10 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.model import BASELINE
 from autocompress.profiles.profile import Profile
 from autocompress.search.samplers import create
-from autocompress.search.samplers.initial_design import BASELINE, warm_start
+from autocompress.search.samplers.initial_design import warm_start
 from autocompress.storage import heartbeat
 from autocompress.storage import ownership as drivers
 from autocompress.storage import rdb as database

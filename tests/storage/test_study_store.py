@@ -12,7 +12,7 @@ from autocompress.errors import UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
-from autocompress.search.samplers.initial_design import BASELINE
+from autocompress.pareto.model import BASELINE
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.study_store import ATTEMPTS, PendingTrial, StudyStore, outcome
 

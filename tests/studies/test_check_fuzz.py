@@ -23,7 +23,7 @@ from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError, StudyError
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.ladder.served import checked
-from autocompress.search.samplers.initial_design import uniform
+from autocompress.spaces.uniform import uniform
 from autocompress.studies.checks import calls
 from autocompress.studies.checks.loaders import Bounds
 from autocompress.studies.validate import validate

@@ -10,10 +10,10 @@ import pytest
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.ladder.deployments import within_limit
 from autocompress.evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Window
+from autocompress.evaluators.meters.parallel import at_once
 from autocompress.evaluators.outcome_json import from_json, to_json
-from autocompress.pareto.front import Model, decisive, devices_in, on_device
 from autocompress.pareto.limits import Limits
-from autocompress.search.workers.remote_meter import at_once
+from autocompress.pareto.model import Model, decisive, devices_in, on_device
 from autocompress.spaces.candidate import Candidate
 
 GPU, EDGE = "gpu0", "edge"

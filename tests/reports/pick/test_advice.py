@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from autocompress.evaluators.measurement import Measurement
-from autocompress.pareto.front import hypervolume, minimised
+from autocompress.pareto.dominance import hypervolume
 from autocompress.pareto.limits import Limits
+from autocompress.pareto.objectives import minimised
 from autocompress.reports.pick.advice import RECENT, advice, prospects
 from autocompress.storage.run import open_run
 

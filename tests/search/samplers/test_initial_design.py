@@ -9,21 +9,21 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.profiles.profile import Profile
+from autocompress.profiles.profiler import NARROW
 from autocompress.search.options import Options
 from autocompress.search.samplers.initial_design import (
     DESCENTS,
     GRID,
-    NARROW,
     descend,
     least_in_float,
     paying,
-    uniform,
     uniform_pruning_that_meets,
     uniform_rank_that_meets,
     warm_start,
 )
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
 from autocompress.spaces.space import Choice, Space
+from autocompress.spaces.uniform import uniform
 
 PROBLEM = AnalyticEvaluator(6)
 SPACE = PROBLEM.space

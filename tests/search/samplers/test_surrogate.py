@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.pareto.front import front_hypervolume, hypervolume
+from autocompress.pareto.dominance import hypervolume
+from autocompress.pareto.objectives import front_hypervolume
 from autocompress.profiles.profile import Profile
 from autocompress.search.samplers.cost_predictor import CostPredictor
 from autocompress.search.samplers.damage_model import FORMS, DamageModel

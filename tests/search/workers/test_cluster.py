@@ -23,14 +23,15 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.ladder.deployments import time_deployments
 from autocompress.evaluators.measurement import Deployment, Latency, Measurement, Outcome
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Calibration, Plan
+from autocompress.evaluators.meters.parallel import Meters, devices_of
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.workers import cluster as module
+from autocompress.search.workers.base import LostTrial, Result, Workers
 from autocompress.search.workers.cluster import Cluster, check_versions, joined, reachable, versions_here
 from autocompress.search.workers.ray_session import environment
-from autocompress.search.workers.remote_meter import Meters, devices_of
-from autocompress.search.workers.start import LostTrial, Result, Workers, workers_for
+from autocompress.search.workers.start import workers_for
 from autocompress.spaces.candidate import Candidate
 
 pytestmark = pytest.mark.timeout(500)

@@ -18,9 +18,10 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
+from autocompress.search.workers.base import LostTrial, Result
 from autocompress.search.workers.memory_limit import MemoryLimited, died, watched
 from autocompress.search.workers.ray_workers import RayWorkers
-from autocompress.search.workers.start import LostTrial, Result, workers_for
+from autocompress.search.workers.start import workers_for
 from autocompress.spaces.candidate import Candidate
 
 MEGABYTE = 1 << 20

@@ -19,11 +19,13 @@ from autocompress.evaluators.measurement import Measurement, Outcome
 from autocompress.evaluators.scratch import FOLDER
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
+from autocompress.search.workers.base import Workers
 from autocompress.search.workers.cluster import joined
 from autocompress.search.workers.ray_session import environment
-from autocompress.search.workers.shipping import Remote, WithArtifacts, check, fetch_outcome
-from autocompress.search.workers.start import Workers, workers_for
+from autocompress.search.workers.shipping import WithArtifacts, fetch_outcome
+from autocompress.search.workers.start import workers_for
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.artifacts import Remote, check
 
 pytestmark = pytest.mark.timeout(500)
 

@@ -20,10 +20,10 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.pareto.front import select
 from autocompress.search.workers import shipping as module
-from autocompress.search.workers.shipping import Remote, WithArtifacts, check, fetch_outcome
-from autocompress.search.workers.start import LostTrial
+from autocompress.search.workers.base import LostTrial
+from autocompress.search.workers.shipping import WithArtifacts, fetch_outcome
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.artifacts import Artifacts, Local
+from autocompress.storage.artifacts import Artifacts, Local, Remote, check
 from autocompress.storage.study_store import StudyStore, outcome
 
 NAME = "trials/00001"

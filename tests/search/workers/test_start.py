@@ -27,8 +27,10 @@ from autocompress.evaluators.measurement import Infeasible, Latency, Measurement
 from autocompress.evaluators.meters.latency import SEARCH, Calibration, Plan
 from autocompress.evaluators.runtimes import Kernel
 from autocompress.search.workers import ray_workers as module
+from autocompress.search.workers.base import LostTrial, Result, Workers
+from autocompress.search.workers.inline import InlineWorkers
 from autocompress.search.workers.ray_workers import RayWorkers
-from autocompress.search.workers.start import InlineWorkers, LostTrial, Result, Workers, pickled, workers_for
+from autocompress.search.workers.start import pickled, workers_for
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.task import Task
 

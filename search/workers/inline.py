@@ -1,0 +1,62 @@
+"""."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...errors import LostError
+from ...evaluators.evaluator import Evaluator, Request
+from ...evaluators.measurement import Outcome
+from .base import LostTrial, Result
+
+if TYPE_CHECKING:
+    pass
+
+
+class InlineWorkers:
+    """Evaluates one request at a time in this process, when it is waited for."""
+
+    interruptible = True
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self._queue: list[Request] = []
+
+    def free(self) -> int:
+        """Return 1 when nothing is queued."""
+        return 1 - len(self._queue)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request."""
+        self._queue.append(request)
+
+    def wait(self, timeout_s: float) -> list[Result]:
+        """Evaluate what is queued, however long that takes."""
+        results: list[Result] = []
+        while self._queue:
+            results.append((self._queue[0], self._evaluated(self._queue[0])))
+            self._queue.pop(0)
+        return results
+
+    def _evaluated(self, request: Request) -> Outcome | LostTrial:
+        try:
+            return self._evaluator.evaluate(request)
+        except LostError as error:
+            return LostTrial(str(error), counts=False)
+
+    def held_up(self) -> str:
+        """Return nothing: there is always this process."""
+        return ""
+
+    def peak_bytes(self) -> int:
+        """Return nothing that would tell a trial's memory from that of the search."""
+        return 0
+
+    def withdraw(self) -> list[Request]:
+        """Return nothing: a request is begun when it is waited for."""
+        return []
+
+    def abandon(self) -> list[Request]:
+        """Return what is queued; a request that was interrupted is still there."""
+        queued, self._queue = self._queue, []
+        return queued
