@@ -1,18 +1,13 @@
-"""."""
+"""Quantities with a unit, such as 5ms, 4MB and 30m: parsing and printing."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .errors import UsageError
-from .search.options import _is
-from .studies.metric_units import SHARE, WORD
-
-if TYPE_CHECKING:
-    pass
-
 
 Words = str | float
 """A quantity with its unit, as on the command line; or, from Python, a number in the unit of the field of `Options`."""
@@ -85,32 +80,9 @@ def parse_energy(text: Words) -> float:
     return energy
 
 
-def parse_accuracy(text: Words) -> tuple[float, bool, str | None]:
-    """Return a least accuracy, whether it is relative to the unchanged network's, and its unit, None without one.
-
-    In words, with a sign it is relative.
-
-    >>> parse_accuracy("0.88"), parse_accuracy("88%"), parse_accuracy(-0.35)
-    ((0.88, False, None), (0.88, False, '%'), (-0.35, False, None))
-    >>> parse_accuracy("-0.5%"), parse_accuracy("-1e-05"), parse_accuracy("-0.3 dB")
-    ((-0.005, True, '%'), (-1e-05, True, None), (-0.3, True, 'dB'))
-    """
-    if _is(text, float):
-        return float(text), False, None
-    match = re.fullmatch(rf"\s*([+-]?)((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*({WORD}|%)?\s*", str(text))
-    if match is None:
-        raise UsageError(
-            "--min-accuracy must be a number on the metric's scale, such as 0.88 or 88%, or, with a sign, the "
-            "difference to the unchanged network, such as -0.005 or -0.5%; another metric than a share may have its "
-            f"unit, such as -0.3dB; got {text!r}."
-        )
-    value = float(match[1] + match[2]) / (100 if match[3] == SHARE else 1)
-    return round(value, 12) if match[3] == SHARE else value, bool(match[1]), match[3]
-
-
 def _quantity(text: Words, units: Mapping[str, float]) -> float | None:
     if not isinstance(text, str):
-        return float(text) if _is(text, float) and text > 0 else None
+        return float(text) if is_a(text, float) and text > 0 else None
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Zµ]+)\s*", text)
     if match is None or match[2] not in units or float(match[1]) <= 0:
         return None
@@ -120,9 +92,23 @@ def _quantity(text: Words, units: Mapping[str, float]) -> float | None:
 def format_quantity(name: str, value: float) -> str:
     """Return a cost in words.
 
-    >>> told("size", 4_200_000), told("size", 900), told("energy", 5.0)
+    >>> format_quantity("size", 4_200_000), format_quantity("size", 900), format_quantity("energy", 5.0)
     ('4.2 MB', '0.9 kB', '5 mJ')
     """
     if name in ("size", "memory"):
         return f"{value / 1e6:.5g} MB" if value >= 1e6 else f"{value / 1e3:.5g} kB"
     return f"{value:.4g} {'ms' if name == 'latency' else 'mJ'}"
+
+
+def is_a(value: object, kind: Any) -> bool:
+    """Return whether a value is of a type as Python's annotations mean it; a truth value is no number here.
+
+    >>> is_a(2, float), is_a(True, int), is_a(float("nan"), float), is_a(("cpu",), tuple[str, ...])
+    (True, False, False, True)
+    """
+    if kind in (int, float):
+        of_kind = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+        return of_kind and math.isfinite(value)  # type: ignore[arg-type]
+    if kind == tuple[str, ...]:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    return isinstance(value, kind)

@@ -6,7 +6,7 @@ import os
 from importlib.metadata import version
 
 from autocompress.evaluators import runtimes
-from autocompress.evaluators.runtimes import Runtime
+from autocompress.evaluators.runtime import Runtime
 
 
 def describe(runtime: Runtime | None = None) -> str:

@@ -25,7 +25,7 @@ from recorded import TABLE, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement
-from autocompress.evaluators.promotion_rules import DEVIATIONS, LEAST, line
+from autocompress.evaluators.promotion import DEVIATIONS, LEAST, line
 from autocompress.pareto.dominance import non_dominated
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits

@@ -33,7 +33,7 @@ from autocompress.compressors.onnx_files.export import to_onnx
 from autocompress.compressors.technique import Supplies
 from autocompress.evaluators.device_lock import pause
 from autocompress.evaluators.ladder.served import Served
-from autocompress.evaluators.runtimes import Engine, Runtime
+from autocompress.evaluators.runtime import Engine, Runtime
 from autocompress.studies.task import Task
 
 RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from autocompress.evaluators.runtimes import Arrays, Runtime
+from autocompress.evaluators.runtime import Arrays, Runtime
 
 COMPILERS = ("pytorch:aoti", "pytorch:compile")
 """Variants that compile a large network for minutes."""

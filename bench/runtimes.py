@@ -32,7 +32,8 @@ from autocompress.evaluators.measurement import Latency
 from autocompress.evaluators.meters.latency import Plan, ProcessMeter
 from autocompress.evaluators.meters.serve_once import serve_once
 from autocompress.evaluators.parity import compare
-from autocompress.evaluators.runtimes import RUNTIMES, Arrays, Runtime, Source, load, variants_of
+from autocompress.evaluators.runtime import Arrays, Runtime, Source
+from autocompress.evaluators.runtimes import RUNTIMES, load, variants_of
 from autocompress.spaces.candidate import BITS, Candidate
 
 PLAN = Plan(min_windows=3, max_windows=6, gap_s=0.2, min_runs=10, min_window_s=0.25, tolerance=0.03)

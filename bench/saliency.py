@@ -22,8 +22,8 @@ from environment import describe
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
-from autocompress.profiles.latency_probes import PROBE_BATCHES, measure_sensitivities, middle
 from autocompress.profiles.saliency import ENOUGH, Known, saliencies, saliency_of, stand_in
+from autocompress.profiles.sensitivity import PROBE_BATCHES, measure_sensitivities, middle
 from autocompress.spaces.space import Space
 from autocompress.studies import loading
 

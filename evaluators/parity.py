@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..spaces.capabilities import Capabilities
-from .runtimes import Arrays
+from .runtime import Arrays
 
 FLOAT_TOLERANCE = 0.01
 """Largest difference between PyTorch and the runtime for a float network, as a share of the outputs' range."""

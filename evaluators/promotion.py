@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..studies.metric_units import SHARE, shown
-from .measurement import Latency
+from .measurement import Infeasible, Latency, Measurement, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +51,85 @@ class Promotion:
                 where = f"{milliseconds:.2f} ms and {size / 1e3:.5g} kB"
                 return f"{hope} are hoped of it, {there} are on the front at {where}"
         return ""
+
+
+LEAST = 8
+"""Trained models before anyone is doubted."""
+
+
+LATEST = 200
+"""Models that the line is drawn through, where they were trained."""
+
+
+DEVIATIONS = 1.64
+"""Of the residuals: as far above the line as one in twenty lies."""
+
+
+SPARED = 0.1
+"""Share of the doubted that are trained in any case."""
+
+
+ONE_SHOT, TRAIN = "one-shot", "train"
+
+
+def learned(
+    measured: Sequence[Measurement], front: Iterable[Measurement], rng: np.random.Generator, *, unit: str = SHARE
+) -> Promotion | None:
+    """Return what trained models tell of how accuracies before and after training go together; None for too few.
+
+    Args:
+        measured: the latest that were measured to the end; those that were trained count, even in vain.
+        front: the rivals of the next candidate.
+        rng: says whether the candidate is spared.
+        unit: of the metric.
+
+    """
+    ended = [m for m in measured if m.failure is None]
+    trained = [m for m in ended if m.epochs or TRAIN in m.seconds]
+    pairs = [(m.one_shot_accuracy, m.accuracy) for m in trained if m.one_shot_accuracy is not None]
+    if len(pairs) < LEAST:
+        return None
+    slope, intercept, deviation = line(pairs)
+    rivals = ((m.accuracy, m.latency.median_ms, m.size_bytes) for m in front)
+    return Promotion(
+        slope=slope,
+        intercept=intercept,
+        give=DEVIATIONS * deviation,
+        rivals=tuple(rivals),
+        unit=unit,
+        spared=bool(rng.random() < SPARED),
+    )
+
+
+def line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Return the slope, not below 0, and the intercept of a line through pairs, and the deviation about it."""
+    before, after = np.array(pairs, dtype=np.float64).T
+    spread = float(before.var())
+    slope = max(0.0, float(np.cov(before, after, bias=True)[0, 1]) / spread) if spread else 0.0
+    intercept = float(after.mean() - slope * before.mean())
+    residuals = after - intercept - slope * before
+    return slope, intercept, float(np.sqrt((residuals**2).sum() / (len(pairs) - 2)))
+
+
+def stops_early(outcome: Infeasible) -> bool:
+    """Return whether a candidate ended since nothing was hoped of it, and not since something failed."""
+    return outcome.rung == ONE_SHOT and outcome.one_shot_accuracy is not None
+
+
+def savings(outcomes: Iterable[Outcome], front: Iterable[Measurement]) -> str:
+    """Say what the ladder saved, and how often it was wrong as far as that is known; empty where it cut nobody."""
+    outcomes = list(outcomes)
+    cut = [each for each in outcomes if isinstance(each, Infeasible) and stops_early(each)]
+    slow = [each for each in outcomes if isinstance(each, Infeasible) and each.rung == "latency"]
+    measured = [each for each in outcomes if isinstance(each, Measurement)]
+    training_s = [sum(m.seconds.get(rung, 0.0) for rung in ("train", "accuracy")) for m in measured if m.epochs]
+    if (not cut and not slow) or not training_s:
+        return ""
+    saved_s, whole_s = float(np.mean(training_s)) * (len(cut) + len(slow)), sum(training_s)
+    wrong = sum(bool(m.doubted) for m in front)
+    spared = sum(bool(m.doubted) for m in measured)
+    doubts = f"; of {spared} trained against the odds, {wrong} came onto the front" if spared else ""
+    return (
+        f"the ladder: {len(slow)} candidates ended when they were timed, {len(cut)} before training; that saved about "
+        f"{saved_s / (saved_s + whole_s):.0%} of all training{doubts}"
+    )

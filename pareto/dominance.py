@@ -1,4 +1,4 @@
-"""The knee of a front: where giving up more of one objective begins to pay less in the others."""
+"""Non-domination, hypervolume and the knee of a front: pure functions over arrays; every objective is minimised."""
 
 from __future__ import annotations
 

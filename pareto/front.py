@@ -1,4 +1,4 @@
-"""The Pareto front: what remains. Non-domination and hypervolume are pure functions over arrays, smaller is better."""
+"""The Pareto front of a study: the models that remain, beside the baseline and the reference baselines."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def select(measurements: Sequence[Measurement], limits: Limits) -> list[int]:
     return sorted(front, key=lambda i: measurements[i].latency.median_ms)
 
 
-def assemble(
+def build_front(
     models: Sequence[Model], profile: Profile | None, limits: Limits, *, where: Path | None = None
 ) -> ParetoFront:
     """Return the front of measured models, among which the baseline and the obvious baselines are.

@@ -1,4 +1,4 @@
-"""."""
+"""A measured model, and models on each deployment that they were measured on."""
 
 from __future__ import annotations
 

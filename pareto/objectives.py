@@ -1,4 +1,4 @@
-"""."""
+"""What a study optimises, as arrays, and the hypervolume of measured models."""
 
 from __future__ import annotations
 

@@ -5,13 +5,10 @@ Predictions only order candidates; what is reported was measured.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
-from onnx import NodeProto
 
 from ..spaces.candidate import BITS, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
 from ..spaces.layers import Network
@@ -25,11 +22,6 @@ LEAST_FACTOR = 0.05
 LEAST_SHARE = 0.05
 """Share of the time that layers must take together for the network's latency to tell of them."""
 
-RENAMED = re.compile(r"(_nchwc|_token_\d+)+$")
-"""What ONNX Runtime appends to the name of a node that it rewrites."""
-
-STORED = {"DequantizeLinear", "Transpose", "Cast", "Identity"}
-"""What may lie between a stored weight and the node that multiplies by it."""
 
 Factors = Mapping[str, Mapping[str, float]]
 """By layer, and by level as text: the layer's time at that level over its time in the baseline."""
@@ -75,78 +67,6 @@ class CostModel:
                 share *= 1 - float(pruned.get(group or "", 0.0))
             total += share * self.layer_ms.get(name, 0.0)
         return total
-
-
-def layer_costs(
-    network: Network, canonical: bytes, layers: Mapping[str, str], node_ms: Mapping[str, float], baseline_ms: float
-) -> CostModel:
-    """Share the baseline's milliseconds among its layers.
-
-    Args:
-        network: the layers.
-        canonical: the baseline's ONNX file.
-        layers: for each weight in the file the layer it belongs to.
-        node_ms: what a runtime's profiler says of nodes, of the tensors that fused nodes make, or of the layers;
-            where that covers less than half of the time, multiply-accumulates decide.
-        baseline_ms: the sum.
-
-    """
-    cost = layer_times([layer.name for layer in network.layers], canonical, layers, node_ms)
-    total = sum(node_ms.values())
-    if cost is None:
-        cost = {layer.name: float(layer.macs) for layer in network.layers}
-        total = max(network.macs, sum(cost.values())) / 0.9 or 1.0  # a tenth for all that only moves numbers
-    scale = baseline_ms / total
-    return CostModel(
-        layer_ms={name: value * scale for name, value in cost.items()},
-        other_ms=(total - sum(cost.values())) * scale,
-    )
-
-
-def layer_times(
-    names: Collection[str], canonical: bytes, layers: Mapping[str, str], node_ms: Mapping[str, float]
-) -> dict[str, float] | None:
-    """Sum up what a profiler says of the nodes of each layer; None where that covers less than half of the time.
-
-    A node that multiplies by no weight counts for the layer whose output it works on.
-
-    Args:
-        names: the layers to find; what replaced one, such as ``conv1.0`` for ``conv1``, counts for it.
-        canonical: the profiled network's ONNX file.
-        layers: for each weight in the file, in float or as it is stored, the layer it belongs to.
-        node_ms: milliseconds by the name of a node, of the tensor that a fused node makes, or of a layer.
-
-    """
-    graph = onnx.load_from_string(canonical).graph
-    maker = {name: node for node in graph.node for name in (node.name, *node.output)}
-    spent = dict.fromkeys(names, 0.0)
-    for name, milliseconds in node_ms.items():
-        layer = _owner(name, spent)
-        node = maker.get(RENAMED.sub("", name))
-        while layer is None and node is not None:
-            layer = _owner(_layer_of(node, maker, layers), spent)
-            node = next((maker[tensor] for tensor in node.input if tensor in maker), None)  # a bias may come first
-        if layer is not None:
-            spent[layer] += milliseconds
-    total = sum(node_ms.values())
-    return spent if total and sum(spent.values()) >= 0.5 * total else None
-
-
-def _layer_of(node: NodeProto, maker: Mapping[str, NodeProto], layers: Mapping[str, str]) -> str:
-    """Return the layer whose weight a node multiplies by; empty where it does not."""
-    if len(node.input) < 2 or node.op_type in STORED:
-        return ""
-    weight = node.input[1]
-    while weight not in layers and weight in maker and maker[weight].op_type in STORED:
-        weight = maker[weight].input[0]
-    return layers.get(weight) or layers.get(weight.removesuffix("_quantized"), "")
-
-
-def _owner(part: str, names: Collection[str]) -> str | None:
-    """Return the layer that a module is, or is a part of."""
-    while part and part not in names:
-        part = part.rpartition(".")[0]
-    return part or None
 
 
 def level_factors(

@@ -1,35 +1,28 @@
-"""Tries things on a network before the first trial: what a level costs in every layer, what a choice damages."""
+"""Times networks of certain layers and levels, to learn what each costs."""
 
 from __future__ import annotations
 
-import itertools
-import math
 import statistics
-import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import onnx
-import torch
-from torch import Tensor, nn
 
-from ..compressors.batch_norm import estimate_batch_norm
 from ..compressors.onnx_files import qdq
-from ..compressors.pipeline import TECHNIQUES, Compressed, apply_candidate
+from ..compressors.pipeline import Compressed, apply_candidate
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from ..evaluators.ladder.served import source_of
 from ..evaluators.meters.latency import PROBE, Meter
-from ..evaluators.runtimes import Runtime
+from ..evaluators.runtime import Runtime
 from ..spaces.candidate import SPARSITY, Candidate, Value
 from ..spaces.layers import Network
-from ..spaces.space import Choice, Space
-from ..studies.networks.copied import copied
+from ..spaces.space import Space
 from ..studies.task import Task
-from .cost_model import LAYER_AXES, CostModel, interpolated, layer_costs, layer_times, level_factors, measured_levels
-from .saliency import saliencies, saliency_of, stand_in
+from .cost_model import LAYER_AXES, CostModel, interpolated, level_factors, measured_levels
+from .layer_latency import layer_costs, layer_times
 
 PROFILES = 3
 """Profiles of one model, of which the median counts: they are noisy for small layers."""
@@ -37,11 +30,8 @@ PROFILES = 3
 MOST_LEVELS = 3
 """Levels of one axis that are built and timed; those between are interpolated."""
 
-PROBE_BATCHES = 2
 PROBE_TIMEOUT_S = 600.0
 
-DAMAGES_BUDGET_S = 60.0
-"""Seconds after which no more choices are applied to see what they damage."""
 
 Notice = Callable[[str], None]
 
@@ -173,126 +163,3 @@ def measured_costs(
         if between:
             factors[axis] = {name: interpolated(found[name], levels) for name, levels in between.items()}
     return replace(costs, factors=factors, uniform_ms=uniform_ms)
-
-
-def measure_sensitivities(
-    model: nn.Module,
-    supplies: Supplies,
-    space: Space,
-    notice: Notice,
-    *,
-    network: Network | None = None,
-    budget_s: float = DAMAGES_BUDGET_S,
-) -> dict[str, tuple[float, ...]]:
-    """Return for each compressing choice how far each of its levels alone moves the outputs.
-
-    The middle levels of all choices are tried first, then a stronger one of each; `curve` tells of the others. A
-    choice that cannot be applied has infinite damage. Those for which there is no time left, the last ones by their
-    multiply-accumulates, are taken to do as much as their gradients tell beside those of their axis: see `stand_in`.
-
-    Args:
-        model: the network; it is not changed.
-        supplies: its first batches are compared.
-        space: what may vary.
-        notice: is told what is being done.
-        network: its parts, which tell what is tried first and what the gradients are of.
-        budget_s: seconds after which no choice is begun; one of each axis is tried in any case.
-
-    """
-    batches = supplies.calibration[:PROBE_BATCHES]
-    few = replace(supplies, calibration=batches)
-    model = copied(model).eval()
-    before = _outputs(model, batches)
-    end = time.monotonic() + budget_s
-    by_axis = _by_axis(space, network)
-    in_turn = [choice for row in itertools.zip_longest(*by_axis) for choice in row if choice is not None]
-    rounds = [(choice, middle(choice)) for choice in in_turn]
-    rounds += [(choice, stronger(choice)) for choice in in_turn if stronger(choice) > middle(choice)]
-    found: defaultdict[str, dict[int, float]] = defaultdict(dict)
-    for number, (choice, level) in enumerate(rounds):
-        if number >= len(by_axis) and time.monotonic() > end:
-            notice(f"what each choice damages: {number} of {len(rounds)} were tried, the others follow from these")
-            break
-        notice(f"what each choice damages ({number + 1} of {len(rounds)})")
-        try:
-            change = _change(_apply_one(model, choice, level, few), batches, before)
-        except Exception:  # a user's forward may fail in any way
-            change = float("inf")
-        found[choice.name][level] = change if change == change else float("inf")
-    if len(found) < len(in_turn):
-        salient = _salient(model, batches, network)
-        for choices in by_axis:
-            tried = [(salient(c), found[c.name][middle(c)]) for c in choices if c.name in found]
-            for choice in choices:
-                found.setdefault(choice.name, {middle(choice): stand_in(tried, salient(choice))})
-    return {choice.name: curve(found[choice.name], len(choice.levels)) for row in by_axis for choice in row}
-
-
-def middle(choice: Choice) -> int:
-    """Return the level at which a choice is tried first; at least 1."""
-    return max(1, (len(choice.levels) - 1) // 2)
-
-
-def stronger(choice: Choice) -> int:
-    """Return the level at which a choice is tried second, where that is not its middle."""
-    return max(1, (3 * len(choice.levels) - 3) // 4)
-
-
-def curve(known: Mapping[int, float], levels: int) -> tuple[float, ...]:
-    """Return the damage at every level by a power law through those that are known; the square where it is one alone.
-
-    The mildest level changes nothing, and none changes less than a milder one. The power is held between 1 and 6.
-
-    >>> curve({1: 0.5}, 3), curve({1: 0.5, 2: 4.0}, 4)
-    ((0.0, 0.5, 2.0), (0.0, 0.5, 4.0, 13.5))
-    """
-    first, last = min(known), max(known)
-    power = 2.0
-    if first < last and 0 < known[first] <= known[last] < float("inf"):
-        power = min(max(1.0, math.log(known[last] / known[first]) / math.log(last / first)), 6.0)
-    anchors = [last if level >= last else first for level in range(1, levels)]
-    law = (known[anchor] * (level / anchor) ** power for level, anchor in enumerate(anchors, start=1))
-    return (0.0, *itertools.accumulate(law, max))
-
-
-def _by_axis(space: Space, network: Network | None) -> list[list[Choice]]:
-    """Return the compressing choices of each axis, those first that are about most multiply-accumulates."""
-    macs = {} if network is None else {layer.name: layer.macs for layer in network.layers}
-    axes: defaultdict[str, list[Choice]] = defaultdict(list)
-    for choice in space.choices:
-        if choice.neutral is not None:
-            axes[choice.axis].append(choice)
-    return [sorted(choices, key=lambda choice: -macs.get(choice.target, 0)) for choices in axes.values()]
-
-
-def _salient(
-    model: nn.Module, batches: Sequence[tuple[Tensor, ...]], network: Network | None
-) -> Callable[[Choice], float]:
-    """Return what tells the saliency of a choice: 0 where that cannot be known."""
-    if network is None:
-        return lambda choice: 0.0
-    try:
-        by_layer = saliencies(model, batches)
-    except Exception:  # a user's forward may fail in any way, and need not have gradients
-        by_layer = {}
-    return lambda choice: saliency_of(choice, by_layer, network)
-
-
-def _apply_one(model: nn.Module, choice: Choice, level: int, supplies: Supplies) -> nn.Module:
-    """Return the network with one choice at a level."""
-    candidate = Candidate({choice.axis: {choice.target: choice.levels[level]}})
-    for technique in TECHNIQUES:
-        if technique.axis == choice.axis:
-            model = technique.apply(model, candidate, supplies)
-    estimate_batch_norm(model, supplies.calibration)
-    return model
-
-
-def _change(model: nn.Module, batches: Sequence[tuple[Tensor, ...]], before: Tensor) -> float:
-    """Return the mean squared change of a network's outputs over their variance before."""
-    return float((_outputs(model, batches) - before).square().mean() / before.var().clamp_min(1e-12))
-
-
-def _outputs(model: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([model(*inputs) for inputs in batches])

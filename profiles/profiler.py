@@ -14,9 +14,10 @@ from ..spaces.space import Choice, Space
 from ..spaces.uniform import uniform
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel
-from .latency_probes import PROBE_TIMEOUT_S, Notice, Prober, measure_sensitivities, measured_costs
+from .latency_probes import PROBE_TIMEOUT_S, Notice, Prober, measured_costs
 from .level_filter import DroppedLevel, levels_without_speedup, reduced, remaining
 from .profile import Profile
+from .sensitivity import measure_sensitivities
 
 SHARES = (0.3, 0.5, 0.7)
 """Shares of all channels that go where one threshold decides for the whole network."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..evaluators.measurement import Infeasible, Measurement, cut
-from ..evaluators.promotion_rules import stops_early
+from ..evaluators.promotion import stops_early
 from ..pareto.dominance import non_dominated
 from ..pareto.front import ParetoFront
 from ..pareto.limits import Limits

@@ -14,8 +14,7 @@ from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import failure_of
 from ..evaluators.ladder.trial_files import SHAPES
 from ..evaluators.measurement import Infeasible, Measurement, cut
-from ..evaluators.promotion import Promotion
-from ..evaluators.promotion_rules import LATEST, learned, stops_early, told
+from ..evaluators.promotion import LATEST, Promotion, learned, savings, stops_early
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
 from ..spaces.candidate import SETTINGS, Candidate
@@ -112,7 +111,8 @@ class Driver:
                 )
             if self.alike is not None:
                 self._stop(self.alike)
-            saved = told(map(outcome_of, self.store.finished()), self.store.found.front())
+            front = (model.measurement for model in self.store.found.front())
+            saved = savings(map(outcome_of, self.store.finished()), front)
             if saved:
                 self.progress.milestone(saved)
         except Interrupted:
@@ -211,7 +211,8 @@ class Driver:
         rng = np.random.default_rng([self.options.seed, asked.number])
         latest = self.store.found.latest(LATEST)
         unit = self.store.limits.told_by(model.measurement for model in latest).metric_unit
-        return learned(latest, self.store.found.front(), rng, unit=unit)
+        rivals = (model.measurement for model in self.store.found.front())
+        return learned([model.measurement for model in latest], rivals, rng, unit=unit)
 
     def _ancestor(self, asked: PendingTrial) -> str:
         """Return the file that a candidate goes on from; the obvious baselines go on from nobody."""

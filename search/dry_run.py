@@ -21,11 +21,12 @@ from ..evaluators.ladder.served import Served, source_of
 from ..evaluators.measurement import Measurement, Outcome
 from ..evaluators.meters.isolated_engine import engine
 from ..evaluators.meters.latency import CAREFUL, PROBE, SEARCH, Meter, meter_for
-from ..evaluators.runtimes import Runtime
+from ..evaluators.runtime import Runtime
 from ..profiles.cost_model import LAYER_AXES
-from ..profiles.latency_probes import DAMAGES_BUDGET_S, MOST_LEVELS, measure_sensitivities
+from ..profiles.latency_probes import MOST_LEVELS
 from ..profiles.profile import Profile
 from ..profiles.profiler import SHARES
+from ..profiles.sensitivity import DAMAGES_BUDGET_S, measure_sensitivities
 from ..spaces.space import Space
 from ..spaces.uniform import uniform
 from ..storage.fingerprint import check_same

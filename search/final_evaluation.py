@@ -22,7 +22,7 @@ from ..evaluators.outcome_json import to_json
 from ..evaluators.runtimes import load
 from ..files import copy_atomically, write_atomically
 from ..pareto.model import BASELINE, Model, no_worse
-from ..storage.artifacts import Artifacts
+from ..storage.artifacts import ArtifactStore
 from ..storage.records import RECORD, read_record
 from ..storage.run_directory import RunDirectory
 from ..storage.study_store import ATTEMPTS
@@ -156,7 +156,7 @@ class FinalEvaluation:
         return trained
 
     @property
-    def _here(self) -> tuple[Artifacts, Path]:
+    def _here(self) -> tuple[ArtifactStore, Path]:
         return self.rundir.artifacts, self.rundir.path
 
     def _again(self, request: Request, outcome: Outcome | LostTrial, model: Model) -> Request | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..evaluators.measurement import Measurement
-from ..evaluators.promotion_rules import line
+from ..evaluators.promotion import line
 from ..pareto.front import select
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model, devices_in, on_device

@@ -1,4 +1,4 @@
-"""."""
+"""Ctrl-C and SIGTERM: the run ends at a moment when nothing is lost."""
 
 from __future__ import annotations
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -12,69 +11,16 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from ..errors import UsageError
 from ..evaluators.runtimes import plain
-from ..pareto.limits import Limits, same_unit
-from ..units import Words, parse_accuracy, parse_duration, parse_energy, parse_latency, parse_size
+from ..pareto.limit_options import LIMITS, parse_limits
+from ..pareto.limits import Limits
+from ..storage.invocation import UNITS, Invocation
+from ..units import Words, is_a, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from ..studies.task import Task
 
 SAMPLERS = ("surrogate", "mutation", "tpe", "nsga2", "random")
 
-UNITS = {
-    "target_ms": ("target-latency", "ms"),
-    "max_size_bytes": ("max-size", "B"),
-    "max_memory_bytes": ("max-memory", "B"),
-    "max_energy_mj": ("max-energy", "mJ"),
-    "min_accuracy": ("min-accuracy", ""),
-    "min_change": ("min-accuracy", ""),
-    "time_budget_s": ("time-budget", "s"),
-    "trial_timeout_s": ("trial-timeout", "s"),
-    "trial_memory_bytes": ("trial-memory", "B"),
-    "runtimes": ("runtime", ""),
-}
-"""Where an option of the command line has another name than its field, that, and its unit."""
-
-
-def parse_limits(
-    target_latency: Words,
-    *,
-    min_accuracy: Words | None = None,
-    min_change: Words | None = None,
-    max_size: Words | None = None,
-    max_memory: Words | None = None,
-    max_energy: Words | None = None,
-) -> dict[str, Any]:
-    """Return what a model must meet, as fields of `Options`.
-
-    >>> parse_limits("5ms", min_accuracy="-1%", max_size="4MB")
-    {'target_ms': 5.0, 'min_change': -0.01, 'unit': '%', 'max_size_bytes': 4000000.0}
-    >>> parse_limits(5, min_change=-0.01, max_size=4e6)
-    {'target_ms': 5.0, 'min_change': -0.01, 'max_size_bytes': 4000000.0}
-    """
-    found: dict[str, Any] = {"target_ms": parse_latency(target_latency)}
-    units = []
-    if min_accuracy is not None:
-        accuracy, relative, unit = parse_accuracy(min_accuracy)
-        found["min_change" if relative else "min_accuracy"] = accuracy
-        units.append(unit)
-    if min_change is not None:
-        if "min_change" in found:
-            raise UsageError(f"one least change can be asked for; got {min_accuracy!r} and {min_change!r}.")
-        found["min_change"], _, unit = parse_accuracy(min_change)
-        units.append(unit)
-    for unit in filter(None, units):
-        same_unit(found.setdefault("unit", unit), unit)
-    if max_size is not None:
-        found["max_size_bytes"] = parse_size(max_size, "--max-size")
-    if max_memory is not None:
-        found["max_memory_bytes"] = parse_size(max_memory, "--max-memory")
-    if max_energy is not None:
-        found["max_energy_mj"] = parse_energy(max_energy)
-    return found
-
-
-LIMITS = ("target_latency", "min_accuracy", "min_change", "max_size", "max_memory", "max_energy")
-"""What `parse_limits` reads."""
 
 QUANTITIES: Mapping[str, tuple[str, Callable[[Words], float]]] = {
     "time_budget": ("time_budget_s", partial(parse_duration, option="--time-budget")),
@@ -183,6 +129,19 @@ class Options:
         """What a model must meet."""
         return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
 
+    def invocation(
+        self,
+        study: str = "",
+        source: Mapping[str, object] | None = None,
+        about: Mapping[str, str] | None = None,
+    ) -> Invocation:
+        """Return what is kept of these options in the run directory; the arguments are those of `Invocation`."""
+        limits = {each.name for each in fields(Limits)}
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in {*limits, "out"}}
+        defaults = {each.name: None if each.default is MISSING else each.default for each in fields(self)}
+        changed = {name: value for name, value in given.items() if value != defaults[name]}
+        return Invocation.of(self.limits, changed, study, source, about)
+
     @property
     def places(self) -> int:
         """At how many places a model is served: by each runtime on each device."""
@@ -236,7 +195,7 @@ class Options:
         """Check that a field is of one of its types."""
         kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
         value = getattr(self, name)
-        if not any(_is(value, kind) for kind in kinds):
+        if not any(is_a(value, kind) for kind in kinds):
             flag = UNITS.get(name, (name.replace("_", "-"), ""))[0]
             raise UsageError(f"--{flag} must be {TYPES[kinds[0]]}; got {value!r}, of type {type(value).__name__}.")
 
@@ -250,17 +209,3 @@ TYPES = {
     tuple[str, ...]: "names, in a tuple",
 }
 """The types of `Options`, in words."""
-
-
-def _is(value: object, kind: Any) -> bool:
-    """Return whether a value is of a type as Python's annotations mean it; a truth value is no number here.
-
-    >>> _is(2, float), _is(True, int), _is(float("nan"), float), _is(("cpu",), tuple[str, ...])
-    (True, False, False, True)
-    """
-    if kind in (int, float):
-        of_kind = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-        return of_kind and math.isfinite(value)  # type: ignore[arg-type]
-    if kind == tuple[str, ...]:
-        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
-    return isinstance(value, kind)

@@ -11,14 +11,14 @@ from ..evaluators import runtimes
 from ..evaluators.device_lock import check_locks
 from ..evaluators.meters.energy import counter_of
 from ..evaluators.meters.serve_once import peak_so_far
-from ..evaluators.runtimes import Runtime
+from ..evaluators.runtime import Runtime
 from ..evaluators.scratch import private_folder
 from ..pareto.limits import Limits, same_unit
+from ..storage import artifacts
 from ..storage import run_directory as rundir
 from ..storage.redact import plain_url
 from ..studies.metric_units import PLAIN
 from .options import Options
-from .workers import shipping as remote
 from .workers.cluster import check_callers, reachable
 from .workers.ray_session import running
 
@@ -63,7 +63,7 @@ def check_options(name: str, options: Options) -> Preflight:
 
         close_storage(open_storage(options.out, options.storage))  # tells at once where it cannot be reached
     if options.artifacts is not None:
-        place = remote.check(options.artifacts, options.workers)
+        place = artifacts.check_artifacts(options.artifacts, options.workers)
         options = replace(options, artifacts=place)
         identity["artifacts"] = plain_url(place)
         rundir.check(options.out, identity)

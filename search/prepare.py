@@ -24,7 +24,7 @@ from ..evaluators.ladder.served import Served, checked, source_of
 from ..evaluators.meters.isolated_engine import engine
 from ..evaluators.meters.latency import Calibration, Meter, meter_for
 from ..evaluators.meters.parallel import Meters, at_once, devices_of, meter_at
-from ..evaluators.runtimes import Runtime
+from ..evaluators.runtime import Runtime
 from ..files import write_atomically
 from ..profiles.latency_probes import PROBE_TIMEOUT_S, Prober
 from ..profiles.level_filter import summary

@@ -10,7 +10,7 @@ from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
 from ..pareto.objectives import front_hypervolume
 from ..reports.words import speed
-from ..storage.artifacts import Local
+from ..storage.artifacts import LocalArtifacts
 from ..storage.run_directory import RunDirectory
 from ..storage.study_store import StudyStore
 from ..storage.trials import trial_name
@@ -132,7 +132,7 @@ class SearchStatus:
         try:
             return (self._rundir.path / folder / RUNG).read_text() or "start"
         except OSError:
-            return "start" if isinstance(self._rundir.artifacts, Local) else "running"
+            return "start" if isinstance(self._rundir.artifacts, LocalArtifacts) else "running"
 
 
 def _in_words(meeting: list[Model], models: list[Model], limits: Limits) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import StudyError
 from ..evaluators.measurement import Measurement
-from ..pareto.front import ParetoFront, assemble
+from ..pareto.front import ParetoFront, build_front
 from ..pareto.model import BASELINE, Model
 from ..reports import write as files
-from ..storage.invocation import Invocation
+from ..storage.artifacts import RemoteArtifacts
 from ..storage.repeated_failures import RepeatedFailures
 from ..storage.run import FINISHED, begun
 from ..storage.run_directory import RunDirectory, room
@@ -29,12 +29,12 @@ from .progress import Progress, Silent
 from .samplers import create
 from .samplers.initial_design import warm_start
 from .throttle import Throttled
-from .workers import shipping as remote
 from .workers.base import Workers
 from .workers.capacity import FILE as MEMORY
 from .workers.capacity import of_run, trial_bytes
 from .workers.cluster import Cluster, joined
 from .workers.memory_limit import MemoryLimited
+from .workers.shipping import WithArtifacts
 from .workers.start import pickled, workers_for
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(
     options = in_unit(options, task, fingerprint)
     words = dict(source or {})
     about = {"license": task.license, "description": task.description}
-    kept = Invocation.of(options, str(words.pop("study", "")), words, about)
+    kept = options.invocation(str(words.pop("study", "")), words, about)
     if options.workers != 0:
         pickled(task)  # tells before anything is measured
     with (
@@ -227,8 +227,8 @@ class StudyRun:
         """Return what workers use, and say where they keep what comes of it."""
         evaluator: Evaluator = self.prepared.ladder
         if self.options.artifacts is not None:
-            self.rundir.artifacts = remote.Remote(f"{self.options.artifacts}/{self.store.place}")
-            evaluator = remote.WithArtifacts(self.prepared.ladder, self.rundir.artifacts)
+            self.rundir.artifacts = RemoteArtifacts(f"{self.options.artifacts}/{self.store.place}")
+            evaluator = WithArtifacts(self.prepared.ladder, self.rundir.artifacts)
         if self.options.trial_memory_bytes is not None:
             evaluator = MemoryLimited(evaluator, self.options.trial_memory_bytes)
         return evaluator
@@ -302,7 +302,7 @@ class StudyRun:
         """Write the report of what was found until now."""
         models = self.store.models()
         if any(model.role == BASELINE for model in models):
-            front = assemble(models, self.prepared.profile, self._limits)
+            front = build_front(models, self.prepared.profile, self._limits)
             trials = begun(self.store.study.get_trials(deepcopy=False))
             profile = self.prepared.profile
             with suppress(OSError):  # a disk that is full ends the run where a trial is lost by it, and not for this
@@ -315,7 +315,7 @@ class StudyRun:
 
     def _publish(self, models: list[Model], *, state: files.State) -> ParetoFront:
         limits = self._limits
-        front = assemble(models, self.prepared.profile, limits, where=self.rundir.path)
+        front = build_front(models, self.prepared.profile, limits, where=self.rundir.path)
         if state == "finished":
             self.rundir.write_json(FINISHED, {"trials": self.store.count(), "limits": limits.asked})
         files.write(self.rundir, front, models, self.store, self.prepared.profile, state=state)

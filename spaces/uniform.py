@@ -1,4 +1,4 @@
-"""."""
+"""Uniform candidates: every group pruned by about the same ratio, every layer in the same bits."""
 
 from __future__ import annotations
 

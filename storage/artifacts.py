@@ -11,16 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..errors import LostError, UsageError, in_a_line
 from ..evaluators.scratch import scratch
 from ..files import write_atomically
-from ..search.workers.shipping import T
 from .redact import plain_url, redacted
 
 
-class Artifacts(Protocol):
+class ArtifactStore(Protocol):
     """Where the folders of requests are kept; their names are those below a run directory."""
 
     def put(self, root: Path, folder: str, only: str = "") -> None:
@@ -48,7 +47,7 @@ class Artifacts(Protocol):
         ...
 
 
-class Local:
+class LocalArtifacts:
     """The run directory itself, which all workers of this machine write to."""
 
     def put(self, root: Path, folder: str, only: str = "") -> None:
@@ -78,7 +77,7 @@ WAITS_S = (1.0, 4.0, 15.0)
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteArtifacts:
     """Folders at an fsspec URL.
 
     Args:
@@ -241,7 +240,7 @@ def _remove(files: Any, path: str) -> None:
         files.rm(path, recursive=True)
 
 
-def check(url: str, workers: int | None) -> str:
+def check_artifacts(url: str, workers: int | None) -> str:
     """Return a URL, made absolute, where something was written, read and deleted.
 
     Args:
@@ -267,7 +266,7 @@ def check(url: str, workers: int | None) -> str:
         )
     whole = url if "://" in url and "file" not in _protocols(files) else files.unstrip_protocol(path)
     try:
-        Remote(whole.rstrip("/")).probe()
+        RemoteArtifacts(whole.rstrip("/")).probe()
     except LostError as error:
         raise UsageError(
             f"{rule}; got {plain_url(url)!r}: {redacted(str(error), url)}. Give another one, or the rights to write."
@@ -278,3 +277,6 @@ def check(url: str, workers: int | None) -> str:
 def _protocols(files: Any) -> tuple[str, ...]:
     protocol = files.protocol
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+
+
+T = TypeVar("T")

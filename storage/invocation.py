@@ -5,17 +5,31 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..pareto.limits import Limits
-from ..search.options import UNITS, Options
 from .redact import plain_url
 
 ADDRESSES = ("storage", "artifacts", "ray_address")
 """Options that may hold a password; of their values only `plain_url` is kept."""
+
+
+UNITS = {
+    "target_ms": ("target-latency", "ms"),
+    "max_size_bytes": ("max-size", "B"),
+    "max_memory_bytes": ("max-memory", "B"),
+    "max_energy_mj": ("max-energy", "mJ"),
+    "min_accuracy": ("min-accuracy", ""),
+    "min_change": ("min-accuracy", ""),
+    "time_budget_s": ("time-budget", "s"),
+    "trial_timeout_s": ("trial-timeout", "s"),
+    "trial_memory_bytes": ("trial-memory", "B"),
+    "runtimes": ("runtime", ""),
+}
+"""Where an option of the command line has another name than its field, that, and its unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,22 +60,21 @@ class Invocation:
     @classmethod
     def of(
         cls,
-        options: Options,
+        limits: Limits,
+        options: Mapping[str, Any],
         study: str = "",
         source: Mapping[str, object] | None = None,
         about: Mapping[str, str] | None = None,
     ) -> Invocation:
-        """Return what options ask for, without what nobody should read."""
-        known = {f.name for f in fields(Limits)} | {"out"}
-        given = {f.name: getattr(options, f.name) for f in fields(Options) if f.name not in known}
-        given = {name: value for name, value in given.items() if value != _default(name)}
+        """Return what is asked for, without passwords; the arguments are those of the class."""
+        given = dict(options)
         plain = {name: plain_url(given[name]) for name in ADDRESSES if name in given}
         hidden = tuple(name for name, url in plain.items() if url != given[name])
         storage = plain.pop("storage", None)
         given.pop("storage", None)
         return cls(
             study=study,
-            limits=options.limits,
+            limits=limits,
             options=given | plain,
             source={name: str(value) for name, value in (source or {}).items() if value is not None},
             storage=storage,
@@ -123,8 +136,3 @@ def _option(name: str, value: Any) -> Iterator[str]:
         for each in value if isinstance(value, tuple) else (value,):
             yield f"--{flag}"
             yield sign + (f"{each:.9g}" if isinstance(each, float) else str(each)) + unit
-
-
-def _default(name: str) -> object:
-    default = next(f.default for f in fields(Options) if f.name == name)
-    return None if default is MISSING else default

@@ -1,4 +1,4 @@
-"""."""
+"""A space as Optuna's distributions."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..evaluators.ladder.failure import failure_of
 from ..evaluators.measurement import Infeasible, Measurement, Outcome
-from ..evaluators.promotion_rules import ONE_SHOT, TRAIN
+from ..evaluators.promotion import ONE_SHOT, TRAIN
 
 LEAST = 3
 """Trials that must have failed alike, where none went well, before the search stops."""

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import RunDirectoryError, StorageError
 from ..evaluators.measurement import Measurement, Outcome
-from ..pareto.front import ParetoFront, assemble
+from ..pareto.front import ParetoFront, build_front
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
 from ..profiles.profile import Profile
@@ -147,7 +147,7 @@ class Run:
         if self._finished is not None and limits == self.against_baseline(self._finished):
             models = tuple(m for m in models if m.measurement.rung == "final")
         nearest = [replace(m, measurement=limits.nearest(m.measurement)) for m in models]
-        return assemble(nearest, self.profile, limits, where=self.path)
+        return build_front(nearest, self.profile, limits, where=self.path)
 
     @property
     def _finished(self) -> Limits | None:

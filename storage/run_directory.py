@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ..errors import RunDirectoryError
 from ..files import full, write_atomically
-from .artifacts import Artifacts, Local
+from .artifacts import ArtifactStore, LocalArtifacts
 
 FORMAT = 2
 """Version of the layout; another one is refused."""
@@ -143,7 +143,7 @@ class RunDirectory:
         self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.artifacts: Artifacts = Local()
+        self.artifacts: ArtifactStore = LocalArtifacts()
         self.fresh = not (path / "study.json").exists()
         self._lock = (path / ".lock").open("a")
         try:

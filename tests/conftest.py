@@ -28,7 +28,7 @@ from autocompress.search.progress import Silent
 from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.workers.inline import InlineWorkers
-from autocompress.storage.artifacts import Artifacts
+from autocompress.storage.artifacts import ArtifactStore
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore
 
@@ -227,7 +227,7 @@ def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
         time_budget_s: float | None = None,
         name: str = "run",
         target_ms: float = TARGET_MS,
-        artifacts: Artifacts | None = None,
+        artifacts: ArtifactStore | None = None,
         meanwhile: Callable[[], object] = lambda: None,
         **how: object,
     ) -> StudyStore:

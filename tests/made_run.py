@@ -20,7 +20,6 @@ from autocompress.search.options import Options
 from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.invocation import Invocation
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore
 
@@ -62,7 +61,7 @@ def made_run(
     profile = Profile.from_dict(problem.profile())
     options = Options(target_ms=target_ms, out=folder, trials=max(trials, 1), runtimes=(runtime,), unit=unit)
     identity = {"study": study, "runtime": runtime, "threads": "1", "device": "this machine"}
-    rundir = RunDirectory(folder, identity, Invocation.of(options, f"{study}.py", about=ABOUT).to_dict())
+    rundir = RunDirectory(folder, identity, options.invocation(f"{study}.py", about=ABOUT).to_dict())
     rundir.write_json("profile.json", {"space": problem.space.fingerprint, "profile": profile.to_dict()})
     store = StudyStore(folder, None, study, problem.space, options.limits)
     store.study.sampler = create(

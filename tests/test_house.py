@@ -17,15 +17,12 @@ FOLDERS = (
     *("evaluators", "compressors", "studies", "spaces"),
 )
 SOURCES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
-MAY_IMPORT = {
-    "files.py": {"errors"},
-    "spaces": {"spaces", "errors"},
-    "compressors": {
-        *("compressors", "spaces", "errors", "files"),
-        "studies",
-    },
-    "evaluators": {"evaluators", "compressors", "studies", "spaces", "errors", "files", "storage", "pareto", "search"},
-}
+ORDER = (
+    *(("__main__",), ("cli",), ("commands",), ("search",), ("reports",), ("storage",), ("pareto",), ("profiles",)),
+    *(("evaluators",), ("compressors",), ("studies",), ("spaces",), ("units", "files"), ("errors",)),
+)
+"""Rooms and files at the top: each may import those that come after it."""
+
 HEAVY = ("torch", "ray", "optuna")
 WITHOUT_TORCH = (
     "spaces.candidate",
@@ -93,17 +90,31 @@ def test_bare_names_of_folders_are_not_importable(folder: str, tmp_path: Path) -
     assert python(code, tmp_path) == "None"
 
 
-@pytest.mark.parametrize("folder", MAY_IMPORT)
-def test_arrows_point_one_way(folder: str) -> None:
-    """Spaces know nothing above them, compressors only spaces and the task, evaluators nothing of the search."""
-    wrong = {
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in SOURCES
-        if path.is_relative_to(ROOT / folder)
-        for name in imports(path)
-        if not any(name == allowed or name.startswith(f"{allowed}.") for allowed in MAY_IMPORT[folder])
-    }
-    assert wrong == set()
+def room_of(module: str) -> int:
+    """Return the position of a module's room in the order."""
+    top = module.split(".")[0]
+    return next(position for position, names in enumerate(ORDER) if top in names)
+
+
+def same_room(module: str, other: str) -> bool:
+    """Return whether two modules lie in one room."""
+    return module.split(".")[0] == other.split(".")[0]
+
+
+NOT_YET = ("pareto.front", "evaluators.meters.parallel")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_point_one_way(path: Path) -> None:
+    """A module imports only its own room and those below, in functions too; the root hands out names and is above."""
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    if module == "__init__":
+        return
+    known = {name.removeprefix("autocompress.") for name in imports(path)} - {"__version__", "autocompress"}
+    wrong = [name for name in known if not same_room(name, module) and room_of(name) <= room_of(module)]
+    if module in NOT_YET:
+        pytest.xfail("to be cut")
+    assert wrong == []
 
 
 def test_arrows_are_seen() -> None:

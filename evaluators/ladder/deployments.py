@@ -57,8 +57,8 @@ def within_limit(costs: Mapping[Deployment, float], most: float) -> tuple[Deploy
 
     On a device where it costs more with every runtime, the least is kept: other devices may have it on their fronts.
 
-    >>> served = [Deployment(runtime, device) for device in "xy" for runtime in "ab"]
-    >>> at = dict(zip(served, (1.0, 9.0, 7.0, 8.0)))
+    >>> at = {Deployment("a", "x"): 1.0, Deployment("b", "x"): 9.0}
+    >>> at |= {Deployment("a", "y"): 7.0, Deployment("b", "y"): 8.0}
     >>> [str(place) for place in within_limit(at, 5.0)], within_limit(at, 0.5)
     (['a on x', 'a on y'], ())
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import InfeasibleError, LostError, in_a_line
 from ...files import full
 from ..measurement import Infeasible, Measurement, Outcome, cut
-from ..promotion_rules import stops_early
+from ..promotion import stops_early
 
 UNTRAINED = "it could not be trained, and is what it was before: {}"
 """Warning of a model whose training failed in its trial."""

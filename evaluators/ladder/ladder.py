@@ -29,7 +29,7 @@ from ..meters.isolated_engine import engine
 from ..meters.latency import Meter
 from ..meters.parallel import Meters, devices_of
 from ..parity import Parity
-from ..runtimes import Runtime
+from ..runtime import Runtime
 from ..scores import Accuracy, accuracy
 from .deployments import time_deployments, within_limit
 from .failure import UNTRAINED, why

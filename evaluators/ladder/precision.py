@@ -6,7 +6,7 @@ from ...errors import InfeasibleError
 from ..measurement import Deployment
 from ..meters.latency import Meter
 from ..meters.parallel import Meters, meter_at
-from ..runtimes import low_precision
+from ..runtime import low_precision
 
 SLACK = 0.05
 """Share of the compute that was meant to run in low precision, and may not, without a warning."""

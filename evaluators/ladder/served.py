@@ -18,7 +18,7 @@ from ..device_lock import pause
 from ..meters.isolated_engine import PATIENCE_S, engine
 from ..parity import Parity, compare, tolerance
 from ..portable.pieces import in_pieces
-from ..runtimes import Engine, Runtime, Source
+from ..runtime import Engine, Runtime, Source
 
 PARITY_BATCHES = 2
 """Batches of calibration data on which the runtime's outputs are compared to PyTorch's."""

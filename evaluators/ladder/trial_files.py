@@ -1,10 +1,11 @@
-"""."""
+"""The files that a trial leaves in its folder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..runtimes import Runtime, plain
+from ..runtime import Runtime
+from ..runtimes import plain
 
 SHAPES = "shapes.safetensors"
 """File in a trial's folder with its weights after its channels went and before its numbers changed."""

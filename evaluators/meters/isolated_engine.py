@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from ...errors import InfeasibleError
 from ..device_lock import exclusive, off_the_floor
-from ..runtimes import Arrays, Engine, Runtime, load
+from ..runtime import Arrays, Engine, Runtime
+from ..runtimes import load
 from ..scratch import scratch
 from ..subprocess_protocol import begin, end, environment, why
 from .latency import device_of

@@ -16,7 +16,8 @@ import numpy as np
 
 from ..device_lock import exclusive, off_the_floor, quiet
 from ..measurement import MEDIAN, Latency, Window, half_width, quantile
-from ..runtimes import Arrays, Kernel, load
+from ..runtime import Arrays, Kernel
+from ..runtimes import load
 from ..runtimes.fake import FakeRuntime
 from ..scratch import scratch
 from ..subprocess_protocol import ask

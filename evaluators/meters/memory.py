@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..runtimes import Arrays
+from ..runtime import Arrays
 from .serve_once import serve_once
 
 RUNS = 5

@@ -1,4 +1,4 @@
-"""."""
+"""Calls on several devices at the same time."""
 
 from __future__ import annotations
 

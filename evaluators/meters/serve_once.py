@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InfeasibleError
-from ..runtimes import Arrays, load
+from ..runtime import Arrays
+from ..runtimes import load
 from ..scratch import scratch
 from ..subprocess_protocol import answer, ask
 from .energy import Energy, counter_of, spend

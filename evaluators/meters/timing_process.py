@@ -24,7 +24,8 @@ from ...errors import InfeasibleError
 from ..device_lock import quiet
 from ..environment import UNPAUSED
 from ..measurement import CONTENDED, MEDIAN, quantile
-from ..runtimes import Arrays, DeviceEngine, Engine, load
+from ..runtime import Arrays, DeviceEngine, Engine
+from ..runtimes import load
 from ..subprocess_protocol import answer
 from .latency import Plan, settled
 from .memory import last_level_cache

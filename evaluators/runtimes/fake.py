@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ...errors import InfeasibleError
 from ...spaces.capabilities import Capabilities
-from . import Arrays, Kernel, Source
+from ..runtime import Arrays, Kernel, Source
 from .onnxruntime import OnnxRuntime
 
 NODE_NS, FLOAT_NS, INT8_NS = 20_000, 10, 4

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, gist
 from ...spaces.capabilities import Capabilities
-from . import Arrays, Engine, Kernel, Source, needed
+from ..runtime import Arrays, Engine, Kernel, Source
+from . import needed
 from .host import describe_host
+from .litert_graph import WINDOWS, Details, Operation, operations
 
 WIDTHS = {"int4": 4, "int8": 8, "uint8": 8, "int16": 16, "float16": 16}
 """Bits of NumPy's types; all others have 32."""
@@ -26,23 +28,9 @@ WIDTHS = {"int4": 4, "int8": 8, "uint8": 8, "int16": 16, "float16": 16}
 FLOAT_KINDS = frozenset({"conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
 """Kinds of layers that its converter or its quantizer leaves in float."""
 
-WINDOWS = {"CONV_2D": slice(1, None), "DEPTHWISE_CONV_2D": slice(1, 3), "FULLY_CONNECTED": slice(-1, None)}
-"""Which sizes of an operation's weight multiply to the products that make one number of its output."""
 
 UNQUANTIZED = {"CONV_3D": slice(None, 4), "TRANSPOSE_CONV": slice(None, 3)}
 """The same of operations that stay in float; of a transposed one for each number that it reads."""
-
-Details = Mapping[str, Any]
-"""What LiteRT tells of one tensor: ``index``, ``name``, ``shape``, ``dtype``, ``quantization``."""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One operation of a model, with its tensors; those that it leaves out are left out."""
-
-    kind: str
-    inputs: Sequence[Details]
-    outputs: Sequence[Details]
 
 
 @dataclass(frozen=True)
@@ -127,19 +115,6 @@ class LiteRt:
 
     def _import(self) -> Any:
         return needed("ai_edge_litert.interpreter", runtime=self.name, extra="litert")
-
-
-def operations(interpreter: Any) -> list[Operation]:
-    """Return a model's operations in order."""
-    tensors = {details["index"]: details for details in interpreter.get_tensor_details()}
-    return [
-        Operation(
-            operation["op_name"],
-            *([tensors[i] for i in operation[side] if i in tensors] for side in ("inputs", "outputs")),
-        )
-        for operation in interpreter._get_ops_details()
-        if operation["op_name"] != "DELEGATE"  # stands for operations that are listed as well
-    ]
 
 
 def _kernel(operation: Operation) -> Kernel:

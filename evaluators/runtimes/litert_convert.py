@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from ...compressors.quantization.calibration import LARGEST_BIAS, TOP
 from ...errors import InfeasibleError, MissingRuntimeError, gist, in_a_line
+from ..runtime import Source
 from ..scratch import scratch
 from ..subprocess_protocol import begin, run
-from . import Source
-from .litert import WINDOWS, Operation, operations
+from .litert_graph import WINDOWS, Operation, operations
 
 TIMEOUT_S = 900.0
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ...errors import InfeasibleError
 from ...spaces.capabilities import Capabilities
 from ..portable.mnn import in_order, stdout_to_stderr
+from ..runtime import Arrays, Engine, Kernel, Source
 from ..scratch import scratch
-from . import Arrays, Engine, Kernel, Source, needed
+from . import needed
 from .host import describe_host
 
 PROFILED_RUNS = 20

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, MissingRuntimeError, gist
 from ...spaces.capabilities import Capabilities
+from ..runtime import Arrays, Engine, Kernel, Source
 from ..scratch import scratch
-from . import Arrays, Engine, Kernel, Source, needed
+from . import needed
 from .host import describe_host
 
 PROFILED_RUNS = 20

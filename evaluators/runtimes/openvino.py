@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, shortened
 from ...spaces.capabilities import Capabilities
-from . import Arrays, Engine, Kernel, Source, needed
+from ..runtime import Arrays, Engine, Kernel, Source
+from . import needed
 from .host import describe_host
 
 PROFILED_RUNS = 10

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InfeasibleError, MissingRuntimeError, gist
 from ...spaces.capabilities import Capabilities
+from ..runtime import Arrays, Engine, Kernel, Source
 from ..scratch import private_folder
-from . import Arrays, Engine, Kernel, Source
 from .host import describe_host
 
 if TYPE_CHECKING:

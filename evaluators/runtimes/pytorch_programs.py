@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from ...studies.networks.copied import copied
-from . import Arrays, Kernel
+from ..runtime import Arrays, Kernel
 
 PROFILED_RUNS = 20
 

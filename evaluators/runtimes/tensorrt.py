@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import MissingRuntimeError
 from ...spaces.capabilities import Capabilities
+from ..runtime import Arrays, Kernel, Source
 from ..tensorrt.driver import Gpu, first_gpu
 from ..tensorrt.shapes import Interface, Shape, with_shapes
-from . import Arrays, Kernel, Source, cache_key, needed
+from . import cache_key, needed
 from .host import describe_host
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class TensorRt:
             MissingRuntimeError: a package, a driver or a GPU is missing.
         """
         trt, gpu = self._import(), self._gpu()
-        from ..tensorrt.device import open_device
         from ..tensorrt.engine import TensorRtEngine
+        from ..tensorrt.open_device import open_device
 
         with ExitStack() as stack:
             device, binding = open_device(self.name)

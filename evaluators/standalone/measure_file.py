@@ -17,7 +17,7 @@ from ..meters.energy import counter_of
 from ..meters.latency import CAREFUL, Calibration, Meter, Plan, device_of, meter_for
 from ..meters.serve_once import Serving, serve_once
 from ..parity import Parity, compare
-from ..runtimes import Arrays, Runtime, Source
+from ..runtime import Arrays, Runtime, Source
 from .model_file import ModelFile, able, first_able, read
 from .model_inputs import Input, arrays, settle
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import MissingRuntimeError, UsageError, gist
-from ..runtimes import RUNTIMES, Runtime, load, needed, variants_of
+from ..runtime import Runtime
+from ..runtimes import RUNTIMES, load, needed, variants_of
 from .model_inputs import Input
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...errors import UsageError
-from ..runtimes import Arrays
+from ..runtime import Arrays
 
 SHAPE = re.compile(r"([1-9]\d*(?:x[1-9]\d*)*)(?::(\w+))?")
 FLOATS = ("float32", "float64", "float16")

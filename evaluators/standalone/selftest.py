@@ -19,7 +19,8 @@ import numpy as np
 from ...errors import AutocompressError, InfeasibleError, MissingRuntimeError
 from ...studies.metric_units import share_shown
 from ..parity import FLOAT_TOLERANCE, INTEGER_TOLERANCE, compare
-from ..runtimes import Arrays, Engine, Runtime, Source, load, low_precision
+from ..runtime import Arrays, Engine, Runtime, Source, low_precision
+from ..runtimes import load
 from ..subprocess_protocol import begin
 
 RUNS = 15

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtimes import Arrays, Kernel
+from ..runtime import Arrays, Kernel
 from . import nvml
 from .device import Device
 from .session import TensorRtSession

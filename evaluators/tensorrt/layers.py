@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..runtimes import Kernel
+from ..runtime import Kernel
 
 Layer = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, gist
-from ..runtimes import Arrays, Kernel
+from ..runtime import Arrays, Kernel
 from .device import Device, Timed
 from .layers import kernels, median_by_layer, sparse
 from .log import first_error, fresh, logger

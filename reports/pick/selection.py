@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ...errors import UsageError
 from ...pareto.front import ParetoFront, select
+from ...pareto.limit_options import parse_limits
 from ...pareto.limits import Limits, merged, same_unit
 from ...pareto.model import Model, decisive, fastest
-from ...search.options import parse_limits
 from ...storage.run import Run
 from .advice import advice, goes_on
 

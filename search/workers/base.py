@@ -1,16 +1,13 @@
-"""."""
+"""The interface of workers: requests in, outcomes or lost trials out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from ...evaluators.evaluator import Request
 from ...evaluators.measurement import Outcome
 from .shared_memory import Packed
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

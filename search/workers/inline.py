@@ -1,16 +1,11 @@
-"""."""
+"""Evaluates requests in this process, one at a time."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from ...errors import LostError
 from ...evaluators.evaluator import Evaluator, Request
 from ...evaluators.measurement import Outcome
 from .base import LostTrial, Result
-
-if TYPE_CHECKING:
-    pass
 
 
 class InlineWorkers:

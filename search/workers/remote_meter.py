@@ -11,7 +11,7 @@ from ...errors import InfeasibleError
 from ...evaluators.device_lock import off_the_floor
 from ...evaluators.measurement import Latency
 from ...evaluators.meters.latency import CAREFUL, Calibration, Meter, Plan
-from ...evaluators.runtimes import Kernel
+from ...evaluators.runtime import Kernel
 
 SHARE = 0.001
 """What a study takes of a device's resource: studies take turns by the lock of the device's machine, a measurement

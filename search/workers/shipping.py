@@ -10,20 +10,18 @@ import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ...errors import LostError, UsageError
 from ...evaluators.evaluator import Request, Wrapping
 from ...evaluators.ladder.trial_files import ERROR
 from ...evaluators.measurement import Measurement, Outcome
 from ...evaluators.scratch import scratch
-from ...storage.artifacts import Artifacts
+from ...storage.artifacts import ArtifactStore
 from .base import LostTrial
 
 if TYPE_CHECKING:
     from ...evaluators.ladder.ladder import Ladder
-
-T = TypeVar("T")
 
 
 class WithArtifacts(Wrapping):
@@ -34,7 +32,7 @@ class WithArtifacts(Wrapping):
         artifacts: has the weights to go on from, and takes the files.
     """
 
-    def __init__(self, ladder: Ladder, artifacts: Artifacts) -> None:
+    def __init__(self, ladder: Ladder, artifacts: ArtifactStore) -> None:
         super().__init__(ladder)
         self._artifacts = artifacts
 
@@ -66,7 +64,7 @@ class WithArtifacts(Wrapping):
             yield ladder
 
 
-def fetch_outcome(artifacts: Artifacts, root: Path, request: Request, outcome: Outcome) -> Outcome | LostTrial:
+def fetch_outcome(artifacts: ArtifactStore, root: Path, request: Request, outcome: Outcome) -> Outcome | LostTrial:
     """Bring to a run directory what is wanted there of a request that has ended: a finished model, a traceback."""
     measured = isinstance(outcome, Measurement)
     if measured and not request.test:

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from autocompress.cli import app
 from autocompress.commands.groups import USAGE
 from autocompress.search.options import Options
-from autocompress.storage.invocation import Invocation
 from autocompress.storage.run_directory import RunDirectory
 
 RUNNER = CliRunner()
@@ -75,7 +74,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("net.py").write_text("raise AssertionError('a mistake is told before the study is loaded')\n")
     Path("photos").mkdir()
     Path("photos", "cat.jpg").write_text("a cat")
-    asked = Invocation.of(Options(target_ms=3.0, out=Path("asked"), runtimes=("fake",)), "net.py")
+    asked = Options(target_ms=3.0, out=Path("asked"), runtimes=("fake",)).invocation("net.py")
     RunDirectory(Path("asked"), IDENTITY, asked.to_dict()).close()
     RunDirectory(Path("far"), {**IDENTITY, "artifacts": "file:///far"}).close()
     RunDirectory(Path("small"), {**IDENTITY, "sizes": "of compact files"}).close()

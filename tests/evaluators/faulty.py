@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.evaluators.runtimes import Arrays, Engine, Kernel, Source, load
+from autocompress.evaluators.runtime import Arrays, Engine, Kernel, Source
+from autocompress.evaluators.runtimes import load
 from autocompress.spaces.capabilities import Capabilities
 
 

@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window
-from autocompress.evaluators.promotion_rules import LEAST, learned, told
-from autocompress.pareto.model import Model
-from autocompress.spaces.candidate import Candidate
+from autocompress.evaluators.promotion import LEAST, learned, savings
 
 
 def latency(milliseconds: float) -> Latency:
@@ -22,26 +20,24 @@ def latency(milliseconds: float) -> Latency:
     return Latency(windows=(window,) * 3, baseline_ms=10.0)
 
 
-def model(one_shot: float, accuracy: float, *, milliseconds: float = 2.0, size: int = 1000, doubted: str = "") -> Model:
+def model(
+    one_shot: float, accuracy: float, *, milliseconds: float = 2.0, size: int = 1000, doubted: str = ""
+) -> Measurement:
     """Return a trained model."""
-    return Model(
-        id="00001",
-        candidate=Candidate(),
-        measurement=Measurement(
-            accuracy=accuracy,
-            latency=latency(milliseconds),
-            size_bytes=size,
-            params=1,
-            macs=1,
-            one_shot_accuracy=one_shot,
-            doubted=doubted,
-            epochs=1.0,
-            seconds={"build": 1.0, "train": 8.0, "accuracy": 1.0},
-        ),
+    return Measurement(
+        accuracy=accuracy,
+        latency=latency(milliseconds),
+        size_bytes=size,
+        params=1,
+        macs=1,
+        one_shot_accuracy=one_shot,
+        doubted=doubted,
+        epochs=1.0,
+        seconds={"build": 1.0, "train": 8.0, "accuracy": 1.0},
     )
 
 
-def on_a_line(count: int, noise: float = 0.01) -> list[Model]:
+def on_a_line(count: int, noise: float = 0.01) -> list[Measurement]:
     """Return models whose accuracy is half of that before training, and a half."""
     rng = np.random.default_rng(0)
     return [model(x, 0.5 + x / 2 + noise * rng.standard_normal()) for x in np.linspace(0.1, 0.9, count)]
@@ -58,7 +54,7 @@ def test_the_line_is_learned() -> None:
 
 def test_those_that_training_made_worse_count_too() -> None:
     """They keep what they had, and tell that little may be hoped."""
-    vain = [replace(m, measurement=replace(m.measurement, accuracy=0.9, epochs=0.0)) for m in [model(0.9, 0.9)] * 20]
+    vain = [replace(m, accuracy=0.9, epochs=0.0) for m in [model(0.9, 0.9)] * 20]
     hopeful = learned(on_a_line(20), [], np.random.default_rng(0))
     sober = learned([*on_a_line(20), *vain], [], np.random.default_rng(0))
     assert hopeful is not None
@@ -67,7 +63,7 @@ def test_those_that_training_made_worse_count_too() -> None:
 
 
 @pytest.mark.parametrize("models", [on_a_line(LEAST - 1), [], [model(0.5, 0.8)] * 3])
-def test_few_models_tell_nothing(models: Sequence[Model]) -> None:
+def test_few_models_tell_nothing(models: Sequence[Measurement]) -> None:
     """Until some models were trained, nobody is doubted."""
     assert learned(models, models, np.random.default_rng(0)) is None
 
@@ -79,7 +75,7 @@ def test_only_the_dominated_are_doubted(one_shot: float, milliseconds: float, si
     promotion = learned(models, models, np.random.default_rng(0))
     assert promotion is not None
     hoped = max(one_shot, promotion.intercept + promotion.slope * one_shot + promotion.give)
-    rivals = [m.measurement for m in models if m.measurement.accuracy > hoped]
+    rivals = [m for m in models if m.accuracy > hoped]
     dominated = any(r.latency.median_ms <= latency(milliseconds).median_ms and r.size_bytes <= size for r in rivals)
     assert bool(promotion.doubt(one_shot, latency(milliseconds), size)) == dominated
 
@@ -98,8 +94,8 @@ def test_what_was_saved_is_told() -> None:
     slow = [Infeasible(reason="too slow", rung="latency", latency=latency(9.0))] * 6
     cut = [Infeasible(reason="nothing is hoped of it", rung="one-shot", one_shot_accuracy=0.1)] * 4
     broken = [Infeasible(reason="ValueError: no", rung="one-shot")]
-    text = told([*(m.measurement for m in trained), *slow, *cut, *broken], trained[:9])
+    text = savings([*trained, *slow, *cut, *broken], trained[:9])
     assert "6 candidates ended when they were timed, 4 before training" in text
     assert "50% of all training" in text
     assert "of 2 trained against the odds, 1 came onto the front" in text
-    assert told([m.measurement for m in trained], trained) == ""
+    assert savings(trained, trained) == ""

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.profiles.cost_model import layer_costs
+from autocompress.profiles.layer_latency import layer_costs
 from autocompress.profiles.profile import Profile
 from autocompress.spaces.candidate import BITS, Candidate
 from autocompress.spaces.layers import Layer, Network

@@ -11,7 +11,7 @@ from torch import nn
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
-from autocompress.profiles.latency_probes import curve, measure_sensitivities, middle
+from autocompress.profiles.sensitivity import curve, measure_sensitivities, middle
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO
 from autocompress.spaces.layers import Network
 from autocompress.spaces.space import Choice, Space

@@ -17,7 +17,7 @@ from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Latency, Window
 from autocompress.evaluators.meters.latency import Calibration, Plan
-from autocompress.evaluators.runtimes import Arrays, Kernel, Runtime
+from autocompress.evaluators.runtime import Arrays, Kernel, Runtime
 from autocompress.evaluators.runtimes.fake import FakeRuntime
 from autocompress.evaluators.runtimes.onnxruntime import OnnxRuntime
 from autocompress.profiles.latency_probes import Prober

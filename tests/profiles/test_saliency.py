@@ -14,8 +14,8 @@ from torch import nn
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
-from autocompress.profiles.latency_probes import measure_sensitivities, middle
 from autocompress.profiles.saliency import ENOUGH, saliencies, saliency_of, stand_in
+from autocompress.profiles.sensitivity import measure_sensitivities, middle
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO
 from autocompress.spaces.layers import Group, Network
 from autocompress.spaces.space import Choice, Space

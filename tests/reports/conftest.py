@@ -13,7 +13,7 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome, Window
-from autocompress.pareto.front import ParetoFront, assemble
+from autocompress.pareto.front import ParetoFront, build_front
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE, Model
 from autocompress.profiles.profile import Profile
@@ -125,9 +125,9 @@ def tell() -> Tell:
                 name = BASELINE if role == BASELINE else trial.id
                 models.append(Model(id=name, candidate=candidate, measurement=outcome, role=role or "front"))
         limits = Limits(target_ms)
-        front = assemble(models, profile, limits)
+        front = build_front(models, profile, limits)
         if ended:
-            front = assemble(finals([front.baseline, *_own(front, models)]), profile, limits)
+            front = build_front(finals([front.baseline, *_own(front, models)]), profile, limits)
         return Told(front, tuple(trials), profile)
 
     return make

@@ -20,9 +20,10 @@ import autocompress
 from autocompress import Interrupted, Limits, Options, Task, UsageError, compress
 from autocompress.cli import app
 from autocompress.commands.groups import DEFAULT
+from autocompress.pareto.limit_options import LIMITS
 from autocompress.reports.pick.selection import wished
 from autocompress.search import compress as api
-from autocompress.search.options import LIMITS, QUANTITIES
+from autocompress.search.options import QUANTITIES
 from autocompress.search.progress import Lines
 
 ON_A_TERMINAL = {"quiet", "whole", "dry_run", "version"}

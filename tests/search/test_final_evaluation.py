@@ -16,7 +16,7 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
 from autocompress.evaluators.meters.latency import CAREFUL, Plan
 from autocompress.evaluators.meters.parallel import Meters
-from autocompress.evaluators.runtimes import Kernel
+from autocompress.evaluators.runtime import Kernel
 from autocompress.evaluators.scores import packed
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits

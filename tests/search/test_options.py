@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import UsageError
+from autocompress.pareto.limit_options import parse_accuracy, parse_limits
 from autocompress.pareto.limits import Limits, same_unit
-from autocompress.search.options import SAMPLERS, Options, parse_limits
-from autocompress.units import parse_accuracy, parse_duration, parse_energy, parse_latency, parse_size
+from autocompress.search.options import SAMPLERS, Options
+from autocompress.units import parse_duration, parse_energy, parse_latency, parse_size
 
 BAD = ["", "5", "ms", "-1ms", "0ms", "0.0s", "abc", "5 parsecs", "5ms5", "1e3ms", "5 m s", "nan ms", "infms", "5,5ms"]
 

@@ -43,9 +43,7 @@ EVERYTHING: dict[str, Any] = {
 
 def test_what_was_kept_reads_back_equal() -> None:
     """JSON in between changes nothing."""
-    asked = Invocation.of(
-        Options(target_ms=5.0, out=RUN, **EVERYTHING), "net.py", {"data_dir": Path("data"), "data": None}
-    )
+    asked = Options(target_ms=5.0, out=RUN, **EVERYTHING).invocation("net.py", {"data_dir": Path("data"), "data": None})
     assert Invocation.read(json.loads(json.dumps(asked.to_dict()))) == asked
     assert asked.source == {"data_dir": "data"}
     assert asked.limits == Limits(5.0, min_change=-0.005, max_size_bytes=4e6, max_memory_bytes=6e7)
@@ -55,7 +53,7 @@ def test_what_was_kept_reads_back_equal() -> None:
 def test_the_command_asks_for_the_same(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line that is told parses to the options that were kept."""
     given = Options(target_ms=5.0, out=RUN, **options)
-    words = shlex.split(Invocation.of(given, "net.py", {"weights": "a b.pt"}).command(RUN))
+    words = shlex.split(given.invocation("net.py", {"weights": "a b.pt"}).command(RUN))
     found: list[object] = []
     monkeypatch.setattr(command, "_run", lambda *args, **_: found.extend(args) or 0)
     assert words[0] == "autocompress"
@@ -66,7 +64,7 @@ def test_the_command_asks_for_the_same(options: dict[str, Any], monkeypatch: pyt
 
 def test_the_command_tells_what_shall_change() -> None:
     """Another target and more trials take the place of those that were asked for."""
-    asked = Invocation.of(Options(target_ms=5.0, out=RUN, trials=24), "digits")
+    asked = Options(target_ms=5.0, out=RUN, trials=24).invocation("digits")
     told = asked.command(RUN, limits=Limits(4.0), trials=44)
     assert told == "autocompress --target-latency 4ms --trials 44 --out 'my runs/a'"
 
@@ -84,7 +82,7 @@ def test_the_command_tells_what_shall_change() -> None:
 def test_passwords_are_not_kept(name: str, url: str, kept: str) -> None:
     """Of a URL with a user, a password or a query the rest is kept, and the command names its option."""
     secret: dict[str, Any] = {name: url}
-    asked = Invocation.of(Options(target_ms=5.0, out=RUN, **secret), "digits")
+    asked = Options(target_ms=5.0, out=RUN, **secret).invocation("digits")
     assert "secret" not in json.dumps(asked.to_dict())
     assert kept in (asked.storage, *asked.options.values())
     assert asked.hidden == (name,)
@@ -94,11 +92,11 @@ def test_passwords_are_not_kept(name: str, url: str, kept: str) -> None:
 
 def test_an_address_without_a_secret_is_kept() -> None:
     """The command that goes on is whole then."""
-    asked = Invocation.of(Options(target_ms=5.0, out=RUN, storage="postgresql://host/db"), "digits")
+    asked = Options(target_ms=5.0, out=RUN, storage="postgresql://host/db").invocation("digits")
     assert (asked.storage, asked.hidden) == ("postgresql://host/db", ())
     assert "--storage postgresql://host/db" in asked.command(RUN)
 
 
 def test_a_task_from_python_has_no_command() -> None:
     """Nothing is told that would run another network."""
-    assert Invocation.of(Options(target_ms=5.0, out=RUN)).command(RUN) == ""
+    assert Options(target_ms=5.0, out=RUN).invocation().command(RUN) == ""

@@ -15,7 +15,6 @@ from autocompress.files import write_atomically
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
 from autocompress.search.options import Options
-from autocompress.storage.invocation import Invocation
 from autocompress.storage.run import open_run
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore
@@ -94,7 +93,7 @@ def test_a_database_is_read_where_one_was_used(
     store = search(small, trials=TRIALS, url=address)
     if kept:
         file = tmp_path / "run" / "study.json"
-        asked = Invocation.of(Options(target_ms=4.0, out=tmp_path, storage=address), "digits")
+        asked = Options(target_ms=4.0, out=tmp_path, storage=address).invocation("digits")
         file.write_text(json.dumps({**json.loads(file.read_text()), "asked": asked.to_dict()}))
     run = open_run(tmp_path / "run", storage=address)
     assert [m.id for m in run.models] == [m.id for m in store.models()]
@@ -109,14 +108,14 @@ def test_a_database_is_asked_only_where_it_is_named(
     url, address = url.format(path=tmp_path), f"sqlite:///{tmp_path / 'study.db'}"
     search(small, trials=TRIALS, url=address)
     file = tmp_path / "run" / "study.json"
-    asked = Invocation.of(Options(target_ms=4.0, out=tmp_path, storage=url), "digits")
+    asked = Options(target_ms=4.0, out=tmp_path, storage=url).invocation("digits")
     file.write_text(json.dumps({**json.loads(file.read_text()), "asked": asked.to_dict()}))
     with pytest.raises(StorageError, match=r"Only a database that you name is asked.*--storage URL") as caught:
         open_run(tmp_path / "run")
     assert "secret" not in str(caught.value)
     monkeypatch.setenv("AUTOCOMPRESS_STORAGE", address)
     assert open_run(tmp_path / "run").models
-    asked = Invocation.of(Options(target_ms=4.0, out=tmp_path), "digits")
+    asked = Options(target_ms=4.0, out=tmp_path).invocation("digits")
     RunDirectory(tmp_path / "other", {"study": "run"}, asked.to_dict()).close()
     (tmp_path / "other" / "study.journal").touch()
     with pytest.raises(StorageError, match="must hold the study"):

@@ -12,7 +12,8 @@ from autocompress.compressors.onnx_files.export import Way, exported, to_onnx
 from autocompress.compressors.onnx_files.tensor_ranges import largest
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.evaluators.ladder.served import Served, checked
-from autocompress.evaluators.runtimes import Runtime, load
+from autocompress.evaluators.runtime import Runtime
+from autocompress.evaluators.runtimes import load
 from autocompress.spaces.candidate import BITS, Candidate
 from autocompress.studies.task import Task
 

@@ -16,7 +16,8 @@ from autocompress.compressors.pipeline import apply_candidate, space_of, supplie
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError, StudyError
 from autocompress.evaluators.ladder.served import Served, parity, source_of
-from autocompress.evaluators.runtimes import load, low_precision
+from autocompress.evaluators.runtime import low_precision
+from autocompress.evaluators.runtimes import load
 from autocompress.pareto.front import ParetoFront
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
 from autocompress.spaces.capabilities import Capabilities

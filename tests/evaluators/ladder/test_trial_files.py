@@ -47,7 +47,7 @@ def test_an_error_of_the_users_own_keeps_its_traceback(tmp_path: Path) -> None:
     outcome = ended(tmp_path)
     assert (
         outcome.reason
-        == "RuntimeError: index 7 is out of bounds (raised in the task's `loss`; test_rungs.py:27 in mistaken)"
+        == "RuntimeError: index 7 is out of bounds (raised in the task's `loss`; test_trial_files.py:27 in mistaken)"
     )
     written = (tmp_path / "trials" / "00001" / "error.txt").read_text()
     assert "in mistaken" in written

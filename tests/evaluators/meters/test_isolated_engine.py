@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from autocompress.errors import InfeasibleError, UsageError
 from autocompress.evaluators.meters.isolated_engine import engine
 from autocompress.evaluators.meters.latency import Plan, ProcessMeter
-from autocompress.evaluators.runtimes import Runtime, load
+from autocompress.evaluators.runtime import Runtime
+from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.subprocess_protocol import MEMORY
 
 FAULTY = str(Path(__file__).parents[1] / "faulty.py")

@@ -33,7 +33,7 @@ from autocompress.evaluators.meters.timing_process import (
     time_window,
     time_windows,
 )
-from autocompress.evaluators.runtimes import Arrays
+from autocompress.evaluators.runtime import Arrays
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from autocompress.compressors.pipeline import Compressed, apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators.ladder.served import source_of
-from autocompress.evaluators.runtimes import Arrays, Source, load
+from autocompress.evaluators.runtime import Arrays, Source
+from autocompress.evaluators.runtimes import load
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from autocompress.errors import InfeasibleError
-from autocompress.evaluators.runtimes import Runtime, cache_key, load, low_precision
+from autocompress.evaluators.runtime import Runtime, low_precision
+from autocompress.evaluators.runtimes import cache_key, load
 
 from .conftest import Sample
 

@@ -15,7 +15,8 @@ from autocompress.compressors.quantization.quantize import Quantize
 from autocompress.compressors.technique import Supplies
 from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.meters.isolated_engine import engine
-from autocompress.evaluators.runtimes import load, low_precision
+from autocompress.evaluators.runtime import low_precision
+from autocompress.evaluators.runtimes import load
 from autocompress.spaces.candidate import BITS, Candidate
 from autocompress.studies.task import Task
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from autocompress.compressors.modules import count
 from autocompress.errors import InfeasibleError, MissingRuntimeError
-from autocompress.evaluators.runtimes import Source, load, low_precision
+from autocompress.evaluators.runtime import Source, low_precision
+from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.runtimes.litert_convert import choose, fingerprint
 
 from .conftest import Sample

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from autocompress.compressors.modules import count
 from autocompress.compressors.onnx_files.export import to_onnx
 from autocompress.errors import InfeasibleError, MissingRuntimeError
-from autocompress.evaluators.runtimes import Source, load
+from autocompress.evaluators.runtime import Source
+from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.runtimes.mnn_convert import convert
 
 from .conftest import Sample

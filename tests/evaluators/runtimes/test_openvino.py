@@ -18,7 +18,7 @@ from autocompress.compressors.onnx_files import qdq
 from autocompress.compressors.onnx_files.export import to_onnx
 from autocompress.compressors.quantization.quantize import Scales
 from autocompress.errors import InfeasibleError
-from autocompress.evaluators.runtimes import Source, low_precision
+from autocompress.evaluators.runtime import Source, low_precision
 from autocompress.evaluators.runtimes.openvino import VARIANTS, OpenVino
 from autocompress.evaluators.runtimes.openvino_int4 import four_bits, quantize_blocks
 

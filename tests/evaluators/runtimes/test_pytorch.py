@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autocompress.errors import InfeasibleError, MissingRuntimeError
-from autocompress.evaluators.runtimes import Source, low_precision
+from autocompress.evaluators.runtime import Source, low_precision
 from autocompress.evaluators.runtimes.pytorch import VARIANTS
 from autocompress.evaluators.runtimes.pytorch_programs import batch_of, export, write
 from autocompress.evaluators.scratch import FOLDER

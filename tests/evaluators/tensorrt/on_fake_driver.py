@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from autocompress.errors import InfeasibleError
-from autocompress.evaluators.runtimes import Kernel
+from autocompress.evaluators.runtime import Kernel
 from autocompress.evaluators.tensorrt import nvml
-from autocompress.evaluators.tensorrt.device import Device, open_device
+from autocompress.evaluators.tensorrt.device import Device
+from autocompress.evaluators.tensorrt.open_device import open_device
 from autocompress.evaluators.tensorrt.session import TensorRtSession
 from autocompress.evaluators.tensorrt.shapes import Interface
 

@@ -17,9 +17,10 @@ from onnx import TensorProto, helper
 from autocompress.errors import InfeasibleError, MissingRuntimeError
 from autocompress.evaluators.meters.latency import Plan, device_of
 from autocompress.evaluators.meters.timing_process import serve
-from autocompress.evaluators.runtimes import DeviceEngine, Source, load, low_precision
+from autocompress.evaluators.runtime import DeviceEngine, Source, low_precision
+from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.runtimes.tensorrt import TensorRt
-from autocompress.evaluators.tensorrt.device import open_device
+from autocompress.evaluators.tensorrt.open_device import open_device
 
 from .driver import FakeDriver
 from .misuses import MISUSES, REMOVED

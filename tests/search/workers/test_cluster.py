@@ -24,7 +24,7 @@ from autocompress.evaluators.ladder.deployments import time_deployments
 from autocompress.evaluators.measurement import Deployment, Latency, Measurement, Outcome
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Calibration, Plan
 from autocompress.evaluators.meters.parallel import Meters, devices_of
-from autocompress.evaluators.runtimes import Kernel
+from autocompress.evaluators.runtime import Kernel
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.workers import cluster as module

@@ -25,7 +25,7 @@ from autocompress.search.workers.ray_session import environment
 from autocompress.search.workers.shipping import WithArtifacts, fetch_outcome
 from autocompress.search.workers.start import workers_for
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.artifacts import Remote, check
+from autocompress.storage.artifacts import RemoteArtifacts, check_artifacts
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -73,7 +73,7 @@ def address(folders: tuple[Path, Path]) -> Iterator[str]:
         nodes.shutdown()
 
 
-def ways(workers: Workers, store: Remote, here: Path, *asked: tuple[str, str]) -> list[list[str]]:
+def ways(workers: Workers, store: RemoteArtifacts, here: Path, *asked: tuple[str, str]) -> list[list[str]]:
     """Evaluate requests at a time, each with its ancestor; return the ways that their files have come."""
     requests = [Request(folder=folder, ancestor=a, candidate=Candidate(), epochs=0, test=True) for folder, a in asked]
     for request in requests:
@@ -92,7 +92,7 @@ def ways(workers: Workers, store: Remote, here: Path, *asked: tuple[str, str]) -
 
 def test_what_one_node_made_the_other_goes_on_from(address: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
     """Heirs on both nodes have their ancestor's file; each node holds the data once, and in the end nothing."""
-    store = Remote(check(f"file://{tmp_path}/store", None))
+    store = RemoteArtifacts(check_artifacts(f"file://{tmp_path}/store", None))
     options = Options(target_ms=4.0, out=tmp_path / "run", ray_address=address)
     with (
         joined(options, Silent()) as cluster,

@@ -19,11 +19,11 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.pareto.front import select
-from autocompress.search.workers import shipping as module
 from autocompress.search.workers.base import LostTrial
 from autocompress.search.workers.shipping import WithArtifacts, fetch_outcome
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.artifacts import Artifacts, Local, Remote, check
+from autocompress.storage import artifacts as module
+from autocompress.storage.artifacts import ArtifactStore, LocalArtifacts, RemoteArtifacts, check_artifacts
 from autocompress.storage.study_store import StudyStore, outcome
 
 NAME = "trials/00001"
@@ -36,13 +36,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["file", "memory"])
-def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Remote]:
+def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RemoteArtifacts]:
     """Return a place of each kind."""
     if request.param == "file":
-        yield Remote(f"file://{tmp_path}/remote")
+        yield RemoteArtifacts(f"file://{tmp_path}/remote")
         return
     name = uuid.uuid4().hex
-    yield Remote(f"memory://{name}")
+    yield RemoteArtifacts(f"memory://{name}")
     fsspec.filesystem("memory").rm(f"/{name}", recursive=True) if fsspec.filesystem("memory").exists(name) else None
 
 
@@ -59,13 +59,13 @@ def found(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def kept(remote: Remote) -> list[str]:
+def kept(remote: RemoteArtifacts) -> list[str]:
     """Return all files at a place."""
     files, path = fsspec.core.url_to_fs(remote.url)
     return sorted(files.find(path)) if files.exists(path) else []
 
 
-def test_a_folder_comes_back_as_it_was_put(remote: Remote, tmp_path: Path) -> None:
+def test_a_folder_comes_back_as_it_was_put(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """All files with their folders, or the one that was asked for; a folder that was never put is not there."""
     remote.put(filled(tmp_path / "a"), NAME)
     assert remote.get(tmp_path / "b", NAME)
@@ -77,7 +77,7 @@ def test_a_folder_comes_back_as_it_was_put(remote: Remote, tmp_path: Path) -> No
     assert not (tmp_path / "d").exists()
 
 
-def test_a_second_upload_takes_the_place_of_the_first(remote: Remote, tmp_path: Path) -> None:
+def test_a_second_upload_takes_the_place_of_the_first(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """Another content of the same length is seen, and nothing of the old one is left."""
     remote.put(filled(tmp_path / "a"), NAME)
     remote.get(tmp_path / "b", NAME)
@@ -87,7 +87,9 @@ def test_a_second_upload_takes_the_place_of_the_first(remote: Remote, tmp_path: 
     assert len(kept(remote)) == 3
 
 
-def test_an_upload_that_died_is_no_folder(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_that_died_is_no_folder(
+    remote: RemoteArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before the manifest is written there is nothing, or still what was there before; half a manifest is none."""
     files, _ = fsspec.core.url_to_fs(remote.url)
     with monkeypatch.context() as patch:
@@ -119,7 +121,7 @@ def _die(*_: Any, **__: Any) -> None:
     raise _Died
 
 
-def test_what_is_damaged_is_not_taken(remote: Remote, tmp_path: Path) -> None:
+def test_what_is_damaged_is_not_taken(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """A file that is not what was uploaded is an error that tells where and why."""
     remote.put(filled(tmp_path / "a"), NAME)
     files, _ = fsspec.core.url_to_fs(remote.url)
@@ -129,7 +131,7 @@ def test_what_is_damaged_is_not_taken(remote: Remote, tmp_path: Path) -> None:
         remote.get(tmp_path / "b", NAME)
 
 
-def tampered(remote: Remote, **changes: Any) -> None:
+def tampered(remote: RemoteArtifacts, **changes: Any) -> None:
     """Change the manifest of an uploaded folder, as whoever may write to the store can."""
     files, _ = fsspec.core.url_to_fs(remote.url)
     [manifest] = [path for path in kept(remote) if path.endswith(module.MANIFEST)]
@@ -155,7 +157,7 @@ DIGEST = hashlib.sha256(b"evil").hexdigest()
         "a\0b",
     ],
 )
-def test_a_manifest_cannot_write_outside(name: str, remote: Remote, tmp_path: Path) -> None:
+def test_a_manifest_cannot_write_outside(name: str, remote: RemoteArtifacts, tmp_path: Path) -> None:
     """A name that is no file below the trial's folder is an error at once, and nothing at all is written."""
     remote.put(filled(tmp_path / "a"), NAME)
     tampered(remote, files={"model.onnx": DIGEST, name: DIGEST})
@@ -166,7 +168,7 @@ def test_a_manifest_cannot_write_outside(name: str, remote: Remote, tmp_path: Pa
 
 
 @pytest.mark.parametrize("place", ["../../../precious", "..", "", "/", "a" * 31, "A" * 32, None, 7])
-def test_a_manifest_cannot_delete_elsewhere(place: object, remote: Remote, tmp_path: Path) -> None:
+def test_a_manifest_cannot_delete_elsewhere(place: object, remote: RemoteArtifacts, tmp_path: Path) -> None:
     """A place that is none of an upload's is neither read from nor deleted."""
     files, root = fsspec.core.url_to_fs(remote.url)
     files.makedirs(f"{root}/precious", exist_ok=True)
@@ -180,7 +182,7 @@ def test_a_manifest_cannot_delete_elsewhere(place: object, remote: Remote, tmp_p
 
 
 @pytest.mark.parametrize("content", [b"[]", b"7", b"{}", b'{"place": "' + b"a" * 32 + b'", "files": ["model.onnx"]}'])
-def test_a_manifest_of_another_shape_is_told(content: bytes, remote: Remote, tmp_path: Path) -> None:
+def test_a_manifest_of_another_shape_is_told(content: bytes, remote: RemoteArtifacts, tmp_path: Path) -> None:
     """It is an error of ours, and no other."""
     remote.put(filled(tmp_path / "a"), NAME)
     files, _ = fsspec.core.url_to_fs(remote.url)
@@ -191,7 +193,7 @@ def test_a_manifest_of_another_shape_is_told(content: bytes, remote: Remote, tmp
 
 
 @pytest.mark.parametrize("place", ["trials", NAME, f"{NAME}/deep"])
-def test_a_link_in_a_run_directory_leads_nowhere(place: str, remote: Remote, tmp_path: Path) -> None:
+def test_a_link_in_a_run_directory_leads_nowhere(place: str, remote: RemoteArtifacts, tmp_path: Path) -> None:
     """What is downloaded stays inside, whatever has been put there."""
     remote.put(filled(tmp_path / "a"), NAME)
     (tmp_path / "home").mkdir()
@@ -203,7 +205,7 @@ def test_a_link_in_a_run_directory_leads_nowhere(place: str, remote: Remote, tmp
     assert found(tmp_path / "home") == {}
 
 
-def test_a_link_is_not_uploaded(remote: Remote, tmp_path: Path) -> None:
+def test_a_link_is_not_uploaded(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """Nobody gets a file from outside of a trial's folder."""
     (tmp_path / "secret").write_bytes(b"secret")
     ((filled(tmp_path / "a") / NAME) / "link").symlink_to(tmp_path / "secret")
@@ -211,7 +213,7 @@ def test_a_link_is_not_uploaded(remote: Remote, tmp_path: Path) -> None:
     assert not any(path.endswith("link") for path in kept(remote))
 
 
-def test_models_of_two_drivers_do_not_meet(remote: Remote, tmp_path: Path) -> None:
+def test_models_of_two_drivers_do_not_meet(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """Drivers of one study share its trials, and finish models each for itself."""
     other = dataclasses.replace(remote, driver="other")
     for driver, content in ((remote, b"mine"), (other, b"yours")):
@@ -224,7 +226,7 @@ def test_models_of_two_drivers_do_not_meet(remote: Remote, tmp_path: Path) -> No
 
 def test_a_passing_failure_is_overcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that answers the third time has done its work; one that never does is an error."""
-    remote, failures = Remote(f"file://{tmp_path}/remote"), [OSError("once"), OSError("twice")]
+    remote, failures = RemoteArtifacts(f"file://{tmp_path}/remote"), [OSError("once"), OSError("twice")]
     files, _ = fsspec.core.url_to_fs(remote.url)
     pipe = type(files).pipe_file
 
@@ -244,9 +246,9 @@ def test_a_passing_failure_is_overcome(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_url_is_checked_by_using_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What works leaves nothing behind, and a relative path becomes the driver's; the folder is made."""
     monkeypatch.chdir(tmp_path)
-    assert check(f"file://{tmp_path}/new/", 2) == f"file://{tmp_path}/new"
-    assert check("some/where", 2) == f"file://{tmp_path}/some/where"
-    assert check("memory://place", 0) == "memory://place"
+    assert check_artifacts(f"file://{tmp_path}/new/", 2) == f"file://{tmp_path}/new"
+    assert check_artifacts("some/where", 2) == f"file://{tmp_path}/some/where"
+    assert check_artifacts("memory://place", 0) == "memory://place"
     assert found(tmp_path) == {}
 
 
@@ -262,14 +264,14 @@ def test_a_url_is_checked_by_using_it(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_wrong_url_is_refused(url: str, workers: int | None, message: str) -> None:
     """The message has the rule, the value and the way out."""
     with pytest.raises(UsageError, match=rf"--artifacts must be the URL.*s3://.*{message}"):
-        check(url, workers)
+        check_artifacts(url, workers)
 
 
 def test_a_missing_package_is_named() -> None:
     """So is the package that a file system needs."""
     fsspec.register_implementation("elsewhere", "no_such_package.FileSystem", errtxt="Install no_such_package")
     with pytest.raises(UsageError, match=r"Install no_such_package.*must be installed on every node"):
-        check("elsewhere://bucket/x", 2)
+        check_artifacts("elsewhere://bucket/x", 2)
 
 
 class Writing:
@@ -294,12 +296,12 @@ def request_for(folder: str, **how: Any) -> Request:
     return Request(folder=folder, candidate=Candidate(), epochs=0, **how)
 
 
-def shipped(artifacts: Artifacts) -> WithArtifacts:
+def shipped(artifacts: ArtifactStore) -> WithArtifacts:
     """Return an evaluator whose run directory cannot be written."""
     return WithArtifacts(Writing(Path("/proc/nowhere")), artifacts)  # type: ignore[arg-type]
 
 
-def test_a_trial_is_uploaded_from_a_folder_of_the_node(remote: Remote, tmp_path: Path) -> None:
+def test_a_trial_is_uploaded_from_a_folder_of_the_node(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """The run directory is not touched; the next trial goes on from weights that are brought to it; nothing is left."""
     evaluator = shipped(remote)
     assert isinstance(evaluator.evaluate(request_for(NAME)), Measurement)
@@ -316,10 +318,10 @@ def test_a_store_that_is_away_loses_the_trial(tmp_path: Path) -> None:
     """The evaluator says so, with the reason, in a way that is no defect."""
     (tmp_path / "file").touch()
     with pytest.raises(LostError, match="could not be written"):
-        shipped(Remote(f"file://{tmp_path}/file")).evaluate(request_for(NAME))
+        shipped(RemoteArtifacts(f"file://{tmp_path}/file")).evaluate(request_for(NAME))
 
 
-def test_a_finished_model_is_brought_and_a_trial_is_not(remote: Remote, tmp_path: Path) -> None:
+def test_a_finished_model_is_brought_and_a_trial_is_not(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """Of trials the run directory has the tracebacks only; what was brought is deleted where it came from."""
     evaluator, root = shipped(remote), tmp_path / "run"
     for request, files in (
@@ -333,7 +335,7 @@ def test_a_finished_model_is_brought_and_a_trial_is_not(remote: Remote, tmp_path
     assert {Path(path).parent.name for path in kept(remote) if path.endswith(module.MANIFEST)} == {"00001"}
 
 
-def test_a_finished_model_that_cannot_be_brought_is_lost(remote: Remote, tmp_path: Path) -> None:
+def test_a_finished_model_that_cannot_be_brought_is_lost(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """It is finished again; a traceback that cannot be brought changes nothing."""
     request = request_for("models/00001", test=True)
     outcome = AnalyticEvaluator(3).evaluate(request)
@@ -350,7 +352,7 @@ def test_a_finished_model_that_cannot_be_brought_is_lost(remote: Remote, tmp_pat
 def test_a_search_whose_store_is_away_ends_in_order(search: Callable[..., StudyStore], tmp_path: Path) -> None:
     """Its trials are tried again, none is held to be infeasible, and when the store is back the search goes on."""
     (tmp_path / "place").touch()
-    how = {"trials": 4, "evaluator": shipped(Remote(f"file://{tmp_path}/place"))}
+    how = {"trials": 4, "evaluator": shipped(RemoteArtifacts(f"file://{tmp_path}/place"))}
     with pytest.raises(UsageError, match=r"files at .* could not be written .* the same command goes on"):
         search(AnalyticEvaluator(3), **how)
     (tmp_path / "place").unlink()
@@ -361,7 +363,7 @@ def test_a_search_whose_store_is_away_ends_in_order(search: Callable[..., StudyS
 
 def test_a_search_keeps_the_files_of_its_front(search: Callable[..., StudyStore], tmp_path: Path) -> None:
     """What has left the front is deleted where the workers had put it."""
-    remote = Remote(f"file://{tmp_path}/remote")
+    remote = RemoteArtifacts(f"file://{tmp_path}/remote")
     store = search(AnalyticEvaluator(3), trials=30, evaluator=shipped(remote), artifacts=remote)
     models = store.models()
     kept_models = [model for model in models if model.role != "front"]
@@ -374,7 +376,7 @@ def test_a_search_keeps_the_files_of_its_front(search: Callable[..., StudyStore]
 
 def test_the_run_directory_needs_nothing(tmp_path: Path) -> None:
     """Where workers write to the run directory, everything is there."""
-    local, request = Local(), request_for("models/00001", test=True)
+    local, request = LocalArtifacts(), request_for("models/00001", test=True)
     outcome = AnalyticEvaluator(3).evaluate(request)
     local.put(tmp_path, NAME)
     local.delete(NAME)

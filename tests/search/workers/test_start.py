@@ -25,7 +25,7 @@ from autocompress.evaluators.device_lock import training
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 from autocompress.evaluators.meters.latency import SEARCH, Calibration, Plan
-from autocompress.evaluators.runtimes import Kernel
+from autocompress.evaluators.runtime import Kernel
 from autocompress.search.workers import ray_workers as module
 from autocompress.search.workers.base import LostTrial, Result, Workers
 from autocompress.search.workers.inline import InlineWorkers
