@@ -39,9 +39,9 @@ def interval(share: float | None, examples: int | None) -> list[float] | None:
 
 
 def difference(share: float, other: float, examples: int | None) -> list[float] | None:
-    """Return the 95 % interval of the difference of two shares of the same examples, as if they were of two samples.
+    """Return the 95 % interval of the difference of two shares of the same examples, as if from two samples.
 
-    That they are of the same ones makes the true interval narrower; how much cannot be told from the shares alone.
+    The true interval is narrower, because the examples are the same; the shares alone do not say by how much.
     (R. G. Newcombe, Interval estimation for the difference between independent proportions, method 10, 1998.)
 
     >>> [round(end, 3) for end in difference(0.98, 0.98, 400)]
@@ -56,11 +56,11 @@ def difference(share: float, other: float, examples: int | None) -> list[float] 
 
 
 def paired(one: str, other: str) -> list[float] | None:
-    """Return the 95 % interval of the difference of two accuracies on the same examples, of their packed scores.
+    """Return the 95 % interval of the difference of two accuracies on the same examples, from their packed scores.
 
-    For right and wrong answers it is Newcombe's from Wilson's intervals of both and the correlation between them, else
-    Student's of the examples' differences. (R. G. Newcombe, Improved confidence intervals for the difference between
-    binomial proportions based on paired data, method 10, Statistics in Medicine 1998.)
+    For right and wrong answers it is Newcombe's, from both Wilson intervals and the correlation between them; otherwise
+    it is Student's of the examples' differences. (R. G. Newcombe, Improved confidence intervals for the difference
+    between binomial proportions based on paired data, method 10, Statistics in Medicine 1998.)
 
     Returns:
         None where the scores of one of them are not known.

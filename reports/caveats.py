@@ -1,4 +1,4 @@
-"""Why a number in a report should not be trusted, or is less than it seems: a sentence each."""
+"""Caveats of a report: reasons not to trust a number, or to expect less than it seems, one sentence each."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ..studies.metric_units import SHARE, change_shown
 from .rows import ExampleCounts
 
 WIDE = 0.1
-"""Half of an interval over its middle, above which it is called wide."""
+"""An interval is wide if its half-width, as a share of its middle, is above this."""
 
 SPREAD = 0.1
-"""How far the baseline's own milliseconds may differ, as a share of them, before that is told."""
+"""Largest spread of the baseline's milliseconds, as a share of them, without a caveat."""
 
 DROP = 0.02
-"""How much better validation data may look than test data before that is told; of what is no share, a part of it."""
+"""Largest advantage of validation over test data without a caveat; relative for a metric that is not a share."""
 
 FEW = 1000
-"""Examples under which an accuracy's interval is wide beside what compression costs."""
+"""Below this many examples, an accuracy's interval is wide compared with the cost of compression."""
 
 
 def caveats(front: ParetoFront, data: Mapping[str, Any], scored: ExampleCounts) -> list[str]:
-    """Return what must be known before a report's numbers are used, what matters most first."""
+    """Return what a reader must know before using a report's numbers, the most important first."""
     found = (_state(front, data), _accuracy(front), _models(front), _machine(front, data), _examples(scored))
     return list(dict.fromkeys(doubt for each in found for doubt in each))
 
@@ -34,17 +34,17 @@ def caveats(front: ParetoFront, data: Mapping[str, Any], scored: ExampleCounts) 
 def _state(front: ParetoFront, data: Mapping[str, Any]) -> Iterator[str]:
     if data["state"] != "finished":
         unfinished = {"running": "The run has not ended", "interrupted": "The run was interrupted"}[data["state"]]
-        yield f"{unfinished}: what follows is what had been found when this was written."
+        yield f"{unfinished}: this report has the results found by the time it was written."
     best = front.recommended
     if best is not None and best.measurement.rung != "final":
         yield (
-            f"Model {best.id} was trained and timed as in a search: at the end of a run it is trained longer, "
-            "scored on the test data and measured carefully, and its numbers may change."
+            f"Model {best.id} was only trained and timed as in a search. The final evaluation trains it longer, "
+            "scores it on the test data and measures it carefully; its numbers may change."
         )
     failed = sum(end["trials"] for end in data["search"]["ends"] if end["end"] == "failed")
     total = data["search"]["trials"]
     if total and failed / total > 0.2:
-        yield f"{failed} of {total} trials could not be built, trained or measured; how the search went says why."
+        yield f"{failed} of {total} trials could not be built, trained or measured; the section on the search says why."
 
 
 def _machine(front: ParetoFront, data: Mapping[str, Any]) -> Iterator[str]:
@@ -54,9 +54,9 @@ def _machine(front: ParetoFront, data: Mapping[str, Any]) -> Iterator[str]:
         spread = (high - low) / 2 / middle
         if spread > SPREAD:
             yield (
-                f"The machine's own speed varies: the unchanged network took between {low:.2f} and {high:.2f} ms while "
-                f"it was calibrated, and every claim in milliseconds is ±{spread:.0%} for that alone. Ratios do "
-                f"not vary with it: {front.target_ms:g} ms is {front.target_ms / middle:.3f} of that network's time."
+                f"The machine's speed varies: the unchanged network took between {low:.2f} and {high:.2f} ms during "
+                f"calibration, so every claim in milliseconds is ±{spread:.0%} for that reason alone. Ratios do not "
+                f"vary with it: {front.target_ms:g} ms is {front.target_ms / middle:.3f} of that network's time."
             )
 
 
@@ -66,14 +66,14 @@ def _accuracy(front: ParetoFront) -> Iterator[str]:
         return
     measured, base = best.measurement, front.baseline.measurement
     if measured.rung == "final" and measured.test_accuracy is None:
-        yield "The study has no test data: what is told is of the validation data, which the search looked at."
+        yield "The study has no test data: its accuracies are on the validation data, which the search looked at."
     if measured.test_accuracy is not None and base.test_accuracy is not None:
         drop = (measured.accuracy - base.accuracy) - (measured.test_accuracy - base.test_accuracy)
         if drop > DROP * (1.0 if front.unit == SHARE else abs(base.accuracy)):
             lost = change_shown(drop, front.unit).removeprefix("+")
             yield (
                 f"Model {best.id} lost {lost} more on the test data than on the validation data, which the search "
-                "looked at. Believe the test data."
+                "looked at. Trust the test data."
             )
 
 
@@ -101,7 +101,7 @@ def _models(front: ParetoFront) -> Iterator[str]:
 
 
 def _subject(names: list[str]) -> str:
-    """Return what several models are called at the beginning of a sentence.
+    """Return the subject of a sentence about several models.
 
     >>> _subject(["baseline"]), _subject(["00012"]), _subject(["baseline", "00012", "00013"])
     ('The unchanged network', 'Model 00012', 'Models 00012, 00013 and the unchanged network')
@@ -119,6 +119,6 @@ def _of(model: Model) -> Iterator[str]:
     warned = model.measurement.warnings
     yield from (doubt for doubt in latency.doubts if not any(warning.startswith(doubt) for warning in warned))
     if not math.isfinite(latency.half_width):
-        yield "how far the latency may be off is not known"
+        yield "the uncertainty of the latency is unknown"
     elif latency.ratio and latency.half_width / latency.ratio > WIDE:
-        yield f"the latency is known to ±{latency.half_width / latency.ratio:.0%} only"
+        yield f"the latency is only known to ±{latency.half_width / latency.ratio:.0%}"

@@ -1,4 +1,4 @@
-"""Two runs beside each other: their fronts on one scale, what of one the other dominates, and what is not the same."""
+"""Compares two runs: their fronts on one scale, which models the other dominates, and the differences."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..storage.run import Run
 from ..studies.metric_units import noun, shown
 
 MILLISECONDS, RATIOS = "milliseconds", "ratios"
-"""By what fronts are compared: as they are, or each relative to its own run's unchanged network."""
+"""How fronts are compared: in milliseconds, or each relative to its own run's unchanged network."""
 
 SAME_PLACE = ("runtime", "threads", "batch", "percentile", "device", "sizes")
-"""What a study's identity says of how it was measured."""
+"""Fields of a study's identity that describe how it was measured."""
 
 LOSS = 0.1
-"""Share of the unchanged network's accuracy that lies between the ideal model and the reference."""
+"""Distance between the ideal model and the reference, as a share of the unchanged network's accuracy."""
 
 PLACES = 9
-"""Decimal places of what is compared: one model in two units is no better than itself."""
+"""Decimal places of compared values, so that a model in another unit is not better than itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two runs, beside each other.
+    """Two compared runs.
 
     Attributes:
         a: the first run.
@@ -72,15 +72,15 @@ class Comparison:
 
     @property
     def ratio(self) -> float | None:
-        """The second run's hypervolume over the first one's; None where that is nothing."""
+        """The second run's hypervolume divided by the first one's; None if that is zero."""
         return self.b.hypervolume / self.a.hypervolume if self.a.hypervolume else None
 
 
 def compare(a: Run, b: Run) -> Comparison:
     """Compare two runs that have a baseline each.
 
-    Milliseconds are compared where both were measured in the same way, on the same machine, and the unchanged network
-    took as long; else what counts is each model relative to the unchanged network of its own run.
+    Compares milliseconds if both runs were measured in the same way on the same machine and the unchanged network took
+    the same time. Otherwise each model counts relative to the unchanged network of its own run.
 
     Raises:
         RunDirectoryError: a run has no baseline yet.
@@ -107,7 +107,7 @@ def compare(a: Run, b: Run) -> Comparison:
 
 
 def _measured_otherwise(a: Run, b: Run, one: ParetoFront, other: ParetoFront) -> Iterator[str]:
-    """Yield what differs in how two runs were measured."""
+    """Yield the differences in how two runs were measured."""
     for name in SAME_PLACE:
         mine, theirs = a.identity.get(name, ""), b.identity.get(name, "")
         if mine != theirs:
@@ -119,22 +119,22 @@ def _measured_otherwise(a: Run, b: Run, one: ParetoFront, other: ParetoFront) ->
 
 
 def _timed_otherwise(one: ParetoFront, other: ParetoFront) -> Iterator[str]:
-    """Yield that the same network took another time: then milliseconds are those of two states of a machine."""
+    """Yield that the same network took a different time: the milliseconds come from two states of a machine."""
     mine, theirs = one.baseline.measurement, other.baseline.measurement
     if _network(mine) == _network(theirs) and not mine.latency.tied(theirs.latency):
         took = f"{mine.latency.median_ms:.3g} ms in A, {theirs.latency.median_ms:.3g} ms in B"
-        yield f"The same unchanged network took another time: {took}."
+        yield f"The same unchanged network took a different time: {took}."
 
 
 def _of_other_networks(one: ParetoFront, other: ParetoFront) -> Iterator[str]:
-    """Yield what differs in the unchanged networks."""
+    """Yield the differences between the unchanged networks."""
     mine, theirs = one.baseline.measurement, other.baseline.measurement
     if _network(mine) != _network(theirs):
         sizes = f"{mine.params / 1e6:.3g} million parameters in A, {theirs.params / 1e6:.3g} in B"
         yield f"The unchanged networks differ: {sizes}."
     elif mine.accuracy != theirs.accuracy:
         values = f"{shown(mine.accuracy, one.unit)} in A, {shown(theirs.accuracy, other.unit)} in B"
-        yield f"The unchanged networks do otherwise on the validation data: {values}."
+        yield f"The unchanged networks differ on the validation data: {values}."
     if one.unit != other.unit:
         yield f"The metric's unit differs: {one.unit or 'none'} in A, {other.unit or 'none'} in B."
 
@@ -144,7 +144,7 @@ def _network(measured: Measurement) -> tuple[int, int]:
 
 
 def _scaled(one: ParetoFront, other: ParetoFront, by: str) -> tuple[tuple[Points, Points], str]:
-    """Return both fronts' points with an ideal model at zero and the reference at one, and these in words."""
+    """Return both fronts' points, scaled to an ideal model at 0 and the reference at 1, and the reference in words."""
     fronts = one, other
     bases = [front.baseline.measurement for front in fronts]
     points = [minimised(m.measurement for m in front.models) for front in fronts]
@@ -155,7 +155,7 @@ def _scaled(one: ParetoFront, other: ParetoFront, by: str) -> tuple[tuple[Points
             for these, base in zip(points, bases, strict=True)
         ]
         less = f"{LOSS:.0%} of its {noun(one.unit)} less"
-        words = f"{less}, its latency and its size, each of the run's own unchanged network"
+        words = f"{less}, its latency and its size, all relative to the run's own unchanged network"
         return (scaled[0], scaled[1]), words
     best = max(base.accuracy for base in bases)
     target_ms = max(front.target_ms for front in fronts)
@@ -167,7 +167,7 @@ def _scaled(one: ParetoFront, other: ParetoFront, by: str) -> tuple[tuple[Points
 
 
 def _dominated(front: ParetoFront, other: ParetoFront, mine: Points, theirs: Points) -> dict[tuple[str, str], str]:
-    """Return for each model that the other front dominates one that does; medians count."""
+    """Return, for each model that the other front dominates, one that dominates it, by medians."""
     found = {}
     for model, point in zip(front.models, mine, strict=True):
         better = (theirs <= point).all(axis=1) & (theirs < point).any(axis=1)

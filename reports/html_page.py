@@ -12,18 +12,18 @@ from string import Template
 from typing import Any
 
 SCRIPTS = ("core", "answer", "plot", "table", "model", "sections", "main")
-"""The page's own scripts, in the order in which they are put together."""
+"""The page's own scripts, in the order in which they are joined."""
 
 MOST_POINTS = 2500
-"""Models and trials that a page holds: more neither help the eye nor open quickly."""
+"""Most models and trials of a page: with more it opens slowly and shows no more."""
 
 MOST_BYTES = 3_000_000
-"""Of a page's models and trials; plotly.js takes another 4.8 MB."""
+"""Most bytes of a page's models and trials; plotly.js takes another 4.8 MB."""
 
 ALWAYS = ("baseline", "front", "obvious")
 
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-"""What could end a script element, or a line of one, in the midst of a string."""
+"""Characters that could end a script element, or a line of one, inside a string."""
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -48,12 +48,12 @@ def _web(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-    """Return what allows this script in a page, and no other."""
+    """Return the hash that allows only this script in a page."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def embedded(data: object) -> str:
-    r"""Return data as JSON that nothing in it can end.
+    r"""Return data as JSON that cannot end its script element.
 
     >>> embedded({"name": "</script><script>"})
     '{"name":"\\u003c/script\\u003e\\u003cscript\\u003e"}'
@@ -65,10 +65,9 @@ def embedded(data: object) -> str:
 
 
 def thinned(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return data with as many of its trials as a page may hold; models of the front and baselines are all kept.
+    """Return data with as many trials as a page may hold, and all models of the front and baselines.
 
-    Those that were measured come before those that were cut, which are evenly taken from all, and lose what was
-    planned for their layers.
+    Measured trials come first. Infeasible ones are evenly taken from all, without the choices for their layers.
     """
     points: Sequence[dict[str, Any]] = data["points"]
     kept = [point for point in points if point["kind"] in ALWAYS]
@@ -90,7 +89,7 @@ def _bytes(point: Mapping[str, Any]) -> int:
 
 
 def _evenly(points: Sequence[dict[str, Any]], most: int, room: float) -> list[dict[str, Any]]:
-    """Return every n-th point, so that so many are left at most, in so many bytes."""
+    """Return every n-th point, so that at most this many points and bytes are left."""
     spent = sum(map(_bytes, points))
     share = max(len(points) / max(1, most), spent / max(1.0, room))
     if share <= 1:

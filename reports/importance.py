@@ -1,4 +1,4 @@
-"""Which choices mattered: how much of the spread of an objective a forest explains with each of them."""
+"""Importance of choices: the share of an objective's variance that a random forest explains with each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..storage.backends import quiet
 from ..storage.run import Trial
 
 MOST_TRIALS = 600
-"""Measured trials that are looked at, evenly taken from all: enough for a ranking, and a second's work."""
+"""How many measured trials are used, evenly taken from all: enough for a ranking, and a second's work."""
 
 LEAST_TRIALS = 8
-"""Measured trials below which nothing is said."""
+"""With fewer measured trials there is no result."""
 
 SHOWN = 12
-"""Choices that are told for each objective, the most important first."""
+"""Choices reported for each objective, the most important first."""
 
 TREES = 32
 
@@ -28,10 +28,10 @@ OBJECTIVES = {"accuracy": 0, "latency": 1, "size": 2}
 
 
 def importances(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Return for each objective the shares of choices, and of their axes; nothing where too few trials were measured.
+    """Return for each objective the shares of choices, and of their axes; empty if too few trials were measured.
 
-    By Optuna's mean decrease in impurity over the levels, from the latest measured trials. Shares of one objective sum
-    up to 1, the ones that are not told included.
+    Uses Optuna's mean decrease in impurity over the levels, from the latest measured trials. All shares of an objective
+    sum to 1, including those that are not reported.
     """
     measured = [trial for trial in trials if isinstance(trial.outcome, Measurement)]
     step = -(-len(measured) // MOST_TRIALS) or 1
@@ -57,7 +57,7 @@ def _at(position: int) -> Any:
 
 
 def _only(trial: Trial, most: Mapping[str, int]) -> optuna.trial.FrozenTrial:
-    """Return a trial with some of its levels, and nothing besides."""
+    """Return a trial with only some of its levels."""
     assert isinstance(trial.outcome, Measurement)
     return optuna.trial.create_trial(
         values=list(objectives(trial.outcome)),

@@ -1,4 +1,4 @@
-"""The outcome of a run for a program: what the table says, as plain data."""
+"""The result of a run as plain data for a program, like the table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..pareto.model import Model
 
 
 def as_data(front: ParetoFront, where: str) -> dict[str, Any]:
-    """Return a front for JSON: a model is what it is in ``pareto.csv``, and its path is below ``run``."""
+    """Return a front for JSON; a model has the fields of ``pareto.csv``, and its path is relative to ``run``."""
     best = front.recommended
     return {
         "run": where,

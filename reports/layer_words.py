@@ -1,4 +1,4 @@
-"""What was done to a network, layer by layer, in words."""
+"""Describes the changes to a network, layer by layer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..spaces.layers import Layer, Network
 FLOAT = 32
 
 INTEGERS = 8
-"""The most bits of a weight that is stored as an integer."""
+"""Most bits of a weight that is stored as an integer."""
 
 TOLD_ZEROS = 0.1
-"""Share of a layer's weights that are zero, from which on it is told."""
+"""Zeros of a layer are reported from this share of its weights on."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors in a safetensors file, of which only the header is read."""
+    """Return the shapes of the tensors in a safetensors file; reads only its header."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(length, path.stat().st_size)))
@@ -30,7 +30,7 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def by_layer(candidate: Candidate, network: Network, shapes: Shapes) -> list[tuple[str, str]]:
-    """Return what was done to each layer; empty words where it stayed as it was.
+    """Return the changes to each layer in words; empty if it is unchanged.
 
     Args:
         candidate: what was chosen.
@@ -70,11 +70,11 @@ def _words(candidate: Candidate, layer: Layer, shapes: Shapes) -> Iterator[str]:
 
 
 def in_file(written: Mapping[str, Mapping[str, Any]], layer: str) -> str:
-    """Return how a layer's weights lie in the file that was written; empty where that is not known.
+    """Return how a layer's weights are stored in the written file; empty if that is unknown.
 
     Args:
         written: see `Written.to_dict`.
-        layer: its name; of one that was factorised, the parts are told one after the other.
+        layer: its name; for a factorised layer, the parts are given one after another.
 
     >>> row = {"bits": 8, "integers": True, "zeros": 0.5, "distinct": 90, "two_four": False}
     >>> in_file({"conv1": row, "fc.0": {**row, "bits": 32, "zeros": 0.0, "distinct": 4}}, "conv1")
@@ -99,7 +99,7 @@ def _stored(row: Mapping[str, Any]) -> Iterator[str]:
 
 
 def settings(candidate: Candidate) -> list[str]:
-    """Return how channels were chosen, layers factorised, ranges found, and what is left trained.
+    """Return the settings of pruning, factorisation, calibration and training in words.
 
     >>> settings(Candidate({"pruning": {"importance": "taylor"}}))
     ['pruning: importance taylor']

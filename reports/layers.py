@@ -1,4 +1,4 @@
-"""What a candidate does to each layer: what was chosen there, what that is estimated to save and to damage."""
+"""The changes of a candidate to each layer, with the estimated saving and damage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ON_LAYERS = (BITS, RANK, SPARSITY, PALETTE)
 """Axes whose targets are layers."""
 
 PLACES = 4
-"""Decimal places of shares: what is drawn of them needs no more."""
+"""Decimal places of shares, enough for drawing."""
 
 
 def changes(
@@ -24,10 +24,10 @@ def changes(
     levels: Mapping[str, int],
     written: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Return for each layer that a candidate changes what it does there.
+    """Return the changes to each layer that a candidate changes.
 
-    Milliseconds and damages are those of the profile, where each choice was measured alone; only a whole model's are
-    measured together. A group's damage is told at its first layer.
+    Milliseconds and damages come from the profile, where each choice was measured alone; only whole models are measured
+    with all choices. A group's damage is listed at its first layer.
 
     Args:
         profile: what is known of the network.
@@ -76,7 +76,7 @@ def layer_ms(profile: Profile, candidate: Candidate) -> dict[str, float]:
 
 
 def _damage(profile: Profile, layer: str, levels: Mapping[str, int]) -> float | None:
-    """Return the summed damage of the choices that are about a layer, or about the group that begins with it."""
+    """Return the total damage of the choices for a layer, or for the group that begins with it."""
     known = [
         by_level[levels[name]]
         for axis in (PRUNING_RATIO, *ON_LAYERS)
@@ -89,12 +89,12 @@ def _damage(profile: Profile, layer: str, levels: Mapping[str, int]) -> float | 
 
 
 def settings(candidate: Candidate) -> dict[str, dict[str, Any]]:
-    """Return what a candidate says of how it is made and trained, and not of any layer."""
+    """Return the settings of a candidate, which apply to no single layer."""
     return {axis: dict(targets) for axis, targets in candidate.axes.items() if axis in SETTINGS}
 
 
 def network(profile: Profile, values: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
-    """Return the network: what its layers cost, and how sensitive they are to each choice.
+    """Return the network: the costs of its layers, and their sensitivity to each choice.
 
     Args:
         profile: what is known of it.

@@ -1,4 +1,4 @@
-"""``report.md``: what a pull request needs to say of a run, in the Markdown that GitHub renders."""
+"""``report.md``: a summary of a run for a pull request, in GitHub's Markdown."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..studies.metric_units import bare, points_of, shown
 from .words import size, speed
 
 SPECIAL = re.compile(r"[\\`*\[\]<>#!|~&@$]|(?<![^\W_])_|_(?![^\W_])")
-"""What Markdown, or GitHub, may read as something else; an underscore inside of a word is none of it."""
+"""Characters with a meaning in Markdown or on GitHub; an underscore inside a word has none."""
 
 SHOWN = 20
-"""Rows of the table at most."""
+"""Most rows of the table."""
 
 
 def summary(data: Mapping[str, Any]) -> str:
-    """Return the headline, the front as a table, and what must be known before the numbers are used."""
+    """Return the headline, the front as a table, and the caveats."""
     points = {point["key"]: point for point in data["points"]}
     front, study, told = data["fronts"][0], data["study"], data["headline"]
     lines = [f"## {escaped(study['name'])}: {escaped(data['limits']['text'])}", "", *_headline(data, points)]
@@ -51,7 +51,7 @@ def _headline(data: Mapping[str, Any], points: Mapping[str, Mapping[str, Any]]) 
     verdict = f"**{name} meets it**" if told["meets"] else f"Nothing meets it; **{name} is nearest**"
     state = "" if data["state"] == "finished" else f" *The run is {data['state']}.*"
     if points[told["model"]]["kind"] == "baseline":
-        return [f"{verdict}: nothing that was found is better than the unchanged network.{state}", ""]
+        return [f"{verdict}: no model found is better than the unchanged network.{state}", ""]
     low, high = told["faster_interval"]
     interval = f"(95 %: {low:.2f}× to {'?' if high is None else f'{high:.2f}×'} the speed)"
     smaller = "" if told["smaller"] is None else f", {size(told['smaller'], 1)}"

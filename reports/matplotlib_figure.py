@@ -1,4 +1,4 @@
-"""Draws the front: accuracy against latency, the target, and what anyone would have tried first."""
+"""Draws the front: accuracy against latency, the target, and the reference baselines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     _points(axes, trials, color=GREY, marker=".", label="trials", alpha=0.4)
-    _points(axes, front.obvious, color=ORANGE, marker="s", label="obvious baselines", bars=True)
+    _points(axes, front.obvious, color=ORANGE, marker="s", label="reference baselines", bars=True)
     _points(axes, [front.baseline], color=RED, marker="D", label="unchanged network", bars=True)
     _points(axes, front.models, color=BLUE, marker="o", label="Pareto front", bars=True)
     axes.axvline(front.target_ms, color="black", linestyle="--", linewidth=1, label=f"target {front.target_ms:g} ms")
@@ -37,7 +37,7 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: 
             color="black",
             linestyle=":",
             linewidth=1,
-            label=f"least {noun(front.unit)} {shown(floor, front.unit)}",
+            label=f"lowest {noun(front.unit)} {shown(floor, front.unit)}",
         )
     heights = [m.measurement.accuracy for m in (front.baseline, *front.models, *front.obvious)]
     margin = max(0.005 * max(map(abs, heights)), 0.2 * (max(heights) - min(heights))) or 1.0
@@ -84,7 +84,7 @@ def beside(fronts: Mapping[str, ParetoFront], file: IO[bytes], *, kind: str = "p
 
 
 def _on_validation(unit: str) -> str:
-    """Return what an axis is called that has the metric itself: shares are drawn between 0 and 1."""
+    """Return the label of an axis with the metric; shares are drawn between 0 and 1."""
     of = f" in {unit}" if unit not in ("", SHARE) else ""
     return f"{noun(unit)}{of} on the validation data"
 

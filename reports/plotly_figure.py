@@ -1,4 +1,4 @@
-"""A front in a notebook: a table, and a figure of plotly's."""
+"""A front in a notebook: a table and a Plotly figure."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ COLUMNS = {
     "size_bytes": "bytes",
     "meets_target": "meets",
 }
-"""What of a front's table is shown, and how it is headed."""
+"""Columns of a front's table that are shown, with their headings."""
 
 
 def html(front: ParetoFront) -> str:
-    """Return a sentence and a table; what comes from a user is escaped."""
+    """Return a sentence and a table in HTML, with user text escaped."""
     best = front.recommended
     if best is None:
-        said = f"No candidate could be measured to the end, for {front.limits}."
+        said = f"No candidate could be measured completely, for {front.limits}."
     else:
         verb = "meets" if front.meets(best) else "is the nearest to"
         said = f"{best.id} {verb} {front.limits}: {speed(best.measurement.latency.ratio)}."
@@ -38,14 +38,14 @@ def html(front: ParetoFront) -> str:
 
 
 def figure(front: ParetoFront) -> Any:
-    """Return a figure of accuracy over latency: the front, the unchanged network, the obvious baselines, the limits."""
+    """Return a figure of accuracy over latency: the front, the baselines, the limits."""
     import plotly.graph_objects as go
 
     made = go.Figure()
     obvious = [m for m in front.obvious if m not in front.models]
     for name, models, color, symbol in (
         ("Pareto front", front.models, BLUE, "circle"),
-        ("obvious baselines", obvious, ORANGE, "square"),
+        ("reference baselines", obvious, ORANGE, "square"),
         ("unchanged network", (front.baseline,), RED, "diamond"),
     ):
         if models:

@@ -1,4 +1,4 @@
-"""All that a report tells, as plain data: what ``report.json`` holds and ``report.html`` shows.
+"""The content of a report as plain data: what ``report.json`` holds and ``report.html`` shows.
 
 ``schema.json`` describes it for programs, docs/report.md for people.
 """
@@ -26,21 +26,21 @@ from .rows import ExampleCounts, key_of, rows
 from .search_history import search_history
 
 SCHEMA = 1
-"""Version of the format; it grows when a field changes its meaning or goes."""
+"""Version of the format; it increases when a field changes its meaning or is removed."""
 
 LIBRARIES = ("torch", "optuna", "onnx", "torch-pruning")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContext:
-    """What a report tells of a run besides its trials and models.
+    """What a report says of a run besides its trials and models.
 
     Attributes:
-        study: what the study is, as ``study.json`` has it.
+        study: the study, as in ``study.json``.
         folder: the run directory, as its user names it.
         state: whether the run has ended.
-        command: what goes on with the run; empty where that is not known.
-        calibration: how the baseline was calibrated, as ``calibration.json`` has it; empty where that is not known.
+        command: the command that resumes the run; empty if unknown.
+        calibration: the baseline's calibration, as in ``calibration.json``; empty if unknown.
         scored: how many examples accuracies are shares of.
 
     """
@@ -56,7 +56,7 @@ class ReportContext:
 def build(
     front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, about: ReportContext, *, quick: bool = False
 ) -> dict[str, Any]:
-    """Return all that a report tells.
+    """Return the content of a report.
 
     Args:
         front: the outcome.
@@ -118,7 +118,7 @@ def _tied(one: Model, other: Model) -> bool:
 
 
 def _headline(front: ParetoFront, scored: ExampleCounts) -> dict[str, Any] | None:
-    """Return what the recommended model gains over the unchanged network; None where there is no model."""
+    """Return the gains of the recommended model over the unchanged network; None if there is no model."""
     best, base = front.recommended, front.baseline.measurement
     if best is None:
         return None
@@ -158,7 +158,7 @@ def _protocol(front: ParetoFront) -> dict[str, Any]:
 
 
 def _environment(front: ParetoFront, calibration: Mapping[str, Any]) -> dict[str, str]:
-    """Return the machine that measured, and the versions of what made the models."""
+    """Return the machine that measured, and the versions of the libraries that made the models."""
     latency = (front.recommended or front.baseline).measurement.latency
     found = {**calibration.get("environment", {}), **latency.environment}
     for name in LIBRARIES:
@@ -170,7 +170,7 @@ def _environment(front: ParetoFront, calibration: Mapping[str, Any]) -> dict[str
 
 
 def _finite(value: Any) -> Any:
-    """Return plain data in which what is no finite number is None."""
+    """Return plain data with None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(name): _finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

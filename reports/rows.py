@@ -1,4 +1,4 @@
-"""The models and trials of a study as rows of plain data, one for each place that they were measured at."""
+"""The models and trials of a study as rows of plain data, one for each deployment that measured them."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from .accuracy_interval import interval
 from .layers import changes, settings
 
 FRONT, OBVIOUS, TRIAL, INFEASIBLE = "front", "obvious", "trial", "infeasible"
-"""Kinds of rows beside the baseline: of the front, what anyone would try first, measured otherwise, ended before."""
+"""Kinds of rows besides the baseline: the front, reference baselines, other measured trials, infeasible trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleCounts:
-    """How many examples an accuracy is a share of; None where it is no share, or where that is not known."""
+    """How many examples an accuracy is a share of; None if it is not a share, or if the number is unknown."""
 
     validation: int | None = None
     test: int | None = None
 
 
 def key_of(model: Model) -> str:
-    """Return what names a model at a place in a report."""
+    """Return the key of a model on a deployment in a report."""
     return f"{model.id}@{model.measurement.latency.place}"
 
 
 def rows(
     front: ParetoFront, trials: Sequence[Trial], profile: Profile | None, scored: ExampleCounts
 ) -> list[dict[str, Any]]:
-    """Return the final models first, then the trials that are none of them, by number.
+    """Return the final models first, then the other trials, by number.
 
     Args:
         front: the outcome.
@@ -79,14 +79,14 @@ def rows(
 
 
 def _as_good(model: Model, other: Model) -> bool:
-    """Return whether a model is faster than another that is hardly more accurate, at the same place."""
+    """Return whether a model is faster than another one that is hardly more accurate, on the same deployment."""
     one, two = model.measurement, other.measurement
     same = one.latency.place == two.latency.place and one.latency.median_ms < two.latency.median_ms
     return same and one.accuracy <= two.accuracy and no_worse(one, two)
 
 
 def _finals(front: ParetoFront) -> Iterator[tuple[str, Model]]:
-    """Yield the models of a front and of its portfolio with their kind; what is of two kinds is of the first."""
+    """Yield the models of a front and of its portfolio with their kind, the first one if there are two."""
     for each in (front, *front.portfolio):
         yield BASELINE, each.baseline
     for each in (front, *front.portfolio):
@@ -118,7 +118,7 @@ def _trial(
 
 
 def _written(front: ParetoFront, model: Model) -> dict[str, Any] | None:
-    """Return what a model's file holds of each layer; None where no file of it was kept."""
+    """Return what a model's file holds of each layer; None if its files were not kept."""
     return read_json(Path(front.where) / model.path / WRITTEN) if front.where and model.path else None
 
 
@@ -193,7 +193,7 @@ def _ended(found: Infeasible, name: str, role: str) -> dict[str, Any]:
 
 
 def latency_row(latency: Latency) -> dict[str, Any]:
-    """Return a latency without its readings."""
+    """Return a latency without its raw times."""
     return {
         "median_ms": round(latency.median_ms, 5),
         "low_ms": round(latency.low_ms, 5),

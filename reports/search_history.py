@@ -1,4 +1,4 @@
-"""How a search went: its hypervolume over trials and over time, where trials ended and why, what took the time."""
+"""History of a search: hypervolume over trials and time, where trials ended and why, what took the time."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ..pareto.objectives import front_hypervolume, minimised
 from ..storage.run import Trial
 
 STEPS = 200
-"""Trials after which the hypervolume is told, at most: a line needs no more."""
+"""Most trials after which the hypervolume is given: a line needs no more."""
 
 REASONS = 8
-"""Reasons of one ending that are told, the most frequent first."""
+"""Reasons given for each ending, the most frequent first."""
 
-CUT = "trials that ended before"
-"""What the time of trials is called that were not measured to the end: they do not tell of their rungs."""
+CUT = "infeasible trials"
+"""Label for the time of infeasible trials, whose seconds are not known by rung."""
 
 ENDS = {
     "met": "measured, meets every limit",
     "missed": "measured, misses a limit",
-    "slow": "too slow: ended when it was timed",
+    "slow": "too slow: stopped after it was timed",
     "costly": "over another limit",
-    "unpromising": "not trained, as nothing was hoped of it",
+    "unpromising": "not trained: could not reach the front",
     "failed": "could not be built, trained or measured",
-    "lost": "lost with its worker, begun again",
+    "lost": "lost with its worker, started again",
     "open": "not finished",
 }
-"""Where a trial may end, and what that is called."""
+"""Where a trial may end, with its label."""
 
 
 def search_history(front: ParetoFront, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Return how the search went, judged by today's limits."""
+    """Return the history of the search, judged by the current limits."""
     done = sorted((trial for trial in trials if trial.outcome is not None), key=_ended)
     busy = Busy(trials)
     return {
@@ -54,7 +54,7 @@ def _ended(trial: Trial) -> tuple[float, int]:
 
 
 class Busy:
-    """The time in which any trial ran: pauses of a study do not count."""
+    """The time in which any trial ran, without the pauses of a study."""
 
     def __init__(self, trials: Iterable[Trial]) -> None:
         self._spans: list[tuple[float, float]] = []
@@ -66,12 +66,12 @@ class Busy:
                 self._spans.append((start, end))
 
     def until(self, moment: float) -> float:
-        """Return the seconds until a moment, a time stamp."""
+        """Return the busy seconds before a time stamp."""
         return sum(max(0.0, min(end, moment) - start) for start, end in self._spans)
 
 
 def _hypervolume(front: ParetoFront, done: Sequence[Trial], busy: Busy) -> Iterator[dict[str, Any]]:
-    """Yield the hypervolume of what had been measured after so many trials and seconds."""
+    """Yield the hypervolume after each number of trials and seconds."""
     baseline, limits = front.baseline.measurement, front.limits
     step, value = max(1, len(done) // STEPS), 0.0
     kept: list[Measurement] = []

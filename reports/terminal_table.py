@@ -1,4 +1,4 @@
-"""The table at the end of a run: as wide as its terminal, 80 columns where that is not known."""
+"""The table at the end of a run: as wide as the terminal, or 80 columns if that is unknown."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..studies.metric_units import change_of, shown
 from .words import gains
 
 GIVEN_UP = ("speed", "95 % range", "test", "MB", "runtime", "device")
-"""Columns that are left out one after the other where a terminal is too narrow for all."""
+"""Columns that are left out, in this order, if a terminal is too narrow."""
 
 COLUMNS = 80
 
 NAMES = 12
-"""Columns that a model's name has at least; a longer one is folded."""
+"""Least width of the models' names; a longer name is folded."""
 
 
 def render(front: ParetoFront, where: str) -> RenderableType:
-    """Return the front as a table, with the recommended model and, where nothing meets the target, the reasons."""
+    """Return the front as a table, with the recommended model and, if nothing meets the target, the reasons."""
     return Group(
         _Fitting(front),
         Text(),
@@ -37,7 +37,7 @@ def render(front: ParetoFront, where: str) -> RenderableType:
 
 @dataclass(frozen=True)
 class _Fitting:
-    """The table with as many columns as there is room for."""
+    """The table with as many columns as fit."""
 
     front: ParetoFront
 
@@ -88,7 +88,7 @@ def _cells(model: Model, front: ParetoFront) -> dict[str, str]:
 
 
 def short(runtime: str) -> str:
-    """Return a runtime's name; of one in a file of the user's, without its folder.
+    """Return a runtime's name; for one in a user's file, without the folder.
 
     >>> short("/home/me/mine.py:fast"), short("openvino:bf16")
     ('mine.py:fast', 'openvino:bf16')
@@ -102,7 +102,7 @@ def _conclusion(front: ParetoFront) -> list[str]:
     if best is None:
         so = "meets" if front.meets(front.baseline) else "misses"
         return [
-            "No candidate was measured to the end; trials.csv says why.",
+            "No candidate was measured completely; trials.csv says why.",
             f"The unchanged network {so} {front.limits}.",
             *front.reasons,
         ]
@@ -110,7 +110,7 @@ def _conclusion(front: ParetoFront) -> list[str]:
     gain = f"{gains(measured, base)}, {_change(front, best)}"
     if best == front.baseline:
         so = "meets" if front.meets_target else "is the nearest to"
-        lines = [f"→ The unchanged network {so} {front.limits}: nothing that was found is better.", *front.reasons]
+        lines = [f"→ The unchanged network {so} {front.limits}: no model found is better.", *front.reasons]
     elif front.meets_target:
         lines = [f"→ {best.id} meets {front.limits}: {gain}."]
         tied = [name for name in front.tied(best) if name != best.id]
@@ -119,14 +119,14 @@ def _conclusion(front: ParetoFront) -> list[str]:
         top = front.most_accurate
         if top is not None and top.measurement.accuracy > measured.accuracy:
             lines.append(
-                f"  {top.id} has {shown(top.measurement.accuracy, front.unit)}: no more than chance, by a standard "
-                "error on the same validation examples."
+                f"  {top.id} has {shown(top.measurement.accuracy, front.unit)}: within one standard error, on the same "
+                "validation examples."
             )
     else:
         lines = [f"Nothing meets {front.limits}. → {best.id} is the nearest: {gain}.", *front.reasons]
     if front.limits.several and front.meets_target:
         lines.append(f"  Limits: {'; '.join(front.limits.verdicts(measured).values())}.")
-    why = None if measured.failure is None else measured.failure.reason  # which is told of all that failed alike
+    why = None if measured.failure is None else measured.failure.reason  # given once for all that failed alike
     lines += [f"  Warning: {warning}." for warning in measured.warnings if why is None or not warning.endswith(why)]
     return [*lines, *_untrained(front), *map(_alone, front.portfolio)]
 
@@ -137,11 +137,11 @@ def _untrained(front: ParetoFront) -> list[str]:
     for model in (*front.obvious, *front.models):
         if model.measurement.failure is not None:
             named[model.measurement.failure.reason][model.id] = None
-    return [f"  Not trained to the end: {', '.join(names)}. {why}." for why, names in named.items()]
+    return [f"  Training failed: {', '.join(names)}. {why}." for why, names in named.items()]
 
 
 def _change(front: ParetoFront, best: Model) -> str:
-    """Return what a model gains in the metric, on the test data where it was scored on them."""
+    """Return a model's gain in the metric, on the test data if it was scored on them."""
     measured, base, on = best.measurement, front.baseline.measurement, "validation"
     now, before = measured.accuracy, base.accuracy
     if measured.test_accuracy is not None and base.test_accuracy is not None:
@@ -150,7 +150,7 @@ def _change(front: ParetoFront, best: Model) -> str:
 
 
 def _files(front: ParetoFront, where: str) -> list[str]:
-    """Return where the recommended model is and where all are told of, in one line of 80 columns or in two."""
+    """Return the paths of the recommended model and of the table of all, on one line of 80 columns or on two."""
     best = front.recommended
     if best is None:
         return []
@@ -160,14 +160,14 @@ def _files(front: ParetoFront, where: str) -> list[str]:
 
 
 def _alone(front: ParetoFront) -> str:
-    """Return one line on the best of a runtime, or a device, by itself."""
+    """Return one line on the best model of one runtime or device alone."""
     best = front.recommended
     if best is None:
-        return f"  On {short(front.name)} alone: nothing could be measured."
+        return f"  On {short(front.name)} alone: no model could be measured."
     found = f"{best.id}, {shown(best.measurement.accuracy, front.unit)} at {best.measurement.latency.median_ms:.2f} ms"
-    return f"  On {short(front.name)} alone: {found}, {'meets' if front.meets_target else 'misses'} what was asked for."
+    return f"  On {short(front.name)} alone: {found}, {'meets' if front.meets_target else 'misses'} the limits."
 
 
 def print_table(front: ParetoFront, where: str, console: Console) -> None:
-    """Print the table; the paths below it are never broken, however narrow the terminal is."""
+    """Print the table; the paths below it are never broken, even on a narrow terminal."""
     console.print(render(front, where), crop=False)

@@ -1,4 +1,4 @@
-"""How a model is compared to the unchanged network in words: what is slower is called slower."""
+"""Compares a model with the unchanged network in words: faster or slower, smaller or larger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..evaluators.measurement import Measurement
 
 
 def speed(ratio: float) -> str:
-    """Return how fast a model is beside the unchanged network.
+    """Return the speed of a model relative to the unchanged network, in words.
 
     Args:
         ratio: of their latencies; the unchanged network's is 1.
@@ -18,7 +18,7 @@ def speed(ratio: float) -> str:
 
 
 def size(before: float, after: float) -> str:
-    """Return how large a file is beside the unchanged network's.
+    """Return the size of a file relative to the unchanged network's, in words.
 
     >>> size(4e6, 1e6), size(1e6, 1.2e6), size(1e6, 1e6)
     ('4.0× smaller', '1.2× larger', 'as large')
@@ -27,7 +27,7 @@ def size(before: float, after: float) -> str:
 
 
 def gains(measured: Measurement, base: Measurement) -> str:
-    """Return how fast and how large a model is beside the unchanged network."""
+    """Return the speed and size of a model relative to the unchanged network, in words."""
     parts = speed(measured.latency.ratio), size(base.size_bytes, measured.size_bytes)
     return ", ".join(filter(None, parts))
 

@@ -1,4 +1,4 @@
-"""Writes what a run leaves besides its models: tables for other programs, pictures of the front, and the report."""
+"""Writes the files of a run besides its models: tables, pictures of the front, and the report."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .rows import ExampleCounts
 State = Literal["running", "interrupted", "finished"]
 
 COUNTED = "data.json"
-"""File in a run directory that says how many examples accuracies are shares of."""
+"""File in a run directory with the numbers of examples that accuracies are shares of."""
 
 
 def write(
@@ -47,9 +47,9 @@ def write(
     *,
     state: State,
 ) -> None:
-    """Write the tables, the pictures and the report, and delete the files of all but some models.
+    """Write the tables, the pictures and the report, and delete the files of models without a final evaluation.
 
-    These are what was taken to the end, on the front or not: the same run once more does not train them again.
+    Finally evaluated models keep their files, on the front or not, so that the next run does not train them again.
     """
     trials = begun(store.study.get_trials(deepcopy=False))
     write_tables(rundir.path, front, trials, store.models(), profile)
@@ -61,7 +61,7 @@ def write(
 
 
 def write_again(run: Run, front: ParetoFront) -> None:
-    """Write all that tells of a run once more, whoever works in it, for a front of its models."""
+    """Write the tables and the report of a run again, for a front of its models, even while a process works in it."""
     state: State = "finished" if run.finished else "running" if held(run.path) else "interrupted"
     write_tables(run.path, front, run.trials, run.models, run.profile)
     write_report(run.path, front, run.trials, run.profile, state=state)
@@ -72,7 +72,7 @@ def write_tables(
 ) -> None:
     """Write ``pareto.csv``, ``trials.csv``, ``pareto.png`` and ``pareto.svg``.
 
-    What was not offered to the search, as it does not pay, is written to ``dropped.csv``.
+    Levels that were not offered because they do not pay are written to ``dropped.csv``.
     """
     write_atomically(folder / "pareto.csv", front.to_pandas().to_csv(index=False).encode())
     for alone in front.portfolio:

@@ -1,4 +1,4 @@
-"""Whether more trials would help: what the last ones brought, what was cut for another target, how far the floor is."""
+"""Says whether more trials would help: by the last ones, by those stopped for another target, and by the floor."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ...pareto.objectives import minimised
 from ...storage.run import Run
 
 RECENT = 10
-"""How many of the last trials are asked what they brought."""
+"""How many of the last trials are checked for an improvement."""
 
 MORE = 20
 """How many more trials are proposed."""
 
 NEAR = 1.25
-"""A model this near to the floor cannot become much faster."""
+"""A model within this factor of the floor cannot become much faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prospects:
-    """What a study says of more trials for some limits.
+    """The prospects of more trials for some limits.
 
     Attributes:
         recent: how many of the last trials were asked.
@@ -41,7 +41,7 @@ class Prospects:
 
 
 def prospects(run: Run, limits: Limits) -> Prospects:
-    """Return what a run says of more trials for some limits; better is what no earlier trial is as good as in all."""
+    """Return the prospects of more trials; a trial improved the front if no earlier one is as good in everything."""
     ended = [trial for trial in run.trials if trial.outcome is not None and not trial.role]
     recent = {trial.number for trial in ended[-RECENT:]}
     known, improved = minimised(()), 0
@@ -60,34 +60,36 @@ def prospects(run: Run, limits: Limits) -> Prospects:
 
 
 def advice(run: Run, front: ParetoFront, chosen: Model | None) -> list[str]:
-    """Say whether more trials would help, and which command brings them or takes a model to the end."""
+    """Say whether more trials would help, with the command for more trials or for a final evaluation."""
     seen, limits = prospects(run, front.limits), front.limits
     count = sum(trial.outcome is not None for trial in run.trials)
     lines = []
     if chosen is not None and chosen.measurement.rung != "final":
         does = "meets" if front.meets(chosen) else "is nearest to"
         so = "trained and measured briefly" if chosen.measurement.rung == "short" else "not yet measured carefully"
-        lines.append(f"{chosen.id} {does} {limits}, but was {so}. To the end: {goes_on(run, limits, count)}")
+        lines.append(
+            f"{chosen.id} {does} {limits}, but was {so}. For its final evaluation: {resume_command(run, limits, count)}"
+        )
     if seen.floor_ms is not None and seen.floor_ms > limits.target_ms:
         lines.append(
             f"No trial can meet {limits.target_ms:g} ms: the fastest network that this study can express "
             f"takes {seen.floor_ms:.3g} ms."
         )
         return lines
-    more = goes_on(run, limits, count + MORE)
+    more = resume_command(run, limits, count + MORE)
     if seen.reopened:
-        lines.append(f"{_trials(seen.reopened)} ended for stricter limits and may meet these: {more}")
+        lines.append(f"{_trials(seen.reopened)} were stopped for stricter limits and may meet these: {more}")
     elif seen.recent and seen.improved:
-        lines.append(f"More trials may help: {seen.improved} of the last {seen.recent} made the front better. {more}")
+        lines.append(f"More trials may help: {seen.improved} of the last {seen.recent} improved the front. {more}")
     elif seen.recent:
-        lines.append(f"More trials would hardly help: none of the last {seen.recent} made the front better.")
+        lines.append(f"More trials would hardly help: none of the last {seen.recent} improved the front.")
     if chosen is not None and seen.floor_ms and chosen.measurement.latency.median_ms < NEAR * seen.floor_ms:
-        lines.append(f"It is near the floor of {seen.floor_ms:.3g} ms: little that this study can express is faster.")
+        lines.append(f"It is near the floor of {seen.floor_ms:.3g} ms: this study can express little that is faster.")
     return lines
 
 
-def goes_on(run: Run, limits: Limits, trials: int) -> str:
-    """Return the command that goes on with a run for some limits; of one from Python, in words."""
+def resume_command(run: Run, limits: Limits, trials: int) -> str:
+    """Return the command that resumes a run with some limits; for a run from Python, a description."""
     command = run.asked.command(run.path, limits=limits, trials=trials) if run.asked else ""
     return command or f"run the study again for {limits} with trials={trials} and out={str(run.path)!r}"
 

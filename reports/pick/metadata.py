@@ -1,4 +1,4 @@
-"""What a model file says of itself: in the metadata of ONNX and safetensors files, the same bytes each time."""
+"""Metadata of a model, written into ONNX and safetensors files, with the same bytes each time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PREFIX = "autocompress."
 
 
 def notes(model: Model, study: str, about: Mapping[str, str]) -> dict[str, str]:
-    """Return what is said of a model, with what its task tells of it: its ``license``, a ``description``."""
+    """Return the metadata of a model, with its task's ``license`` and ``description``."""
     measured = model.measurement
     found = {
         "version": __version__,
@@ -50,7 +50,7 @@ def _onnx(content: bytes, said: Mapping[str, str]) -> bytes:
 
 
 def _safetensors(content: bytes, said: Mapping[str, str]) -> bytes:
-    """Write a header anew; the tensors' places are counted from its end, a multiple of eight bytes."""
+    """Rewrite the header; the tensors' offsets count from its end, a multiple of eight bytes."""
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     header = {"__metadata__": dict(sorted({**header.pop("__metadata__", {}), **said}.items())), **header}

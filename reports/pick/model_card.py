@@ -1,4 +1,4 @@
-"""The model card of a picked model: what was done to it, its numbers, where it comes from, how to load it."""
+"""The model card of a picked model: its changes, its numbers, its origin, and how to load it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ..words import gains
 UNCHANGED = 5
 """How many unchanged layers are named."""
 
-UNTOLD = "not told by the study. Ask whoever made the original before you pass this on"
-"""In the place of a licence."""
+UNTOLD = "not given by the study. Ask the authors of the original before you pass this on"
+"""Stands in place of a licence."""
 
 
 def card(run: Run, front: ParetoFront, model: Model, folder: Path, proof: str) -> str:
@@ -54,7 +54,7 @@ def _headline(name: str, front: ParetoFront, model: Model) -> str:
         return f"The unchanged network of the study {code(name)}, for {escaped(measured.latency.place)}."
     return (
         f"The network of the study {code(name)}, compressed for {escaped(measured.latency.place)}. "
-        f"Beside the unchanged network: {gains(measured, base)}, "
+        f"Compared with the unchanged network: {gains(measured, base)}, "
         f"{points_of(measured.accuracy - base.accuracy, front.unit)} on the validation data."
     )
 
@@ -76,7 +76,7 @@ def _numbers(base: Measurement, measured: Measurement, unit: str) -> Iterator[st
     )
     yield from (f"\nNote: {escaped(warning)}." for warning in measured.warnings)
     if measured.rung != "final":
-        yield "\nNote: it was not taken to the end of a run, where models are trained longer and measured carefully."
+        yield "\nNote: it had no final evaluation, which trains longer and measures carefully."
 
 
 def _interval(measured: Measurement) -> str:
@@ -106,9 +106,9 @@ ROWS: Mapping[str, Callable[[Measurement, str], str]] = {
 
 
 def _done(run: Run, model: Model, folder: Path) -> Iterator[str]:
-    """Yield what was done to each layer."""
+    """Yield the changes to each layer."""
     if run.profile is None or not model.candidate.axes:
-        yield "Nothing: this is the network as it came."
+        yield "Nothing: this is the unchanged network."
         return
     file = folder / "model.safetensors"
     shapes = inwords.shapes_in(file) if file.exists() else {}
@@ -120,7 +120,7 @@ def _done(run: Run, model: Model, folder: Path) -> Iterator[str]:
         yield from (f"| {code(n)} | {escaped(words)} | {inwords.in_file(written, n)} |" for n, words in changed)
     if rest:
         named = ", ".join(code(name) for name in rest[:UNCHANGED]) + (", …" if len(rest) > UNCHANGED else "")
-        yield f"\nAs they were: {named}; {len(rest)} of {len(layers)} layers."
+        yield f"\nUnchanged: {named}; {len(rest)} of {len(layers)} layers."
     chosen = inwords.settings(model.candidate)
     if chosen:
         yield f"\nSettings: {escaped('; '.join(chosen))}."
@@ -135,7 +135,7 @@ def _origin(run: Run, front: ParetoFront, model: Model) -> Iterator[str]:
     study = (run.asked.study if run.asked else "") or run.identity["study"]
     yield f"- Study: {code(study)}, {len(run.trials)} trials; limits: {front.limits}."
     yield f"- Role: {escaped(model.role)}." if model.role not in ("front", "baseline") else f"- Trial: {model.id}."
-    yield "- Data: that of the study; nothing of it is in this folder but the inputs in `predictions.npz`."
+    yield "- Data: that of the study; this folder only has the inputs in `predictions.npz`."
     licence = escaped(about.get("license") or UNTOLD)
     yield f"- Licence of the original network: {licence}."
     if run.asked:
@@ -150,7 +150,7 @@ def _loading(model: Model, proof: str) -> Iterator[str]:
     yield from (
         "```sh",
         f"pip install {needs(runtime)}",
-        "python load.py   # compares its answers with the stored ones",
+        "python load.py   # compares its outputs with the stored ones",
     )
     yield from (
         "```",
@@ -165,12 +165,12 @@ def _loading(model: Model, proof: str) -> Iterator[str]:
 
 
 FILES = {
-    "load.py": "runs the model; needs nothing of autocompress",
+    "load.py": "runs the model without autocompress",
     "canonical.onnx": "the same network for other runtimes, with INT8 activations of zero point 0",
     "model.safetensors": "its float weights, batch norms folded",
-    "candidate.json": "what was chosen for each layer",
+    "candidate.json": "the choices for each layer",
     "measurement.json": "all numbers, with the raw times",
-    "predictions.npz": "inputs, and what the model answered",
+    "predictions.npz": "inputs, and the model's outputs for them",
 }
 
 

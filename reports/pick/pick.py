@@ -1,4 +1,4 @@
-"""Copies one model of a run with all that is needed to serve it, and proves that the copy works."""
+"""Copies one model of a run with everything needed to serve it, and checks that the copy works."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .selection import SelectedModel, Selection, choose
 PREDICTIONS = "predictions.npz"
 
 COPIED = ("canonical.onnx", "model.safetensors", "candidate.json", WRITTEN, PREDICTIONS)
-"""Files of a model beside the one that its runtime serves."""
+"""Files of a model besides the one that its runtime serves."""
 
 PROGRAM, CARD = "load.py", "README.md"
 
@@ -73,7 +73,7 @@ def pick(run: Run, wish: Selection, out: Path | None = None, *, force: bool = Fa
     front, model = choice.front, choice.model
     if not wish.id and not front.meets(model):
         raise AutocompressError(
-            f"what is picked must meet {front.limits}; nothing does. {' '.join(choice.advice)} "
+            f"the picked model must meet {front.limits}; none does. {' '.join(choice.advice)} "
             f"The nearest is {model.id}: pick it by its id."
         )
     return copied(run, choice, out, force=force, prove=prove, runtime=wish.runtime)
@@ -96,7 +96,7 @@ def copied(
         out: see `pick`.
         force: see `pick`.
         prove: see `pick`.
-        runtime: that the user has named; whoever made the run directory names none that would be run as code.
+        runtime: the one that the user named; a run directory alone cannot name a runtime that is run as code.
     """
     model = choice.model
     if prove:
@@ -121,19 +121,19 @@ def copied(
 
 
 def _trusted(model: Model, runtime: str) -> None:
-    """Check that a copy may be run: some runtimes run what a file says, and a run directory may be a stranger's.
+    """Check that a copy may be run: some runtimes execute code in a file, and a run directory may be a stranger's.
 
     Raises:
-        UsageError: its runtime is such a one, and is not that which the user has named.
+        UsageError: its runtime executes code, and the user did not name it.
     """
     needed = model.measurement.latency.runtime
     if needed == runtime or (has_program(needed) and not needed.startswith("pytorch:")):
         return
     what = "its model files are" if has_program(needed) else "it is"
     raise UsageError(
-        f"a copy is proved by running it; {model.id} is served by {needed!r}, and {what} code, which runs with all "
-        f"your rights. Where you trust whoever made the run directory, name it: --runtime {shlex.quote(needed)}; "
-        "--no-check copies the files as they are."
+        f"checking a copy runs it; {model.id} is served by {needed!r}, and {what} code, which runs with all your "
+        f"rights. If you trust the authors of the run directory, name it: --runtime {shlex.quote(needed)}; "
+        "--no-check copies the files without running them."
     )
 
 
@@ -148,7 +148,7 @@ def _free(out: Path, *, force: bool) -> None:
     if not ((out / CARD).exists() and (out / RECORD).exists()):
         raise UsageError(f"-o must be a new folder, or one of an earlier pick; {str(out)!r} holds other files.")
     if not force:
-        raise UsageError(f"-o must be a new folder; {str(out)!r} is of an earlier pick. Replace it with --force.")
+        raise UsageError(f"-o must be a new folder; {str(out)!r} has an earlier pick. Replace it with --force.")
 
 
 def _copy(run: Run, model: Model, folder: Path) -> None:
@@ -160,8 +160,8 @@ def _copy(run: Run, model: Model, folder: Path) -> None:
     gone = [name for name in (measured.file, PREDICTIONS) if not (folder / name).exists()]
     if gone:
         raise UsageError(
-            f"a model that is picked must have its files; {model.id} has no {' and no '.join(gone)}: its run goes on, "
-            "and other models are better by now. Pick again."
+            f"a picked model must have its files; {model.id} has no {' and no '.join(gone)}: its run continues, and "
+            "other models are better by now. Pick again."
         )
     (folder / RECORD).write_text(to_json(measured))
     runtime = measured.latency.runtime
@@ -177,10 +177,10 @@ def _output(model: Model) -> str:
 
 
 def _verify_copy(model: Model, folder: Path) -> str:
-    """Return what the copy's own program says, run in a fresh process that is told nothing of where it is.
+    """Return the output of the copy's own program, run in a fresh process without a hint of its location.
 
     Raises:
-        AutocompressError: it fails, or says that the answers are others.
+        AutocompressError: it fails, or reports different outputs.
     """
     runtime = model.measurement.latency.runtime
     if not has_program(runtime):

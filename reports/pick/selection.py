@@ -11,7 +11,7 @@ from ...pareto.limit_options import parse_limits
 from ...pareto.limits import Limits, merged, same_unit
 from ...pareto.model import Model, decisive, fastest
 from ...storage.run import Run
-from .advice import advice, goes_on
+from .advice import advice, resume_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def _without_files(run: Run, front: ParetoFront, model: Model) -> str:
     others = [m for m in front.models if m.id != model.id]
     pair = [model.measurement, *(m.measurement for m in others)]
     if model.id in {m.id for m in front.models} or 0 in select(pair, front.limits):
-        return f"those of {model.id} were not kept. It is on this front, so this builds it again: " + goes_on(
+        return f"those of {model.id} were not kept. It is on this front, so this builds it again: " + resume_command(
             run, front.limits, count
         )
     better = front.recommended

@@ -71,7 +71,7 @@ def test_a_slower_machine_does_not_matter(one: Run, made_run: MadeRun, tmp_path:
     slower = changed(made_run(tmp_path / "two", target_ms=8.0), baseline_ms=2.0)
     found = compare(one, slower)
     assert found.by == RATIOS
-    assert any("took another time: 10 ms in A, 20 ms in B" in warning for warning in found.warnings)
+    assert any("took a different time: 10 ms in A, 20 ms in B" in warning for warning in found.warnings)
 
 
 def test_the_same_search_on_a_slower_machine_is_as_good(made_run: MadeRun, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_front_picks_by_its_own_limits(front: ParetoFront, tmp_path: Path) -> 
     strict = autocompress.open_run(front.where).front(replace(front.limits, target_ms=2.5))
     assert strict.pick(out=tmp_path / "copy").model == strict.recommended
     impossible = autocompress.open_run(front.where).front(replace(front.limits, target_ms=0.01))
-    with pytest.raises(AutocompressError, match=r"must meet 0\.01 ms; nothing does"):
+    with pytest.raises(AutocompressError, match=r"must meet 0\.01 ms; none does"):
         impossible.pick(out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 

@@ -206,7 +206,13 @@ def test_doubts_name_what_is_wrong(tell: Tell) -> None:
     front = replace(told.front, models=models, limits=Limits(1e9))
     data = replace(told, front=front).data(replace(ABOUT, state="interrupted"))
     said = "\n".join(data["warnings"])
-    for part in ("was interrupted", "is known to ±", "other programs ran", "more on the test data", f"{best.id}: odd."):
+    for part in (
+        "was interrupted",
+        "is only known to ±",
+        "other programs ran",
+        "more on the test data",
+        f"{best.id}: odd.",
+    ):
         assert part in said
     assert caveats(told.front, {**data, "state": "finished"}, ExampleCounts()) != data["warnings"]
 

@@ -150,7 +150,7 @@ def test_what_is_slower_is_called_slower(tell: Tell) -> None:
 
 
 def test_the_unchanged_network_is_recommended_in_words(tell: Tell) -> None:
-    """Where nothing that was found is better than the unchanged network, that is said plainly."""
+    """Where no model found is better than the unchanged network, that is said plainly."""
     told = slower(tell())
     worse = replace(told.front.models[0].measurement, accuracy=0.1)
     told = replace(told, front=replace(told.front, models=(replace(told.front.models[0], measurement=worse),)))
@@ -158,8 +158,8 @@ def test_the_unchanged_network_is_recommended_in_words(tell: Tell) -> None:
     console = Console(width=140, file=io.StringIO())
     print_table(told.front, "run", console)
     assert isinstance(console.file, io.StringIO)
-    assert "→ The unchanged network meets 1000 ms: nothing that was found is better." in console.file.getvalue()
-    assert "nothing that was found is better than the unchanged network" in summary(told.data())
+    assert "→ The unchanged network meets 1000 ms: no model found is better." in console.file.getvalue()
+    assert "no model found is better than the unchanged network" in summary(told.data())
 
 
 def test_a_metric_that_is_no_share_is_shown_as_the_number_that_it_is(tell: Tell) -> None:
@@ -186,5 +186,5 @@ def test_a_latency_of_one_window_is_not_known_to_infinity_per_cent(tell: Tell) -
     latency = replace(best.measurement.latency, windows=best.measurement.latency.windows[:1])
     models = (replace(best, measurement=replace(best.measurement, latency=latency)),)
     warnings = replace(told, front=replace(told.front, models=models)).data()["warnings"]
-    assert f"Model {best.id}: how far the latency may be off is not known." in warnings
+    assert f"Model {best.id}: the uncertainty of the latency is unknown." in warnings
     assert not any("inf" in warning for warning in warnings)

@@ -203,7 +203,7 @@ def test_where_nothing_meets_the_target_the_reasons_are_given() -> None:
 def test_without_any_model_the_reasons_are_given() -> None:
     """An empty front points to the trials."""
     front = replace(front_for(0.5), models=(), obvious=())
-    assert "No candidate was measured to the end; trials.csv says why." in shown(front)
+    assert "No candidate was measured completely; trials.csv says why." in shown(front)
 
 
 @pytest.mark.parametrize("target_ms", [4.0, 0.5])

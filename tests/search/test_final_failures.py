@@ -183,5 +183,5 @@ def test_the_table_names_every_model_that_was_not_trained(rundir: RunDirectory) 
     front = ParetoFront(limits=Limits(5.0), baseline=baseline, models=tuple(found))
     shown = [str(part) for part in render(front, "run").renderables if isinstance(part, Text)]  # type: ignore[attr-defined]
     assert [line for line in shown if WHY.reason in line] == [
-        "  Not trained to the end: 00001, 00002. ValueError: a batch of one."
+        "  Training failed: 00001, 00002. ValueError: a batch of one."
     ]

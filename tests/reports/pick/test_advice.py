@@ -19,7 +19,7 @@ MadeRun = Callable[..., Path]
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_last_trials_are_asked_what_they_brought(seed: int, made_run: MadeRun, tmp_path: Path) -> None:
-    """As many made the front better as made the volume larger that it dominates."""
+    """As many improved the front as made the volume larger that it dominates."""
     run = open_run(made_run(tmp_path / "run", trials=40, seed=seed))
     limits = run.limits
     reference = minimised(m.measurement for m in run.models).max(axis=0) + 1
@@ -34,7 +34,7 @@ def test_the_last_trials_are_asked_what_they_brought(seed: int, made_run: MadeRu
     seen = prospects(run, limits)
     assert (seen.recent, seen.improved) == (RECENT, sum(grew[-RECENT:]))
     said = " ".join(advice(run, run.front(), None))
-    assert (f"{seen.improved} of the last {RECENT} made the front better" in said) == (seen.improved > 0)
+    assert (f"{seen.improved} of the last {RECENT} improved the front" in said) == (seen.improved > 0)
     assert ("would hardly help" in said) == (seen.improved == 0)
 
 

@@ -62,7 +62,7 @@ def test_a_copy_has_all_that_it_needs(runtime: str, made_run: MadeRun, tmp_path:
     assert f"# lights {best.id}" in text
     assert f"{best.measurement.latency.median_ms:.3g} ms" in text
     assert f"{best.measurement.accuracy:.2%}" in text
-    assert "not told by the study" in text
+    assert "not given by the study" in text
     assert r"Tells which \<light\> is on." in text
     assert picked.proof in text
     assert sorted(path.name for path in (tmp_path / "the model").iterdir()) == ["of mine"]
@@ -172,7 +172,7 @@ def test_whether_more_trials_help_is_told(made_run: MadeRun, tmp_path: Path) -> 
     run = open_run(made_run(tmp_path / "run", trials=24, target_ms=3.0, finished=False))
     choice = choose(run, wished(run, target_latency="2.9ms"))
     assert (
-        "was trained and measured briefly. To the end: autocompress lights.py --target-latency 2.9ms"
+        "was trained and measured briefly. For its final evaluation: autocompress lights.py --target-latency 2.9ms"
         in choice.advice[0]
     )
     assert "--trials 24" in choice.advice[0]
@@ -180,7 +180,7 @@ def test_whether_more_trials_help_is_told(made_run: MadeRun, tmp_path: Path) -> 
     cut = [t for t in run.trials if getattr(t.outcome, "rung", "") == "latency" and not t.role]
     may = [t for t in cut if t.outcome is not None and not Limits(6.0).hold(t.outcome)]
     assert may
-    assert any(line.startswith(f"{len(may)} trial") and "ended for stricter limits" in line for line in choice.advice)
+    assert any(line.startswith(f"{len(may)} trial") and "stopped for stricter limits" in line for line in choice.advice)
     choice = choose(run, wished(run, target_latency="0.01ms"))
     assert "No trial can meet 0.01 ms" in choice.advice[-1]
     assert not choice.front.meets_target
