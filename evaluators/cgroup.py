@@ -35,7 +35,7 @@ def available_cores(cgroups: Path = CGROUPS, mounted: Path = MOUNTED, system: Pa
     Args:
         cgroups: see `available_memory`.
         mounted: likewise.
-        system: where the system tells which processors are threads of one core; else each of them counts.
+        system: where the system says which processors are threads of one core; otherwise each of them counts.
     """
     count = os.cpu_count() or 1
     processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(count))

@@ -1,15 +1,15 @@
 """Who has the machine: one measurement at a time on a device, and no training of ours beside it.
 
-Three files in a folder that the machine has for that, locked by the kernel, so that whoever dies lets go:
+Three files in a folder that the machine has for that, locked by the kernel, so that a process that dies lets go:
 
-- the *device* is held by the one who measures;
-- the *floor* is shared by all who train, and held alone by who measures;
+- the *device* is held by the process that measures;
+- the *floor* is shared by all processes that train, and held alone by one that measures;
 - the *turnstile* stands before the floor: who wants to measure closes it, so that trainers cannot take turns to keep
   the floor occupied for ever.
 
 Trainers leave the floor at every batch for as long as the turnstile is closed: they pause. That holds for all studies
-on a machine, whoever started them, whatever their ``TMPDIR``. Containers do not see each other's locks, unless they
-have mounted one folder and name it in ``AUTOCOMPRESS_LOCKS``.
+on a machine, of all users, whatever their ``TMPDIR``. Containers do not see each other's locks, unless they have
+mounted one folder and name it in ``AUTOCOMPRESS_LOCKS``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PATIENCE_S = 10.0
 """Seconds that a measurement waits for trainers to leave the floor; then it begins beside them, and says so."""
 
 LONG_S = 60.0
-"""Seconds after which it is told who is waited for."""
+"""Seconds of waiting after which the process that is waited for is reported."""
 
 POLL_S = 0.01
 
@@ -165,7 +165,7 @@ def _holders(inode: int) -> Iterator[str]:
 
 @contextmanager
 def exclusive(device: str) -> Iterator[None]:
-    """Hold a device of this machine, whoever else measures here, under whatever user."""
+    """Hold a device of this machine alone, among all users and studies."""
     lock = _Lock(f"device-{device}")
     try:
         lock.take(fcntl.LOCK_EX)
@@ -230,7 +230,7 @@ _trainer = _Trainer()
 
 @contextmanager
 def training() -> Iterator[None]:
-    """Be on the floor: heavy work goes on inside, and makes way at each `pause`."""
+    """Be on the floor: the context does heavy work, and makes way at each `pause`."""
     if not _trainer.depth:
         _trainer.enter()
     _trainer.depth += 1
@@ -243,7 +243,7 @@ def training() -> Iterator[None]:
 
 
 def pause() -> None:
-    """Let whoever wants to measure do so first; a few microseconds where nobody does, and nothing off the floor."""
+    """Let waiting measurements run first; takes microseconds if none waits, and does nothing off the floor."""
     if _trainer.depth:
         _trainer.leave()
         _trainer.enter()

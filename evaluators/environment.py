@@ -1,4 +1,4 @@
-"""What is told of the machine and of the moment beside a latency: versions, load, who else was at work."""
+"""The machine and the moment of a latency: versions, load, other work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ADDED = ("windows_measured_again", "involuntary_switches")
 def worst(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of what was timed in two: the first begin, the last end, the greater disturbance.
 
-    What is no disturbance and differs is told of both.
+    A value that differs and is no disturbance is kept from both.
 
     >>> worst({"load_before": "9.5", "trainers_paused": "no"}, {"load_before": "10.2", "trainers_paused": "yes"})
     {'load_before': '10.2', 'trainers_paused': 'no'}

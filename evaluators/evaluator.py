@@ -19,8 +19,8 @@ class Request:
         folder: where its files go, below the run directory.
         candidate: what to build.
         epochs: passes over the training data.
-        unchanged: whether it is the task's model itself, also where a smaller student is compressed in its stead.
-        seed: of everything random.
+        unchanged: whether it is the task's model itself, even if a smaller student is compressed instead.
+        seed: random seed.
         target_ms: a candidate that is surely slower ends when it was timed; None never ends one.
         max_size_bytes: a larger one ends then too; this and the next two like the target.
         max_memory_bytes: one that needs more ends before it is trained.
@@ -28,7 +28,7 @@ class Request:
         also: what to measure besides, of ``memory`` and ``energy``.
         known: what was measured of it before; what is missing is added to that, without training.
         latencies: how fast it is on each runtime, where that is known; it is not timed again then.
-        ancestor: file, below the run directory, with the weights to go on from; empty begins with the original.
+        ancestor: file, below the run directory, with the weights to start from; empty starts from the original.
         test: whether to score the test data too.
         promotion: says whether it is worth a training once it was scored without; None trains it.
         timeout_s: seconds after which it is given up.

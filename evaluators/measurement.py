@@ -284,7 +284,7 @@ class Measurement:
 def together(
     measurements: Iterable[Measurement], key: Callable[[Measurement], Any] = lambda m: m.latency.median_ms
 ) -> Measurement:
-    """Return a candidate's measurements, one a place, as one: that which decides, with the others elsewhere.
+    """Return a candidate's measurements, one a place, as one: the deciding one, with the others elsewhere.
 
     A device may serve by any of its runtimes, so its best one counts; a model must do on all devices, so their worst.
 
@@ -324,7 +324,7 @@ class Infeasible:
         memory_bytes: its peak memory, where that was measured.
         energy_mj: its energy, where that was measured.
         one_shot_accuracy: the validation metric before any training, where it came so far.
-        raised: whether somebody's code raised an error, most often the task's own, and not the candidate was judged.
+        raised: whether code raised an error, most often the task's own, and the candidate was not judged.
     """
 
     reason: str

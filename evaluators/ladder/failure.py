@@ -23,7 +23,7 @@ def why(error: Exception, rung: str, folder: Path) -> Infeasible:
     Args:
         error: what was raised, by us or by the user's own code.
         rung: where the candidate was.
-        folder: keeps the traceback of what somebody's code raised.
+        folder: keeps the traceback of an error that code raised.
 
     Raises:
         LostError: there was no room on the disk, which is not the candidate's fault.
@@ -40,7 +40,7 @@ def why(error: Exception, rung: str, folder: Path) -> Infeasible:
 
 
 def failure_of(outcome: Outcome) -> Infeasible | None:
-    """Return what a candidate failed for; None where it went well, costs too much, or nothing was hoped of it."""
+    """Return why a candidate failed; None if it went well, costs too much, or was stopped early."""
     if isinstance(outcome, Measurement):
         return outcome.failure
     return None if cut(outcome) or stops_early(outcome) else outcome

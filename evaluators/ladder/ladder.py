@@ -151,7 +151,7 @@ class _Evaluation:
         return max(1.0, self.deadline - time.monotonic())
 
     def run(self) -> Outcome:
-        """Return a measurement at each place that can serve the candidate in time, that which decides first."""
+        """Return a measurement at each place that can serve the candidate in time, the deciding one first."""
         self._inherit()
         compressed, served = self._build(epochs=0)
         places = self._within_limits(served)
@@ -183,10 +183,10 @@ class _Evaluation:
         return {name: after for name, after in scored.items() if after.accuracy.value >= best[name].accuracy.value}
 
     def _promote(self, scored: Iterable[_Scored]) -> None:
-        """Go on to the training, unless that is not worth it.
+        """Continue to the training, if the candidate may reach the front.
 
         Raises:
-            InfeasibleError: nothing that may be hoped of the candidate would bring it onto the front.
+            InfeasibleError: even an optimistic estimate leaves the candidate behind the front.
         """
         promotion = self.request.promotion
         if promotion is None or not self.request.epochs:
@@ -203,7 +203,7 @@ class _Evaluation:
                 raise InfeasibleError(doubts[0], rung="one-shot")
 
     def _inherit(self) -> None:
-        """Read the weights to go on from, and keep them beside the trial's own: theirs may be tidied away."""
+        """Read the weights to start from, and keep them beside the trial's own: theirs may be tidied away."""
         from ...compressors.inherited_weights import Ancestor
 
         if not self.request.ancestor:

@@ -73,7 +73,7 @@ class ResourceLimits:
             on: tells that a rung is begun.
 
         Raises:
-            InfeasibleError: it is over a limit at all of them, or that cannot be told of any.
+            InfeasibleError: it is over a limit at all of them, or none could be measured.
         """
         left = tuple(artefacts)
         for name in self._most:

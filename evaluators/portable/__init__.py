@@ -27,7 +27,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "tensorrt": ("pieces", "tensorrt"),
     "fake": ("onnxruntime",),
 }
-"""By runtime, the modules of its program, but for the one that all have; the last opens the model."""
+"""By runtime, the modules of its program, except the one that all have; the last opens the model."""
 
 NEEDS: Mapping[str, str] = {
     "onnxruntime": "onnxruntime",
@@ -122,7 +122,7 @@ def _parsed(name: str) -> tuple[ast.Module, list[str]]:
 
 
 def _imported(modules: Sequence[tuple[ast.Module, list[str]]]) -> Iterator[str]:
-    """Yield the imports of modules in three blocks, but for those of modules beside them."""
+    """Yield the imports of modules in three blocks, except those of modules beside them."""
     nodes = [node for module, _ in modules for node in module.body]
     blocks: dict[int, set[str]] = {0: set(), 1: set(), 2: set()}
     for node in nodes:
@@ -134,7 +134,7 @@ def _imported(modules: Sequence[tuple[ast.Module, list[str]]]) -> Iterator[str]:
 
 
 def _bodies(module: ast.Module, lines: list[str], settings: Mapping[str, object]) -> Iterator[str]:
-    """Yield the text of what a module defines, but for its docstring and what is a setting."""
+    """Yield the text of what a module defines, except its docstring and settings."""
     for node in module.body[1:]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             continue

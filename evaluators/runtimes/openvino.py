@@ -31,7 +31,7 @@ WIDTHS = {"i4": 4, "u4": 4, "i8": 8, "u8": 8, "f16": 16, "bf16": 16}
 class OpenVinoSession:
     """An `Engine` over a compiled model.
 
-    A model whose batch alone is free is compiled anew for each other batch size that comes, a batch of one first:
+    A model whose batch alone is free is compiled again for each new batch size, a batch of one first:
     a fixed shape is a tenth faster on small networks.
     """
 
@@ -162,7 +162,7 @@ class OpenVino:
             raise InfeasibleError(f"OpenVINO cannot load the model: {_said(error)}.", rung="build") from error
 
     def _profiled(self, artefact: bytes, inputs: Arrays) -> list[tuple[Any, float]]:
-        """Return the operations, each with its mean milliseconds but for the first run, which may compile it."""
+        """Return the operations, each with its mean milliseconds without the first run, which may compile it."""
         session = self._session(artefact, 1, PERF_COUNT=True)
         session.infer(inputs)
         first = [_spent(op) for op in session.operations()]

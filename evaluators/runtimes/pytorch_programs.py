@@ -36,7 +36,7 @@ class Program:
 
     Attributes:
         call: takes one tensor an input.
-        threads: set anew before every run, as PyTorch has one number for the whole process.
+        threads: set before every run, as PyTorch has one number for the whole process.
         dtype: what floating inputs are cast to; None leaves them.
         batch: the only size of a batch that it takes; None for any. Others run in pieces, the last one filled up
             with copies of its last row.

@@ -46,7 +46,7 @@ class TensorRt:
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[TensorRtEngine]:
-        """Build an engine, at once where the file tells the shapes that it is for; else for the first inputs.
+        """Build an engine, at once if the file has its shapes, otherwise for the first inputs.
 
         Raises:
             InfeasibleError: TensorRT refuses the model.

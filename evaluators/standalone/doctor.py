@@ -117,7 +117,7 @@ def examine(runtimes: Sequence[str] = (), *, notice: Callable[[str], object] = l
 
     Args:
         runtimes: names; empty for all, of which the slow ones are only imported.
-        notice: is told what goes on.
+        notice: gets each line of progress.
 
     Raises:
         UsageError: no such runtime.
@@ -145,7 +145,7 @@ def check(runtime: str, sample: Specimen, *, whole: bool = True, timeout_s: floa
     Args:
         runtime: its name.
         sample: the network to try it on.
-        whole: whether to build and run it; else it is only imported.
+        whole: whether to build and run it; otherwise it is only imported.
         timeout_s: seconds after which it is given up.
 
     """

@@ -126,7 +126,7 @@ def measure_file(
         reference: what the ratios are to; None for the file itself on the first runtime that serves it.
         shapes: of inputs, by name, where the file leaves them open or does not tell.
         conditions: how to measure.
-        notice: is told what goes on.
+        notice: gets each line of progress.
 
     Raises:
         UsageError: a file, a runtime or an input is not what it must be.

@@ -91,7 +91,7 @@ def _tflite(path: Path, content: bytes) -> ModelFile:
 
 
 def offered() -> Iterator[Runtime]:
-    """Yield all runtimes and their variants, but for the fake one."""
+    """Yield all runtimes and their variants, except the fake one."""
     for family in RUNTIMES:
         if family != "fake":
             yield from variants_of(family).values()

@@ -2,8 +2,8 @@
 
     python -m autocompress.evaluators.standalone.selftest DIRECTORY
 
-reads ``request.json``, ``float.onnx``, ``int8.onnx`` and ``examples.npz``; it writes ``result.json`` anew after each
-step, so that what was found before a crash is known.
+reads ``request.json``, ``float.onnx``, ``int8.onnx`` and ``examples.npz``; it rewrites ``result.json`` after each step,
+so that what was found before a crash is known.
 """
 
 from __future__ import annotations

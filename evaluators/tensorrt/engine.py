@@ -23,7 +23,7 @@ class TensorRtEngine:
         device: the GPU; its owner closes it.
         interface: of the model; the first inputs decide the shapes that it leaves open.
         plan: returns the serialised engine for shapes.
-        about: the GPU's ``gpu_uuid``, and what else is told with the times.
+        about: the GPU's ``gpu_uuid``, and what else is stored with the times.
 
     """
 

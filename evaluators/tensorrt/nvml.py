@@ -13,7 +13,7 @@ UNAVAILABLE = "unavailable"
 
 
 def conditions(identity: str, moment: str) -> Mapping[str, str]:
-    """Return what NVML tells of a GPU.
+    """Return what NVML reports about a GPU.
 
     Args:
         identity: the GPU's UUID.
