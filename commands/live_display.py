@@ -70,7 +70,7 @@ class Live:
 
 
 def drawn(what: str | SearchState, width: int) -> RenderableType:
-    """Return what is told in a few lines, none wider than a terminal's width."""
+    """Return the state in a few lines, none wider than the terminal."""
     if not isinstance(what, SearchState):
         return _line("now", what)
     front = f"{counted(what.front, 'model')}, {what.trend}"

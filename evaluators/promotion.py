@@ -112,7 +112,7 @@ def line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 
 
 def stops_early(outcome: Infeasible) -> bool:
-    """Return whether a candidate ended since nothing was hoped of it, and not since something failed."""
+    """Return whether a candidate was stopped early because of its predicted accuracy, and did not fail."""
     return outcome.rung == ONE_SHOT and outcome.one_shot_accuracy is not None
 
 

@@ -71,7 +71,7 @@ class ParetoFront:
 
     @property
     def recommended(self) -> Model | None:
-        """The fastest model that meets the limits and is no worse than the most accurate that does; else the nearest.
+        """The fastest model that meets the limits and is no worse than the most accurate one; the nearest if none does.
 
         It is no worse where it loses at most one standard error of their difference on the same examples, or nothing
         where the metric gives but one number: what is picked as the best of many owes some of that to chance.
@@ -249,7 +249,7 @@ def select(measurements: Sequence[Measurement], limits: Limits) -> list[int]:
 def build_front(
     models: Sequence[Model], profile: Profile | None, limits: Limits, *, where: Path | None = None
 ) -> ParetoFront:
-    """Return the front of measured models, among which the baseline and the obvious baselines are.
+    """Return the front of measured models, which include the baseline and the reference baselines.
 
     Args:
         models: with a measurement each.

@@ -1,7 +1,7 @@
 """What a model must meet: the target latency, and what was asked for beside it.
 
-A candidate is cut as soon as it costs too much for sure; it meets the limits when it does so for sure. What was
-measured is kept and limits are not: a study that goes on with others judges its old trials by today's.
+A candidate is stopped as soon as it certainly costs too much; it meets the limits if it certainly does. Measurements
+are kept and limits are not: a study that is resumed with other limits judges its old trials by them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Limits:
         max_size_bytes: the most bytes of the file that is served.
         max_memory_bytes: the most bytes of a fresh process that serves it.
         max_energy_mj: the most millijoules of one run.
-        unit: of the metric, see `units`; None where the task does not say, and it is told by what was measured.
+        unit: of the metric, see `units`; None if the task does not say, and the measured values decide.
 
     >>> str(Limits(5.0, max_size_bytes=4e6, min_accuracy=0.88)), str(Limits(5.0, min_change=-0.3, unit="dB"))
     ('5 ms, 4 MB, 88.00% accuracy', '5 ms, -0.3 dB of the metric')
@@ -134,7 +134,7 @@ class Limits:
         return self.largest(measurement) <= 0
 
     def cuts(self, outcome: Outcome) -> bool:
-        """Return whether some cost is over its limit for sure: a latency is when its ratio's lower end is."""
+        """Return whether a cost is certainly over its limit: for a latency, the lower end of its ratio is."""
         surely = {} if outcome.latency is None else {"latency": outcome.latency.least_ms}
         costs = ((surely.get(name, known(outcome, name)), most) for name, most in self._asked() if name != "accuracy")
         return any(value is not None and value > most for value, most in costs)
@@ -286,7 +286,7 @@ def _over(value: float, limit: float) -> str:
 
 
 def spread_alone(latency: Latency, target_ms: float) -> tuple[str, ...]:
-    """Say so where a target is missed only since the unchanged network's own milliseconds vary; else nothing.
+    """Say so if a target is missed only because the unchanged network's own milliseconds vary; else nothing.
 
     >>> from ..evaluators.measurement import Window
     >>> windows = (Window(baseline_ns=(2,), candidate_ns=(1,)),) * 3

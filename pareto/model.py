@@ -13,11 +13,11 @@ from .limits import Limits
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A measured model: a point of the front, the baseline, or one of the obvious baselines.
+    """A measured model: a point of the front, the baseline, or one of the reference baselines.
 
     Attributes:
         id: ``baseline``, or the trial's number in five digits.
-        role: ``front``, ``baseline``, or the name of an obvious baseline such as ``uniform int8``.
+        role: ``front``, ``baseline``, or the name of a reference baseline such as ``uniform int8``.
         path: the folder with its files, relative to the run directory; empty where none are kept.
 
     """

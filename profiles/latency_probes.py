@@ -138,7 +138,7 @@ def measured_costs(
         space: what may vary.
         costs: the baseline's.
         usable: names of the choices that can be applied.
-        notice: is told what is being done.
+        notice: gets each line of progress.
         size_counts: whether zeros here and there are offered for the bytes that they save; they are taken to cost what
             the layer does, since dense kernels multiply by them too.
 

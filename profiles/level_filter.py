@@ -18,7 +18,7 @@ FOR_SIZE = (BITS, SPARSITY)
 """Axes that also save bytes; where these count, their levels are kept whether they pay or not."""
 
 PAYS = 0.98
-"""A level pays where its share of the layer's time is under this; what is above cannot be told from noise."""
+"""A level pays if its share of the layer's time is under this; a larger share may be noise."""
 
 SMALL = 0.01
 """Share of the baseline's time under which a profiler's word on a single layer is noise."""

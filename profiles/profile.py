@@ -65,7 +65,7 @@ class Profile:
 
     @property
     def elsewhere(self) -> str:
-        """Say so where most of the time is no layer's, whatever its multiply-accumulates are; else empty."""
+        """Return a warning if most of the time is no layer's, whatever its multiply-accumulates; empty otherwise."""
         if self.costs.other_ms <= 0.5 * self.costs.total_ms:
             return ""
         return (

@@ -43,7 +43,7 @@ def profile(
         space: what may vary.
         artefact: the network with nothing done to it, in the runtime's own file.
         calibration: the baseline's own time.
-        notice: is told what is being done.
+        notice: gets each line of progress.
         reduce: whether levels that do not pay are dropped.
         size_counts: whether bits and zeros are kept for the bytes that they save.
 
@@ -86,7 +86,7 @@ def profile(
 def thresholds(task: Task, supplies: Supplies, network: Network, multiple: int) -> dict[str, dict[str, float]]:
     """Return for some shares of all channels the pruning ratios for which one threshold decides in the whole network.
 
-    A share is left out where that cannot be told.
+    A share is left out if these are not known.
     """
     found = {}
     for share in SHARES:

@@ -40,7 +40,7 @@ def measure_sensitivities(
 ) -> dict[str, tuple[float, ...]]:
     """Return for each compressing choice how far each of its levels alone moves the outputs.
 
-    The middle levels of all choices are tried first, then a stronger one of each; `curve` tells of the others. A
+    The middle levels of all choices are tried first, then a stronger one of each; `curve` predicts the others. A
     choice that cannot be applied has infinite damage. Those for which there is no time left, the last ones by their
     multiply-accumulates, are taken to do as much as their gradients tell beside those of their axis: see `stand_in`.
 
@@ -48,7 +48,7 @@ def measure_sensitivities(
         model: the network; it is not changed.
         supplies: its first batches are compared.
         space: what may vary.
-        notice: is told what is being done.
+        notice: gets each line of progress.
         network: its parts, which tell what is tried first and what the gradients are of.
         budget_s: seconds after which no choice is begun; one of each axis is tried in any case.
 

@@ -51,7 +51,7 @@ def made_run(
         seed: of the search.
         runtime: what serves the models.
         study: its name.
-        finished: whether the front was taken to the end.
+        finished: whether the front had its final evaluation.
         faster: by what the latencies of all but the baseline are divided.
         problem: what costs what.
         scale: what accuracies are multiplied with.

@@ -12,7 +12,7 @@ SHAPES = "shapes.safetensors"
 
 
 ANCESTOR = "ancestor.safetensors"
-"""File in a trial's folder with the weights that it went on from."""
+"""File in a trial's folder with the weights that it started from."""
 
 
 RUNG = "rung"

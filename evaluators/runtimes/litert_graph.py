@@ -11,7 +11,7 @@ WINDOWS = {"CONV_2D": slice(1, None), "DEPTHWISE_CONV_2D": slice(1, 3), "FULLY_C
 
 
 Details = Mapping[str, Any]
-"""What LiteRT tells of one tensor: ``index``, ``name``, ``shape``, ``dtype``, ``quantization``."""
+"""LiteRT's description of one tensor: ``index``, ``name``, ``shape``, ``dtype``, ``quantization``."""
 
 
 @dataclass(frozen=True)

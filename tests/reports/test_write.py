@@ -47,7 +47,7 @@ def model(name: str, candidate: Candidate, role: str = "front") -> Model:
 
 
 def front_for(target_ms: float) -> ParetoFront:
-    """Return the front of all candidates of the problem, with two obvious baselines."""
+    """Return the front of all candidates of the problem, with two reference baselines."""
     every = [model(f"{i:05d}", candidate) for i, (candidate, _) in enumerate(PROBLEM.everything())]
     chosen = [every[i] for i in select([m.measurement for m in every], Limits(target_ms))][:8]
     obvious = [
@@ -218,7 +218,7 @@ def test_the_plot_is_a_picture(target_ms: float) -> None:
 
 
 def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Path) -> None:
-    """The tables hold every model and every trial; folders of models taken to the end stay, others go."""
+    """The tables hold every model and every trial; folders of models with a final evaluation stay, others go."""
     store = search(PROBLEM, trials=30, target_ms=3.0)
     rundir = RunDirectory(tmp_path / "report", {"study": "report"})
     front = front_for(4.0)

@@ -176,7 +176,7 @@ def test_the_baseline_is_measured_whatever_the_time(search: Search, small: Analy
 
 
 def test_what_is_too_slow_has_its_reason(search: Search, small: AnalyticEvaluator) -> None:
-    """Cut trials say that they miss the target; the obvious baselines are measured to the end all the same."""
+    """Cut trials say that they miss the target; the reference baselines are measured completely all the same."""
     store = search(small, trials=30, target_ms=3.0)
     cut = [t for t in store.finished() if t.state.name == "PRUNED"]
     assert cut
