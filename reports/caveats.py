@@ -66,7 +66,7 @@ def _accuracy(front: ParetoFront) -> Iterator[str]:
         return
     measured, base = best.measurement, front.baseline.measurement
     if measured.rung == "final" and measured.test_accuracy is None:
-        yield "The study has no test data: its accuracies are on the validation data, which the search looked at."
+        yield "The study has no test data: its scores are on the validation data, which the search looked at."
     if measured.test_accuracy is not None and base.test_accuracy is not None:
         drop = (measured.accuracy - base.accuracy) - (measured.test_accuracy - base.test_accuracy)
         if drop > DROP * (1.0 if front.unit == SHARE else abs(base.accuracy)):
