@@ -1,4 +1,4 @@
-"""Samplers: where the next candidate comes from. All are Optuna samplers; `create` knows them by name."""
+"""Samplers, which propose the next candidate. All are Optuna samplers; `create` finds them by name."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def create(
         name: ``surrogate``, ``mutation``, ``tpe``, ``nsga2`` or ``random``.
         space: what may vary.
         profile: what is known of the network.
-        judge: says what is asked of models, and which trials meet it: the study's store.
-        seed: of everything random.
-        finished: number of trials that the study has already; Optuna's samplers begin a fresh stream there.
+        judge: knows the current limits, and which trials meet them: the study's store.
+        seed: random seed.
+        finished: number of finished trials; Optuna's samplers start a fresh random stream there.
 
     """
     from optuna import samplers

@@ -1,4 +1,4 @@
-"""What points would add to the front, if beliefs are true."""
+"""The expected gain of points for the front, under the posterior."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from .encoding import LevelArray, Numbers
 from .hypervolume_improvement import Improvement
 
 DROP = 0.1
-"""The hypervolume counts from this share of the baseline's accuracy lost."""
+"""Lost accuracy, as a share of the baseline's, at which the hypervolume's box ends."""
 
 HEADROOM = 0.01
-"""Share of the baseline's accuracy that a model may gain and have it counted."""
+"""Largest gain in accuracy that counts, as a share of the baseline's."""
 
 HOPE = 1.0
-"""Standard deviations by which a cost may be under what is told of it, and be hoped to meet its limit."""
+"""Standard deviations below its prediction at which a cost may still meet its limit."""
 
 
 class ExpectedImprovement:
-    """What points are worth: the hypervolume that they would add, times the chance that they meet the limits.
+    """Expected improvement of points: the hypervolume they would add, times the probability that they meet the limits.
 
-    Where that is none, how near they come, at what may be hoped of them (Schonlau, Welch and Jones, 1998).
+    Where that is zero, it is how near they come under optimistic predictions (Schonlau, Welch and Jones, 1998).
 
     Args:
-        beliefs: what points damage; the mean over all beliefs counts.
-        costs: what they cost.
+        beliefs: predict the damage of points; the mean over all samples counts.
+        costs: predict their costs.
         limits: what a model must meet.
         baseline: the unchanged network's accuracy and size in bytes.
-        taken: points of the front, and those that may come onto it; what counts is what is believed of them, so that
-            noise has made none of them lucky.
+        taken: points of the front, and those that may reach it; their predictions count, not their measurements, so
+            that noise has made none of them look good.
 
     """
 
@@ -54,7 +54,7 @@ class ExpectedImprovement:
         self._fronts = [Improvement(box) for box in self._boxes(taken, self._latency(taken)[0], self._accuracy(taken))]
 
     def __call__(self, levels: LevelArray) -> Numbers:
-        """Return the worth of points, shape (points,)."""
+        """Return the expected improvement of points, shape (points,)."""
         latency, accuracy = self._latency(levels), self._accuracy(levels)
         boxes = self._boxes(levels, latency[0], accuracy)
         added = np.stack([front(box) for front, box in zip(self._fronts, boxes, strict=True)])
@@ -72,12 +72,12 @@ class ExpectedImprovement:
         return mean_worth
 
     def _latency(self, levels: LevelArray) -> tuple[Numbers, Numbers]:
-        """Return the logarithm of the upper end of the latency, as a share of the target, and how far it may be off."""
+        """Return the logarithm of the latency's upper end as a share of the target, and its standard deviation."""
         mean, spread = self.costs.latency(levels)
         return mean + np.log(self.costs.margin / self.limits.target_ms), spread
 
     def _others(self, levels: LevelArray) -> Iterator[tuple[Numbers, Numbers]]:
-        """Yield the same of each other limit whose costs are learned."""
+        """Yield the same for each other limit whose costs are predicted."""
         if self.limits.max_memory_bytes is not None:
             mean, spread = self.costs.memory(levels)
             yield mean - np.log(self.limits.max_memory_bytes), spread
@@ -86,13 +86,13 @@ class ExpectedImprovement:
             yield mean - np.log(self.limits.max_energy_mj), spread
 
     def _accuracy(self, levels: LevelArray) -> Numbers:
-        """Return accuracies in each belief, shape (beliefs, points)."""
+        """Return accuracies in each sample, shape (beliefs, points)."""
         damage = np.maximum(self.beliefs(levels), -2 * HEADROOM)
         accuracy: Numbers = self.accuracy - self._scale * (1 - np.exp(-damage))
         return accuracy
 
     def _boxes(self, levels: LevelArray, latency: Numbers, accuracy: Numbers) -> Numbers:
-        """Return points between the ideal, 0, and what counts for nothing, 1, shape (beliefs, points, 3)."""
+        """Return points scaled to the ideal, 0, and to the end of the box, 1, shape (beliefs, points, 3)."""
         drop = ((self.accuracy - accuracy) / self._scale + HEADROOM) / (DROP + HEADROOM)
         size = self.costs.size_bytes(levels) / self.size_bytes
         return np.stack(np.broadcast_arrays(drop, np.exp(latency), size), axis=2)

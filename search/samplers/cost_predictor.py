@@ -1,4 +1,4 @@
-"""What candidates cost: latency, size, memory and energy, by laws that are learned from what was measured."""
+"""Predicts the costs of candidates: latency, size, memory and energy, by models fitted to the measurements."""
 
 from __future__ import annotations
 
@@ -12,36 +12,39 @@ from .history import History
 from .laws import Blend, Likeness, Parts
 
 NOISE, PROBE_NOISE = 0.03, 0.05
-"""Relative standard deviations of what a trial measures, and of what was measured in a hurry for the profile: about a
-law, which does not know everything."""
+"""Relative standard deviations of a trial's measurement, and of the profile's quick measurements, around a model that
+does not know everything.
+"""
 
 ANY = 3.0
-"""Prior standard deviation of the logarithm of a factor of which nothing is known."""
+"""Prior standard deviation of the logarithm of an unknown factor."""
 
 Prior = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of the weights of a trend of logarithms."""
+"""Prior mean and standard deviation of the weights of a trend of logarithms."""
 
 TIME: Prior = (0.0, 1.0), (ANY, 0.3)
 ENERGY: Prior = (0.0, 0.5, 0.5), (ANY, 0.5, 0.5)
 MEMORY: Prior = (0.0, 0.0, 0.0, 0.0), (ANY, 0.5, 0.5, 0.5)
-"""For `Points.spent`, `Points.drawn` and `Points.stored`: latency and energy are about powers of what is told."""
+"""For `Points.spent`, `Points.drawn` and `Points.stored`: latency and energy are about powers of the profile's
+prediction.
+"""
 
 LATEST = 200
-"""Trials that costs are learned from."""
+"""Most trials that costs are learned from."""
 
 RECENT = 60
-"""Trials whose median error predictions are scaled by."""
+"""Trials whose median error scales the predictions."""
 
 
 class CostPredictor:
-    """Predicts what candidates cost.
+    """Predicts the costs of candidates.
 
-    Latencies and energies are sums of parts, or what those of similar networks are, whichever is surer; memories are
-    what those of similar networks are. Each comes with how far it may be off. A size is exact but for a factor.
+    Latency and energy come from a sum of parts or from similar networks, whichever is more certain; memory comes from
+    similar networks. Each prediction has a standard deviation. Sizes are exact up to a factor.
 
     Args:
-        tables: the space and what its profile tells.
-        history: what was measured.
+        tables: the space and its profile.
+        history: the measurements.
 
     """
 
@@ -87,14 +90,14 @@ class CostPredictor:
     def _spent(
         self, levels: LevelArray, costs: Numbers, noise: Numbers, trend: Callable[[Points], Numbers], prior: Prior
     ) -> Blend:
-        """Return the law of what a network spends for its work."""
+        """Return the model of what a network spends: latency or energy."""
         scale = typical(costs[-RECENT:] / self.tables.latency_ms(levels[-RECENT:]))
         points = self._features(levels)
         likeness = Likeness(points, costs / scale, noise, trend, prior)
         return Blend((Parts(points, costs / scale, noise), likeness), NOISE, scale)
 
     def _held(self, levels: LevelArray, costs: Numbers) -> Blend:
-        """Return the law of what a network holds in memory."""
+        """Return the model of what a network holds in memory."""
         scale = typical(costs)
         noise = np.full(len(costs), NOISE)
         likeness = Likeness(self._features(levels), costs / scale, noise, lambda points: points.stored, MEMORY)
@@ -102,11 +105,11 @@ class CostPredictor:
 
 
 def latest(measured: Numbers, count: int = RECENT) -> LevelArray:
-    """Return the places of the latest trials of which something was measured; NaN is where nothing was, or 0."""
+    """Return the indices of the latest trials with a measurement; NaN or 0 stands for none."""
     places: LevelArray = np.flatnonzero(np.isfinite(measured) & (measured > 0))[-count:]
     return places
 
 
 def typical(errors: Numbers) -> float:
-    """Return the median of what was measured over what was expected; 1 where nothing was."""
+    """Return the median of measured over predicted values; 1 if there are none."""
     return float(np.median(errors)) if len(errors) else 1.0

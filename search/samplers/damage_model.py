@@ -1,11 +1,11 @@
-"""What candidates cost in accuracy: a Bayesian linear model on the sensitivities of a profile.
+"""Predicts the lost accuracy of candidates: a Bayesian linear model on the sensitivities of a profile.
 
-Sensitivities tell which choices hurt, not how much accuracy that is after training, nor how harms add up. So there are
-several forms of the model — harms that add up, harms of which the largest decide; sensitivities that are trusted, or
-not — and the one that predicts held-out trials best is taken (leave-one-out residuals: Allen's PRESS, 1974). Its
-coefficients have a posterior, of which samples are drawn (Thompson, Biometrika 1933).
+Sensitivities show which choices hurt, but not how much accuracy remains after training, nor how damages add up. So the
+model has several forms: damages that add up, or the largest one decides; sensitivities that are trusted, or not. The
+form that predicts held-out trials best is used (leave-one-out residuals: Allen's PRESS, 1974). Its coefficients have a
+posterior, from which samples are drawn (Thompson, Biometrika 1933).
 
-Damage is −log of the share of the baseline's accuracy that is left.
+Damage is −log of the remaining share of the baseline's accuracy.
 """
 
 from __future__ import annotations
@@ -23,31 +23,33 @@ from .encoding import EncodedSpace, LevelArray, Numbers
 from .regression import regression
 
 NOISE = 0.004
-"""Standard deviation of the damage that training and measuring alone make."""
+"""Standard deviation of the damage from training and measuring alone."""
 
 MISFIT = 0.12
-"""Error of the model relative to the damage: it need not be exact where damage is large."""
+"""Relative error of the model: it need not be exact where damage is large."""
 
 LEAST_LEFT = 0.02
-"""Share of the accuracy below which all is lost alike."""
+"""Below this share of the accuracy, all losses count the same."""
 
 SETTING = 0.02
-"""Scale of what a setting alone does."""
+"""Scale of a single setting's effect."""
 
 HARM, PAIRS, NEAR, MOST = (0.7, 0.7), (0.15, 0.3), (0.1, 0.2), (0.2, 0.5)
-"""Prior mean and standard deviation of how each choice's harm counts; of several choices for one part, of parts that
-follow on each other, and of the largest, how they add to the sum."""
+"""Prior mean and standard deviation of the weights: of each choice's damage, of several choices for one part, of
+successive parts, and of the largest damage, added to the sum.
+"""
 
 BEND, CONSTANT = (0.0, 0.25), (0.0, 1.0)
-"""The same of another power of a choice's levels, and of what nothing explains."""
+"""The same for another power of a choice's levels, and for what nothing explains."""
 
 SLOPE, CURVE, OTHER = (0.0, 0.7), (1.0, 0.5), (0.3, 0.3)
-"""The same of a setting that is a number, by its place and its place squared between least and most: the best is
-expected near the usual one, and extremes are bad. And of each other level of a setting that is no number: the usual
-one is usual since it was found to be good, and with few trials most others are worse."""
+"""The same for a numeric setting, by its position and the square of its position between least and most: the best value
+is expected near the default, and extremes are bad. And for each other level of a non-numeric setting: the default was
+chosen because it is good, and with few trials most others are worse.
+"""
 
 LEAST_HARM = 0.02
-"""Nothing that is taken away makes a network better: the least that a coefficient of a harm may be."""
+"""Least coefficient of a damage: taking something away never improves a network."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ class Form:
     """How sensitivities become damage.
 
     Attributes:
-        trust: power of how the choices of an axis differ; with 0 they are alike, whatever the sensitivities say.
-        growth: power of how a choice's levels differ.
-        response: power of the damage that is the sum; with 2 the largest harms decide.
+        trust: power of the differences between the choices of an axis; with 0 all are alike, whatever their
+            sensitivities.
+        growth: power of the differences between a choice's levels.
+        response: power of the damage that is summed; with 2 the largest damages decide.
 
     """
 
@@ -76,7 +79,7 @@ class DamageModel:
     """Predicts damage from levels.
 
     Args:
-        tables: the space and what its profile tells.
+        tables: the space and its profile.
 
     """
 
@@ -95,7 +98,7 @@ class DamageModel:
         self._about = [prior for columns in self._settings for prior in _priors(columns)]
 
     def fit(self, levels: LevelArray, damage: Numbers) -> Fitted:
-        """Return the form of the model that predicts each of some points best from the others.
+        """Return the form of the model that predicts each of the points best from the others.
 
         Args:
             levels: shape (points, choices).
@@ -138,12 +141,12 @@ class DamageModel:
         return mean, spread
 
     def _harms(self, form: Form, levels: LevelArray) -> Numbers:
-        """Return what each compressing choice does, before it is scaled, shape (points, compressing choices)."""
+        """Return the unscaled damage of each compressing choice, shape (points, compressing choices)."""
         harms: Numbers = self._typical * self._relative**form.trust * self._grown(levels) ** form.growth
         return harms**form.response
 
     def _grown(self, levels: LevelArray) -> Numbers:
-        """Return the damage of each choice's level over that of its middle one."""
+        """Return the damage of each choice's level relative to that of its middle level."""
         grown: Numbers = self._growth[np.arange(self.harms), levels[:, self.tables.compressing]]
         return grown
 
@@ -166,7 +169,7 @@ class Fitted:
     error: float
 
     def sample(self, rng: np.random.Generator, count: int, temperature: float) -> PosteriorSamples:
-        """Return the model with some coefficients from the posterior; with temperature 0 they are its mean."""
+        """Return samples of the coefficients from the posterior; with temperature 0 they are its mean."""
         normal = rng.standard_normal((len(self.coefficients), count))
         deviation = self.spread[:, None] * solve_triangular(self.factor.T, normal, lower=False)
         drawn = self.coefficients[:, None] + temperature * deviation
@@ -176,7 +179,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class PosteriorSamples:
-    """Some beliefs of what candidates damage: coefficients of shape (features, beliefs)."""
+    """Samples of the damage of candidates from the posterior: coefficients of shape (features, beliefs)."""
 
     model: DamageModel
     form: Form
@@ -184,7 +187,7 @@ class PosteriorSamples:
     coefficients: Numbers
 
     def __call__(self, levels: LevelArray) -> Numbers:
-        """Return the damage of points in each belief, shape (beliefs, points)."""
+        """Return the damage of points in each sample, shape (beliefs, points)."""
         response = self.model.features(self.form, self.scale, levels) @ self.coefficients
         return _root(response.T, self.form.response)
 
@@ -195,7 +198,7 @@ def _root(response: Numbers, power: float) -> Numbers:
 
 
 def _parts(tables: EncodedSpace) -> Numbers:
-    """Return which compressing choices are about the same part of the network, shape (choices, parts), in its order."""
+    """Return which compressing choices concern the same part of the network, shape (choices, parts), in its order."""
     order = {layer.name: i for i, layer in enumerate(tables.profile.network.layers)}
     targets = [choice.target for choice in tables.space.choices if choice.neutral is not None]
     parts = sorted(set(targets), key=lambda target: (order.get(target, len(order)), target))
@@ -203,9 +206,9 @@ def _parts(tables: EncodedSpace) -> Numbers:
 
 
 def _columns(choice: Choice) -> Numbers:
-    """Return what stands for each level of a setting, shape (levels, columns).
+    """Return the features of each level of a setting, shape (levels, columns).
 
-    Nothing for the first, which is the usual one; a parabola for many numbers, else a column for each other.
+    Zeros for the first level, the default; a parabola for several numbers, otherwise one column for each other level.
     """
     numbers = [float(level) for level in choice.levels if not isinstance(level, str)]
     if len(numbers) > 3 and len(numbers) == len(choice.levels):

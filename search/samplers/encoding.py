@@ -1,4 +1,4 @@
-"""What a profile tells of many points of a space at once: latency, size, damage; arrays in, arrays out."""
+"""The predictions of a profile for many points of a space at once: latency, size, damage; arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SPARSITY, Ca
 from ...spaces.space import Choice, Space
 
 LevelArray = NDArray[np.int64]
-"""Shape (points, choices): for each choice, in the order of the space, the index of its level."""
+"""Shape (points, choices): the index of each choice's level, with choices in the order of the space."""
 
 Numbers = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ class EncodedSpace:
 
     Attributes:
         sizes: number of levels of each choice, shape (choices,).
-        compressing: whether a choice compresses, or is a setting, shape (choices,).
+        compressing: whether a choice compresses; otherwise it is a setting, shape (choices,).
 
     """
 
@@ -51,43 +51,43 @@ class EncodedSpace:
         return {choice.name: int(level) for choice, level in zip(self.space.choices, row.ravel(), strict=True)}
 
     def live(self, levels: LevelArray) -> NDArray[np.bool_]:
-        """Return which choices a candidate states, shape (points, choices): not the settings of an absent axis."""
+        """Return which choices a candidate states, shape (points, choices); not those of an absent axis's settings."""
         live = np.ones(levels.shape, dtype=bool)
         for about, axes in self._needs.values():
             live[:, about] = (levels[:, axes] > 0).any(axis=1, keepdims=True)
         return live
 
     def canonical(self, levels: LevelArray) -> LevelArray:
-        """Return points with the first level of each setting that their candidates do not state."""
+        """Return points with the first level for each setting that their candidates do not state."""
         return np.where(self.live(levels), levels, 0)
 
     def latency_ms(self, levels: LevelArray) -> Numbers:
-        """Return what `CostModel.predict_ms` says of each point, shape (points,)."""
+        """Return `CostModel.predict_ms` for each point, shape (points,)."""
         total: Numbers = self.profile.costs.other_ms + self._shares(self._time, levels) @ self.layer_ms
         return total
 
     def size_bytes(self, levels: LevelArray) -> Numbers:
-        """Return the bytes of the weights that are left at each point, shape (points,)."""
+        """Return the bytes of the remaining weights of each point, shape (points,)."""
         total: Numbers = self._shares(self._bytes, levels) @ self._layer_bytes
         return total
 
     def _shares(self, table: Numbers, levels: LevelArray) -> Numbers:
-        """Return for each layer the product of what its choices leave of it, shape (points, layers)."""
+        """Return, for each layer, the product of the shares that its choices leave, shape (points, layers)."""
         shares: Numbers = np.exp(self.over_layers(table, levels))
         return shares
 
     def over_layers(self, table: Numbers, levels: LevelArray) -> Numbers:
-        """Return for each layer the sum of a table's entries for the choices that change it, shape (points, layers)."""
+        """Return, for each layer, the sum of a table's entries over the choices changing it, shape (points, layers)."""
         total: Numbers = table[self._columns, levels] @ self._reach
         return total
 
     def times(self, axis: str) -> Numbers:
-        """Return the logarithms of what each level of an axis leaves of a layer's time, as a table."""
+        """Return a table with the logarithm of the share of a layer's time that each level of an axis leaves."""
         return np.where([[choice.axis == axis] for choice in self.space.choices], self._time, 0.0)
 
     @cached_property
     def probed(self) -> tuple[LevelArray, Numbers]:
-        """The points that were timed for the profile, and their milliseconds; none that has a level that went since."""
+        """The points that the profile timed, and their milliseconds; without points that have a removed level."""
         known = {}
         for axes, milliseconds in self.profile.timed:
             with suppress(ValueError):
@@ -97,7 +97,7 @@ class EncodedSpace:
 
     @cached_property
     def floor(self) -> LevelArray:
-        """The point that should be the fastest, shape (choices,): of those that were timed, or else as layers tell."""
+        """The point predicted to be the fastest, shape (choices,): a timed one, otherwise by the layers' costs."""
         points, milliseconds = self.probed
         if len(points):
             return np.array(points[milliseconds.argmin()])
@@ -106,9 +106,9 @@ class EncodedSpace:
 
     @cached_property
     def damage(self) -> Numbers:
-        """What each level of each choice alone damages, shape (choices, most levels); settings damage nothing.
+        """The damage of each level of each choice alone, shape (choices, most levels); settings damage nothing.
 
-        What is told to be infinite is ten times the largest that is not.
+        An infinite damage becomes ten times the largest finite one.
         """
         told = self.table(lambda choice, value: self.profile.damage_at(choice, choice.levels.index(value)))
         most = told[np.isfinite(told)].max(initial=0.0)
@@ -116,7 +116,7 @@ class EncodedSpace:
 
     @cached_property
     def _needs(self) -> dict[str, tuple[list[int], list[int]]]:
-        """For each axis that settings are about, the places of these and of the axis' choices."""
+        """For each axis with settings, the indices of the settings and of the axis's choices."""
         choices = self.space.choices
         return {
             axis: (
@@ -137,7 +137,7 @@ class EncodedSpace:
 
     @cached_property
     def _reach(self) -> Numbers:
-        """Which layers a choice changes, shape (choices, layers): a group's are those that have its channels."""
+        """Which layers a choice changes, shape (choices, layers); a group changes the layers that have its channels."""
         reach = np.zeros((len(self.space.choices), len(self.profile.network.layers)))
         for i, choice in enumerate(self.space.choices):
             for j, layer in enumerate(self.profile.network.layers):
@@ -154,7 +154,7 @@ class EncodedSpace:
         return self.table(_log_bytes)
 
     def table(self, entry: Callable[[Choice, Value], float]) -> Numbers:
-        """Return a number for each choice and level; 0 for settings, for neutral levels and beyond the last one."""
+        """Return a number for each choice and level; 0 for settings, for neutral levels and beyond the last level."""
         table = np.zeros((len(self.space.choices), int(self.sizes.max(initial=1))))
         for i, choice in enumerate(self.space.choices):
             for level, value in enumerate(choice.levels):
@@ -169,7 +169,7 @@ class EncodedSpace:
 
 
 def _log_bytes(choice: Choice, value: Value) -> float:
-    """Return the logarithm of the share of a layer's bytes that stays; patterns and unknown axes save nothing."""
+    """Return the logarithm of the remaining share of a layer's bytes; patterns and unknown axes save nothing."""
     if isinstance(value, str):
         return 0.0
     if choice.axis in (PRUNING_RATIO, SPARSITY):

@@ -1,4 +1,4 @@
-"""Where to look when what was proposed proves too dear: beside what came nearest, and on the way to the floor."""
+"""Where to look when proposals turn out too costly: around the nearest points, and on the way to the floor."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .history import History
 from .variation import Moves
 
 MISSES = 3
-"""Trials in a row over a limit after which every second proposal comes from here."""
+"""Trials in a row over a limit, after which every second proposal comes from here."""
 
 NEAREST = 3
-"""Measured points beside which is looked."""
+"""How many measured points are explored around."""
 
 STEPS = (0.25, 0.5, 0.75)
-"""Shares of the choices that take the floor's levels, on the way there."""
+"""Shares of the choices that take the floor's levels, on the way to it."""
 
 
 def excess(history: History, limits: Limits) -> Numbers:
-    """Return by what share of itself each trial misses the limit that it misses most, as far as it was measured.
+    """Return each trial's largest excess over a limit, as a share of that limit, among the measured costs.
 
-    At most 0 is met; NaN is where nothing was measured. Shape (trials,).
+    At most 0 means met; NaN means that nothing was measured. Shape (trials,).
     """
     costs = [(history.high_ms, limits.target_ms), (history.size_bytes, limits.max_size_bytes)]
     costs += [(history.memory_bytes, limits.max_memory_bytes), (history.energy_mj, limits.max_energy_mj)]
@@ -33,7 +33,7 @@ def excess(history: History, limits: Limits) -> Numbers:
 
 
 def misses(history: History, limits: Limits) -> int:
-    """Return how many trials, the latest of those that were measured, were over a limit one after the other."""
+    """Return how many of the latest measured trials in a row were over a limit."""
     known = excess(history, limits)
     met = np.flatnonzero(known[np.isfinite(known)] <= 0)
     return int(np.isfinite(known).sum() - (met[-1] + 1 if len(met) else 0))
@@ -42,8 +42,8 @@ def misses(history: History, limits: Limits) -> int:
 def around(rng: np.random.Generator, moves: Moves, history: History, limits: Limits) -> LevelArray:
     """Return points to try, shape (points, choices).
 
-    These are the neighbours of the measured points that come nearest to the limits, the same points without an axis or
-    with all layers at the same of its levels, and points between them and the floor.
+    These are the neighbours of the measured points nearest to the limits; the same points without one axis, or with one
+    level of it for all layers; and points between them and the floor.
     """
     known, floor = np.abs(excess(history, limits)), moves.tables.floor
     found = [floor[None]]
@@ -54,7 +54,7 @@ def around(rng: np.random.Generator, moves: Moves, history: History, limits: Lim
 
 
 def twins(tables: EncodedSpace, point: LevelArray) -> LevelArray:
-    """Return a point with all layers at the same level of one axis, for each axis and level."""
+    """Return a point with one level of one axis for all layers, for each axis and level."""
     found = []
     for axis in LAYER_AXES:
         choices = list(tables.space.on(axis))

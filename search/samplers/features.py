@@ -1,4 +1,4 @@
-"""What the costs of candidates may depend on, of many points of a space at once."""
+"""Features of many points of a space at once, on which the costs of candidates may depend."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from ...spaces.candidate import BITS, PRUNING_RATIO
 from .encoding import EncodedSpace, LevelArray, Numbers
 
 WORK, ROOT, WHOLE, COUNT = 0.3, 0.3, 0.3, 0.5
-"""Prior standard deviations of what a kind of layers adds to a latency: by the work that is left of them, by its root
-as of what waits for memory, by their work before they were pruned, and by how many they are."""
+"""Prior standard deviations of the latency that a kind of layers adds: by its remaining work, by the root of that work
+(waiting for memory), by its work before pruning, and by its number of layers.
+"""
 
 OWN, BORDERS, OTHER, FIXED = 0.3, 0.2, 0.5, 0.1
-"""The same of each layer's own work and its root; of what layers take that have other bits than the next; of all that
-is no layer; and of what never changes, as a share of the unchanged network."""
+"""The same for each layer's own work and its root; for layers with other bits than the next layer; for everything
+outside the layers; and for what never changes, as a share of the unchanged network.
+"""
 
 LEAST = 1e-6
-"""Share that is taken to be left of everything, so that it has a logarithm."""
+"""Least remaining share, so that its logarithm exists."""
 
 
 class Features:
-    """Describes points by what a profile says of each layer.
+    """Describes points by the profile of each layer.
 
-    Layers are of several kinds, which overlap: all of them; those with some number of bits; those that an axis other
-    than bits changes, such as ranks, and these with some number of bits. What a kind costs is not known beforehand.
+    Layers are of several kinds, which overlap: all of them; those with a number of bits; those that an axis other than
+    bits changes, such as ranks; and these with a number of bits. The cost of a kind is not known beforehand.
 
     Args:
-        tables: the space and what its profile tells.
+        tables: the space and its profile.
 
     """
 
@@ -58,7 +60,7 @@ class Features:
 
     @cached_property
     def prior(self) -> tuple[Numbers, Numbers]:
-        """Mean and standard deviation of the weights of `Points.parts`, shape (parts,): as the profile says."""
+        """Mean and standard deviation of the weights of `Points.parts`, shape (parts,), from the profile."""
         kinds = 1 + len(self.bits) + len(self.others) * (1 + len(self.bits))
         spread = np.repeat([WORK, ROOT, WHOLE, COUNT], kinds)
         spread[3 * kinds] = FIXED  # all layers are always as many
@@ -73,11 +75,11 @@ class Points:
     """Some points of a space.
 
     Attributes:
-        features: describes them.
+        features: computes the description.
         levels: shape (points, choices).
-        shares: by axis, what it leaves of each layer's time, shape (points, layers).
-        width: bits of each layer, 0 where they are the usual ones, shape (points, layers).
-        used: for each of the other axes whether it changes a layer, shape (points, layers).
+        shares: by axis, the share of each layer's time that it leaves, shape (points, layers).
+        width: bits of each layer, 0 for the default ones, shape (points, layers).
+        used: for each other axis, whether it changes a layer, shape (points, layers).
 
     """
 
@@ -89,7 +91,7 @@ class Points:
 
     @cached_property
     def parts(self) -> Numbers:
-        """What a latency may be a sum of, in milliseconds, shape (points, parts); see `Features.prior`."""
+        """The parts that a latency may be a sum of, in milliseconds, shape (points, parts); see `Features.prior`."""
         own = self.features.layer_ms
         work, root, whole = self._share * own, np.sqrt(self._share) * own, self.shares[BITS] * own
         one = np.full(work.shape, self.features.total_ms / max(len(own), 1))
@@ -101,13 +103,13 @@ class Points:
 
     @cached_property
     def spent(self) -> Numbers:
-        """One, and the logarithm of what the profile says of the latency, shape (points, 2)."""
+        """One, and the logarithm of the profile's predicted latency, shape (points, 2)."""
         told = self.features.other_ms + self._share @ self.features.layer_ms
         return np.stack([np.ones(len(told)), np.log(np.maximum(told, LEAST * self.features.total_ms))], axis=1)
 
     @cached_property
     def drawn(self) -> Numbers:
-        """The same, and the logarithm of the share of multiply-accumulates, shape (points, 3); fewer bits draw less."""
+        """The same, and the logarithm of the share of multiply-accumulates, shape (points, 3); fewer bits use less."""
         left = self._share @ self.features.macs
         return np.concatenate([self.spent, np.log(np.maximum(left, LEAST))[:, None]], axis=1)
 
@@ -120,10 +122,10 @@ class Points:
 
     @cached_property
     def places(self) -> Numbers:
-        """Where points lie among others, shape (points, dimensions): those that are alike are near.
+        """Positions of points, shape (points, dimensions); similar points are near each other.
 
-        Logarithms of the work that pruning leaves and that everything leaves; twice the shares of the network's time
-        that layers of each kind have, and twice the share of borders.
+        Logarithms of the work that pruning leaves and that everything leaves; twice the shares of the network's time in
+        layers of each kind, and twice the share of borders.
         """
         weights = self.features.layer_ms / max(float(self.features.layer_ms.sum()), 1e-9)
         left = np.stack([self.shares[PRUNING_RATIO] @ weights, self._share @ weights], axis=1)
@@ -133,7 +135,7 @@ class Points:
 
     @cached_property
     def _share(self) -> Numbers:
-        """The share of each layer's time that is left, shape (points, layers)."""
+        """The remaining share of each layer's time, shape (points, layers)."""
         share: Numbers = np.prod(list(self.shares.values()), axis=0)
         return share
 
@@ -143,12 +145,12 @@ class Points:
 
     @cached_property
     def _kinds(self) -> list[NDArray[np.bool_]]:
-        """Which layers are of each kind that is not all of them, shape (points, layers)."""
+        """Which layers belong to each kind except the kind of all layers, shape (points, layers)."""
         return [*(self.width == bits for bits in self.features.bits), *self.used]
 
     @cached_property
     def _pairs(self) -> list[NDArray[np.bool_]]:
-        """Which layers are of two kinds at once, shape (points, layers)."""
+        """Which layers belong to two kinds at once, shape (points, layers)."""
         return [(self.width == bits) & used for bits in self.features.bits for used in self.used]
 
     @cached_property
@@ -159,5 +161,5 @@ class Points:
 
 
 def _used(tables: EncodedSpace, axis: str) -> Numbers:
-    """Return as a table whether a choice is of an axis."""
+    """Return, as a table, whether a choice belongs to an axis."""
     return tables.table(lambda choice, _: float(choice.axis == axis))

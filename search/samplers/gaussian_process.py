@@ -1,4 +1,4 @@
-"""A Gaussian process: a trend, and what points have in common that are alike (Rasmussen and Williams, 2006)."""
+"""A Gaussian process: a trend, plus a part that similar points have in common (Rasmussen and Williams, 2006)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from .encoding import Numbers
 
 AMPLITUDE, LENGTH = 0.5, 2.0
-"""Standard deviation of what the trend does not tell, and the distance over which it changes."""
+"""Standard deviation of the part that the trend does not explain, and the distance over which it changes."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """What was learned.
+    """A fitted Gaussian process.
 
     Attributes:
         trend: features of the known values, in units of their prior's spread, shape (values, features).
-        places: where these values lie, shape (values, dimensions).
+        places: positions of these values, shape (values, dimensions).
         prior: mean and standard deviation of the trend's weights, each of shape (features,).
         factor: lower Cholesky factor of the values' covariance.
-        weights: of the known values, shape (values,).
-        held_out: what is said of each value from the others, shape (values,).
-        surprise: by how much that is off, in standard deviations of what was to be expected, shape (values,).
+        weights: weights of the known values, shape (values,).
+        held_out: prediction of each value from the others, shape (values,).
+        surprise: error of that prediction, in expected standard deviations, shape (values,).
 
     """
 
@@ -39,7 +39,7 @@ class Process:
     surprise: Numbers
 
     def tell(self, trend: Numbers, places: Numbers) -> tuple[Numbers, Numbers]:
-        """Return mean and standard deviation of points, each of shape (points,)."""
+        """Return mean and standard deviation at points, each of shape (points,)."""
         mean, spread = self.prior
         scaled = trend * spread
         shared = _covariance(scaled, self.trend, places, self.places)
@@ -51,15 +51,15 @@ class Process:
 def process(
     trend: Numbers, places: Numbers, values: Numbers, noise: Numbers, mean: Numbers, spread: Numbers
 ) -> Process:
-    """Return what some values tell of all others.
+    """Return a Gaussian process fitted to some values.
 
     Args:
-        trend: features of which a value is a weighted sum but for what is local, shape (values, features).
-        places: where the values lie, shape (values, dimensions).
-        values: what is to be told.
+        trend: features of the trend, a weighted sum plus a local part, shape (values, features).
+        places: positions of the values, shape (values, dimensions).
+        values: the values to predict.
         noise: standard deviation of each value.
-        mean: of the trend's weights, before anything is known.
-        spread: standard deviation of these, likewise.
+        mean: prior mean of the trend's weights.
+        spread: prior standard deviation of the trend's weights.
 
     """
     scaled = trend * spread

@@ -1,4 +1,4 @@
-"""What a sampler reads from a study: its trials as arrays. Nothing is kept that could not be read again."""
+"""Reads the history of a study: its trials as arrays. Keeps nothing that cannot be read again."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .encoding import EncodedSpace, LevelArray, Numbers
 
 
 class FeasibilityRule(Protocol):
-    """Knows what is asked of models today."""
+    """Knows the current limits."""
 
     @property
     def limits(self) -> Limits:
-        """What a model must meet."""
+        """The current limits."""
         ...
 
     def feasible(self, trial: FrozenTrial) -> bool:
-        """Return whether a finished trial meets that."""
+        """Return whether a finished trial meets them."""
         ...
 
 
 @dataclass(frozen=True)
 class History:
-    """The trials of a study in the order of their numbers; what was not measured is NaN.
+    """The trials of a study in the order of their numbers; NaN where something was not measured.
 
     Attributes:
         levels: of finished trials, shape (trials, choices).
@@ -41,9 +41,9 @@ class History:
         size_bytes: shape (trials,).
         memory_bytes: shape (trials,).
         energy_mj: shape (trials,).
-        feasible: whether a trial was measured to the end and meets what is asked today, shape (trials,).
-        baseline: place of the unchanged network's trial; None where it was not measured.
-        others: points that are being evaluated or wait to be, shape (others, choices).
+        feasible: whether a trial was measured completely and meets the current limits, shape (trials,).
+        baseline: index of the unchanged network's trial; None if it was not measured.
+        others: points that are being evaluated or queued, shape (others, choices).
 
     """
 
@@ -65,7 +65,7 @@ class History:
 
     @property
     def objectives(self) -> Numbers:
-        """What a study optimises, all to be minimised, shape (trials, 3)."""
+        """The objectives of a study, all to be minimised, shape (trials, 3)."""
         return np.stack([-self.accuracy, self.latency_ms, self.size_bytes], axis=1)
 
 
@@ -73,11 +73,11 @@ Row = tuple[LevelArray, float, float, float, float, float, float]
 
 
 class Reader:
-    """Reads the history of a study; finished trials, which never change, are read and judged once.
+    """Reads the history of a study. Finished trials never change, so each is read and judged once.
 
     Args:
         tables: the space.
-        judge: says which trials meet what is asked.
+        judge: says which trials meet the limits.
 
     """
 
@@ -89,7 +89,7 @@ class Reader:
         self._judged_by: Limits | None = None
 
     def read(self, study: Study, trial: FrozenTrial) -> History:
-        """Return the history that a trial can look back on."""
+        """Return the history before a trial."""
         finished, others = [], [np.zeros((0, len(self.tables.sizes)), dtype=np.int64)]
         for each in study.get_trials(deepcopy=False):
             if each.state in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -140,7 +140,7 @@ class Reader:
 
 
 def _known(trial: FrozenTrial, name: str) -> float:
-    """Return a cost of a finished trial, the largest of all places where it was measured; NaN where it was not."""
+    """Return a cost of a finished trial, the largest of its deployments; NaN if it was not measured."""
     if "outcome" not in trial.user_attrs:
         return float("nan")
     found = outcome(trial)

@@ -1,4 +1,4 @@
-"""How much hypervolume a point would add to a front: for many points at once."""
+"""The hypervolume that points would add to a front, for many points at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Improvement:
     (compare Lacour, Klamroth and Fonseca, A box decomposition algorithm to compute the hypervolume indicator, 2017).
 
     Args:
-        front: shape (points, 3), to be minimised; what is outside of the unit box counts for nothing.
+        front: shape (points, 3), to be minimised; points outside the unit box do not count.
 
     >>> Improvement(np.array([[0.5, 0.5, 0.5]]))(np.array([[0.25, 0.5, 0.5], [0.6, 0.6, 0.6]])).tolist()
     [0.0625, 0.0]
@@ -39,7 +39,7 @@ class Improvement:
         self._heights = np.minimum.accumulate(np.concatenate([np.ones((count + 1, 1)), heights], axis=1), axis=1)
 
     def __call__(self, points: Points) -> NDArray[np.float64]:
-        """Return what each of the points, shape (points, 3), would add alone, shape (points,)."""
+        """Return the volume that each point would add alone, for points of shape (points, 3), shape (points,)."""
         inside = (points < 1).all(1)
         points = np.clip(points, 0.0, 1.0)
         depths = np.maximum(self._tops - np.maximum(self._bottoms, points[:, 2:]), 0.0)

@@ -1,4 +1,4 @@
-"""The first trials: the baseline, what anyone would try, what should damage least in float and in INT8, and grids."""
+"""The first trials: the baseline, the reference baselines, the least damage in float and in INT8, and grids."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .encoding import EncodedSpace
 from .knapsack import least_damage
 
 GRID = (0.25, 0.375, 0.5, 0.625, 0.75)
-"""Uniform pruning ratios of which the mildest that meets the target is a baseline."""
+"""Uniform pruning ratios; the mildest that meets the target is a reference baseline."""
 
 EVEN = (0.25, 0.5)
-"""Uniform pruning ratios that are tried with INT8, where that is offered, whatever the target."""
+"""Uniform pruning ratios that are tried with INT8 if that is offered, whatever the target."""
 
 
 DESCENTS = (0.9, 0.6)
-"""Shares of the target for which the least damage is looked for, and to which descents go; in float the first alone."""
+"""Shares of the target for the least predicted damage and for the greedy descents; in float only the first one."""
 
 
 def warm_start(space: Space, profile: Profile, target_ms: float, *, student: bool = False) -> list[Start]:
-    """Return the first candidates, without repetition, the obvious baselines first.
+    """Return the first candidates without repetition, the reference baselines first.
 
     Args:
         space: what may vary.
         profile: what is known of the network.
         target_ms: the latency to reach.
-        student: whether a student is compressed, so that the unchanged candidate is another network than the baseline.
+        student: whether a student is compressed, so that the unchanged candidate is not the baseline.
     """
     tables = EncodedSpace(space, profile)
     pruning = uniform_pruning_that_meets(space, profile, target_ms)
@@ -64,7 +64,7 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
 
 
 def paying(space: Space, profile: Profile) -> Candidate:
-    """Return the candidate with those layers in INT8 that the profile says are faster so."""
+    """Return the candidate with those layers in INT8 that are faster so in the profile."""
 
     def pick(choice: Choice) -> int:
         if choice.axis != BITS or INTEGER not in choice.levels:
@@ -76,16 +76,16 @@ def paying(space: Space, profile: Profile) -> Candidate:
 
 
 def narrow_pays(space: Space, profile: Profile) -> bool:
-    """Return whether narrow layers are faster in INT8 too, as far as the profile has timed them."""
+    """Return whether narrow layers are faster in INT8 too, if the profile timed them."""
     timed = {Candidate(axes): milliseconds for axes, milliseconds in profile.timed}
     in_float, integer = (timed.get(uniform(space, NARROW, quantized=quantized)) for quantized in (False, True))
     return in_float is None or integer is None or integer < in_float
 
 
 def least_in_float(space: Space, profile: Profile, target_ms: float) -> Candidate | None:
-    """Return the candidate that damages least within a latency in float; None where nothing but bits varies.
+    """Return the candidate with the least damage within a latency in float; None if only bits vary.
 
-    What INT8 saves in wide layers it need not save in narrow ones, which no profile of wide ones tells.
+    INT8 may save time in wide layers but not in narrow ones, which a profile of wide layers does not show.
     """
     others = Space(tuple(choice for choice in space.choices if choice.axis != BITS and choice.needs != BITS))
     if not any(choice.neutral is not None for choice in others.choices):
@@ -115,8 +115,8 @@ def uniform_rank_that_meets(space: Space, profile: Profile, target_ms: float) ->
 def descend(space: Space, profile: Profile, start: Mapping[str, int], target_ms: float) -> dict[str, int]:
     """Strengthen one choice at a time, the one that saves most milliseconds for its damage, until a target is met.
 
-    Scores only fall as other choices get stronger, so that a score which is the highest after it was computed anew
-    is the highest of all (Minoux, accelerated greedy, 1978). Settings stay as they are.
+    Scores only fall as other choices get stronger, so a score that is the highest after it was computed again is the
+    highest of all (Minoux, accelerated greedy, 1978). Settings stay unchanged.
     """
     levels, choices = dict(start), {choice.name: choice for choice in space.choices}
     scores = [(float("-inf"), choice.name) for choice in space.choices if choice.neutral is not None]
@@ -136,7 +136,7 @@ def descend(space: Space, profile: Profile, start: Mapping[str, int], target_ms:
 def _step(
     space: Space, profile: Profile, levels: Mapping[str, int], choice: Choice, now_ms: float
 ) -> tuple[float, int, float] | None:
-    """Return a choice's next level that saves time: the milliseconds it saves for its damage, itself, the latency."""
+    """Return a choice's next level that saves time: the milliseconds saved per damage, the level, and the latency."""
     level = levels[choice.name]
     for stronger in range(level + 1, len(choice.levels)):
         then_ms = profile.predict_ms(space.candidate({**levels, choice.name: stronger}))

@@ -1,8 +1,8 @@
-"""The least damage within a latency, as far as a profile can tell: a multiple-choice knapsack.
+"""Finds the least predicted damage within a latency: a multiple-choice knapsack.
 
-Latency is a product over the choices of a layer, so the knapsack is solved for what each choice changes alone, around a
-point; then around the solution, until nothing gets better (successive linear programming: Griffith and Stewart,
-Management Science 1961). Solved by HiGHS, through SciPy.
+Latency is a product over the choices of a layer, so the knapsack is solved for the effect of each choice alone, around
+a point; then around the solution, until nothing improves (successive linear programming: Griffith and Stewart,
+Management Science 1961). HiGHS solves it, through SciPy.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from .encoding import EncodedSpace, LevelArray
 
 ROUNDS = 6
 REACH = 3
-"""Levels by which a choice may change in a round: farther off, what it changes alone says little."""
+"""Most levels by which a choice may change in a round; farther away, its effect alone says little."""
 
 GAP = 0.005
-"""Share by which the solution of one round may be worse than the best."""
+"""Largest relative gap of a round's solution to the best one."""
 
 SECONDS = 2.0
-"""After so long the best solution so far is taken."""
+"""After this time the best solution so far is used."""
 
 
 def least_damage(tables: EncodedSpace, start: Mapping[str, int], target_ms: float) -> dict[str, int]:
-    """Return the levels that damage least among those found to meet a latency; the start where none is better.
+    """Return the levels with the least damage found that meet a latency, or the start if none is better.
 
-    Settings stay as they are.
+    Settings stay unchanged.
 
     Args:
-        tables: the space and what its profile tells.
-        start: levels to begin with.
-        target_ms: the latency, as the profile predicts it.
+        tables: the space and its profile.
+        start: levels to start from.
+        target_ms: the latency, as predicted by the profile.
 
     """
     (best,) = point = tables.row(start)
@@ -51,7 +51,7 @@ def least_damage(tables: EncodedSpace, start: Mapping[str, int], target_ms: floa
 
 
 def _better(tables: EncodedSpace, point: LevelArray, than: LevelArray, target_ms: float) -> bool:
-    """Return whether a point comes nearer to the target, or damages less where both meet it."""
+    """Return whether a point is nearer to the target, or has less damage if both meet it."""
     excess = [max(0.0, float(tables.latency_ms(each)[0]) - target_ms) for each in (point, than)]
     damage = [_damage(tables, each) for each in (point, than)]
     return (excess[0], damage[0]) < (excess[1], damage[1])
@@ -62,7 +62,7 @@ def _damage(tables: EncodedSpace, point: LevelArray) -> float:
 
 
 def _solved(tables: EncodedSpace, point: LevelArray, target_ms: float) -> LevelArray | None:
-    """Return the solution of the knapsack around a point; None where there is none."""
+    """Return the solution of the knapsack around a point; None if there is none."""
     options = [
         (choice, level)
         for choice in np.flatnonzero(tables.compressing)

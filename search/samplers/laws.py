@@ -1,9 +1,9 @@
-"""Laws that tell logarithms of costs, each from all that was measured, and how far each may be off.
+"""Models of the logarithms of costs, each fitted to all measurements, with their uncertainty.
 
-Two kinds of law are right in different places. A sum of parts extends to what is unlike everything measured; a
-Gaussian process is right near what was measured, whatever the reason, and knows where it is not near. Each point is
-told by both, by the precision that each claims there and has shown (a generalised product of experts: Cao and Fleet,
-2014).
+Two kinds of model are accurate in different regions. A sum of parts extrapolates to points unlike everything measured.
+A Gaussian process is accurate near measurements, whatever the reason, and knows how near they are. Both predict each
+point, weighted by the precision that each one claims there and has shown so far (a generalised product of experts: Cao
+and Fleet, 2014).
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ FAR = 0.5
 """Difference of logarithms beyond which a prediction is simply wrong."""
 
 EXPECTED = 10
-"""Trials that stand for what is believed of a law's standard deviations beforehand."""
+"""Number of trials that the prior on a model's standard deviations is worth."""
 
 SLACK = 0.01
-"""What is added to the error that a law has shown: with few trials some are right by chance."""
+"""Added to the error that a model has shown, because with few trials some are right by chance."""
 
 ROUNDS = 2
-"""How often the sum of parts is fitted: its errors are those of a logarithm, about what it told before."""
+"""How often the sum of parts is fitted: its errors are those of a logarithm, around its previous prediction."""
 
 LEAST = 0.5
-"""Share of the least that was measured under which nothing is told."""
+"""Smallest prediction, as a share of the least measured value."""
 
 
 class LatencyModel(Protocol):
-    """Tells costs of points."""
+    """Predicts the costs of points."""
 
     error: float
-    """Mean difference of logarithms, where each trial was told from the others."""
+    """Mean difference of logarithms, with each trial predicted from the others."""
 
     doubt: float
-    """By what its standard deviations have to be multiplied to be those of its errors."""
+    """Factor that turns its standard deviations into those of its errors."""
 
     def tell(self, points: Points) -> tuple[Numbers, Numbers]:
         """Return the logarithm of the cost and its standard deviation, each of shape (points,)."""
@@ -52,8 +52,8 @@ class Parts:
     """A sum of parts whose weights have a Gaussian prior around the profile's (Bayesian linear regression).
 
     Args:
-        points: whose costs were measured.
-        costs: these, all positive.
+        points: points with measured costs.
+        costs: their costs, all positive.
         noise: relative standard deviation of each.
 
     """
@@ -76,11 +76,11 @@ class Parts:
 
 
 class Likeness:
-    """A Gaussian process over the kinds of layers, about a trend of the logarithm.
+    """A Gaussian process over the kinds of layers, around a trend of the logarithm.
 
     Args:
-        points: whose costs were measured.
-        costs: these, all positive.
+        points: points with measured costs.
+        costs: their costs, all positive.
         noise: relative standard deviation of each.
         trend: returns the features of the trend of points.
         prior: mean and standard deviation of the trend's weights.
@@ -107,12 +107,12 @@ class Likeness:
 
 
 class Blend:
-    """Several laws as one.
+    """Several models combined into one.
 
     Args:
         laws: at least one.
         noise: relative standard deviation of a measurement.
-        scale: what the laws' cost of one is.
+        scale: the cost for which the models predict 1.
 
     """
 
@@ -133,14 +133,14 @@ class Blend:
 
 
 def typical_error(errors: Numbers) -> float:
-    """Return the mean of errors, those that are far off held at `FAR`; 0 where there is none."""
+    """Return the mean of errors, with large ones capped at `FAR`; 0 if there are none."""
     return float(np.minimum(errors, FAR).mean()) if len(errors) else 0.0
 
 
 def doubt(surprise: Numbers) -> float:
-    """Return by what standard deviations have to be multiplied, given how many of them each trial was off by.
+    """Return the factor for standard deviations, given each trial's error in standard deviations.
 
-    A few trials say little: so it is as if `EXPECTED` had been off by just what was to be expected.
+    A few trials say little, so `EXPECTED` trials with the expected error are added.
     """
     usual = float(np.quantile(np.abs(surprise), 0.68)) if len(surprise) else 1.0
     return float(np.sqrt((len(surprise) * usual**2 + EXPECTED) / (len(surprise) + EXPECTED)))

@@ -1,7 +1,7 @@
 """Mutation of the front: a child of one or two models of the front, made fast enough for the target.
 
-The sampler is stateless: everything is read from the study at each call, and the random stream depends on the seed
-and the trial's number alone. So a study that was interrupted goes on as if it had not been.
+The sampler is stateless: it reads everything from the study at each call, and its random stream depends only on the
+seed and the trial's number. So an interrupted study continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ RATE = 2.0
 """Mean number of choices that a child changes."""
 
 TRIES = 50
-"""Children that may be ones already seen, before one of these is proposed again."""
+"""How many children may be already seen ones, before one of these is proposed again."""
 
 
 class MutationSampler(BaseSampler):
     """Proposes children of the front.
 
     Args:
-        tables: what may vary, and what is known of the network.
-        judge: says what is asked of models.
-        seed: of the random stream.
+        tables: the space and its profile.
+        judge: knows the current limits.
+        seed: seed of the random stream.
 
     """
 
@@ -56,7 +56,7 @@ class MutationSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the levels of a point that no trial has had, where there is one."""
+        """Return the levels of a point that no trial has had, if there is one."""
         if "fixed_params" in trial.system_attrs:  # the trial was enqueued with a candidate of its own
             return {}
         rng = np.random.default_rng([self.seed, trial.number])
@@ -82,14 +82,14 @@ class MutationSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return a random level, for a parameter that is not of the space."""
+        """Return a random level for a parameter outside the space."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
         """Do nothing: the stream depends on the trial's number."""
 
     def _parents(self, history: History) -> tuple[LevelArray, Numbers]:
-        """Return the feasible front and how often each should be a parent; without one, the trials nearest to it."""
+        """Return the feasible front and the weight of each parent; without a front, the trials nearest to it."""
         if history.feasible.any():
             points = history.objectives[history.feasible]
             front = np.flatnonzero(non_dominated(points))
@@ -102,7 +102,7 @@ class MutationSampler(BaseSampler):
 
 
 def crowding(points: Numbers) -> Numbers:
-    """Return how lonely each point of a front is: the crowding distance of NSGA-II (Deb et al., IEEE TEC 2002).
+    """Return the crowding distance of each point of a front, as in NSGA-II (Deb et al., IEEE TEC 2002).
 
     Args:
         points: shape (points, objectives).

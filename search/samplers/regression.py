@@ -1,4 +1,4 @@
-"""Bayesian linear regression with a Gaussian prior, and what it says of each value from the others."""
+"""Bayesian linear regression with a Gaussian prior, and its prediction of each value from the others."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .encoding import Numbers
 
 @dataclass(frozen=True)
 class Regression:
-    """What was learned.
+    """A fitted regression.
 
     Attributes:
         weights: mean of the posterior, shape (features,).
-        prior: standard deviations of the weights before anything was known, shape (features,).
-        factor: lower Cholesky factor of the posterior's precision, of weights in units of their prior's spread.
-        held_out: what is said of each value from the others, shape (values,); Allen's PRESS residuals, 1974.
-        surprise: by how much that is off, in standard deviations of what was to be expected, shape (values,).
+        prior: prior standard deviations of the weights, shape (features,).
+        factor: lower Cholesky factor of the posterior's precision, for weights in units of their prior's spread.
+        held_out: prediction of each value from the others, shape (values,); Allen's PRESS residuals, 1974.
+        surprise: error of that prediction, in expected standard deviations, shape (values,).
 
     """
 
@@ -32,7 +32,7 @@ class Regression:
     surprise: Numbers
 
     def spread(self, features: Numbers) -> Numbers:
-        """Return the standard deviation of what is said, shape (values,): of the mean, without a value's own noise."""
+        """Return the standard deviation of predicted means, shape (values,), without a value's own noise."""
         deviations = solve_triangular(self.factor, (features * self.prior).T, lower=True)
         spread: Numbers = np.sqrt((deviations**2).sum(axis=0))
         return spread
@@ -43,10 +43,10 @@ def regression(features: Numbers, values: Numbers, noise: Numbers, mean: Numbers
 
     Args:
         features: shape (values, features).
-        values: what is to be told.
+        values: the values to predict.
         noise: standard deviation of each value.
-        mean: of the weights, before anything is known.
-        spread: standard deviation of the weights, likewise.
+        mean: prior mean of the weights.
+        spread: prior standard deviation of the weights.
 
     """
     design = features * spread / noise[:, None]

@@ -1,11 +1,11 @@
-"""The structured surrogate: the point that a belief about the whole space says would add most to the front.
+"""The structured surrogate: proposes the point that a model of the whole space expects to add most to the front.
 
-At each call the belief is built anew from the study: what choices damage (samples from a Bayesian linear model on the
-profile's sensitivities), what they cost (the profile's sums, set right by what was measured). An evolutionary search on
-the belief then finds the point that adds most hypervolume to the front; points that are being evaluated count as if
-they had come out as believed. While little is known, one sample near the posterior's mean is the belief; later several
-wide ones are, of which the mean gain counts (expected improvement: Emmerich et al., CEC 2011). A share of all proposals
-are plain mutations, so that no belief is relied on alone.
+At each call the model is rebuilt from the study: the damage of choices (samples from a Bayesian linear model on the
+profile's sensitivities) and their costs (the profile's sums, corrected by the measurements). An evolutionary search on
+the model then finds the point that adds most hypervolume to the front; points that are being evaluated count with their
+predictions. With little data, one sample near the posterior's mean is used; later several wide ones, of which the mean
+gain counts (expected improvement: Emmerich et al., CEC 2011). A share of all proposals are plain mutations, so that the
+search never relies on the model alone.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ MUTATIONS = 0.05
 """Share of proposals that are mutations of the front."""
 
 EARLY = 45
-"""Measured trials up to which little is known."""
+"""Up to this many measured trials there is little data."""
 
 CLOSE, WIDE = (1, 0.2), (4, 0.7)
-"""How many samples are drawn from the posterior early and later, and how far from its mean: in so many dimensions a
-single whole sample explores and nothing else."""
+"""Number of samples from the posterior early and later, and their distance from its mean: in so many dimensions a
+single full sample only explores.
+"""
 
 LATEST = 300
-"""Measured trials that a belief is made of, so that asking takes no longer in long studies."""
+"""Most measured trials that the model uses, so that proposing takes no longer in long studies."""
 
 LEAST_KNOWN = 4
-"""Measured trials before there is a belief."""
+"""Measured trials before there is a model."""
 
 POPULATION, GENERATIONS, DESCENTS, RATE = 64, 25, 12, 1.5
 """The inner search: points, rounds, steps of the last point to its best neighbour, choices that a child changes."""
 
 
 class SurrogateSampler(MutationSampler):
-    """Proposes by a belief about the whole space.
+    """Proposes points by a model of the whole space.
 
     Args:
-        tables: what may vary, and what is known of the network.
-        judge: says what is asked of models.
-        seed: of the random stream.
+        tables: the space and its profile.
+        judge: knows the current limits.
+        seed: seed of the random stream.
 
     """
 
@@ -55,7 +56,7 @@ class SurrogateSampler(MutationSampler):
         self.model = DamageModel(tables)
 
     def propose(self, rng: np.random.Generator, history: History) -> LevelArray:
-        """Return the point that would add most to the front, shape (choices,)."""
+        """Return the point expected to add most to the front, shape (choices,)."""
         known = np.isfinite(history.accuracy)
         if history.baseline is not None and known.sum() >= LEAST_KNOWN and rng.random() >= MUTATIONS:
             seen, goal = history.seen, self._gain(rng, history)
@@ -66,7 +67,7 @@ class SurrogateSampler(MutationSampler):
         return super().propose(rng, history)
 
     def _candidates(self, rng: np.random.Generator, goal: ExpectedImprovement, history: History) -> LevelArray:
-        """Return points to propose, the best first; where predictions fail, some of those near what is known."""
+        """Return points to propose, the best first; if predictions fail, some of them near known points."""
         missed = misses(history, self.judge.limits)
         if missed >= MISSES and missed % 2:
             points = around(rng, self.moves, history, self.judge.limits)
@@ -74,7 +75,7 @@ class SurrogateSampler(MutationSampler):
         return self._search(rng, goal, history.levels[history.feasible])
 
     def _gain(self, rng: np.random.Generator, history: History) -> ExpectedImprovement:
-        """Return what says of points what they would add to the front."""
+        """Return the function that gives the expected improvement of points."""
         known = np.flatnonzero(np.isfinite(history.accuracy))[-LATEST:]
         accuracy = float(history.accuracy[history.baseline])
         lost = (accuracy - history.accuracy[known]) / (abs(accuracy) or 1.0)
@@ -86,7 +87,7 @@ class SurrogateSampler(MutationSampler):
         return ExpectedImprovement(beliefs, costs, self.judge.limits, box, taken)
 
     def _search(self, rng: np.random.Generator, goal: ExpectedImprovement, front: LevelArray) -> LevelArray:
-        """Return points, the best first, by an evolutionary search and a descent from the best that it finds."""
+        """Return points, the best first, from an evolutionary search and a descent from the best point found."""
         points = self.moves.random(rng, POPULATION)
         if len(front):
             parents = front[rng.integers(len(front), size=POPULATION - POPULATION // 8)]
@@ -103,7 +104,7 @@ class SurrogateSampler(MutationSampler):
 
     @staticmethod
     def _tournament(rng: np.random.Generator, values: Numbers) -> LevelArray:
-        """Return the places of the better of two points each (Goldberg and Deb, 1991)."""
+        """Return the indices of the better of two points each (Goldberg and Deb, 1991)."""
         one, other = rng.integers(len(values), size=(2, POPULATION))
         winners: LevelArray = np.where(values[one] >= values[other], one, other)
         return winners

@@ -1,4 +1,4 @@
-"""Steps in a space: random points, children of points, neighbours, and what makes a point faster."""
+"""Steps in a space: random points, children, neighbours, and making a point faster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTINGS = 0.5
 """Mean number of settings that a child changes."""
 
 MOST_ODDS = 0.25
-"""Chance of a choice to change, at most: in small spaces too, a child is like its parents."""
+"""Highest probability of a choice to change, so that a child resembles its parents in small spaces too."""
 
 
 class Moves:
@@ -31,7 +31,7 @@ class Moves:
         self._most = max(1, tables.compressing.sum()), max(1, (~tables.compressing).sum())
 
     def random(self, rng: np.random.Generator, count: int) -> LevelArray:
-        """Return random points, each compressed as strongly as another number says, shape (count, choices)."""
+        """Return random points, each compressed as strongly as a random number says, shape (count, choices)."""
         sizes, compressing = self.tables.sizes, self.tables.compressing
         strength = np.where(compressing, rng.random((count, 1)), 1.0)
         levels = (rng.random((count, len(sizes))) * sizes * strength).astype(np.int64)
@@ -41,9 +41,9 @@ class Moves:
         """Return a child of each pair of points: a mixture of them, or the first, with at least one choice changed.
 
         Args:
-            rng: of everything random.
+            rng: random number generator.
             first: shape (children, choices).
-            second: the other parents of those children that have two.
+            second: the second parents of those children that have two.
             rate: mean number of compressing choices that change.
 
         """
@@ -76,7 +76,7 @@ class Moves:
     def fast_enough(
         self, rng: np.random.Generator, point: LevelArray, predict: Callable[[LevelArray], Numbers], most_ms: float
     ) -> LevelArray:
-        """Return a point with random choices strengthened until it is predicted to take no more milliseconds."""
+        """Return a point with random choices strengthened until its predicted latency is low enough."""
         (now_ms,) = predict(point[None])
         for i in rng.permutation(np.repeat(np.flatnonzero(self.tables.compressing), 3)):
             if now_ms <= most_ms:
