@@ -121,7 +121,7 @@ class Run:
 
         The path of a model whose files were not kept is empty.
         """
-        return tuple(self._taken_on())
+        return tuple(self._final_models())
 
     @cached_property
     def finished(self) -> bool:
@@ -131,8 +131,9 @@ class Run:
     def front(self, limits: Limits | None = None) -> ParetoFront:
         """Return the front for the limits of the last run, or for others: no trial is run for that.
 
-        Where the run was finished for these limits, it is what the run left; else it is that of all models, of which
-        some may have been trained briefly (rung ``short``).
+        If the run finished for these limits, the front has the models of its final evaluation, and the reference
+        baselines that were too slow to need one. Otherwise it has all models, and some may have been trained only
+        briefly (rung ``short``).
 
         Raises:
             RunDirectoryError: the baseline was not measured yet.
@@ -145,7 +146,7 @@ class Run:
                 f"{len(self.trials)} trials and no baseline yet. Wait, or go on with the run."
             )
         if self._finished is not None and limits == self.against_baseline(self._finished):
-            models = tuple(m for m in models if m.measurement.rung == "final")
+            models = tuple(m for m in models if m.id in self._records and _is_final(m))
         nearest = [replace(m, measurement=limits.nearest(m.measurement)) for m in models]
         return build_front(nearest, self.profile, limits, where=self.path)
 
@@ -159,15 +160,20 @@ class Run:
             fields = dict(content["limits"])
             return Limits(fields.pop("target_ms"), **fields)
 
-    def _taken_on(self) -> Iterator[Model]:
-        """Yield models with what was measured at the end, and those that a trial did not measure to its end."""
+    @cached_property
+    def _records(self) -> dict[str, Measurement]:
+        """The measurements in the models' folders, by model; a folder without one is not complete."""
+        folders = [self.path / BASELINE, *sorted((self.path / "models").glob("*"))]
+        return {folder.name: record for folder in folders if (record := read_record(folder)) is not None}
+
+    def _final_models(self) -> Iterator[Model]:
+        """Yield models with the measurements of their records, and those that only have a trial."""
         by_id = {model.id: model for model in self.measured}
-        for folder in [self.path / BASELINE, *sorted((self.path / "models").glob("*"))]:
-            record = read_record(folder)
-            model = by_id.get(folder.name) or self._cut(folder.name)
-            if record is not None and model is not None:
-                place = str(folder.relative_to(self.path))
-                by_id[folder.name] = replace(model, measurement=record, path=place)
+        for name, record in self._records.items():
+            model = by_id.get(name) or self._cut(name)
+            if model is not None:
+                path = name if name == BASELINE else f"models/{name}"
+                by_id[name] = replace(model, measurement=record, path=path)
         for model in by_id.values():
             there = (self.path / model.path / model.measurement.file).is_file()
             yield model if there else replace(model, path="")
@@ -179,6 +185,11 @@ class Run:
             return None
         unknown = Measurement(accuracy=0.0, latency=trial.outcome.latency, size_bytes=0, params=0, macs=0)
         return Model(id=name, candidate=trial.candidate, measurement=unknown)
+
+
+def _is_final(model: Model) -> bool:
+    """Return whether a finished run reports a model: reference baselines may be as their trials left them."""
+    return model.measurement.rung == "final" or model.role not in ("front", BASELINE)
 
 
 def _identity(trial: FrozenTrial) -> tuple[str, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,23 @@ def test_a_model_that_was_taken_to_the_end_is_told_as_measured_then(
     by_id = {m.id: m for m in open_run(tmp_path / "run").models}
     assert by_id[model.id].path == f"models/{model.id}"
     assert {m.path for name, m in by_id.items() if name != model.id} == {""}
+
+
+def test_the_front_of_a_finished_run_has_the_baselines_without_final_training(
+    made_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A reference baseline that stayed as its trial left it is on the front's list, as in the run's own report."""
+    out = made_run(tmp_path / "run")
+    before = open_run(out).front()
+    late = next(m for m in before.obvious)
+    record = out / late.path / "measurement.json"
+    record.write_text(to_json(replace(late.measurement, rung="short")))
+    front = open_run(out).front()
+    assert [(m.id, m.path) for m in front.obvious] == [(m.id, m.path) for m in before.obvious]
+    assert next(m.measurement.rung for m in front.obvious if m.id == late.id) == "short"
+    trained = next(m for m in before.models if m.role == "front")
+    (out / trained.path / "measurement.json").write_text(to_json(replace(trained.measurement, rung="short")))
+    assert trained.id not in [m.id for m in open_run(out).front().models]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
