@@ -54,10 +54,14 @@ class CostModel:
         return self.factors.get(axis, {}).get(layer, {}).get(str(level))
 
     def predict_ms(self, network: Network, candidate: Candidate) -> float:
-        """Return the predicted latency in milliseconds of a candidate for a network."""
+        """Return a candidate's predicted latency in milliseconds."""
+        return self.other_ms + sum(self.predict_layers_ms(network, candidate).values())
+
+    def predict_layers_ms(self, network: Network, candidate: Candidate) -> dict[str, float]:
+        """Return the predicted milliseconds of each layer of a candidate."""
         pruned = candidate[PRUNING_RATIO]
         chosen = [(factors, candidate[axis]) for axis, factors in self.factors.items() if candidate[axis]]
-        total = self.other_ms
+        predicted = {}
         for layer in network.layers:
             name, share = layer.name, 1.0
             for factors, levels in chosen:
@@ -65,8 +69,8 @@ class CostModel:
                     share *= factors.get(name, {}).get(str(levels[name]), 1.0)
             for group in {*layer.in_groups, layer.out_group} if pruned else ():
                 share *= 1 - float(pruned.get(group or "", 0.0))
-            total += share * self.layer_ms.get(name, 0.0)
-        return total
+            predicted[name] = share * self.layer_ms.get(name, 0.0)
+        return predicted
 
 
 def level_factors(

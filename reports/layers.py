@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..profiles.cost_model import LAYER_AXES
 from ..profiles.profile import Profile
 from ..spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SETTINGS, SPARSITY, Candidate
 from .layer_words import in_file
@@ -56,23 +55,10 @@ def changes(
             stored = in_file(written or {}, layer.name)
             told |= {"written": stored} if stored else {}
             found[layer.name] = {**told, **({} if damage is None else {"damage": round(damage, 6)})}
-    for name, milliseconds in layer_ms(profile, candidate).items():
+    for name, milliseconds in profile.costs.predict_layers_ms(profile.network, candidate).items():
         if name in found:
             found[name]["ms"] = round(milliseconds, 5)
     return found
-
-
-def layer_ms(profile: Profile, candidate: Candidate) -> dict[str, float]:
-    """Return the estimated milliseconds of each layer; they and what is no layer sum up to `Profile.predict_ms`."""
-    pruned, costs = candidate[PRUNING_RATIO], profile.costs
-    estimated = {}
-    for layer in profile.network.layers:
-        share = math.prod(1 - float(pruned.get(group or "", 0.0)) for group in {*layer.in_groups, layer.out_group})
-        for axis in LAYER_AXES:
-            level = candidate[axis].get(layer.name)
-            share *= 1.0 if level is None else costs.factor(axis, layer.name, level) or 1.0
-        estimated[layer.name] = share * costs.layer_ms.get(layer.name, 0.0)
-    return estimated
 
 
 def _damage(profile: Profile, layer: str, levels: Mapping[str, int]) -> float | None:

@@ -17,7 +17,7 @@ from autocompress.pareto.limits import Limits
 from autocompress.pareto.objectives import front_hypervolume
 from autocompress.reports.caveats import caveats
 from autocompress.reports.importance import LEAST_TRIALS, importances
-from autocompress.reports.layers import changes, layer_ms
+from autocompress.reports.layers import changes
 from autocompress.reports.rows import ExampleCounts
 from autocompress.reports.search_history import Busy, search_history
 from autocompress.spaces.candidate import Candidate
@@ -118,7 +118,7 @@ def test_layers_add_up_to_what_the_profile_predicts(tell: Tell) -> None:
     told = tell()
     for trial in told.trials[:20]:
         assert trial.candidate is not None
-        parts = layer_ms(told.profile, trial.candidate)
+        parts = told.profile.costs.predict_layers_ms(told.profile.network, trial.candidate)
         total = sum(parts.values()) + told.profile.costs.other_ms
         assert total == pytest.approx(told.profile.predict_ms(trial.candidate))
 
