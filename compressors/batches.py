@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import copy
-import random
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from ..errors import StudyError, blaming
+from ..studies.random_states import seeded
 from ..studies.task import Batch, Loader
 
 COUNTED_S = 600.0
 """Seconds in which a pass must end whose batches are counted, as its loader does not tell how many they are."""
 
 _COUNTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-
-
-@contextmanager
-def seeded(seed: int | Sequence[int]) -> Iterator[None]:
-    """Draw from other random states for a while: those of torch, NumPy and Python, which loaders draw from.
-
-    Args:
-        seed: a number, or several; two that differ in any of them have nothing in common.
-    """
-    seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            random.seed(seed)
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
 
 
 def endless(train: Loader) -> Generator[Batch]:

@@ -19,9 +19,10 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.networks.copied import copied
+from ..studies.random_states import seeded
 from ..studies.task import Batch, Task, have_a_batch
 from .batch_norm import estimate_batch_norm, fold_batch_norm, folded
-from .batches import endless, one_pass, seeded
+from .batches import endless, one_pass
 from .distillation import distill
 from .frozen import freeze_as
 from .inherited_weights import Ancestor

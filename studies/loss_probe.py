@@ -11,21 +11,18 @@ The loss is given made-up outputs in place of the network's, and its gradient te
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checks.calls import random_states_kept
 from .distance import BUILT_IN, OFF, Distance, Sigmoid, Softmax, SquaredError
 from .keywords import tensors_in, with_tensor
 from .networks.copied import copied
+from .random_states import seeded
 from .task import Task
 
 NEARLY = 1e-2
@@ -115,7 +112,7 @@ class _Probe:
         kept = self._model.register_forward_hook(lambda module, inputs, output: self._given.append(output))
         self._batch: Any = None
         real: list[tuple[Tensor, Tensor]] = []
-        with _repeatable():
+        with seeded(0):
             for self._batch in islice(task.train, LOOKED_AT):
                 self._given.clear()
                 real = self.at(lambda outputs: outputs)
@@ -147,7 +144,7 @@ class _Probe:
 
         hook = self._model.register_forward_hook(replaced)
         try:
-            with _repeatable(), torch.enable_grad():
+            with seeded(0), torch.enable_grad():
                 loss = self._task.loss(self._model, self._batch)
                 gradients = torch.autograd.grad(loss, made, allow_unused=True)
         except Exception:  # whatever a loss of the user's may raise
@@ -227,7 +224,7 @@ class _Probe:
         """Return whether a temperature changes a distance."""
         if not self._real:
             return True
-        with _repeatable():
+        with seeded(0):
             student, teacher = (torch.randn_like(self._real[0]) for _ in range(2))
             return not torch.equal(*(distance(student, teacher, temperature) for temperature in (1.0, 4.0)))
 
@@ -255,13 +252,3 @@ def _follows_sigmoid(low: Tensor, below: Tensor, above: Tensor, high: Tensor) ->
     bounded = max(low.abs().max(), high.abs().max()) <= MOST * max(below.abs().max(), above.abs().max())
     sided = bool((torch.minimum(low.abs(), high.abs()) <= little).all())
     return bool(bounded) and sided and bool((high >= -little).all()) and bool((low <= little).all())
-
-
-@contextmanager
-def _repeatable() -> Iterator[None]:
-    """Let random numbers be the same each time, and leave all random states as they are."""
-    with random_states_kept():
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        yield

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import StudyError
-from .checks.calls import called, random_states_kept
+from .checks.calls import called
 from .checks.labels import check_form, check_labels, takes_labels
 from .checks.loaders import Bounds, Seen, look_at, notes_on
 from .checks.networks import answer, check_examples, check_function, check_like, few
@@ -21,6 +21,7 @@ from .checks.scores import check_metric, check_odd
 from .checks.training import check_distance, check_loss
 from .networks.copied import copied
 from .normalize import normalized
+from .random_states import random_states_kept
 from .task import Batch, Task
 
 LOADERS = ("train", "validation", "test", "calibration")

@@ -16,8 +16,9 @@ from ...errors import AutocompressError, InfeasibleError, StudyError, in_a_line
 from ...spaces.candidate import DISTILLATION, Value
 from ...spaces.space import Choice
 from ...studies.loss_probe import choose_distance
+from ...studies.random_states import seeded
 from ...studies.task import Batch, Task
-from ..batches import batches_in, endless, seeded
+from ..batches import batches_in, endless
 from ..modules import evaluating
 from .bfloat16 import in_bfloat16, trains_in_bfloat16
 from .intermediate import Hints, offers

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ...errors import InfeasibleError, blaming
-from ..batches import seeded
+from ...studies.random_states import seeded
 from ..modules import evaluating, out_channels
 from ..technique import Supplies
 from .dependency_groups import channel_group

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import random
 import signal
 import threading
 import time
@@ -12,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ...errors import AutocompressError, StudyError, in_a_line, place
@@ -97,18 +94,6 @@ def _by_thread(seconds: float) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-@contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Leave the random states of torch, NumPy and Python as they are."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def kind(value: object) -> str:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
-from autocompress.compressors.batches import batches_in, endless, seeded
+from autocompress.compressors.batches import batches_in, endless
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.errors import StudyError
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.distance import Softmax
+from autocompress.studies.random_states import seeded
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Batch, Loader, Task
 from autocompress.studies.training import Shuffled
@@ -120,26 +121,6 @@ def test_batches_are_counted_with_and_without_a_length() -> None:
             return iter(in_order())
 
     assert batches_in(LOADERS["list"]) == batches_in(Own()) == SIZE // BATCH
-
-
-def test_random_states_are_set_for_a_while() -> None:
-    """What torch, NumPy and Python draw is decided by the seed, and goes on afterwards as if nothing had been."""
-
-    def draw() -> tuple[float, float, float]:
-        return float(torch.rand(())), float(np.random.rand()), random.random()
-
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    with seeded((1, 2)):
-        one = draw()
-    with seeded((1, 2)):
-        same = draw()
-    with seeded((1, 3)):
-        other = draw()
-    assert one == same
-    assert all(a != b for a, b in zip(one, other, strict=True))
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert random.getstate() == before[2]
-    np.testing.assert_array_equal(np.random.get_state()[1], before[1][1])  # type: ignore[index]
 
 
 PRUNED = {"pruning_ratio": {"stem.0": 0.5}}

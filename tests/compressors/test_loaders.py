@@ -22,7 +22,7 @@ from torch.utils.data import (
 )
 
 from autocompress.compressors import batches
-from autocompress.compressors.batches import batches_in, endless, seeded
+from autocompress.compressors.batches import batches_in, endless
 from autocompress.compressors.distillation.distill import distil
 from autocompress.compressors.pipeline import supplies_of
 from autocompress.errors import StudyError
@@ -30,6 +30,7 @@ from autocompress.storage.fingerprint import differences, fingerprint_of
 from autocompress.studies.counted import counted, examples
 from autocompress.studies.distance import Softmax
 from autocompress.studies.loss_probe import choose_distance
+from autocompress.studies.random_states import seeded
 from autocompress.studies.task import Loader, Task
 
 SIZE, BATCH = 40, 8

@@ -16,11 +16,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from autocompress.compressors.batches import endless, seeded
+from autocompress.compressors.batches import endless
 from autocompress.errors import StudyError
 from autocompress.studies import zoo
 from autocompress.studies.images import random_part
 from autocompress.studies.loading import load
+from autocompress.studies.random_states import seeded
 from autocompress.studies.task import Task
 
 CLASSES = 2
