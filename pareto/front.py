@@ -67,7 +67,7 @@ class ParetoFront:
 
     def meets(self, model: Model) -> bool:
         """Return whether a model meets the target, and every limit beside it."""
-        return self.limits.met(model.measurement)
+        return self.limits.satisfied_by(model.measurement)
 
     @property
     def recommended(self) -> Model | None:
@@ -209,7 +209,7 @@ def _row(model: Model, limits: Limits) -> dict[str, object]:
         "id": model.id,
         "runtime": measured.latency.runtime,
         "device": measured.latency.device,
-        "meets_target": limits.met(measured),
+        "meets_target": limits.satisfied_by(measured),
         "latency_ms": round(measured.latency.median_ms, 4),
         "latency_low_ms": round(measured.latency.low_ms, 4),
         "latency_high_ms": round(measured.latency.high_ms, 4),
@@ -235,7 +235,7 @@ def select(measurements: Sequence[Measurement], limits: Limits) -> list[int]:
 
     Where none meets them, the non-dominated among all, and the one nearest to the limits.
     """
-    meeting = [i for i, m in enumerate(measurements) if limits.met(m)]
+    meeting = [i for i, m in enumerate(measurements) if limits.satisfied_by(m)]
     chosen = meeting or list(range(len(measurements)))
     if not chosen:
         return []
@@ -298,5 +298,5 @@ def _front(baseline: Model, others: list[Model], profile: Profile | None, limits
     if front.meets_target or nearest is None:
         return front if nearest else replace(front, reasons=held_back)
     reasons = limits.reasons(nearest.measurement, [m.measurement for m in others])
-    slow = limits.excesses(nearest.measurement)["latency"] > 0
+    slow = limits.violations(nearest.measurement)["latency"] > 0
     return replace(front, reasons=(*reasons, *(held_back if slow else ())))

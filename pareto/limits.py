@@ -16,7 +16,7 @@ from ..studies.metric_units import PLAIN, SHARE, change_of, noun, shown, unit_of
 from ..units import format_quantity
 
 UNKNOWN = 1.0
-"""Excess of what was not measured."""
+"""Violation of a limit on something that was not measured."""
 
 FAR = 10.0
 """From this factor on, a cost over its limit is shown as a multiple of the limit, and not in per cent."""
@@ -116,7 +116,7 @@ class Limits:
         """Return of a cost or of the accuracy what must be within its limit; None where it was not measured."""
         return known(outcome, name)
 
-    def excesses(self, outcome: Outcome) -> dict[str, float]:
+    def violations(self, outcome: Outcome) -> dict[str, float]:
         """Return by what share of itself each limit is missed; at most 0 is met, and what is unknown is not."""
         found = {}
         for name, limit in self._asked():
@@ -126,33 +126,33 @@ class Limits:
         return found
 
     def largest(self, outcome: Outcome) -> float:
-        """Return the largest of the excesses."""
-        return max(self.excesses(outcome).values())
+        """Return the largest of the violations."""
+        return max(self.violations(outcome).values())
 
-    def met(self, measurement: Measurement) -> bool:
+    def satisfied_by(self, measurement: Measurement) -> bool:
         """Return whether a measurement meets every limit."""
         return self.largest(measurement) <= 0
 
-    def cuts(self, outcome: Outcome) -> bool:
+    def surely_violated_by(self, outcome: Outcome) -> bool:
         """Return whether a cost is certainly over its limit: for a latency, the lower end of its ratio is."""
         surely = {} if outcome.latency is None else {"latency": outcome.latency.least_ms}
         costs = ((surely.get(name, known(outcome, name)), most) for name, most in self._asked() if name != "accuracy")
         return any(value is not None and value > most for value, most in costs)
 
-    def hold(self, outcome: Outcome) -> bool:
+    def still_valid(self, outcome: Outcome) -> bool:
         """Return whether an outcome is one for these limits too.
 
         It is not where a candidate was cut that may meet them, or something was not measured that may decide.
         """
         if isinstance(outcome, Measurement):
-            return not any(self.lack(each) and not self._missed(each) for each in outcome.everywhere)
-        return not cut(outcome) or self.cuts(outcome)
+            return not any(self.lacks_measurement(each) and not self._missed(each) for each in outcome.everywhere)
+        return not cut(outcome) or self.surely_violated_by(outcome)
 
     def _missed(self, outcome: Outcome) -> bool:
         """Return whether some limit is missed whatever the rest may be."""
-        return any(excess > 0 for name, excess in self.excesses(outcome).items() if known(outcome, name) is not None)
+        return any(share > 0 for name, share in self.violations(outcome).items() if known(outcome, name) is not None)
 
-    def lack(self, measurement: Measurement) -> bool:
+    def lacks_measurement(self, measurement: Measurement) -> bool:
         """Return whether something was not measured that a limit is about."""
         return any(known(each, name) is None for each in measurement.everywhere for name in self.measured)
 
@@ -164,7 +164,7 @@ class Limits:
         return together(measurement.everywhere, self.distance)
 
     def distance(self, measurement: Measurement) -> tuple[float, float]:
-        """Return what orders measurements by how near they are: the largest excess, then the latency."""
+        """Return what orders measurements by how near they are: the largest violation, then the latency."""
         return max(0.0, self.largest(measurement)), measurement.latency.median_ms
 
     def verdicts(self, measurement: Measurement) -> dict[str, str]:
@@ -176,12 +176,12 @@ class Limits:
         >>> Limits(5.0, max_size_bytes=4e6).verdicts(measured)
         {'latency': 'latency up to 4 ms (at most 5 ms)', 'size': 'size 5 MB, 25% over 4 MB'}
         """
-        excesses, said = self.excesses(measurement), {}
+        violations, said = self.violations(measurement), {}
         for name, limit in self._asked():
             value, least = self.known(measurement, name), name == "accuracy"
             now = "unknown" if value is None else self._told(measurement, name, value)
             so = f" ({'at least' if least else 'at most'} {self._words(name, limit)})"
-            if value is not None and excesses[name] > 0:
+            if value is not None and violations[name] > 0:
                 far = f"{_under(limit - value, self.metric_unit)} under" if least else _over(value, limit)
                 so = f", {far} {self._words(name, limit)}"
             kind = noun(self.metric_unit) if least else name
@@ -193,10 +193,10 @@ class Limits:
 
     def reasons(self, measurement: Measurement, others: Iterable[Measurement]) -> tuple[str, ...]:
         """Say which limits a measurement misses, by how much, and how near any of the others comes to each."""
-        excesses, lines = self.excesses(measurement), []
+        violations, lines = self.violations(measurement), []
         others = list(others)
         for name, verdict in self.verdicts(measurement).items():
-            if excesses[name] > 0:
+            if violations[name] > 0:
                 values = [value for other in others if (value := self.known(other, name)) is not None]
                 best = max(values, default=None) if name == "accuracy" else min(values, default=None)
                 so = "" if best is None else f"; the best of all that were measured: {self._words(name, best)}"

@@ -144,7 +144,7 @@ def _model(model: Model, kind: str, scored: ExampleCounts, front: ParetoFront) -
         "role": "" if model.role == "front" else model.role,
         "runtime": str(measured.latency.place),
         "final": measured.rung == "final",
-        "meets": front.limits.met(measured),
+        "meets": front.limits.satisfied_by(measured),
         "accuracy": measured.accuracy,
         "accuracy_interval": interval(measured.accuracy, scored.validation),
         "accuracy_error": standard_error(measured.scores, front.baseline.measurement.scores),

@@ -78,7 +78,7 @@ def _hypervolume(front: ParetoFront, done: Sequence[Trial], busy: Busy) -> Itera
     fresh: list[Measurement] = []
     for count, trial in enumerate(done, start=1):
         if isinstance(trial.outcome, Measurement):
-            fresh += [found for found in [limits.nearest(trial.outcome)] if limits.met(found)]
+            fresh += [found for found in [limits.nearest(trial.outcome)] if limits.satisfied_by(found)]
         if count % step and count < len(done):
             continue
         if fresh:
@@ -94,7 +94,7 @@ def end_of(trial: Trial, limits: Limits) -> str:
     if found is None:
         return "lost" if trial.state == "fail" else "open"
     if isinstance(found, Measurement):
-        return "met" if limits.met(limits.nearest(found)) else "missed"
+        return "met" if limits.satisfied_by(limits.nearest(found)) else "missed"
     if cut(found):
         return "slow" if found.rung == "latency" else "costly"
     return "unpromising" if stops_early(found) else "failed"

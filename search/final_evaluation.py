@@ -101,7 +101,7 @@ class FinalEvaluation:
         more = [replace(m, path=_place(m)) for m in more if all(m.id != first.id for first in models)]
         ended |= self._trained(more)
         placed += more
-        lack = self.options.limits.lack
+        lack = self.options.limits.lacks_measurement
         done = {name: record for name, record in ended.items() if record.rung == "final" and not lack(record)}
         trained = {name: record for name, record in ended.items() if name not in done}
         done |= self._measure([m for m in placed if m.id in trained], trained)

@@ -66,9 +66,9 @@ def likely_finalists(models: Sequence[Model], ended: Mapping[str, float], limits
         replace(m.measurement, accuracy=max(m.measurement.accuracy, intercept + slope * m.measurement.accuracy))
         for m in rest
     ]
-    taken = [m for m in known if limits.met(m)]
+    taken = [m for m in known if limits.satisfied_by(m)]
     left = {i - len(known) for i in select([*known, *hopes], limits)} & {
-        i for i, m in enumerate(hopes) if limits.met(m)
+        i for i, m in enumerate(hopes) if limits.satisfied_by(m)
     }
     chosen: set[int] = set()
     volume = front_hypervolume(taken, baseline, limits.target_ms)
@@ -90,17 +90,17 @@ def too_slow_for_sure(models: Sequence[Model], limits: Limits) -> list[Model]:
     No training makes them faster, so they stand for comparison as their trials left them. Where no model meets the
     limits, each may be the nearest, and all are taken to the end.
     """
-    if not any(limits.met(m.measurement) for m in models if m.role != BASELINE):
+    if not any(limits.satisfied_by(m.measurement) for m in models if m.role != BASELINE):
         return []
     obvious = [m for m in models if m.role not in ("front", BASELINE)]
-    return [m for m in obvious if all(map(limits.cuts, m.measurement.everywhere))]
+    return [m for m in obvious if all(map(limits.surely_violated_by, m.measurement.everywhere))]
 
 
 def _best(models: Sequence[Model], baseline: Measurement, limits: Limits, count: int) -> list[Model]:
     """Return so many models of a front; see `finalists`."""
     front = [models[i] for i in select([m.measurement for m in models], limits)]
     rest = sorted((m for m in front if m.role == "front"), key=lambda m: -m.measurement.accuracy)
-    if not any(limits.met(m.measurement) for m in front):
+    if not any(limits.satisfied_by(m.measurement) for m in front):
         rest.sort(key=lambda m: limits.distance(m.measurement))
     chosen = rest[:1]
     while len(chosen) < min(count, len(rest)):

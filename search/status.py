@@ -87,7 +87,7 @@ class SearchStatus:
     def _looked_up(self, finished: int) -> SearchState:
         found = self._store.found
         limits = self._store.limits.told_by(model.measurement for model in found.all())
-        meeting = [m for m in found.front() if limits.met(m.measurement)]
+        meeting = [m for m in found.front() if limits.satisfied_by(m.measurement)]
         ids = [m.id for m in meeting]
         if self._front is None:  # of a study that goes on
             newest = max((int(name) for name in ids if name != BASELINE), default=-1)

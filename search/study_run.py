@@ -294,7 +294,7 @@ class StudyRun:
     def _nearest(self) -> list[Model]:
         """Return, where no trial met the limits, the nearest of those that were cut for them."""
         limits = self.store.limits
-        if any(limits.met(m.measurement) for m in self.store.models()):
+        if any(limits.satisfied_by(m.measurement) for m in self.store.models()):
             return []
         return self.store.nearest_cut(NEAREST)
 

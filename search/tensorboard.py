@@ -59,7 +59,7 @@ class TensorBoardWriter:
         """Write how good the front is with another model."""
         limits, every = self._store.limits, [*self._front, found]
         self._front = [every[i] for i in select(every, limits)]
-        meeting = [each for each in self._front if limits.met(each)]
+        meeting = [each for each in self._front if limits.satisfied_by(each)]
         self._writer.add_scalar("front/models", len(meeting), len(self._written))
         if self._baseline is not None:
             volume = front_hypervolume(meeting, self._baseline, limits.target_ms)

@@ -92,11 +92,11 @@ class StudyStore:
 
     def feasible(self, trial: FrozenTrial) -> bool:
         """Return whether a trial meets today's limits; the constraints that it keeps are those of its own day."""
-        return trial.state == TrialState.COMPLETE and max(self.excesses(trial).values()) <= 0
+        return trial.state == TrialState.COMPLETE and max(self.violations(trial).values()) <= 0
 
-    def excesses(self, trial: FrozenTrial) -> dict[str, float]:
-        """Return by how much a finished trial misses each of today's limits; see `Limits.excesses`."""
-        return self.limits.excesses(self._nearest(outcome(trial)))
+    def violations(self, trial: FrozenTrial) -> dict[str, float]:
+        """Return by how much a finished trial misses each of today's limits; see `Limits.violations`."""
+        return self.limits.violations(self._nearest(outcome(trial)))
 
     def _nearest(self, found: Outcome) -> Outcome:
         return self.limits.nearest(found) if isinstance(found, Measurement) else found
@@ -140,7 +140,7 @@ class StudyStore:
 
     def _holds(self, trial: FrozenTrial) -> bool:
         """Return whether what is known of a trial's candidate is all that is wanted today."""
-        return trial.number not in self._void and self.limits.hold(outcome(trial))
+        return trial.number not in self._void and self.limits.still_valid(outcome(trial))
 
     def recover(self) -> None:
         """Put trials back whose driver died; to be called now and then, where drivers share a study."""
@@ -217,9 +217,9 @@ class StudyStore:
             trial.set_user_attr("latency_ms", latency.median_ms)
             trial.set_user_attr("high_ms", latency.high_ms)
         nearest = self._nearest(outcome)
-        for name, excess in self.limits.excesses(nearest).items():
+        for name, violation in self.limits.violations(nearest).items():
             if name not in trial.constraints:
-                trial.set_constraint(name, excess)
+                trial.set_constraint(name, violation)
         trial.set_user_attr("outcome", to_json(thinned(outcome)))
         if isinstance(nearest, Measurement):
             self.study.tell(trial, list(objectives(nearest)))

@@ -157,7 +157,7 @@ def _again(before: Model, model: Model, limits: Limits) -> Model:
     first, last = sorted((before, model), key=lambda each: each.path)
     if first.measurement.failure is not None:
         return last
-    return first if limits.lack(last.measurement) else replace(first, measurement=last.measurement)
+    return first if limits.lacks_measurement(last.measurement) else replace(first, measurement=last.measurement)
 
 
 def selected(models: Sequence[Model], limits: Limits) -> list[Model]:

@@ -46,7 +46,7 @@ def prospects(run: Run, limits: Limits) -> Prospects:
     recent = {trial.number for trial in ended[-RECENT:]}
     known, improved = minimised(()), 0
     for trial in run.trials:
-        if isinstance(trial.outcome, Measurement) and limits.met(found := limits.nearest(trial.outcome)):
+        if isinstance(trial.outcome, Measurement) and limits.satisfied_by(found := limits.nearest(trial.outcome)):
             point = minimised((found,))
             improved += trial.number in recent and not (known <= point).all(axis=1).any()
             known = np.concatenate([known, point])
@@ -54,7 +54,7 @@ def prospects(run: Run, limits: Limits) -> Prospects:
     return Prospects(
         recent=len(recent),
         improved=improved,
-        reopened=sum(not limits.hold(outcome) for outcome in cut),
+        reopened=sum(not limits.still_valid(outcome) for outcome in cut),
         floor_ms=None if run.profile is None else run.profile.floor_ms,
     )
 

@@ -73,7 +73,7 @@ def test_what_is_met_is_its_definition(asked: Limits, measured: Measurement) -> 
     ]
     within = all(most is None or (value is not None and value <= most) for value, most in costs)
     within &= asked.min_accuracy is None or measured.accuracy >= asked.min_accuracy
-    assert asked.met(measured) == all(excess <= 0 for excess in asked.excesses(measured).values()) == within
+    assert asked.satisfied_by(measured) == all(excess <= 0 for excess in asked.violations(measured).values()) == within
 
 
 @given(limits(), measurements(), st.sampled_from([f.name for f in fields(Limits)]), st.floats(1, 100))
@@ -84,13 +84,13 @@ def test_a_looser_limit_loses_nothing(asked: Limits, measured: Measurement, name
         return
     looser = before - factor if name == "min_accuracy" else before * factor
     for milder in (replace(asked, **{name: looser}), replace(asked, **{name: 1e300 if name == "target_ms" else None})):
-        assert milder.met(measured) or not asked.met(measured)
+        assert milder.satisfied_by(measured) or not asked.satisfied_by(measured)
 
 
 @given(limits(), measurements())
 def test_what_is_cut_meets_nothing(asked: Limits, measured: Measurement) -> None:
     """A candidate is cut for sure only where it does not meet the limits."""
-    assert not (asked.cuts(measured) and asked.met(measured))
+    assert not (asked.surely_violated_by(measured) and asked.satisfied_by(measured))
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_what_is_cut_meets_nothing(asked: Limits, measured: Measurement) -> None
 )
 def test_each_limit_is_a_share_of_itself(name: str, worse: dict[str, float], excess: float) -> None:
     """Each limit alone decides; by how much it is missed is told relative to it, and what is unknown is missed."""
-    assert ALL.met(FINE)
+    assert ALL.satisfied_by(FINE)
     measured = replace(FINE, **worse)  # type: ignore[arg-type]
-    assert not ALL.met(measured)
-    assert {key for key, value in ALL.excesses(measured).items() if value > 0} == {name}
+    assert not ALL.satisfied_by(measured)
+    assert {key for key, value in ALL.violations(measured).items() if value > 0} == {name}
     assert ALL.largest(measured) == pytest.approx(excess)
     (reason,) = ALL.reasons(measured, [FINE, measured])
     assert f"It misses: {name} " in reason
@@ -118,7 +118,7 @@ def test_each_limit_is_a_share_of_itself(name: str, worse: dict[str, float], exc
 def test_only_what_was_asked_for_counts() -> None:
     """Without limits beside the target only the latency decides, and nothing else has to be measured."""
     alone = Limits(5.0)
-    assert set(alone.excesses(FINE)) == {"latency"}
+    assert set(alone.violations(FINE)) == {"latency"}
     assert (alone.several, alone.measured) == (False, ())
     assert (ALL.several, ALL.measured) == (True, ("memory", "energy"))
 
@@ -126,20 +126,20 @@ def test_only_what_was_asked_for_counts() -> None:
 def test_a_latency_is_cut_by_its_lower_end_and_met_by_its_upper() -> None:
     """Between the two a candidate is neither: it goes on, and is not reported as one that meets the target."""
     unsure = replace(FINE, latency=UNSURE)
-    assert not Limits(UNSURE.median_ms).cuts(unsure)
-    assert not Limits(UNSURE.median_ms).met(unsure)
-    assert Limits(UNSURE.low_ms * 0.99).cuts(unsure)
-    assert Limits(UNSURE.high_ms).met(unsure)
+    assert not Limits(UNSURE.median_ms).surely_violated_by(unsure)
+    assert not Limits(UNSURE.median_ms).satisfied_by(unsure)
+    assert Limits(UNSURE.low_ms * 0.99).surely_violated_by(unsure)
+    assert Limits(UNSURE.high_ms).satisfied_by(unsure)
 
 
 def test_the_baselines_spread_is_in_what_is_met_and_not_in_what_is_cut() -> None:
     """A model that only the machine's mood may make too slow goes on, does not meet the target, and is told why."""
     moody = replace(FINE, latency=replace(LATENCY, baseline_spread=0.3))
     asked = Limits(4.5)
-    assert asked.met(FINE)
-    assert not asked.met(moody)
-    assert not asked.cuts(moody)
-    assert Limits(3.9).cuts(moody)
+    assert asked.satisfied_by(FINE)
+    assert not asked.satisfied_by(moody)
+    assert not asked.surely_violated_by(moody)
+    assert Limits(3.9).surely_violated_by(moody)
     assert any("as a ratio it would do" in reason and "±30%" in reason for reason in asked.reasons(moody, [moody]))
     assert not any("as a ratio" in reason for reason in Limits(3.9).reasons(moody, [moody]))
 
@@ -147,7 +147,7 @@ def test_the_baselines_spread_is_in_what_is_met_and_not_in_what_is_cut() -> None
 def test_a_change_is_to_the_unchanged_network() -> None:
     """A difference becomes a least accuracy once the baseline's is known, and limits nothing before."""
     asked = Limits(5.0, min_change=-0.02)
-    assert "accuracy" not in asked.excesses(FINE)
+    assert "accuracy" not in asked.violations(FINE)
     assert asked.several
     assert asked.against(None) == asked
     assert asked.against(FINE) == Limits(5.0, min_accuracy=pytest.approx(0.88))
@@ -167,14 +167,14 @@ def test_an_accuracy_is_judged_on_the_same_examples_as_the_unchanged_networks() 
     asked = Limits(5.0, min_change=-0.01).against(baseline)
     alike, other = scored(893), scored(893, wrong_before=60)
     assert alike.accuracy == other.accuracy == 0.893
-    assert asked.met(baseline)
-    assert asked.met(alike)  # 7 lost, none won: 0.7 points and an error of 0.26
-    assert not asked.met(other)  # 60 lost, 53 won: an error of 1.06
-    assert asked.met(replace(other, scores=""))  # a metric that gives but one number decides by that
+    assert asked.satisfied_by(baseline)
+    assert asked.satisfied_by(alike)  # 7 lost, none won: 0.7 points and an error of 0.26
+    assert not asked.satisfied_by(other)  # 60 lost, 53 won: an error of 1.06
+    assert asked.satisfied_by(replace(other, scores=""))  # a metric that gives but one number decides by that
     assert "89.30% less 1.06% of standard error" in asked.verdicts(other)["accuracy"]
     assert asked.asked == {**Limits(5.0).asked, "min_accuracy": pytest.approx(0.89)}
     assert asked.against(baseline) == asked
-    assert merged(asked, {"target_ms": 4.0}).met(replace(alike, latency=replace(LATENCY, baseline_ms=9.0)))
+    assert merged(asked, {"target_ms": 4.0}).satisfied_by(replace(alike, latency=replace(LATENCY, baseline_ms=9.0)))
     assert Limits(5.0).against(baseline) == Limits(5.0)
 
 
@@ -202,8 +202,8 @@ def test_an_accuracy_is_judged_on_the_same_examples_as_the_unchanged_networks() 
 def test_a_cut_holds_while_some_limit_would_cut_again(outcome: Infeasible, loose: Limits, strict: Limits) -> None:
     """What was cut is tried again only where nothing that is known of it is over a limit of today."""
     assert cut(outcome)
-    assert not loose.hold(outcome)
-    assert strict.hold(outcome)
+    assert not loose.still_valid(outcome)
+    assert strict.still_valid(outcome)
     assert from_json(to_json(outcome)) == outcome
 
 
@@ -215,18 +215,18 @@ def test_what_failed_is_never_put_back() -> None:
         Infeasible(reason="its runtime does not tell", rung="memory", latency=LATENCY),
     ):
         assert not cut(failed)
-        assert Limits(1e9).hold(failed)
+        assert Limits(1e9).still_valid(failed)
 
 
 def test_what_lacks_a_number_does_not_hold_where_that_may_decide() -> None:
     """A measurement without its memory is measured again for a limit of that, unless it misses another limit anyway."""
     old = replace(FINE, memory_bytes=None)
     asked = Limits(5.0, max_memory_bytes=6e7)
-    assert Limits(5.0).hold(old)
-    assert not asked.hold(old)
-    assert asked.lack(old)
-    assert asked.hold(FINE)
-    assert replace(asked, max_size_bytes=10).hold(old)
+    assert Limits(5.0).still_valid(old)
+    assert not asked.still_valid(old)
+    assert asked.lacks_measurement(old)
+    assert asked.still_valid(FINE)
+    assert replace(asked, max_size_bytes=10).still_valid(old)
 
 
 def test_of_several_runtimes_the_nearest_counts() -> None:
@@ -287,8 +287,8 @@ def test_a_search_aims_at_what_meets_a_least_accuracy_with_its_error() -> None:
     assert asked.aim is not None
     reached = round(1000 * asked.aim + 0.5)
     assert 890 < reached < 900
-    assert asked.met(scored(reached))
-    assert not asked.met(scored(890))
+    assert asked.satisfied_by(scored(reached))
+    assert not asked.satisfied_by(scored(890))
     assert Limits(5.0, min_accuracy=0.89).aim == 0.89
     assert Limits(5.0).aim is None
 

@@ -142,7 +142,7 @@ def test_the_hypervolume_ends_with_that_of_all_models(tell: Tell, monkeypatch: p
     assert [step["trials"] for step in line] == list(range(1, len(told.trials) + 1))
     assert [step["value"] for step in line] == sorted(step["value"] for step in line)
     all_models = [t.outcome for t in told.trials if isinstance(t.outcome, Measurement)]
-    meeting = [m for m in all_models if told.front.limits.met(m)]
+    meeting = [m for m in all_models if told.front.limits.satisfied_by(m)]
     expected = front_hypervolume(meeting, told.front.baseline.measurement, told.front.target_ms)
     assert line[-1]["value"] == pytest.approx(expected, abs=1e-4)
     assert expected > 0

@@ -159,7 +159,7 @@ def test_several_limits_are_named_with_what_the_best_model_needs() -> None:
     for limit in ("at most 4 ms", "at most 200 MB", "at most 300 MB", "at most 20 mJ", "at least 60.00%"):
         assert limit in said
     rows = [line for line in text.split("\n\n")[0].splitlines()[1:] if line[2:7].isdigit()]
-    assert [row.split()[-1] == "yes" for row in rows] == [SEVERAL.met(m.measurement) for m in front.models]
+    assert [row.split()[-1] == "yes" for row in rows] == [SEVERAL.satisfied_by(m.measurement) for m in front.models]
 
 
 def test_what_misses_one_of_several_limits_misses() -> None:

@@ -153,7 +153,7 @@ def test_obvious_baselines_that_are_surely_late_stay_as_their_trials_left_them(
     rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
 ) -> None:
     """They are neither trained nor measured again, until a looser target can be met by them."""
-    whole = next(m.measurement for m in models if m.role == "front" and LIMITS.met(m.measurement))
+    whole = next(m.measurement for m in models if m.role == "front" and LIMITS.satisfied_by(m.measurement))
     slow = replace(whole, latency=replace(whole.latency, baseline_ms=3 * TARGET_MS / whole.latency.ratio), accuracy=1.0)
     obvious = Model(id="90000", candidate=models[1].candidate, measurement=slow, role="uniform", path="trials/90000")
     Trainer(rundir.path, small, unspoiled).evaluate(Request(folder=obvious.path, candidate=obvious.candidate, epochs=1))
@@ -304,12 +304,12 @@ def test_fronts_on_each_device_alone_are_taken_to_the_end_too(models: list[Model
     both = [replace(m, measurement=on_both(m.measurement)) for m in models]
     chosen = [m for m in finalists(both, LIMITS) if m.role == "front"]
     assert {m.measurement.latency.device for m in chosen} == {"edge"}
-    everywhere = [m for m in chosen if LIMITS.met(m.measurement)]
-    partly = [m for m in chosen if not LIMITS.met(m.measurement)]
+    everywhere = [m for m in chosen if LIMITS.satisfied_by(m.measurement)]
+    partly = [m for m in chosen if not LIMITS.satisfied_by(m.measurement)]
     whole = [both[i] for i in select([m.measurement for m in both], LIMITS)]
     assert len(everywhere) >= min(FINALISTS, sum(m.role == "front" for m in whole))
     assert 0 < len(partly) <= ALONE
-    assert all(LIMITS.met(m.measurement.elsewhere[0]) for m in partly)
+    assert all(LIMITS.satisfied_by(m.measurement.elsewhere[0]) for m in partly)
     assert max(m.measurement.accuracy for m in partly) > max(m.measurement.accuracy for m in everywhere)
 
 

@@ -29,7 +29,7 @@ ALONE = Limits(TARGET_MS)
 
 def at(share: float, of: Callable[[Measurement], float]) -> float:
     """Return what a share of those candidates is under that meet the target."""
-    values = sorted(of(m) for m in EVERYTHING.values() if ALONE.met(m))
+    values = sorted(of(m) for m in EVERYTHING.values() if ALONE.satisfied_by(m))
     return values[int(share * len(values))]
 
 
@@ -87,7 +87,7 @@ def front(store: StudyStore) -> dict[Candidate, Measurement]:
 def true_front(limits: Limits) -> set[Candidate]:
     """Return the candidates of which no other that meets the limits is better, by enumeration."""
     known = limits.against(EVERYTHING[Candidate()])
-    feasible = {c: m for c, m in EVERYTHING.items() if known.met(m)}
+    feasible = {c: m for c, m in EVERYTHING.items() if known.satisfied_by(m)}
     assert feasible
     return {list(feasible)[i] for i in select(list(feasible.values()), known)}
 
@@ -111,7 +111,7 @@ def test_the_front_is_that_of_what_meets_all_limits(case: str, whole: Search) ->
     rungs = {"latency"} | {name for name in ("size", "memory", "energy") if name == case or case == "two"}
     assert set(cut(store)) <= rungs
     for rung, candidates in cut(store).items():
-        assert all(limits.excesses(EVERYTHING[candidate])[rung] > 0 for candidate in candidates)
+        assert all(limits.violations(EVERYTHING[candidate])[rung] > 0 for candidate in candidates)
     assert true_front(limits) != true_front(ALONE) or limits is ALONE
 
 
@@ -120,7 +120,7 @@ def test_feasible_trials_are_those_that_meet_all_limits(case: str, whole: Search
     """What a store calls feasible is so by enumeration, and so say the constraints of trials of the same limits."""
     store = whole(CASES[case])
     for trial in store.finished():
-        truth = store.limits.met(EVERYTHING[Candidate.from_json(trial.user_attrs["candidate"])])
+        truth = store.limits.satisfied_by(EVERYTHING[Candidate.from_json(trial.user_attrs["candidate"])])
         assert store.feasible(trial) == truth
         assert all(value <= 0 for value in trial.constraints.values()) == truth
     assert store.limits == CASES[case].against(EVERYTHING[Candidate()])
@@ -139,7 +139,7 @@ def test_a_candidate_under_the_floor_is_complete(whole: Search) -> None:
 def test_a_looser_limit_puts_back_what_was_cut(case: str, whole: Search) -> None:
     """Without a limit, exactly what was cut for it is evaluated again, and the front is the looser one's."""
     first = whole(CASES[case])
-    put_back = [c for c in cut(first)[case] if not ALONE.cuts(EVERYTHING[c])]
+    put_back = [c for c in cut(first)[case] if not ALONE.surely_violated_by(EVERYTHING[c])]
     assert put_back
     evaluator = Counting()
     again = whole(ALONE, more=len(put_back), evaluator=evaluator)
@@ -164,7 +164,7 @@ def test_a_stricter_limit_needs_no_new_trial(case: str, whole: Search) -> None:
 def test_what_was_not_measured_is_added_where_it_may_decide(case: str, field: str, whole: Search) -> None:
     """A new limit on memory or energy measures that of what meets the others, from what is known of it."""
     first = whole(ALONE)
-    open_ones = {m.candidate: m for m in first.models() if ALONE.met(m.measurement)}
+    open_ones = {m.candidate: m for m in first.models() if ALONE.satisfied_by(m.measurement)}
     evaluator = Counting()
     store = whole(CASES[case], more=len(open_ones), evaluator=evaluator)
     assert evaluator.seen == Counter(open_ones.keys())
@@ -188,7 +188,7 @@ def test_where_nothing_meets_all_limits_the_nearest_is_known(whole: Search) -> N
     nearest = min(models, key=lambda m: limits.distance(m.measurement))
     assert nearest.candidate in front(store)
     assert nearest.id in [m.id for m in finalists(models, limits)]
-    costs = {c: {n: e for n, e in limits.excesses(m).items() if n != "accuracy"} for c, m in EVERYTHING.items()}
+    costs = {c: {n: e for n, e in limits.violations(m).items() if n != "accuracy"} for c, m in EVERYTHING.items()}
     least = min(max(costs[c].values()) for c in cut(store)["size"])
     near = store.nearest_cut(3)
     assert [m.measurement.size_bytes for m in near] == sorted(m.measurement.size_bytes for m in near)
@@ -203,9 +203,9 @@ def test_the_search_looks_where_all_limits_are_met(search: Search, small: Analyt
     store = search(small, trials=128, limits=limits)
     found = front(store)
     assert found
-    assert all(limits.met(m) for m in found.values())
+    assert all(limits.satisfied_by(m) for m in found.values())
     assert max(m.accuracy for m in found.values()) >= 0.95 * max(
-        m.accuracy for m in everything.values() if limits.met(m)
+        m.accuracy for m in everything.values() if limits.satisfied_by(m)
     )
 
 

@@ -55,7 +55,7 @@ def test_a_study_that_goes_on(search: Search, small: AnalyticEvaluator, outlook:
     """Its best model, its front and the trials since that got better are known at once, not the time that is left."""
     store = search(small, trials=30)
     state = outlook(store).state({}, "")
-    meeting = [m for m in store.found.front() if store.limits.met(m.measurement)]
+    meeting = [m for m in store.found.front() if store.limits.satisfied_by(m.measurement)]
     best = max(m.measurement.accuracy for m in meeting)
     newest = max(int(m.id) for m in meeting if m.id != "baseline")
     baseline = next(m.measurement for m in store.models() if m.role == "baseline")

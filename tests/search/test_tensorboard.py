@@ -38,7 +38,7 @@ def test_each_trial_has_its_numbers(search: Search, small: AnalyticEvaluator, tm
         expected = {number: objectives(it)[position] for number, it in measured.items()}
         assert found[f"trial/{name}"] == pytest.approx(expected)
     assert found["trial/measured"] == {number: float(number in measured) for number in outcomes}
-    meeting = [m.measurement for m in store.found.front() if store.limits.met(m.measurement)]
+    meeting = [m.measurement for m in store.found.front() if store.limits.satisfied_by(m.measurement)]
     baseline = next(m.measurement for m in store.models() if m.role == "baseline")
     volume = found["front/hypervolume"]
     assert volume[max(volume)] == pytest.approx(front_hypervolume(meeting, baseline, 3.0), rel=1e-5)

@@ -61,7 +61,7 @@ def test_another_target_is_answered_from_what_is_known(
     assert [m.id for m in front.models] == expected
     assert front.baseline.id == "baseline"
     assert front.limits == limits
-    assert front.meets_target == any(limits.met(m.measurement) for m in others)
+    assert front.meets_target == any(limits.satisfied_by(m.measurement) for m in others)
 
 
 def test_a_model_that_was_taken_to_the_end_is_told_as_measured_then(

@@ -48,8 +48,8 @@ def test_the_worst_device_decides_by_its_best_runtime() -> None:
     assert str(one.measurement.latency.place) == "vino on edge"
     assert len(one.measurement.everywhere) == 4
     assert from_json(to_json(one.measurement)) == one.measurement
-    assert Limits(3.0).met(one.measurement)
-    assert not Limits(2.9).met(one.measurement)
+    assert Limits(3.0).satisfied_by(one.measurement)
+    assert not Limits(2.9).satisfied_by(one.measurement)
 
 
 def test_a_model_is_a_point_where_no_other_device_is_worse() -> None:
@@ -91,8 +91,8 @@ def test_what_costs_too_much_on_one_device_goes_on_for_the_others() -> None:
 def test_a_candidate_cut_on_all_devices_is_cut_for_the_slowest() -> None:
     """What holds for looser targets is told by the latency that decides."""
     cut = Infeasible(reason="", rung="latency", latency=measured(7, device=EDGE).latency)
-    assert Limits(6.0).hold(cut)
-    assert not Limits(8.0).hold(cut)
+    assert Limits(6.0).still_valid(cut)
+    assert not Limits(8.0).still_valid(cut)
 
 
 def test_devices_are_waited_for_at_the_same_time() -> None:

@@ -27,7 +27,7 @@ def test_the_last_trials_are_asked_what_they_brought(seed: int, made_run: MadeRu
     grew = []
     for trial in run.trials:
         before = hypervolume(minimised(known), reference)
-        if isinstance(trial.outcome, Measurement) and limits.met(trial.outcome):
+        if isinstance(trial.outcome, Measurement) and limits.satisfied_by(trial.outcome):
             known.append(trial.outcome)
         if not trial.role:
             grew.append(hypervolume(minimised(known), reference) > before)

@@ -178,7 +178,7 @@ def test_whether_more_trials_help_is_told(made_run: MadeRun, tmp_path: Path) -> 
     assert "--trials 24" in choice.advice[0]
     choice = choose(run, wished(run, target_latency="6ms"))
     cut = [t for t in run.trials if getattr(t.outcome, "rung", "") == "latency" and not t.role]
-    may = [t for t in cut if t.outcome is not None and not Limits(6.0).hold(t.outcome)]
+    may = [t for t in cut if t.outcome is not None and not Limits(6.0).still_valid(t.outcome)]
     assert may
     assert any(line.startswith(f"{len(may)} trial") and "stopped for stricter limits" in line for line in choice.advice)
     choice = choose(run, wished(run, target_latency="0.01ms"))
