@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import InfeasibleError
-from .quantization import recurrent
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 """Transposed convolutions, whose weight has its input channels first: (in, out / groups, …)."""
@@ -22,6 +21,9 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 
 LAYERS = (*CONVOLUTIONS, nn.Linear)
 """Module types that count as layers."""
+
+RECURRENT = (nn.LSTM, nn.GRU)
+"""Module types that count as recurrent layers."""
 
 KINDS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear")
 """What they are called, in the same order."""
@@ -45,7 +47,7 @@ def count(model: nn.Module, examples: Inputs) -> dict[str, Cost]:
 
 def costs_of(model: nn.Module, done: Mapping[str, int]) -> dict[str, Cost]:
     """Return the costs of the modules that are layers, from the counts that `work` returns."""
-    counted = (*LAYERS, *recurrent.RECURRENT)
+    counted = (*LAYERS, *RECURRENT)
     return {
         name: Cost(kind=_kind(module), params=sum(p.numel() for p in module.parameters(recurse=False)), macs=macs)
         for name, macs in done.items()

@@ -27,7 +27,7 @@ from .distillation import distill
 from .frozen import freeze_as
 from .inherited_weights import Ancestor
 from .lowrank.factorize import Factorize
-from .onnx_files import qdq
+from .onnx_files import qdq, recurrent_layers
 from .onnx_files.export import to_onnx
 from .onnx_files.written import Written, in_file, in_network, lacks
 from .pruning import prune
@@ -353,7 +353,7 @@ def _export(model: nn.Module, candidate: Candidate, supplies: Supplies) -> Compr
     file, method = _file(plain, supplies), calibration_of(candidate)
     graph = qdq.insert(file, plain, scales, supplies.calibration, method=method)
     rounded_both = {name for name, scale in scales.items() if scale.input is not None}  # not in INT4
-    graph = recurrent.insert(graph, plain, rounded)
+    graph = recurrent_layers.insert(graph, plain, rounded)
     layers = qdq.owners(file, plain)
     found = in_file(graph, layers, supplies.examples) if layers else in_network(plain, supplies.examples)
     lacking = lacks(found, candidate)

@@ -14,7 +14,6 @@ from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
 from ..spaces.space import Choice
 from ..studies.task import Batch, cross_entropy
-from .onnx_files.export import Way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +71,17 @@ class Technique(Protocol):
     def hold(self, model: nn.Module, candidate: Candidate) -> AbstractContextManager[None]:
         """Keep what was made of a network (zeros that stay zero) while it is trained in place."""
         return nullcontext()
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a network is exported.
+
+    Attributes:
+        traced: by PyTorch's newer exporter.
+        fixed: with the examples' batch, the only one that the file takes then.
+
+    """
+
+    traced: bool = False
+    fixed: bool = False

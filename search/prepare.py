@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from ..compressors.batch_norm import fold_batch_norm
-from ..compressors.onnx_files.export import Exported, Way, exported
+from ..compressors.onnx_files.export import Exported, exported
 from ..compressors.onnx_files.qdq import owners
 from ..compressors.pipeline import Compressed, apply_candidate, space_of, supplies_of
 from ..compressors.pruning.inspect import inspect, unstored
 from ..compressors.quantization.quantize import without_kernels
-from ..compressors.technique import Supplies
+from ..compressors.technique import Supplies, Way
 from ..errors import InfeasibleError, RunDirectoryError, StudyError
 from ..evaluators.ladder.ladder import Ladder
 from ..evaluators.ladder.served import Served, checked, source_of

@@ -21,26 +21,13 @@ from ...studies.keywords import Keywords
 from ...studies.networks.copied import copied
 from ...studies.task import have_a_batch
 from ..modules import Inputs
+from ..technique import Way
 from .tensor_ranges import loaded
 
 OPSET = 17
 
 NEAR = 0.01
 """Share of its outputs' reach by which a float file may be off."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a network is exported.
-
-    Attributes:
-        traced: by PyTorch's newer exporter.
-        fixed: with the examples' batch, the only one that the file takes then.
-
-    """
-
-    traced: bool = False
-    fixed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, num
 
 from ...errors import InfeasibleError, gist
 from ..initializers import drop_unread
+from ..quantization.int4 import block_of, quantize_blocks
 
 HALF_MAX = float(np.finfo(np.float16).max)
 SINGLE_MAX = float(np.finfo(np.float32).max)
@@ -27,9 +28,6 @@ FLOAT8_MAX = 448.0
 
 STAYS_SINGLE = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 """Operators with the positions of inputs that ONNX allows in float32 only."""
-
-LEAST_BLOCK = 64
-"""The fewest weights that share one INT4 scale: TensorRT takes 64 and 128."""
 
 
 def half(file: bytes) -> bytes:
@@ -118,29 +116,6 @@ def int4_weights(file: bytes, block: int = 128) -> bytes:
         weight.node.input[1] = f"{name}_dequantized"
     _prepend(proto, list(made.values()))
     return _checked(proto)
-
-
-def block_of(count: int, most: int, least: int = LEAST_BLOCK) -> int:
-    """Return the largest block that divides a count, halved from ``most`` down to ``least``; 0 where none does.
-
-    >>> block_of(768, 128), block_of(192, 128), block_of(96, 128)
-    (128, 64, 0)
-    """
-    while most >= least and count % most:
-        most //= 2
-    return most if most >= least else 0
-
-
-def quantize_blocks(
-    weight: NDArray[np.floating], axis: int, block: int
-) -> tuple[NDArray[np.generic], NDArray[np.floating]]:
-    """Return a weight as INT4 in −7…7, and the scales of its blocks along an axis, in the weight's own type."""
-    shape = (*weight.shape[:axis], weight.shape[axis] // block, block, *weight.shape[axis + 1 :])
-    largest = np.abs(weight.astype(np.float32)).reshape(shape).max(axis + 1)
-    least = np.finfo(weight.dtype).tiny
-    scale = np.maximum(largest / 7, least).astype(weight.dtype)
-    steps = np.repeat(scale.astype(np.float32), block, axis)
-    return np.clip(np.rint(weight / steps), -7, 7).astype(ml_dtypes.int4), scale
 
 
 def two_four(file: bytes) -> bytes:

@@ -30,9 +30,9 @@ from torch import nn
 from ...errors import InfeasibleError
 from ..initializers import drop_unread, made
 from ..modules import LAYERS, Inputs
-from ..quantization import recurrent
 from ..quantization.calibration import MAX, TOP
 from ..quantization.quantize import LEAST, WEIGHTS_ALONE, Scales, weight_scale
+from . import recurrent_layers
 from .number_formats import at_opset
 from .tensor_ranges import MOVES, largest
 
@@ -248,7 +248,7 @@ def layers_of(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
     """Return for each weight in the graph the name of its layer, one of those that share it."""
     found = owners(proto, model)
     nodes = [node for node in proto.graph.node if node.op_type in MULTIPLY and made(node) in found]
-    return {node.input[1]: found[made(node)] for node in nodes} | recurrent.layers_of(proto, model)
+    return {node.input[1]: found[made(node)] for node in nodes} | recurrent_layers.layers_of(proto, model)
 
 
 def owners(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
@@ -266,7 +266,7 @@ def owners(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
         values = {weight.tobytes()} | ({np.ascontiguousarray(weight.T).tobytes()} if weight.ndim == 2 else set())
         for value in values:
             by_value[value].append(name)
-    constants, found = _constants(proto), dict(recurrent.owners(proto, model))
+    constants, found = _constants(proto), dict(recurrent_layers.owners(proto, model))
     for node in proto.graph.node:
         if node.op_type not in MULTIPLY or node.input[1] not in constants:
             continue

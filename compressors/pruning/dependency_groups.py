@@ -15,7 +15,7 @@ from ...errors import InfeasibleError
 from ...spaces.layers import Group
 from ...studies.networks.copied import copied
 from ..modules import LAYERS, Inputs, count, out_channels, padded_with_zeros, run
-from ..quantization import recurrent
+from . import recurrent
 from .attention_heads import HeadGroup, find_heads
 from .channels.modes import in_all_modes
 from .channels.moves import teach

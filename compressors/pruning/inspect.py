@@ -12,8 +12,8 @@ from ...errors import gist
 from ...spaces.layers import WORK, Layer, Network
 from ..modules import LAYERS, Cost, Inputs, costs_of, multiplies, run, shape, stride, work
 from ..onnx_files.qdq import UNSTORED
-from ..quantization import recurrent
 from ..tied import shared_with
+from . import recurrent
 from .attempts import Attempts
 from .attention_heads import find_heads, prunable
 from .channels.modes import only_in_training

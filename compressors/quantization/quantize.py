@@ -25,12 +25,12 @@ from ...spaces.layers import Layer, Network
 from ...spaces.space import Choice
 from ...studies.networks.copied import copied
 from ..batch_norm import fold_batch_norm
-from ..modules import TRANSPOSED, Inputs, always_called, multiplies, output_axis, parts, run, version
-from ..onnx_files.number_formats import block_of
+from ..modules import RECURRENT, TRANSPOSED, Inputs, always_called, multiplies, output_axis, parts, run, version
 from ..technique import Supplies, Technique
 from ..tied import put
 from . import recurrent
 from .calibration import DEFAULT, LARGEST_BIAS, MAX, METHODS, Histogram, threshold
+from .int4 import block_of
 from .lsq import LearnedStep, round_learned
 
 FLOAT = 32
@@ -292,7 +292,7 @@ class Quantized(nn.Module):
 
 
 def _quantized(layer: nn.Module, bits: int, method: str) -> nn.Module:
-    if isinstance(layer, recurrent.RECURRENT):
+    if isinstance(layer, RECURRENT):
         return recurrent.QuantizedRecurrent(layer, bits)
     if not multiplies(layer):
         raise InfeasibleError(

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.onnx_files.export import Way, exported, to_onnx
+from autocompress.compressors.onnx_files.export import exported, to_onnx
 from autocompress.compressors.onnx_files.tensor_ranges import largest
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
+from autocompress.compressors.technique import Way
 from autocompress.evaluators.ladder.served import Served, checked
 from autocompress.evaluators.runtime import Runtime
 from autocompress.evaluators.runtimes import load

@@ -19,15 +19,14 @@ from onnx.reference import ReferenceEvaluator
 
 from autocompress.compressors.onnx_files.number_formats import (
     FLOAT8_MAX,
-    block_of,
     float8,
     half,
     int4_weights,
     is_two_four,
-    quantize_blocks,
     sparsened,
     two_four,
 )
+from autocompress.compressors.quantization.int4 import block_of, quantize_blocks
 from autocompress.errors import InfeasibleError
 
 from ..formats import NETWORKS, constants, difference, file, product, served, types

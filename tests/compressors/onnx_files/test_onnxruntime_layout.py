@@ -12,6 +12,7 @@ from torch import nn
 from autocompress.compressors.modules import TRANSPOSED
 from autocompress.compressors.onnx_files.onnxruntime_layout import WEIGHTED, integer_outputs, unsigned_activations
 from autocompress.evaluators import runtimes
+from autocompress.evaluators.runtime import Source
 
 from ..quantized import (
     CHAIN,
@@ -172,7 +173,7 @@ def test_weights_in_four_bits_run_beside_integers(name: str, runtime: str) -> No
     bits = mixed_bits(network(name), [4] * 5)
     it = rounded(network(name), bits)
     images = it.images.numpy()
-    source = runtimes.Source(
+    source = Source(
         onnx=it.canonical, module=it.model, quantized=frozenset(), examples=[images], calibration=[[images]]
     )
     file = server.convert(source)
@@ -209,9 +210,7 @@ def test_what_is_hardly_negative_has_finer_steps(runtime: str) -> None:
     expected = served(it.float_file.SerializeToString(), it.images)
     errors = []
     for calibration in ([], [[images]]):
-        with server.build(
-            server.convert(runtimes.Source(onnx=it.canonical, calibration=calibration)), threads=1
-        ) as engine:
+        with server.build(server.convert(Source(onnx=it.canonical, calibration=calibration)), threads=1) as engine:
             errors.append(float(np.square(engine.infer([images])[0] - expected).mean()))
     assert errors[1] < 0.95 * errors[0]
 

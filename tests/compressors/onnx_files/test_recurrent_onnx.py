@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from autocompress.compressors.onnx_files.export import to_onnx
 from autocompress.compressors.onnx_files.recurrent import dynamic
-from autocompress.compressors.quantization.recurrent import QuantizedRecurrent, insert, layers_of
+from autocompress.compressors.onnx_files.recurrent_layers import insert, layers_of
+from autocompress.compressors.quantization.recurrent import QuantizedRecurrent
 from autocompress.errors import InfeasibleError
 
 SEQUENCES = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(3))

@@ -17,6 +17,7 @@ from autocompress.compressors.onnx_files.onnxruntime_layout import unsigned_acti
 from autocompress.compressors.quantization.calibration import LARGEST_BIAS
 from autocompress.compressors.quantization.quantize import Quantized
 from autocompress.evaluators import runtimes
+from autocompress.evaluators.runtime import Source
 
 from ..quantized import CHAIN, TIGHT, Case, a_few_steps, constants, in_torch, network, rounded, served, share
 
@@ -50,7 +51,7 @@ def test_every_runtime_computes_what_pytorch_does(kind: str, factor: float) -> N
     images = it.images.numpy()
     for name in ("onnxruntime", "openvino"):
         runtime = runtimes.load(name)
-        file = runtime.convert(runtimes.Source(onnx=it.canonical, examples=[images], calibration=[[images]]))
+        file = runtime.convert(Source(onnx=it.canonical, examples=[images], calibration=[[images]]))
         with runtime.build(file, threads=1) as engine:
             (outputs,) = engine.infer([images])
         assert share(outputs, in_torch(it)) < SHARE

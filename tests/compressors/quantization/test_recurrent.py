@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from autocompress.compressors.modules import count
 from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
+from autocompress.compressors.pruning.recurrent import WIDTH_STAYS, as_one_operation
 from autocompress.compressors.quantization.quantize import Quantize
-from autocompress.compressors.quantization.recurrent import WIDTH_STAYS, QuantizedRecurrent, as_one_operation
+from autocompress.compressors.quantization.recurrent import QuantizedRecurrent
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.ladder.served import Served, parity, source_of
 from autocompress.evaluators.runtimes import load
