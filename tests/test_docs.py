@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,22 @@ def test_architecture_has_every_room() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     table = text[text.index("| room |") : text.index("Beside the package")]
     assert {f"{name}/" for name in ROOMS} <= {*re.findall(r"`([\w/.]+)`", table)}
+
+
+def literals(path: Path) -> Iterator[str]:
+    """Yield the strings of a file, with … in the place of what a value fills in."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_messages_of_the_troubleshooting_page_exist() -> None:
+    """Each message in a heading of that page is one that the package prints."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    named = re.findall(r"^### `(.+)`$", page, flags=re.MULTILINE)
+    assert len(named) > 20
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    printed = "\n".join(text for path in files for text in literals(path))
+    assert [message for message in named if message not in printed] == []
