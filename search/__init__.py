@@ -1,1 +1,1 @@
-"""Which candidate comes next, where it runs, and what remains."""
+"""Chooses the next candidate, evaluates it, and ends with a front."""

@@ -1,4 +1,4 @@
-"""The whole job as one call: a study and a target in, a Pareto front out."""
+"""The public function that runs a whole study: from a study and a target to a Pareto front."""
 
 from __future__ import annotations
 
@@ -52,51 +52,51 @@ def compress(
     tensorboard: str | Path | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> ParetoFront:
-    """Return the Pareto front of compressed networks that meet a latency target, and leave it on disk.
+    """Compress a network to a latency target; return the Pareto front and write it to the run directory.
 
-    Everything is as on the command line, quantities with a unit too: ``"5ms"``, ``"4MB"``, ``"10m"``. A quantity may
-    also be a number: of milliseconds, bytes, millijoules or, for ``time_budget`` and ``trial_timeout``, seconds.
-    The same call goes on with a run. It may come from any thread; a Ray that the program has begun is used.
+    Arguments are as on the command line, with a unit for quantities: ``"5ms"``, ``"4MB"``, ``"10m"``. A quantity may
+    also be a number of milliseconds, bytes or millijoules, or of seconds for ``time_budget`` and ``trial_timeout``. To
+    resume a run, make the same call. The function works in any thread, and uses a Ray that the program has started.
 
     Args:
         study: a built-in study's name, the path of a Python file with ``task()``, ``torchvision:NAME``,
             ``timm:NAME``, ``transformers:NAME``, or a `Task`.
-        target_latency: what a model must meet.
-        min_accuracy: least metric on the validation data; in words, with a sign, it is to the unchanged network's.
-        min_change: least difference to the unchanged network's metric: ``-0.005``, ``"-0.5%"``, ``"-0.3dB"``.
-        max_size: most bytes of the served file.
-        max_memory: most memory of a process that serves it.
-        max_energy: most energy of one run, where the machine has a counter.
-        trials: that the study has when it is done.
-        time_budget: for the whole run, its end included.
-        sampler: where candidates come from: surrogate, mutation, tpe, nsga2 or random.
-        seed: of everything random.
-        epochs: passes over the training data in a trial; None takes the task's.
-        final_epochs: passes for each model of the front; None takes the task's.
-        trial_timeout: after which a trial is given up.
-        trial_memory: a trial that needs more is given up.
-        promote: train only candidates that may yet come onto the front.
-        inherit: let candidates go on from a trained neighbour.
-        compact: search palettes too; sizes are of entropy-coded files.
-        runtimes: what serves the models, one or several.
-        threads: that a served model may use.
-        batch: examples that are served at a time; None takes the task's.
-        percentile: of the run times, which must meet the target.
-        workers: trials at a time; 0 runs them in this process, None takes what the machine or the cluster has.
-        ray_address: of a running Ray cluster, whose nodes train.
-        measure_on: resources of the cluster's nodes to measure on, one or several.
-        artifacts: URL where workers keep files, for nodes without a common disk.
-        storage: URL of a database for the study.
+        target_latency: latency that a model must meet.
+        min_accuracy: lowest metric on the validation data; a string with a sign is relative to the unchanged network's.
+        min_change: lowest difference from the unchanged network's metric: ``-0.005``, ``"-0.5%"``, ``"-0.3dB"``.
+        max_size: largest size of the served file.
+        max_memory: most memory of a process that serves the model.
+        max_energy: most energy of one inference, if the machine has a counter.
+        trials: total number of trials in the study.
+        time_budget: limit on the whole run, including the final evaluation.
+        sampler: search method: surrogate, mutation, tpe, nsga2 or random.
+        seed: random seed.
+        epochs: passes over the training data per trial; None takes the task's.
+        final_epochs: passes for the final training of each model; None takes the task's.
+        trial_timeout: time after which a trial is stopped.
+        trial_memory: memory above which a trial is stopped.
+        promote: train only candidates that can still reach the front.
+        inherit: start candidates from the weights of a trained neighbour.
+        compact: also search palettes; sizes are those of entropy-coded files.
+        runtimes: runtimes that serve the models, one or several.
+        threads: threads of a served model.
+        batch: examples per inference; None takes the task's.
+        percentile: percentile of the run times that must meet the target.
+        workers: parallel trials; 0 runs them in this process, None takes what the machine or the cluster has.
+        ray_address: address of a running Ray cluster to train on.
+        measure_on: resources of cluster nodes to measure on, one or several.
+        artifacts: URL where workers keep files if nodes share no disk.
+        storage: database URL of the study.
         out: run directory; by default ``runs/STUDY``.
-        data: ``imagefolder:DIR``, for torchvision:, timm: and transformers: models.
-        data_dir: where the study's data is.
+        data: images for torchvision:, timm: and transformers: models: ``imagefolder:DIR``.
+        data_dir: folder with the study's data.
         weights: state dict for torchvision: and timm: models.
-        tensorboard: folder in which TensorBoard finds how the trials go.
-        progress: is told how it goes, a line at a time, such as `print`.
+        tensorboard: folder where the trials are logged for TensorBoard.
+        progress: called with each line of progress, such as `print`.
 
     Raises:
-        UsageError: something that was asked for cannot be done; nothing was written.
-        Interrupted: the user ended the run; what was found is on disk, and the same call goes on.
+        UsageError: the call cannot do what was asked; nothing was written.
+        Interrupted: the user stopped the run; the results so far are on disk, and the same call resumes it.
     """
     words: dict[str, Any] = dict(locals())
     source = {name: words.pop(name) for name in ("data", "data_dir", "weights")}
@@ -109,14 +109,14 @@ def compress(
 
 
 def _asked_study(study: object, source: Mapping[str, Any]) -> tuple[str, Callable[[], Task]]:
-    """Return the name of a study, and what loads it.
+    """Return the name of a study, and a function that loads it.
 
     Args:
         study: see `compress`.
-        source: ``data``, ``data_dir`` and ``weights``, where it has them.
+        source: ``data``, ``data_dir`` and ``weights``, if given.
 
     Raises:
-        UsageError: it is of another type, or is a task and came with data.
+        UsageError: the study has a wrong type, or is a task and came with data.
     """
     from ..studies import loading
     from ..studies.names import study_name

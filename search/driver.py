@@ -1,4 +1,4 @@
-"""The driver: asks for candidates, has them evaluated, tells what came out, until the budget is spent."""
+"""The driver: asks for candidates, has them evaluated and records the outcomes, until the budget is spent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .workers.shipping import fetch_outcome
 TICK_S = 0.5
 
 LOOK_S = 15.0
-"""How often a driver looks for trials of drivers that died."""
+"""Seconds between two searches for trials of dead drivers."""
 
 
 class Driver:
@@ -47,12 +47,12 @@ class Driver:
         options: budgets and settings.
         epochs: passes over the training data in a trial.
         rundir: where trials keep their files.
-        progress: is told how it goes.
-        interrupts: says when the user wants an end.
+        progress: reports the progress.
+        interrupts: says whether the user wants to stop.
         started: when the run began, by `time.monotonic`, for its time budget.
-        final_epochs: passes that each model of the front will have, for what is left of that.
-        student: whether a student is compressed, which has to be trained even where nothing compresses it.
-        meanwhile: is called again and again.
+        final_epochs: passes that each model of the front will have, to estimate the remaining time.
+        student: whether a student is compressed, which has to be trained even if nothing compresses it.
+        meanwhile: called repeatedly.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Driver:
         """Evaluate trials until the budget is spent.
 
         Raises:
-            Interrupted: the user wants an end; what was running is put back.
+            Interrupted: the user wants to stop; running trials are put back.
             StudyError: the first candidates failed alike, and none was scored.
         """
         try:
@@ -106,8 +106,8 @@ class Driver:
                 self.meanwhile()
             if not self._outlook.in_time() and self.store.count() <= 1:
                 self.progress.milestone(
-                    "the time was over before a candidate was tried; with more of it (--time-budget) the same command "
-                    "goes on"
+                    "the time was over before a candidate was tried; run the same command with a larger --time-budget "
+                    "to resume"
                 )
             if self.alike is not None:
                 self._stop(self.alike)
@@ -121,7 +121,7 @@ class Driver:
             raise
 
     def _stop(self, alike: RepeatedFailures) -> None:
-        """Say why the search stops, and have the next run try again what failed.
+        """Report why the search stops, and have the next run retry the failed trials.
 
         Raises:
             StudyError: nothing was scored but the unchanged network.
@@ -129,20 +129,22 @@ class Driver:
         self.store.void(alike)
         if all(isinstance(found, Infeasible) and failure_of(found) for found in self.store.candidates().values()):
             raise StudyError(f"{alike}.")
-        self.progress.milestone(f"{alike}. What was scored counts as it is; the same command goes on then")
+        self.progress.milestone(
+            f"{alike}. Candidates that were scored count untrained; then run the same command to resume"
+        )
 
     def _idle(self) -> list[Result]:
         time.sleep(TICK_S)
         return self.workers.wait(0.0)
 
     def _awaits_others(self) -> bool:
-        """Return whether what other drivers are at belongs to this study's end, and may fall to this one."""
+        """Return whether trials of other drivers belong to this study's end, and may fall to this driver."""
         goes_on = self._outlook.in_time() or not self._has_baseline()
         goes_on = goes_on and self.alike is None
         return goes_on and self.store.count() < self.options.trials and self.store.elsewhere() > 0
 
     def _look_after_others(self) -> None:
-        """Now and then, put the trials of drivers back that died."""
+        """From time to time, put back the trials of dead drivers."""
         if time.monotonic() - self._checked > LOOK_S:
             self._checked = time.monotonic()
             self.store.recover()
@@ -164,13 +166,13 @@ class Driver:
         return self._budget_left()
 
     def _has_baseline(self) -> bool:
-        """Return whether the unchanged network was measured, without which there is no answer."""
+        """Return whether the unchanged network was measured; without it there is no result."""
         return any(model.id == BASELINE for model in self.store.found.obvious())
 
     def _budget_left(self) -> bool:
-        """Return whether another trial may begin; where the time is over, that of the baseline alone.
+        """Return whether another trial may start; when the time is over, only that of the baseline.
 
-        None may where trials fail alike, as long as none of those that are running goes well.
+        None may start while trials fail alike, until one of the running ones succeeds.
         """
         if self.alike is not None:
             return False
@@ -205,7 +207,7 @@ class Driver:
         )
 
     def _promotion(self, asked: PendingTrial) -> Promotion | None:
-        """Return what decides whether a candidate is trained; at several places, where each has a front, all are."""
+        """Return the rule that decides whether a candidate is trained; with several deployments all are."""
         if asked.role or not self.options.promote or self.options.places > 1:
             return None
         rng = np.random.default_rng([self.options.seed, asked.number])
@@ -215,7 +217,7 @@ class Driver:
         return learned([model.measurement for model in latest], rivals, rng, unit=unit)
 
     def _ancestor(self, asked: PendingTrial) -> str:
-        """Return the file that a candidate goes on from; the obvious baselines go on from nobody."""
+        """Return the file of weights that a candidate starts from; reference baselines start from the original."""
         if asked.role or not self.options.inherit:
             return ""
         found = ancestor_of(asked.candidate, self._with_files())
@@ -235,21 +237,21 @@ class Driver:
             self._tell(number, outcome)
 
     def _give_up(self, lost: LostTrial) -> None:
-        """End a run whose trials are lost again and again, and none of them to blame: nothing comes of going on.
+        """End a run whose trials are lost again and again through no fault of their own: continuing would not help.
 
         Raises:
-            UsageError: so it is.
+            UsageError: this is the case.
         """
         self._unlucky += not lost.counts
         if self._unlucky > ATTEMPTS * (self.options.workers or 1 + len(self._running)):
             raise UsageError(
                 f"trials must have somewhere to keep their files; {self._unlucky} in a row were lost, the last one as "
-                f"{lost.why}. Nothing that was finished is lost: the same command goes on."
+                f"{lost.why}. No finished trial is lost: run the same command to resume."
             )
 
     def _tell(self, number: int, outcome: Measurement | Infeasible) -> None:
         if isinstance(outcome, Infeasible) and self.store.role(number) == BASELINE:
-            self.store.lost(number, outcome.reason, counts=False)  # to be tried anew by the next run
+            self.store.lost(number, outcome.reason, counts=False)  # for the next run to try again
             raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
         self.alike = failed_repeatedly(self.store.candidates())
@@ -260,7 +262,7 @@ class Driver:
         self._tidy()
 
     def _left(self, gone: set[str]) -> set[str]:
-        """Delete folders where workers keep them; return those that are left, for the next time."""
+        """Delete folders where workers keep them; return those that remain for the next time."""
         left = set()
         for folder in gone:
             try:
@@ -270,12 +272,12 @@ class Driver:
         return left
 
     def _with_files(self) -> list[Model]:
-        """Return the models whose files are kept: those of the fronts, and those with a role in the report."""
+        """Return the models to keep the files of: those of the fronts, and those with a role in the report."""
         found = self.store.found
         return [*found.obvious(), *(model for model in (*found.front(), *found.alone()) if model.role == "front")]
 
     def _tidy(self) -> None:
-        """Delete the files of trials that have ended or left the front, unless they tell of an error."""
+        """Delete the files of trials that ended or left the front, except those that describe an error."""
         kept = {model.path for model in self._with_files()} | self._running.keys()
         gone = self._kept - kept
         for path in gone:

@@ -1,7 +1,7 @@
-"""What a command would do, and for how long: told before anything is trained, and nothing is written.
+"""Estimates what a command would do and how long it would take, without training or writing anything.
 
-How long rests on the trials of the run where it has some; else on one candidate that is built, timed, scored and
-trained for a few steps, now and here.
+The estimate uses the run's trials if it has enough. Otherwise one candidate is built, timed, scored and trained for a
+few steps, here and now.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from .workers.capacity import of_run
 T = TypeVar("T")
 
 STEPS = 6
-"""Training steps that one candidate is tried for, at least."""
+"""Least training steps of the tried candidate."""
 
 LOOKED_AT = 6
-"""Choices that are tried for what they damage, at most."""
+"""Most choices whose sensitivity is tried."""
 
 TRAINED = (0.25, 0.6, 1.0)
-"""Share of the trials that is trained, where no trial tells: at least, probably, at most."""
+"""Share of the trials that is trained if no trial shows it: at least, probably, at most."""
 
 ROLES = 5
-"""The baseline, and what anyone would try first."""
+"""The baseline and the reference baselines."""
 
 WORKERS_S = 10.0
 """Seconds until Ray and its workers have started."""
@@ -61,12 +61,12 @@ WORKERS_S = 10.0
 TRIED = "one candidate that was built, timed and trained for a few steps just now"
 
 ENOUGH = 5
-"""Trials that must have finished before they tell how long the next ones take."""
+"""Trials that must have finished before they predict the next ones' time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What is offered of one kind: how many choices, and the fewest and most levels that one has."""
+    """The choices of one kind on offer: their number, and the fewest and most levels of one."""
 
     name: str
     choices: int
@@ -92,33 +92,33 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class RunEstimate:
-    """What a command would do.
+    """A plan of what a command would do.
 
     Attributes:
-        study: its name.
+        study: name of the study.
         target: what a model must meet, in words.
-        runtimes: what would serve the models.
+        runtimes: runtimes that would serve the models.
         out: the run directory.
-        baseline_ms: latency of the unchanged network, on the first runtime; None where nothing tells.
+        baseline_ms: latency of the unchanged network on the first runtime; None if unknown.
         axes: the space.
-        log10_candidates: power of ten of the number of candidates.
-        distance: of a student's outputs from its teacher's.
-        distance_why: it was chosen.
-        profiled: whether the run has a profile, so that the space is what pays.
-        finished: trials that the run has.
-        trials: that it has when it is done.
-        starts: candidates of the warm start, as they are where the profile is known, else as many as there may be;
-            0 where they were begun.
+        log10_candidates: logarithm to base 10 of the number of candidates.
+        distance: distance between a student's outputs and its teacher's.
+        distance_why: why it was chosen.
+        profiled: whether the run has a profile, so that levels that do not pay are left out.
+        finished: trials that the run has finished.
+        trials: total number of trials in the study.
+        starts: candidates of the initial design: exactly if the profile exists, otherwise at most; 0 if they were
+            started.
         epochs: passes over the training data in a trial.
         final_epochs: passes for each model of the front.
-        models: how many are taken to the end, at most; 0 where they were.
-        workers: trials at a time.
-        idle: why not more, where cores have nothing to do; else empty.
+        models: most models in the final evaluation; 0 if it is done.
+        workers: parallel trials.
+        idle: why not more, if cores are idle; otherwise empty.
         network: time until the first trial.
         search: time of the trials.
-        finals: time of the end.
-        costs: of a trial's parts.
-        rests_on: where the times come from, in words.
+        finals: time of the final evaluation.
+        costs: seconds of a trial's stages.
+        rests_on: what the times are based on, in words.
 
     """
 
@@ -148,20 +148,20 @@ class RunEstimate:
 
     @property
     def whole(self) -> Span:
-        """Time of everything."""
+        """Total time."""
         return self.network + self.search + self.finals
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What a forecast rests on.
+    """The basis of an estimate.
 
     Attributes:
-        costs: of a trial's parts.
+        costs: seconds of a trial's stages.
         trained: share of the trials that is trained: at least, probably, at most.
         network_s: seconds until the first trial.
-        words: where this comes from.
-        baseline_ms: latency of the unchanged network; None where it was not timed for this.
+        words: where these come from.
+        baseline_ms: latency of the unchanged network; None if it was not timed for this.
     """
 
     costs: StageTimes
@@ -172,7 +172,7 @@ class _Known:
 
 
 def estimate_run(name: str, load: Callable[[], Task], options: Options, progress: Progress) -> RunEstimate:
-    """Return what `run` would do with the same arguments.
+    """Return the plan of `run` with the same arguments.
 
     Raises:
         UsageError: see `run`.
@@ -222,7 +222,7 @@ def estimate_run(name: str, load: Callable[[], Task], options: Options, progress
 
 
 def _times(known: _Known, options: Options, task: Task, *, done: int, workers: int) -> tuple[Span, Span, Span]:
-    """Return the time until the first trial, that of the trials, and that of the end."""
+    """Return the times until the first trial, of the trials, and of the final evaluation."""
     (epochs, final_epochs), costs = options.passes(task), known.costs
     left = max(0, options.trials - done)
     search = [costs.trials_s(left, epochs=epochs, trained=share, workers=workers) for share in known.trained]
@@ -242,7 +242,7 @@ def _span(seconds: Sequence[float]) -> Span:
 
 
 def _front(options: Options) -> int:
-    """Return how many models of the front are taken to the end, at most."""
+    """Return how many models of the front get the final evaluation, at most."""
     return min(FINALISTS, max(1, options.trials - ROLES))
 
 
@@ -254,14 +254,14 @@ def _axes(space: Space) -> tuple[Axis, ...]:
 
 
 def _starts(space: Space, profile: Profile | None, options: Options, *, student: bool) -> int:
-    """Return how many candidates the warm start has; without a profile, how many it may have."""
+    """Return how many candidates the initial design has, or may have if there is no profile."""
     if profile is not None:
         return min(options.trials, len(warm_start(space, profile, options.target_ms, student=student)))
     return min(options.trials, ROLES + student + 2 * len(DESCENTS) + 1 + len(SHARES) + len(EVEN))
 
 
 def _finished(options: Options) -> tuple[list[Outcome], bool]:
-    """Return the outcomes that a run has, none where it has not begun; and whether nothing is left to be done."""
+    """Return the outcomes of a run, none if it has not started, and whether nothing is left to do."""
     try:
         run = open_run(options.out, storage=options.storage)
     except (RunDirectoryError, StorageError):
@@ -272,7 +272,7 @@ def _finished(options: Options) -> tuple[list[Outcome], bool]:
 
 
 def _of_trials(done: Sequence[Outcome], options: Options) -> _Known | None:
-    """Return what the trials of a run tell; None where they are too few."""
+    """Return the stages' times from the trials of a run; None if there are too few."""
     costs = costs_of(outcome for outcome in done if isinstance(outcome, Measurement))
     if costs is None or len(done) < ENOUGH:
         return None
@@ -321,7 +321,7 @@ def _tried(task: Task, offer: Setup, asked: Preflight, progress: Progress, *, pr
 
 
 def _costs(task: Task, offer: Setup, runtime: Runtime, meter: Meter, progress: Progress) -> StageTimes:
-    """Return what the parts of a trial take, by one whose choices are all half."""
+    """Return the times of a trial's stages, from one whose choices are all half."""
     candidate, supplies = uniform(offer.space, 0.5, quantized=True), offer.supplies
     progress.notice("building and timing one candidate")
     started = time.monotonic()
@@ -347,7 +347,7 @@ def _costs(task: Task, offer: Setup, runtime: Runtime, meter: Meter, progress: P
 
 
 def _profile_s(task: Task, offer: Setup, costs: StageTimes, probe_s: float, progress: Progress) -> float:
-    """Return the seconds that it takes to profile a network, by what a few of its choices take."""
+    """Return the seconds to profile a network, estimated from a few of its choices."""
     progress.notice("what choices damage")
     choices = [choice for choice in offer.space.choices if choice.neutral is not None]
     few = Space(tuple(choices[:: max(1, len(choices) // LOOKED_AT)][:LOOKED_AT]))
@@ -361,7 +361,7 @@ def _profile_s(task: Task, offer: Setup, costs: StageTimes, probe_s: float, prog
 
 
 def timed(do: Callable[[], T]) -> tuple[float, T]:
-    """Return how many seconds something took, and what it returned."""
+    """Return how many seconds a call took, and its result."""
     started = time.monotonic()
     done = do()
     return time.monotonic() - started, done

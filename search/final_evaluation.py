@@ -1,4 +1,4 @@
-"""The end of a run: the front is trained longer, scored on the test data, and measured once more, carefully."""
+"""The final evaluation: trains the front longer, scores it on the test data, and measures it again, carefully."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 
 
 class FinalEvaluation:
-    """Takes models to the end, each once: what was finished before an interruption is not done again.
+    """Evaluates models for the last time, each once: what was finished before an interruption is not repeated.
 
     Args:
-        rundir: models go to its ``models`` folder, the baseline to ``baseline``.
+        rundir: models are written to its ``models`` folder, the baseline to ``baseline``.
         workers: train them.
-        meter: measures them while nothing trains, on each of the study's devices.
+        meter: measures them on each of the study's devices, while nothing trains.
         options: budgets and settings.
         epochs: passes over the training data.
-        progress: is told how it goes.
-        interrupts: says when the user wants an end.
+        progress: reports the progress.
+        interrupts: says whether the user wants to stop.
         student: see `Driver`.
     """
 
@@ -80,18 +80,19 @@ class FinalEvaluation:
         models: Sequence[Model],
         then: Callable[[Mapping[str, float]], Sequence[Model]] = lambda accuracies: (),
     ) -> list[Model]:
-        """Return models with their final measurements; one that cannot be built or measured any more is left out.
+        """Return models with their final measurements, without those that cannot be built or measured any more.
 
-        One whose training fails stands as the search left it, and says so.
+        A model whose training fails stays as the search left it, and says so.
 
-        Those that are `too_slow_for_sure` keep their trial's, unless an earlier run with other limits finished them.
+        Those that are `too_slow_for_sure` keep their trial's measurement, unless an earlier run with other limits
+        finished them.
 
         Args:
-            models: those to begin with.
-            then: returns more of them, once it is known how accurate those became, by their ids.
+            models: the models to start with.
+            then: returns more of them, given the accuracies of the first ones by their ids.
 
         Raises:
-            Interrupted: the user wants an end.
+            Interrupted: the user wants to stop.
             StudyError: the unchanged network cannot be scored any more.
         """
         late = too_slow_for_sure(models, self.options.limits)
@@ -112,9 +113,9 @@ class FinalEvaluation:
         return sorted(found, key=lambda m: order.index(m.id))
 
     def _trained(self, models: Sequence[Model]) -> dict[str, Measurement]:
-        """Return what is known of models after the longer training; what has a record is not trained again.
+        """Return the outcomes of models after the longer training; those with a record are not trained again.
 
-        Unless that training failed, and the one of its trial did not: what it failed for may have been mended.
+        The exception is a model whose longer training failed and whose trial's did not: the cause may have been fixed.
         """
         runtimes = {load(name).name for name in self.options.runtimes}
         found = {m.id: read_record(self.rundir.path / m.path, runtimes) for m in models}
@@ -160,10 +161,10 @@ class FinalEvaluation:
         return self.rundir.artifacts, self.rundir.path
 
     def _again(self, request: Request, outcome: Outcome | LostTrial, model: Model) -> Request | None:
-        """Return what to try next with a model: once more after a death, as in its trial where longer was worse.
+        """Return what to try next with a model: retry after a death, or train as in its trial if longer was worse.
 
-        Longer is worse where it loses more than a standard error: of two trainings the better one on the validation
-        data would be the luckier one.
+        Longer is worse if it loses more than one standard error. Simply taking the better of two trainings on the
+        validation data would take the luckier one.
         """
         if isinstance(outcome, LostTrial) and request.attempt + 1 < ATTEMPTS:
             return replace(request, attempt=request.attempt + 1)
@@ -178,12 +179,12 @@ class FinalEvaluation:
         return None
 
     def _record(self, model: Model, outcome: Outcome | LostTrial) -> Measurement | None:
-        """Return what is to be known of a model: what its trial found where it cannot be trained; None if that is gone.
+        """Return the outcome of a model: that of its trial if it cannot be trained; None if that is gone.
 
-        What was tried next, to train it as in its trial, is the same thing, and has been scored on the test data.
+        A retry with its trial's training is the same model, and was scored on the test data.
 
         Raises:
-            StudyError: it is the unchanged network, without which there is no answer.
+            StudyError: it is the unchanged network, without which there is no result.
         """
         failure = model.measurement.failure or self._failures.get(model.id)
         said = UNFINISHED if model.measurement.failure is None else UNTRAINED
@@ -200,21 +201,22 @@ class FinalEvaluation:
         wrong = _failure(outcome)
         if model.role == BASELINE:
             raise StudyError(
-                f"the unchanged network must be scored at the end too, which all models are compared to; that failed: "
-                f"{'' if wrong is None else wrong.reason}. Mend that in the study, and the same command goes on"
+                f"the unchanged network must be scored at the end too, because all models are compared with it; that "
+                f"failed: {'' if wrong is None else wrong.reason}. Fix that in the study, and run the same "
+                "command to resume"
             )
         self.progress.milestone(f"model {model.id} failed at the end: {'' if wrong is None else wrong.reason}")
         return None
 
     def _tell(self) -> None:
-        """Say what longer trainings failed for, once for all that failed alike."""
+        """Report why longer trainings failed, once for each reason."""
         named: defaultdict[str, list[str]] = defaultdict(list)
         for name, failure in self._failures.items():
             named[failure.reason].append(name)
         for reason, names in named.items():
             self.progress.milestone(
-                f"the final training of {', '.join(names)} failed: {reason}. What the search found stands; "
-                "once that is mended in the study, the same command trains again"
+                f"the final training of {', '.join(names)} failed: {reason}. Their results from the "
+                "search stand; once this is fixed in the study, the same command trains them again"
             )
 
     def _request(self, model: Model, epochs: float) -> Request:
@@ -233,9 +235,9 @@ class FinalEvaluation:
         )
 
     def _measure(self, models: Sequence[Model], trained: Mapping[str, Measurement]) -> dict[str, Measurement]:
-        """Measure models carefully while nothing trains, and write for each the record that says it is complete.
+        """Measure models carefully while nothing trains, and write the record that completes each one.
 
-        The models take turns, a fresh process each time, so that the windows of one are far apart.
+        The models take turns, each time in a fresh process, so that the windows of one model are far apart in time.
         """
         waiting = [_Careful(model, measured) for model in models for measured in trained[model.id].everywhere]
         measured: dict[str, list[Measurement]] = {model.id: [] for model in models}
@@ -260,7 +262,7 @@ class FinalEvaluation:
         return done
 
     def _turn(self, turn: _Careful) -> Measurement | InfeasibleError | None:
-        """Measure a model once more; return what came of it where that is the end."""
+        """Measure a model once more; return its final outcome if it has one."""
         meter, energy = meter_at(self.meter, turn.place.device), self.options.max_energy_mj is not None
         try:
             turn.add(meter, self.rundir.path)
@@ -273,14 +275,14 @@ class FinalEvaluation:
 
 
 def _failure(outcome: Outcome | LostTrial) -> Infeasible | None:
-    """Return what a training failed for; None where it went well."""
+    """Return why a training failed; None if it succeeded."""
     if isinstance(outcome, LostTrial):
         return Infeasible(reason=outcome.why, rung="train")
     return outcome if isinstance(outcome, Infeasible) else outcome.failure
 
 
 def _warned(measured: Measurement, failure: Infeasible, said: str) -> Measurement:
-    """Return a measurement, and those at the other places, with why the model was not trained."""
+    """Return a measurement, and those of the other deployments, with the reason why the model was not trained."""
     everywhere = [
         replace(
             m, failure=failure, warnings=(*dict.fromkeys([*m.warnings, said.format(failure.reason)]),), elsewhere=()
@@ -291,12 +293,12 @@ def _warned(measured: Measurement, failure: Infeasible, said: str) -> Measuremen
 
 
 def _whole(measured: Sequence[Measurement], trained: Measurement) -> bool:
-    """Return whether a model could be measured on every device on which it was in its trial."""
+    """Return whether a model could be measured on every device on which its trial was."""
     return {m.latency.device for m in measured} == {m.latency.device for m in trained.everywhere}
 
 
 class _Careful:
-    """A model at one place, in the careful measurement."""
+    """A model on one deployment, in the careful measurement."""
 
     def __init__(self, model: Model, measured: Measurement) -> None:
         self.model = model
@@ -317,7 +319,7 @@ class _Careful:
         self.latency = latency if self.latency is None else latency.joined(self.latency)
 
     def complete(self, meter: Meter, folder: Path, *, energy: bool) -> Measurement:
-        """Return the measurement with its careful latency, its memory, and its energy where that is wanted."""
+        """Return the measurement with its careful latency, its memory, and its energy if wanted."""
         assert self.latency is not None
         memory_bytes = meter.memory(self._file(folder), runtime=self.place.runtime)
         energy_mj = meter.energy(self._file(folder), runtime=self.place.runtime) if energy else None
@@ -332,18 +334,18 @@ class _Careful:
         )
 
     def _doubts(self, latency: Latency) -> Iterator[str]:
-        """Yield why the latency may be another one elsewhere, or at another time."""
+        """Yield why the latency may differ elsewhere, or at another time."""
         yield from (f"{doubt} on {self.place}" for doubt in latency.doubts)
         told = latency.environment.get("last_level_cache", "").partition(" | ")[0]  # of the machine that timed it
         if crowds_cache(self.measured.size_bytes, int(told or 0) or None):
-            yield "its weights fill much of the last cache: it may take twice as long where others use that too"
+            yield "its weights fill much of the last-level cache: it may take twice as long if others use the cache too"
 
     def _file(self, folder: Path) -> bytes:
         return (folder / self.model.path / self.measured.file).read_bytes()
 
 
 def _side_by_side(waiting: Sequence[_Careful]) -> list[list[_Careful]]:
-    """Return turns in their order, those together that need not wait for each other: of one model, on all devices."""
+    """Return turns in their order, grouped if they can run at the same time: of one model, on all devices."""
     turns: defaultdict[tuple[str, str], list[_Careful]] = defaultdict(list)
     for turn in waiting:
         turns[turn.model.id, turn.place.runtime].append(turn)
@@ -351,7 +353,7 @@ def _side_by_side(waiting: Sequence[_Careful]) -> list[list[_Careful]]:
 
 
 def as_found(rundir: RunDirectory, models: Sequence[Model], progress: Progress) -> list[Model]:
-    """Return models as their trials left them, their files copied to where the final ones would be."""
+    """Return models as their trials left them, with their files copied to the final folders."""
     found = []
     for model in models:
         place = rundir.path / _place(model)

@@ -1,4 +1,4 @@
-"""Which models are taken to the end of a run: some that are the best now, then those that may be the best by then."""
+"""Chooses the models for the final evaluation: first some of the best now, then those that may become the best."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ..pareto.objectives import front_hypervolume
 from .time_budget import FINALISTS
 
 ALONE = 4
-"""How many of the front on one of several devices are taken to the end, if the front on all has not got them."""
+"""How many models of the front on one of several devices are finally evaluated, if the common front lacks them."""
 
 
 FIRST = FINALISTS // 2
-"""How many of the front are trained longer before it is known what that does to a network."""
+"""How many models of the front are trained longer before the effect of that is known."""
 
 ENOUGH = 3
-"""Models that were trained for both lengths, before others' accuracies are foretold."""
+"""Models that need both trainings before the accuracies of others are predicted."""
 
 
 def finalists(models: Sequence[Model], limits: Limits, count: int = FINALISTS) -> list[Model]:
-    """Return the models to take to the end: the baseline, the obvious baselines, and the best part of the front.
+    """Return the first models for the final evaluation: the baselines and the best of the front.
 
-    The front's most accurate model comes first, then always the one that adds most hypervolume; of equals, the
-    more accurate. Where none meets the limits, the nearest come first. Where there are several devices, a few come from
-    the front on each alone. Without a baseline there is nothing to compare to, and nothing is returned.
+    The front's most accurate model comes first, then always the one that adds most hypervolume; of equals, the more
+    accurate. If none meets the limits, the nearest come first. With several devices, a few come from each device's own
+    front. Without a baseline there is nothing to compare with, and the result is empty.
     """
     baseline = next((m.measurement for m in models if m.role == BASELINE), None)
     if baseline is None:
@@ -43,14 +43,14 @@ def finalists(models: Sequence[Model], limits: Limits, count: int = FINALISTS) -
 
 
 def likely_finalists(models: Sequence[Model], ended: Mapping[str, float], limits: Limits) -> list[Model]:
-    """Return the models to take to the end after the first ones: those that would then add most hypervolume.
+    """Return the next models for the final evaluation: those that would then add most hypervolume.
 
-    What longer training made of the first ones tells what it may make of the others, be they dominated now: accuracies
-    after it lie about a line over those before. A network that was compressed much gains much.
+    The effect of longer training on the first models predicts its effect on the others, including dominated ones:
+    accuracies after it lie near a line over those before. A strongly compressed network gains most.
 
     Args:
-        models: all that were measured.
-        ended: by their ids, the accuracies of the first ones at the end.
+        models: all measured models.
+        ended: final accuracies of the first models, by their ids.
         limits: see `finalists`.
 
     """
@@ -85,10 +85,10 @@ def likely_finalists(models: Sequence[Model], ended: Mapping[str, float], limits
 
 
 def too_slow_for_sure(models: Sequence[Model], limits: Limits) -> list[Model]:
-    """Return those of the finalists that need not go to the end: obvious baselines that cost too much for sure.
+    """Return the finalists that need no final evaluation: reference baselines that are certainly too costly.
 
-    No training makes them faster, so they stand for comparison as their trials left them. Where no model meets the
-    limits, each may be the nearest, and all are taken to the end.
+    Training does not make them faster, so they keep their trials' results for comparison. If no model meets the limits,
+    each may be the nearest, and all are evaluated.
     """
     if not any(limits.satisfied_by(m.measurement) for m in models if m.role != BASELINE):
         return []
@@ -97,7 +97,7 @@ def too_slow_for_sure(models: Sequence[Model], limits: Limits) -> list[Model]:
 
 
 def _best(models: Sequence[Model], baseline: Measurement, limits: Limits, count: int) -> list[Model]:
-    """Return so many models of a front; see `finalists`."""
+    """Return this many models of a front; see `finalists`."""
     front = [models[i] for i in select([m.measurement for m in models], limits)]
     rest = sorted((m for m in front if m.role == "front"), key=lambda m: -m.measurement.accuracy)
     if not any(limits.satisfied_by(m.measurement) for m in front):

@@ -1,4 +1,4 @@
-"""Inheritance: a candidate goes on from the trained weights of a neighbour, of which it is a narrower version."""
+"""Inheritance: a candidate starts from the trained weights of a neighbour of which it is a narrower version."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from ..pareto.model import Model
 from ..spaces.candidate import PRUNING_RATIO, RANK, SPARSITY, Candidate
 
 NEAR = 0.5
-"""An ancestor has at least this share of the candidate's pruning; from farther off the original is the better start."""
+"""An ancestor has at least this share of the candidate's pruning; otherwise the original is the better start."""
 
 
 def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
-    """Return the trained model that a candidate may go on from: all channels of the candidate are among its channels.
+    """Return the trained model that a candidate may start from: it has all channels of the candidate.
 
-    Of several, the one that lacks least pruning, and of equals the most accurate. Models that have other layers
-    than the original (factors, zeros) are nobody's ancestors.
+    Of several, the one that lacks least pruning, and of equals the most accurate. Models with other layers than the
+    original (factors, zeros) are never ancestors.
 
     Args:
-        candidate: what is to be built.
-        models: what was measured before.
+        candidate: the candidate to build.
+        models: measured models.
 
     """
     wanted = {name: float(ratio) for name, ratio in candidate[PRUNING_RATIO].items()}
@@ -32,7 +32,7 @@ def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
 
 
 def _holds(model: Model, wanted: dict[str, float]) -> bool:
-    """Return whether a model was trained and is nowhere pruned more than is wanted."""
+    """Return whether a model was trained and is nowhere pruned more than wanted."""
     has = model.candidate[PRUNING_RATIO]
     if not has or not model.measurement.epochs or model.candidate[RANK] or model.candidate[SPARSITY]:
         return False

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the run ends at a moment when nothing is lost."""
+"""Ctrl-C and SIGTERM, which end a run at a moment when nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..pareto.front import ParetoFront
 
 
 class Interrupted(BaseException):
-    """The user wants the run to end in order; ``front`` is what was found until then, None before the baseline.
+    """The user wants to stop the run in order; ``front`` is the front so far, None before the baseline.
 
-    Like `KeyboardInterrupt` it is no `Exception`, so that what a user's loss or metric may raise is told from it.
+    Like `KeyboardInterrupt` it is not an `Exception`, so that it differs from what a user's loss or metric may raise.
     """
 
     front: ParetoFront | None = None
 
 
 class Interrupts:
-    """Turns the first Ctrl-C, or SIGTERM, into `Interrupted` at a moment when nothing can be lost by it."""
+    """Turns the first Ctrl-C, or SIGTERM, into `Interrupted` at a moment when it loses nothing."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -29,9 +29,9 @@ class Interrupts:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle the signals for as long as the context lasts; a second one ends the process as usual.
+        """Handle the signals while the context lasts; a second one ends the process as usual.
 
-        Only the main thread may; where another one searches, signals are the affair of the program.
+        Works only in the main thread. If another thread searches, the program handles signals.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -53,7 +53,7 @@ class Interrupts:
 
     @contextmanager
     def safe(self, *, inside: bool = True) -> Iterator[None]:
-        """Let an interruption that was asked for come, before the context or, where that is allowed, inside it."""
+        """Raise a requested interruption before the context or, if that is allowed, inside it."""
         if self._asked:
             raise Interrupted
         self._safe = inside

@@ -1,4 +1,4 @@
-"""What the user asked for, checked once, where it enters."""
+"""The options of a run, checked once, where they enter."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ QUANTITIES: Mapping[str, tuple[str, Callable[[Words], float]]] = {
     "trial_timeout": ("trial_timeout_s", partial(parse_duration, option="--trial-timeout")),
     "trial_memory": ("trial_memory_bytes", partial(parse_size, option="--trial-memory")),
 }
-"""Further quantities that may be in words, and the fields of `Options` that they are."""
+"""Further quantities that may be given in words, with the fields of `Options` that they set."""
 
 
 def parse_options(words: Mapping[str, Any]) -> Options:
-    """Return the options that are asked for in words or numbers; what is None has its default.
+    """Return options given in words or numbers; None means the default.
 
     Args:
-        words: `LIMITS`, `QUANTITIES`, and further fields of `Options` as they are; several names may be one alone.
+        words: `LIMITS`, `QUANTITIES`, and further fields of `Options` unchanged; a list of names may be a single one.
 
     Raises:
-        UsageError: a value is none that the option takes.
+        UsageError: an option does not take its value.
     """
     given = {name: value for name, value in words.items() if value is not None}
     found: dict[str, Any] = parse_limits(**{name: given.pop(name) for name in LIMITS if name in given})
@@ -54,40 +54,41 @@ def parse_options(words: Mapping[str, Any]) -> Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to run a study.
+    """The options of a run.
 
     Attributes:
-        target_ms: the latency that a model must meet.
-        min_accuracy: the least metric on the validation data; this and the next four are `Limits` beside the target.
-        min_change: the least difference of the metric to the unchanged network's.
-        max_size_bytes: the most bytes of the file that is served.
-        max_memory_bytes: the most bytes of memory of a process that serves it.
-        max_energy_mj: the most millijoules of one run.
-        unit: in which a least accuracy was given; the metric's, once that is known.
-        out: the run directory.
-        runtimes: what serves the models, and times them; milliseconds are told by the first one's baseline.
-        trials: how many trials the study has when it is done.
-        time_budget_s: seconds for the whole run: no trial begins when the end needs the rest; None for no limit.
-        trial_timeout_s: seconds after which one trial is given up.
-        trial_memory_bytes: a trial that needs more of its worker's node is ended; None for no limit.
-        workers: how many trials run at a time; 0 runs them in this process, None takes what this machine's cores and
-            memory allow, see `capacity`, or the CPUs of the cluster.
-        ray_address: of a running Ray cluster, whose nodes train; None trains on this machine.
-        measure_on: resources of the cluster's nodes where is measured: on each, and layers' costs are of the first;
-            empty measures on this machine.
-        sampler: where candidates come from after the warm start.
-        seed: of everything random.
-        threads: threads that a served model may use.
-        batch: examples that are served at a time; None takes the task's.
-        percentile: which of the run times must meet the target; 50 is the median.
-        promote: whether a candidate ends untrained where nothing that may be hoped of it brings it onto the front.
-        inherit: whether a candidate goes on from the weights of a trained neighbour.
-        compact: whether models are kept as compact files too, and their bytes are what counts as size.
-        storage: URL of the database that holds the study; None keeps it in the run directory.
+        target_ms: latency that a model must meet.
+        min_accuracy: lowest metric on the validation data; this and the next four are the `Limits` besides the target.
+        min_change: lowest difference of the metric from the unchanged network's.
+        max_size_bytes: most bytes of the served file.
+        max_memory_bytes: most bytes of memory of a process that serves the model.
+        max_energy_mj: most millijoules of one inference.
+        unit: unit of a given least accuracy; the metric's unit, once that is known.
+        out: run directory.
+        runtimes: runtimes that serve and time the models; milliseconds refer to the first one's baseline.
+        trials: total number of trials in the study.
+        time_budget_s: seconds for the whole run; no trial starts when the final evaluation needs the rest. None means
+            no limit.
+        trial_timeout_s: seconds after which a trial is stopped.
+        trial_memory_bytes: memory above which a trial is stopped; None means no limit.
+        workers: parallel trials; 0 runs them in this process, None takes what this machine's cores and memory allow,
+            see `capacity`, or the CPUs of the cluster.
+        ray_address: address of a running Ray cluster to train on; None trains on this machine.
+        measure_on: resources of cluster nodes to measure on; layers' costs come from the first. Empty measures on this
+            machine.
+        sampler: search method after the initial design.
+        seed: random seed.
+        threads: threads of a served model.
+        batch: examples per inference; None takes the task's.
+        percentile: percentile of the run times that must meet the target; 50 is the median.
+        promote: whether a candidate stops untrained if even an optimistic prediction leaves it behind the front.
+        inherit: whether a candidate starts from the weights of a trained neighbour.
+        compact: whether models are also kept as compact files, whose bytes count as size.
+        storage: URL of the database with the study; None keeps it in the run directory.
         artifacts: URL where workers keep files of trials; None keeps them in the run directory, which all must reach.
-        tensorboard: folder in which TensorBoard finds how the trials go; None writes nothing for it.
-        epochs: passes over the training data in a trial; None takes the task's.
-        final_epochs: passes for each model of the front; None takes the task's.
+        tensorboard: folder where the trials are logged for TensorBoard; None logs nothing.
+        epochs: passes over the training data per trial; None takes the task's.
+        final_epochs: passes for the final training of each model; None takes the task's.
 
     Raises:
         UsageError: a value is out of its range.
@@ -126,7 +127,7 @@ class Options:
 
     @property
     def limits(self) -> Limits:
-        """What a model must meet."""
+        """The limits that a model must meet."""
         return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
 
     def invocation(
@@ -135,7 +136,7 @@ class Options:
         source: Mapping[str, object] | None = None,
         about: Mapping[str, str] | None = None,
     ) -> Invocation:
-        """Return what is kept of these options in the run directory; the arguments are those of `Invocation`."""
+        """Return the invocation to keep in the run directory; the arguments are those of `Invocation`."""
         limits = {each.name for each in fields(Limits)}
         given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in {*limits, "out"}}
         defaults = {each.name: None if each.default is MISSING else each.default for each in fields(self)}
@@ -144,11 +145,11 @@ class Options:
 
     @property
     def places(self) -> int:
-        """At how many places a model is served: by each runtime on each device."""
+        """The number of deployments: each runtime on each device."""
         return len(self.runtimes) * max(1, len(self.measure_on))
 
     def passes(self, task: Task) -> tuple[float, float]:
-        """Return the passes over the training data of a trial, and of a model of the front."""
+        """Return the passes over the training data of a trial, and of the final training."""
         return (
             task.epochs if self.epochs is None else self.epochs,
             task.final_epochs if self.final_epochs is None else self.final_epochs,
@@ -169,22 +170,22 @@ class Options:
             raise UsageError(f"--batch must be 1 or more; got {self.batch}.")
         if self.trial_memory_bytes is not None and self.workers == 0:
             raise UsageError(
-                "--trial-memory ends a trial's process, so that must be one of its own; with --workers 0 it is not. "
+                "--trial-memory ends a trial's process, which must be a separate one; with --workers 0 it is not. "
                 "Give --workers 1 or more."
             )
         if not 1 <= self.percentile <= 99:
             raise UsageError(f"--percentile must be between 1 and 99; got {self.percentile:g}.")
         if self.ray_address is not None and self.workers == 0:
-            raise UsageError("--ray-address needs --workers 1 or more, since trials run on the cluster; got 0.")
+            raise UsageError("--ray-address needs --workers 1 or more, because trials run on the cluster; got 0.")
         if isinstance(self.measure_on, str) or len(set(map(plain, self.measure_on))) < len(self.measure_on):
             raise UsageError(f"--measure-on must name different resources, in a list; got {self.measure_on!r}.")
         if self.measure_on and self.ray_address is None:
             raise UsageError(
-                f"--measure-on {self.measure_on[0]} needs --ray-address: its node is one of a Ray cluster's."
+                f"--measure-on {self.measure_on[0]} needs --ray-address: its node belongs to a Ray cluster."
             )
         if not self.measure_on and (self.ray_address or "").startswith("ray://"):
             raise UsageError(
-                "--ray-address ray://HOST:PORT needs --measure-on NAME, as this machine is no node of the cluster."
+                "--ray-address ray://HOST:PORT needs --measure-on NAME, because this machine is not one of its nodes."
             )
         for name in ("epochs", "final_epochs"):
             value = getattr(self, name)

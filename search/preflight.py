@@ -1,4 +1,4 @@
-"""What is checked before a study writes anything: its runtimes, its run directory, its database, its cluster."""
+"""Checks made before a study writes anything: its runtimes, its run directory, its database, its cluster."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
-    """A study that may begin, as far as can be told without its task.
+    """A study that may start, as far as that is known without its task.
 
     Attributes:
-        options: how to run it; where files are kept is spelt out.
+        options: its options, with the location of files spelt out.
         servers: the runtimes.
-        identity: what must be the same for a run to go on.
+        identity: what must stay the same to resume a run.
 
     """
 
@@ -43,10 +43,10 @@ class Preflight:
 
 
 def check_options(name: str, options: Options) -> Preflight:
-    """Check all that can be checked before the study is loaded, writing nothing.
+    """Check everything that can be checked before the study is loaded, and write nothing.
 
     Raises:
-        UsageError: something that was asked for cannot be done.
+        UsageError: an option cannot be met.
     """
     check_locks()
     with private_folder():  # tells at once where it is not this user's
@@ -79,10 +79,10 @@ def check_options(name: str, options: Options) -> Preflight:
 
 
 def identity_of(name: str, servers: Sequence[Runtime], options: Options) -> dict[str, str]:
-    """Return what must be the same for a run to go on with a study.
+    """Return what must stay the same to resume a run of a study.
 
     Raises:
-        UsageError: compact files are asked for of a runtime that has none.
+        UsageError: compact files are wanted for a runtime that has none.
     """
     identity = {
         "study": name,
@@ -102,10 +102,10 @@ def identity_of(name: str, servers: Sequence[Runtime], options: Options) -> dict
 
 
 def in_unit(options: Options, task: Task, fingerprint: Mapping[str, Any]) -> Options:
-    """Return options that know the metric's unit: as the task says it, or none where a batch tells that.
+    """Return options with the metric's unit: the task's, or none if a batch decides it.
 
     Raises:
-        UsageError: a least accuracy was given in another one.
+        UsageError: a least accuracy was given in another unit.
     """
     unit, tried = task.unit, fingerprint.get("metric")
     if unit is None and tried is not None and not 0 <= tried["value"] <= 1:
@@ -115,7 +115,7 @@ def in_unit(options: Options, task: Task, fingerprint: Mapping[str, Any]) -> Opt
 
 
 def measurable(limits: Limits, device: str) -> None:
-    """Check that a machine can tell what is limited.
+    """Check that the machine can measure the limited costs.
 
     Raises:
         UsageError: it cannot.
@@ -123,4 +123,4 @@ def measurable(limits: Limits, device: str) -> None:
     if limits.max_energy_mj is not None:
         counter_of(device, "--max-energy")
     if limits.max_memory_bytes is not None and peak_so_far() is None:
-        raise UsageError("--max-memory needs a system that tells a process's peak memory (VmHWM); leave it out here.")
+        raise UsageError("--max-memory needs a system that reports a process's peak memory (VmHWM); leave it out here.")

@@ -44,12 +44,12 @@ from .progress import Progress
 from .workers.cluster import Cluster
 
 ZEROS = (0.5, 0.75, 0.9)
-"""Shares of a layer's weights that may be zero where compact files count: they cost next to nothing there."""
+"""Shares of a layer's weights that may be zero if compact files count, where zeros cost next to nothing."""
 
 NEEDED = "the unchanged network must be exported, served and timed before anything is compared to it"
 
 Timed = tuple[float, float]
-"""A baseline's milliseconds and their spread, as they were calibrated."""
+"""A baseline's calibrated milliseconds and their spread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +57,13 @@ class Setup:
     """What a network and its runtimes offer to a search.
 
     Attributes:
-        task: with the distance that its students learn with.
-        distance: the same, and why.
+        task: the task, with the distance that its students learn by.
+        distance: that distance, and why it was chosen.
         supplies: example inputs and calibration data.
         network: its layers and groups.
-        space: all that may be tried, whether it pays or not.
-        notes: what the network's owner should know, a sentence each.
-        decided: lines of its code that the exporter took as decided, though they depend on the inputs.
+        space: everything that may be tried, whether it pays or not.
+        notes: notes for the network's owner, one sentence each.
+        decided: lines of its code that the exporter fixed although they depend on the inputs.
 
     """
 
@@ -78,13 +78,13 @@ class Setup:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a search starts from.
+    """The start of a search.
 
     Attributes:
-        space: what is offered: all that pays.
-        profile: what is known of the network.
+        space: the choices on offer, without levels that do not pay.
+        profile: the profile of the network.
         ladder: evaluates candidates.
-        meter: times them, on each of the study's devices.
+        meter: times them on each of the study's devices.
 
     """
 
@@ -102,14 +102,14 @@ def prepare(
     progress: Progress,
     cluster: Cluster | None = None,
 ) -> Prepared:
-    """Export and measure the baseline, and profile the network; what an earlier run found is used again.
+    """Export and measure the baseline, and profile the network; results of an earlier run are used again.
 
-    Where devices of a cluster are asked for, all that is measured is measured there: the baseline on each, the costs of
-    layers and levels on the first.
+    With devices of a cluster everything is measured there: the baseline on each device, the costs of layers and levels
+    on the first.
 
     Raises:
         StudyError: the unchanged network cannot be exported, served or timed.
-        RunDirectoryError: the network is not the one that the run directory was begun with.
+        RunDirectoryError: the run directory was started with another network.
     """
     _restore_weights(task, rundir)
     progress.notice("finding layers and groups")
@@ -150,7 +150,7 @@ def prepare(
             found = replace(found, distance=str(offer.distance))
             _save(found, offer.space, calibrations, rundir)
     except InfeasibleError as error:
-        lines = f" (the exporter took as decided what depends on the inputs in {', '.join(offer.decided)})"
+        lines = f" (the exporter fixed values that depend on the inputs in {', '.join(offer.decided)})"
         raise StudyError(f"{NEEDED}; it cannot: {error.reason}{lines if offer.decided else ''}") from error
     meter = meter_of(_known(found, next(iter(options.measure_on), "")))
     folder = rundir.path.absolute()  # workers may have working directories of their own
@@ -163,7 +163,7 @@ def prepare(
 
 
 def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Setup:
-    """Return what a network and its runtimes offer to a search, before anything was tried.
+    """Return what a network and its runtimes offer to a search, before anything is tried.
 
     Raises:
         StudyError: nothing of the network can be compressed.
@@ -197,7 +197,7 @@ def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Setup:
 
 
 def written(network: Network, task: Task, supplies: Supplies) -> tuple[Network, Exported]:
-    """Return a network that knows of which layers its file has the weights, and how such files are exported.
+    """Return a network that knows which layers' weights its file has, and how such files are exported.
 
     Raises:
         StudyError: it cannot be exported.
@@ -214,7 +214,7 @@ def written(network: Network, task: Task, supplies: Supplies) -> tuple[Network, 
 
 
 def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compressed, bytes]:
-    """Return the unchanged network, and the file that serves it, which does what PyTorch does.
+    """Return the unchanged network, and the file that serves it with the same outputs as PyTorch.
 
     Raises:
         InfeasibleError: it cannot be exported or served.
@@ -227,7 +227,7 @@ def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compr
 def cost_of_rounding(
     task: Task, runtime: Runtime, baseline: Compressed, artefact: bytes, piece: int | None = None
 ) -> str:
-    """Return what a runtime that rounds by itself makes of the unchanged network's metric."""
+    """Return the unchanged network's metric in a runtime that rounds by itself."""
     with engine(runtime, artefact, threads=1) as built:
         served = float(task.metric(Served(built, piece), task.validation))
     genuine = float(task.metric(baseline.model, task.validation))
@@ -246,7 +246,7 @@ def _profiled(
     options: Options,
     progress: Progress,
 ) -> Profile:
-    """Return what trying its parts tells of a network, or of its student."""
+    """Return what trying its parts shows about a network, or about its student."""
     first, *others = devices_of(meter)
     base, served = baseline if task.student is None else _student(task, offer.supplies, runtimes[0])
     prober = Prober(
@@ -277,7 +277,7 @@ def _profiled(
 
 
 def _known(found: Profile, first: str) -> dict[str, Timed]:
-    """Return what an earlier run calibrated, by devices."""
+    """Return an earlier run's calibrations, by device."""
     others = {device: (ms, found.others_spread.get(device, 0.0)) for device, ms in found.others_ms.items()}
     return {first: (found.baseline_ms, found.spread), **others}
 
@@ -289,7 +289,7 @@ def _calibrations(meter: Meter | Meters) -> dict[str, Calibration]:
 
 
 def _restore_weights(task: Task, rundir: RunDirectory) -> None:
-    """Keep the networks' weights, or give the networks, to the bit, those that the run was begun with."""
+    """Save the networks' weights, or restore exactly those that the run was started with."""
     for name, file in NETWORKS.items():
         network: nn.Module | None = getattr(task, name)
         path = rundir.path / "baseline" / f"{file}.safetensors"
@@ -306,9 +306,9 @@ def _student(task: Task, supplies: Supplies, runtime: Runtime) -> tuple[Compress
 
 
 def _together(tables: Sequence[Capabilities], *, compact: bool) -> Capabilities:
-    """Return what at least one runtime can do, and what makes files compact; channels as all of them like them.
+    """Return the joint capabilities of the runtimes and of compact files, with channel counts that suit all of them.
 
-    Weights alone in few bits are for all or none: a runtime that cannot hold them would be given another network.
+    Low-bit weights are for all runtimes or none: a runtime that cannot store them would get another network.
     """
     kinds = [table.float_kinds for table in tables if len(table.bits) > 1]
     return replace(
@@ -343,17 +343,17 @@ def _save(found: Profile, space: Space, calibrations: Mapping[str, Calibration],
 
 
 def kept_profile(path: Path, space: Space) -> Profile | None:
-    """Return what an earlier run found of a network; None where there was none.
+    """Return an earlier run's profile of a network; None if there is none.
 
     Raises:
-        RunDirectoryError: it is of another network.
+        RunDirectoryError: it belongs to another network.
     """
     if not path.exists():
         return None
     content = json.loads(path.read_text())
     if content["space"] != space.fingerprint:
         raise RunDirectoryError(
-            f"a run directory goes on with the space it was begun with; {str(path)!r} is of another "
-            "network, `keep` or runtime. Give another directory with --out DIR."
+            f"a run directory is resumed with the space it was started with; {str(path)!r} belongs to "
+            "another network, `keep` or runtime. Give another directory with --out DIR."
         )
     return Profile.from_dict(content["profile"])

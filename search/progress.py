@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: what is being done now, how far a search is, and what stays to be read."""
+"""What a run reports: its current work, the state of the search, and messages that stay on the screen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Running:
-    """A trial that somebody is at: its id, the rung it is on, and the seconds since it was begun."""
+    """A running trial: its id, its rung, and the seconds since it started."""
 
     name: str
     rung: str
@@ -23,18 +23,18 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchState:
-    """How far a search is.
+    """The state of a search.
 
     Attributes:
         finished: trials with an outcome.
-        total: trials when it is done.
-        running: the trials that are being evaluated.
+        total: total number of trials.
+        running: trials that are being evaluated.
         best: the best model so far, in words.
         front: how many models meet the target and are not dominated.
-        hypervolume: of these, see `front_hypervolume`.
-        unchanged: trials that have finished since one of them came onto the front.
-        left_s: estimated seconds until all is done, the front's last training too; None before the first trial.
-        held_up: what the work waits for, in words; empty where it goes on.
+        hypervolume: hypervolume of these, see `front_hypervolume`.
+        unchanged: finished trials since the front last improved.
+        left_s: estimated seconds until everything is done, including the final evaluation; None before the first trial.
+        held_up: what the work waits for, in words; empty if it does not wait.
     """
 
     finished: int
@@ -55,48 +55,48 @@ class SearchState:
 
     @property
     def rungs(self) -> str:
-        """What the running trials do, in few words."""
+        """The running trials' work, in few words."""
         return _counted(Counter(each.rung for each in self.running))
 
     @property
     def trend(self) -> str:
-        """How good the front is, and whether it still gets better."""
+        """The quality of the front, and whether it still improves."""
         since = f", no better for {counted(self.unchanged, 'trial')}" if self.unchanged else ""
         return f"hypervolume {self.hypervolume:.3f}{since}"
 
     @property
     def still(self) -> SearchState:
-        """The same with its clocks stopped: two that are equal tell the same."""
+        """The same without its clocks: two equal values print the same."""
         return replace(self, left_s=None, running=tuple(replace(each, seconds=0.0) for each in self.running))
 
 
 class Progress(Protocol):
-    """Something that is told how a run goes."""
+    """Receives the progress of a run."""
 
     def notice(self, what: str | SearchState) -> None:
-        """Tell what is being done now; the next notice replaces it."""
+        """Show the current work; the next notice replaces it."""
         ...
 
     def milestone(self, text: str) -> None:
-        """Tell something that stays on the screen."""
+        """Print a message that stays on the screen."""
         ...
 
 
 class Silent:
-    """Tells nothing."""
+    """Reports nothing."""
 
     def notice(self, what: str | SearchState) -> None:
-        """Tell nothing."""
+        """Do nothing."""
 
     def milestone(self, text: str) -> None:
-        """Tell nothing."""
+        """Do nothing."""
 
 
 class Lines:
-    """Prints milestones, and a notice at most so often: for logs.
+    """Prints milestones, and notices from time to time: for logs.
 
     Args:
-        write: takes one line.
+        write: prints one line.
         every_s: least seconds between two notices.
     """
 
@@ -106,7 +106,7 @@ class Lines:
         self._last = float("-inf")
 
     def notice(self, what: str | SearchState) -> None:
-        """Print a line, unless one was printed just before."""
+        """Print a line, unless another one was printed just before."""
         if time.monotonic() - self._last >= self._every_s:
             self.milestone(str(what))
 
@@ -117,7 +117,7 @@ class Lines:
 
 
 def _counted(counts: Counter[str]) -> str:
-    """Return what many trials do in few words.
+    """Return a summary of what several trials do.
 
     >>> _counted(Counter(["train", "build"])), _counted(Counter(["train", "build", "train"]))
     ('train, build', '2 × train, build')

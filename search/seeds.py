@@ -1,11 +1,11 @@
-"""Seeds of evaluations: no two trainings of a study draw the same numbers, and each repeats itself."""
+"""Seeds of evaluations: no two trainings of a study draw the same numbers, and each can be repeated."""
 
 from __future__ import annotations
 
 import numpy as np
 
 TRIAL, FINAL = range(2)
-"""What a seed is for: the training of a trial, or the longer one of a model of the front."""
+"""The purpose of a seed: the training of a trial, or the final training of a model."""
 
 
 def seed_of(study: int, trial: str, rung: int) -> int:

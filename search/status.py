@@ -1,4 +1,4 @@
-"""How far a search is, and how long it will yet take, read from its study."""
+"""The state of a search and its remaining time, read from its study."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .progress import Running, SearchState
 from .time_budget import FINALISTS, costs_of, reserved_s
 
 LATEST = 20
-"""How many of the last trials tell how long the next ones take."""
+"""How many of the last trials predict the time of the next ones."""
 
 
 class SearchStatus:
-    """Tells the state of a search; what is costly to know is looked up when a trial has finished.
+    """Computes the state of a search; costly parts are only updated when a trial has finished.
 
     Args:
         store: the study.
-        options: what it was asked for.
+        options: the options of the run.
         rundir: where workers say which rung a trial is on.
         started: when the run began, by `time.monotonic`, for its time budget.
-        final_epochs: passes for each model of the front.
+        final_epochs: passes for the final training of each model.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SearchStatus:
         self._finals_s = 0.0
 
     def in_time(self) -> bool:
-        """Return whether a trial may begin: the end of the run must find room in the time budget too."""
+        """Return whether a trial may start: the final evaluation must still fit into the time budget."""
         budget_s = self._options.time_budget_s
         return budget_s is None or time.monotonic() - self._started < self._for_trials_s(budget_s)
 
@@ -62,7 +62,7 @@ class SearchStatus:
         """Return the state of the search.
 
         Args:
-            running: number and begin, by `time.monotonic`, of the trials that are evaluated, by their folders.
+            running: number and start, by `time.monotonic`, of the running trials, by their folders.
             held_up: what the work waits for.
         """
         finished, now = self._store.count(), time.monotonic()
@@ -110,7 +110,7 @@ class SearchStatus:
         )
 
     def _left_s(self, finished: int, now: float) -> float | None:
-        """Return the seconds that are left, by what the trials of this run took; None before the first one."""
+        """Return the remaining seconds, estimated from this run's trials; None before the first one."""
         done = finished - self._before
         if not done:
             return None
@@ -136,7 +136,7 @@ class SearchStatus:
 
 
 def _in_words(meeting: list[Model], models: list[Model], limits: Limits) -> str:
-    """Return the best model that meets the limits, or where none does the nearest."""
+    """Return the best model that meets the limits, or the nearest one if none does."""
     if meeting:
         best = max(meeting, key=lambda m: m.measurement.accuracy)
         return f"best {_told(best, limits.metric_unit)}"

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .prepare import Prepared
 
 NEAREST = 3
-"""How many models are taken to the end where nothing meets the target."""
+"""How many models get the final evaluation if none meets the target."""
 
 
 def run(
@@ -56,19 +56,19 @@ def run(
     *,
     source: Mapping[str, object] | None = None,
 ) -> ParetoFront:
-    """Run a study, or go on with it.
+    """Start or resume a run of a study.
 
     Args:
-        name: of the study; a run directory goes on with the study of its name only.
-        load: returns the task; called after everything else has been checked.
+        name: name of the study; a run directory can only be resumed with the study of its name.
+        load: returns the task; called after all other checks.
         options: how to run it.
-        progress: is told how it goes.
-        source: the words in which the study was asked for, ``study`` and what else says which network it is; kept for
-            the command that goes on.
+        progress: reports the progress.
+        source: the words that name the study, ``study`` and what else selects the network; kept for the command that
+            resumes.
 
     Raises:
-        UsageError: something that was asked for cannot be done; nothing was written.
-        Interrupted: the user ended the run; its ``front`` is what was found, and the same arguments go on.
+        UsageError: the call cannot do what was asked; nothing was written.
+        Interrupted: the user stopped the run; its ``front`` is the front so far, and the same arguments resume it.
     """
     progress = progress or Silent()
     started = time.monotonic()
@@ -115,7 +115,7 @@ def run(
 
 @contextmanager
 def _unless_nothing_came(rundir: RunDirectory, store: StudyStore) -> Iterator[None]:
-    """Take a new run directory away again whose network could not be evaluated, nor anything that was made of it."""
+    """Delete a new run directory whose network, and everything made of it, could not be evaluated."""
     try:
         yield
     except StudyError:
@@ -132,7 +132,7 @@ def _prepared(
     cluster: Cluster | None,
     fingerprint: Mapping[str, object],
 ) -> Prepared:
-    """Return what the search starts from; what was begun with a network that will not do is taken away again."""
+    """Return the start of the search; a directory that was started with an unusable network is deleted."""
     from .prepare import prepare
 
     try:
@@ -144,14 +144,14 @@ def _prepared(
 
 
 def _taken_away(rundir: RunDirectory) -> None:
-    """Delete a directory that was begun with a study that will not do: it is in the way of the mended one."""
+    """Delete a directory that was started with an unusable study, which would be in the way of the fixed one."""
     if rundir.fresh:
         rundir.discard()
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A run whose search can begin."""
+    """A run whose search can start."""
 
     task: Task
     options: Options
@@ -162,7 +162,7 @@ class StudyRun:
     cluster: Cluster | None
 
     def search(self, started: float) -> ParetoFront:
-        """Run the trials and take the front to the end; when interrupted, leave what was found."""
+        """Run the trials and the final evaluation; when interrupted, keep the results so far."""
         interrupts = Interrupts()
         self._begin()
         with (
@@ -199,7 +199,7 @@ class StudyRun:
         return self._publish(models, state="finished")
 
     def _let_mend(self, alike: RepeatedFailures) -> None:
-        """Let the next run be trained otherwise, where nothing was trained as it is: that is no other study."""
+        """Allow the next run another training if nothing was trained so far: that is not another study."""
         from ..storage.fingerprint import loosen
 
         outcomes = self.store.candidates().values()
@@ -208,7 +208,7 @@ class StudyRun:
 
     @contextmanager
     def _meanwhile(self) -> Iterator[Callable[[], object]]:
-        """Yield what is to be called again and again during the trials, and tells of them."""
+        """Yield the function to call repeatedly during the trials, which reports them."""
         report = Throttled(self._report)
         if self.options.tensorboard is None:
             yield report
@@ -224,7 +224,7 @@ class StudyRun:
             yield both
 
     def _evaluator(self) -> Evaluator:
-        """Return what workers use, and say where they keep what comes of it."""
+        """Return what workers use, with the place where they keep their files."""
         evaluator: Evaluator = self.prepared.ladder
         if self.options.artifacts is not None:
             self.rundir.artifacts = RemoteArtifacts(f"{self.options.artifacts}/{self.store.place}")
@@ -267,7 +267,7 @@ class StudyRun:
         return warm_start(prepared.space, prepared.profile, target_ms, student=self._student)
 
     def _found(self) -> list[Model]:
-        """Return what an interrupted run has to show: the finalists as of now, and what was taken to the end before."""
+        """Return the results of an interrupted run: the current finalists, and earlier final evaluations."""
         models = self.store.models()
         ids = {model.id for model in finalists(models, self.store.limits)}
         ids |= {folder.name for folder in self.rundir.path.glob("models/*")} if ids else set()
@@ -292,14 +292,14 @@ class StudyRun:
         return finals.run(first, lambda ended: self._whole(likely_finalists(models, ended, limits)))
 
     def _nearest(self) -> list[Model]:
-        """Return, where no trial met the limits, the nearest of those that were cut for them."""
+        """Return, if no trial met the limits, the nearest of those that were stopped for them."""
         limits = self.store.limits
         if any(limits.satisfied_by(m.measurement) for m in self.store.models()):
             return []
         return self.store.nearest_cut(NEAREST)
 
     def _report(self) -> None:
-        """Write the report of what was found until now."""
+        """Write the report of the results so far."""
         models = self.store.models()
         if any(model.role == BASELINE for model in models):
             front = build_front(models, self.prepared.profile, self._limits)
@@ -310,7 +310,7 @@ class StudyRun:
 
     @property
     def _limits(self) -> Limits:
-        """What a model must meet, told in the unit that fits all that was measured."""
+        """The limits, in the unit that fits all measurements."""
         return self.store.limits.told_by(model.measurement for model in self.store.models())
 
     def _publish(self, models: list[Model], *, state: files.State) -> ParetoFront:

@@ -1,6 +1,6 @@
-"""What TensorBoard shows of a study: accuracy, latency and size of each trial, and how the front grows.
+"""Logs a study for TensorBoard: accuracy, latency and size of each trial, and the growth of the front.
 
-Optuna's own callback for it needs TensorFlow and a single objective, so this writes by PyTorch's.
+Optuna's own callback needs TensorFlow and a single objective, so this uses PyTorch's writer.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..storage.trials import outcome
 
 
 class TensorBoardWriter:
-    """Writes the trials of a study for TensorBoard as they finish; those of an earlier run once more.
+    """Writes the trials of a study for TensorBoard as they finish, and those of an earlier run again.
 
     Args:
-        folder: where TensorBoard looks.
+        folder: folder that TensorBoard reads.
         store: the study.
     """
 
@@ -38,7 +38,7 @@ class TensorBoardWriter:
         self._baseline: Measurement | None = None
 
     def __call__(self) -> None:
-        """Write what has finished since."""
+        """Write the trials that finished since the last call."""
         if self._store.count() == len(self._written):
             return
         for trial in self._store.finished():
@@ -56,7 +56,7 @@ class TensorBoardWriter:
         self._writer.flush()
 
     def _grow(self, found: Measurement) -> None:
-        """Write how good the front is with another model."""
+        """Write the quality of the front with another model."""
         limits, every = self._store.limits, [*self._front, found]
         self._front = [every[i] for i in select(every, limits)]
         meeting = [each for each in self._front if limits.satisfied_by(each)]
@@ -74,10 +74,10 @@ class TensorBoardWriter:
 
 
 def check(folder: str) -> None:
-    """Check that TensorBoard's files can be written.
+    """Check that TensorBoard files can be written.
 
     Raises:
-        UsageError: its package is missing, or there is a file of the folder's name.
+        UsageError: its package is missing, or a file has the folder's name.
     """
     if find_spec("tensorboard") is None:
         raise UsageError(

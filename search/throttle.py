@@ -1,4 +1,4 @@
-"""Does something now and then while a run goes on, so seldom that it costs nothing."""
+"""Calls a function from time to time during a run, so seldom that it costs nothing."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable
 
 EVERY_S = 60.0
-"""Least seconds between two times."""
+"""Least seconds between two calls."""
 
 SHARE = 0.01
-"""Of all time that is spent on it, at most."""
+"""Largest share of the time that the calls may take."""
 
 
 class Throttled:
-    """Calls something at most so often, and so that it takes at most a hundredth of the time.
+    """Calls a function at limited intervals, and for at most a hundredth of the time.
 
     Args:
         action: what to call.
         every_s: least seconds between two calls, and before the first.
-        clock: tells the seconds.
+        clock: returns seconds.
 
     """
 
@@ -31,7 +31,7 @@ class Throttled:
         self._next = clock() + every_s
 
     def __call__(self) -> None:
-        """Call it, if it is time."""
+        """Call it if it is due."""
         began = self._clock()
         if began < self._next:
             return

@@ -1,4 +1,4 @@
-"""How long the parts of a study take: from what was timed, on its trials or just now, to what is to be expected."""
+"""Estimates the time of a study's stages, from its trials or from a timing just now."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from ..evaluators.measurement import MEDIAN, Measurement, quantile
 
 FINALISTS = 8
-"""How many models of a front are taken to the end."""
+"""How many models of a front get the final evaluation."""
 
 RESERVED = 0.5
-"""Share of a time budget that may be kept for the end; a front that takes longer takes more than was given."""
+"""Largest share of a time budget that is reserved for the final evaluation; a longer one exceeds the budget."""
 
 CAREFUL_PROCESSES = 4
-"""How many processes a careful measurement takes, with that of the memory; most of their time is their start."""
+"""How many processes a careful measurement takes, including that of the memory; most of their time is start-up."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageTimes:
-    """Seconds that the parts of a trial take.
+    """Seconds of the stages of a trial.
 
     Attributes:
-        build_s: to apply the techniques, export and build; once more after a training.
-        measure_s: to time the model, while nobody trains.
-        careful_s: to time it with care, at the end.
-        score_s: to score it on the validation data; once more after a training.
-        epoch_s: to train it for a pass over the training data.
+        build_s: to apply the techniques, export and build; again after a training.
+        measure_s: to time the model, while nothing trains.
+        careful_s: to time it carefully, at the end.
+        score_s: to score it on the validation data; again after a training.
+        epoch_s: to train it for one pass over the training data.
     """
 
     build_s: float
@@ -36,30 +36,30 @@ class StageTimes:
     epoch_s: float
 
     def trial_s(self, epochs: float, *, trained: bool) -> float:
-        """Return what a trial takes besides its measurement."""
+        """Return the time of a trial without its measurement."""
         once = self.build_s + self.score_s
         return 2 * once + epochs * self.epoch_s if trained and epochs else once
 
     def trials_s(self, trials: float, *, epochs: float, trained: float, workers: int) -> float:
-        """Return what trials take of which a share is trained: workers train at a time, one measures while all wait."""
+        """Return the time of trials of which a share is trained: training is parallel, measuring stops it."""
         work = trained * self.trial_s(epochs, trained=True) + (1 - trained) * self.trial_s(epochs, trained=False)
         return trials * (self.measure_s + work / max(1, workers))
 
     def finals_s(self, models: int, *, epochs: float, workers: int) -> float:
-        """Return what the end takes: models are trained longer, scored on the test data too, and timed with care."""
+        """Return the time of the final evaluation: longer training, scoring on test data too, careful timing."""
         work = self.trial_s(epochs, trained=True) + self.score_s
         return models * (work / max(1, workers) + self.careful_s)
 
 
 def reserved_s(finals_s: float, budget_s: float) -> float:
-    """Return how much of a time budget is kept for the end of a run, which is expected to take so long."""
+    """Return how much of a time budget is reserved for the final evaluation, given its expected time."""
     return min(finals_s, RESERVED * budget_s)
 
 
 def costs_of(measurements: Iterable[Measurement]) -> StageTimes | None:
-    """Return what finished trials took; None before one was trained.
+    """Return the stages' times from finished trials; None before one was trained.
 
-    Medians, but of the timing the lower quartile: it counts the wait for the device, too, which others had.
+    Medians, except for the timing, where it is the lower quartile: it includes waiting while others had the device.
     """
     trained = [m for m in measurements if m.epochs and m.seconds.get("train")]
     if not trained:

@@ -44,8 +44,8 @@ class RepeatedFailures:
     def __str__(self) -> str:
         what = "be trained" if self.in_training else "be built, timed and scored"
         return (
-            f"the search stops, since {len(self.trials)} candidates could not {what}, all for one reason: "
-            f"{self.why.reason}. Mend that in the study, or give the command what it asks for"
+            f"the search stops, because {len(self.trials)} candidates could not {what}, all for one reason: "
+            f"{self.why.reason}. Fix that in the study, or give the command what it asks for"
         )
 
 

@@ -125,8 +125,8 @@ def test_what_cannot_be_trained_longer_stands_as_the_search_left_it(rundir: RunD
         assert measured.warnings == ("its final training failed, and it is what the search left: " + WHY.reason,)
         assert read_record(rundir.path / model.path) == measured
     assert [text for text in told if "final training" in text] == [
-        "the final training of 00001, 00002 failed: ValueError: a batch of one. What the search found stands; once "
-        "that is mended in the study, the same command trains again"
+        "the final training of 00001, 00002 failed: ValueError: a batch of one. Their results from the search "
+        "stand; once this is fixed in the study, the same command trains them again"
     ]
 
 
@@ -172,7 +172,7 @@ def test_a_run_whose_baseline_cannot_be_scored_any_more_says_why(rundir: RunDire
     finals = FinalEvaluation(
         rundir, InlineWorkers(trainer), clock, options, epochs=10.0, progress=Silent(), interrupts=Interrupts()
     )
-    with pytest.raises(StudyError, match=r"unchanged network must be scored at the end.*a batch of one\. Mend that"):
+    with pytest.raises(StudyError, match=r"unchanged network must be scored at the end.*a batch of one\. Fix that"):
         finals.run([baseline, *models()])
 
 

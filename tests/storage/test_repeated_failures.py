@@ -112,7 +112,7 @@ def test_the_search_stops_and_keeps_what_was_scored(search: Search, small: Analy
 def test_nothing_scored_is_an_error_of_the_study(search: Search, small: AnalyticEvaluator) -> None:
     """The message has the reason and the way out."""
     evaluator = Failing(small, "build")
-    with pytest.raises(StudyError, match=r"3 candidates could not be built.*RuntimeError: 3 labels\. Mend that"):
+    with pytest.raises(StudyError, match=r"3 candidates could not be built.*RuntimeError: 3 labels\. Fix that"):
         search(small, trials=30, evaluator=evaluator)
     assert len(evaluator.seen) == LEAST
 

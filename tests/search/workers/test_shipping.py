@@ -353,7 +353,7 @@ def test_a_search_whose_store_is_away_ends_in_order(search: Callable[..., StudyS
     """Its trials are tried again, none is held to be infeasible, and when the store is back the search goes on."""
     (tmp_path / "place").touch()
     how = {"trials": 4, "evaluator": shipped(RemoteArtifacts(f"file://{tmp_path}/place"))}
-    with pytest.raises(UsageError, match=r"files at .* could not be written .* the same command goes on"):
+    with pytest.raises(UsageError, match=r"files at .* could not be written .* run the same command to resume"):
         search(AnalyticEvaluator(3), **how)
     (tmp_path / "place").unlink()
     found = [outcome(trial) for trial in search(AnalyticEvaluator(3), **how).finished()]
