@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Task": "autocompress.studies.task",
     "compress": "autocompress.search.compress",
-    "Candidate": "autocompress.spaces.candidate",
-    "Measurement": "autocompress.evaluators.measurement",
-    "Infeasible": "autocompress.evaluators.measurement",
-    "ParetoFront": "autocompress.pareto.front",
-    "Model": "autocompress.pareto.model",
+    "Task": "autocompress.studies.task",
+    "Options": "autocompress.search.options",
     "open_run": "autocompress.storage.run",
     "Run": "autocompress.storage.run",
     "Trial": "autocompress.storage.run",
+    "ParetoFront": "autocompress.pareto.front",
     "Limits": "autocompress.pareto.limits",
-    "Options": "autocompress.search.options",
-    "Interrupted": "autocompress.search.interrupts",
+    "Model": "autocompress.pareto.model",
+    "Candidate": "autocompress.spaces.candidate",
+    "Measurement": "autocompress.evaluators.measurement",
+    "Infeasible": "autocompress.evaluators.measurement",
+    "plot_front": "autocompress.reports.plotly_figure",
+    "load_model": "autocompress.reports.from_python",
+    "pick": "autocompress.reports.from_python",
+    "PickedModel": "autocompress.reports.pick.pick",
+    "SelectedModel": "autocompress.reports.pick.selection",
+    "compare": "autocompress.reports.comparison",
+    "Comparison": "autocompress.reports.comparison",
     "AutocompressError": "autocompress.errors",
     "UsageError": "autocompress.errors",
     "StudyError": "autocompress.errors",
@@ -29,7 +35,9 @@ _PUBLIC = {
     "StorageError": "autocompress.errors",
     "MissingRuntimeError": "autocompress.errors",
     "CompactFileError": "autocompress.errors",
+    "Interrupted": "autocompress.search.interrupts",
 }
+"""The public names and their modules, grouped by use: compress, open a run, read a front, use a model, errors."""
 
 if TYPE_CHECKING:  # what type checkers and editors see of them
     from .errors import (
@@ -45,6 +53,11 @@ if TYPE_CHECKING:  # what type checkers and editors see of them
     from .pareto.front import ParetoFront
     from .pareto.limits import Limits
     from .pareto.model import Model
+    from .reports.comparison import Comparison, compare
+    from .reports.from_python import load_model, pick
+    from .reports.pick.pick import PickedModel
+    from .reports.pick.selection import SelectedModel
+    from .reports.plotly_figure import plot_front
     from .search.compress import compress
     from .search.interrupts import Interrupted
     from .search.options import Options
@@ -56,6 +69,7 @@ __all__ = [
     "AutocompressError",
     "Candidate",
     "CompactFileError",
+    "Comparison",
     "Infeasible",
     "Interrupted",
     "Limits",
@@ -64,16 +78,22 @@ __all__ = [
     "Model",
     "Options",
     "ParetoFront",
+    "PickedModel",
     "Run",
     "RunDirectoryError",
+    "SelectedModel",
     "StorageError",
     "StudyError",
     "Task",
     "Trial",
     "UsageError",
     "__version__",
+    "compare",
     "compress",
+    "load_model",
     "open_run",
+    "pick",
+    "plot_front",
 ]
 
 

@@ -76,8 +76,8 @@ def pick(
         autocompress pick runs/digits 00012 -o served --force
     """
     with reported():
-        from ..reports.pick.pick import copied
-        from ..reports.pick.selection import choose, wished
+        from ..reports.pick.pick import copy_model
+        from ..reports.pick.selection import choose, parse_selection
         from ..storage.run import open_run
 
         opened = open_run(run, storage=storage)
@@ -87,10 +87,10 @@ def pick(
             "max_size": max_size,
             "max_memory": max_memory,
         }
-        wish = wished(opened, id, knee=knee, runtime=runtime, **limits)
-        choice = choose(opened, wish)
+        selection = parse_selection(opened, id, knee=knee, runtime=runtime, **limits)
+        choice = choose(opened, selection)
         output = Console(soft_wrap=not sys.stdout.isatty())
-        if not wish.id and not choice.front.meets(choice.model):
+        if not selection.id and not choice.front.meets(choice.model):
             if whole:
                 typer.echo(as_json(_data(choice)))
             else:
@@ -98,7 +98,7 @@ def pick(
             raise typer.Exit(MISSES)
         with working() as notice:
             notice(f"copying {choice.model.id} and running it in a fresh process")
-            picked = copied(opened, choice, out, force=force, prove=check, runtime=runtime)
+            picked = copy_model(opened, choice, out, force=force, prove=check, runtime=runtime)
         if whole:
             typer.echo(as_json(_data(choice, picked)))
         else:
@@ -131,7 +131,7 @@ def _lines(picked: PickedModel) -> list[str]:
 
 def _told(choice: SelectedModel) -> list[str]:
     measured, base = choice.model.measurement, choice.front.baseline.measurement
-    from ..reports.words import size, speed
+    from ..pareto.comparison_words import size, speed
 
     latency, unit = measured.latency, choice.front.unit
     test = "" if measured.test_accuracy is None else f" (test {shown(measured.test_accuracy, unit)})"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import AutocompressError, UsageError
+from ..errors import AutocompressError
 from ..evaluators.measurement import Deployment, Measurement
 from ..profiles.profile import Profile
 from ..studies.metric_units import unit_of
+from .comparison_words import speed
 from .dominance import knee, non_dominated
 from .limits import Limits
 from .model import BASELINE, Model, decisive, devices_in, everywhere, fastest, no_worse
@@ -19,7 +21,18 @@ from .objectives import minimised
 if TYPE_CHECKING:
     import pandas
 
-    from ..reports.pick.pick import PickedModel
+SHOWN_COLUMNS = {
+    "id": "model",
+    "runtime": "runtime",
+    "latency_ms": "ms",
+    "latency_low_ms": "from",
+    "latency_high_ms": "to",
+    "accuracy": "validation",
+    "test_accuracy": "test",
+    "size_bytes": "bytes",
+    "meets_target": "meets",
+}
+"""Columns of a front's table that a notebook shows, with their headings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,89 +130,16 @@ class ParetoFront:
 
         return pandas.DataFrame([_row(model, self.limits) for model in (self.baseline, *self.models)])
 
-    def pick(
-        self,
-        id: str = "",
-        *,
-        out: str | Path | None = None,
-        force: bool = False,
-        storage: str | None = None,
-        knee: bool = False,
-        runtime: str = "",
-        target_latency: str | float | None = None,
-        min_accuracy: str | float | None = None,
-        min_change: str | float | None = None,
-        max_size: str | float | None = None,
-        max_memory: str | float | None = None,
-    ) -> PickedModel:
-        """Copy one model with a program that serves it, and prove that the copy works; as ``autocompress pick`` does.
-
-        Args:
-            id: of a certain model; by default the recommended one of this front.
-            out: a new folder.
-            force: whether a folder of an earlier pick may be replaced.
-            storage: URL of the database that holds the study, where one does.
-            knee: another way of choosing, see `knee`.
-            runtime: of several, the one that serves the model.
-            target_latency: another way of choosing: limits, in words or numbers as `compress` takes them.
-            min_accuracy: likewise.
-            min_change: likewise.
-            max_size: likewise.
-            max_memory: likewise.
-
-        Raises:
-            UsageError: there is no such model, or the folder is there already.
-            AutocompressError: nothing meets the limits, or the copy does not answer as the model did.
-        """
-        from ..reports.pick.pick import pick
-        from ..reports.pick.selection import wished
-        from ..storage.run import open_run
-
-        run = open_run(self._folder(), storage=storage)
-        chosen = wished(
-            run,
-            id,
-            knee=knee,
-            runtime=runtime,
-            target_latency=target_latency,
-            min_accuracy=min_accuracy,
-            min_change=min_change,
-            max_size=max_size,
-            max_memory=max_memory,
-        )
-        chosen = replace(chosen, limits=chosen.limits or self.limits)
-        return pick(run, chosen, None if out is None else Path(out), force=force)
-
-    def load(self, model: Model) -> Callable[..., Any]:
-        """Return a function that runs a model of this front in its runtime: outputs of arrays, batch first.
-
-        Raises:
-            UsageError: its files were not kept, or its runtime is in a file of the user's.
-        """
-        from ..evaluators.portable import predictor
-
-        latency = model.measurement.latency
-        file = self._folder() / model.path / model.measurement.file
-        if not model.path or not file.is_file():
-            raise UsageError(f"a model that is loaded must have its files; those of {model.id} were not kept.")
-        return predictor(latency.runtime, file, latency.threads)
-
-    def plot(self) -> Any:
-        """Return a plotly figure: accuracy over latency, with intervals; a notebook shows it."""
-        from ..reports.plotly_figure import figure
-
-        return figure(self)
-
     def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
-        from ..reports.plotly_figure import html
-
-        return html(self)
-
-    def _folder(self) -> Path:
-        if not self.where:
-            raise UsageError("a front must be of a run directory before its models have files; this one is of none.")
-        return Path(self.where)
+        """Return a sentence and a table for a notebook, with user text escaped."""
+        best = self.recommended
+        if best is None:
+            sentence = f"No candidate could be measured completely, for {self.limits}."
+        else:
+            verb = "meets" if self.meets(best) else "is the nearest to"
+            sentence = f"{best.id} {verb} {self.limits}: {speed(best.measurement.latency.ratio)}."
+        table = self.to_pandas()[list(SHOWN_COLUMNS)].rename(columns=SHOWN_COLUMNS)
+        return f"<p>{escape(sentence)}</p>" + str(table.to_html(index=False, border=0, float_format="{:.4g}".format))
 
 
 def _row(model: Model, limits: Limits) -> dict[str, object]:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..pareto.comparison_words import size, speed
 from ..studies.metric_units import bare, points_of, shown
-from .words import size, speed
 
 SPECIAL = re.compile(r"[\\`*\[\]<>#!|~&@$]|(?<![^\W_])_|_(?![^\W_])")
 """Characters with a meaning in Markdown or on GitHub; an underscore inside a word has none."""

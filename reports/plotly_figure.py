@@ -1,4 +1,4 @@
-"""A front in a notebook: a table and a Plotly figure."""
+"""A front as a Plotly figure."""
 
 from __future__ import annotations
 
@@ -9,36 +9,13 @@ from ..pareto.front import ParetoFront
 from ..pareto.model import Model
 from ..studies.metric_units import SHARE, noun, shown
 from .matplotlib_figure import BLUE, ORANGE, RED
-from .words import speed
-
-COLUMNS = {
-    "id": "model",
-    "runtime": "runtime",
-    "latency_ms": "ms",
-    "latency_low_ms": "from",
-    "latency_high_ms": "to",
-    "accuracy": "validation",
-    "test_accuracy": "test",
-    "size_bytes": "bytes",
-    "meets_target": "meets",
-}
-"""Columns of a front's table that are shown, with their headings."""
 
 
-def html(front: ParetoFront) -> str:
-    """Return a sentence and a table in HTML, with user text escaped."""
-    best = front.recommended
-    if best is None:
-        said = f"No candidate could be measured completely, for {front.limits}."
-    else:
-        verb = "meets" if front.meets(best) else "is the nearest to"
-        said = f"{best.id} {verb} {front.limits}: {speed(best.measurement.latency.ratio)}."
-    table = front.to_pandas()[list(COLUMNS)].rename(columns=COLUMNS)
-    return f"<p>{escape(said)}</p>" + str(table.to_html(index=False, border=0, float_format="{:.4g}".format))
+def plot_front(front: ParetoFront) -> Any:
+    """Return a Plotly figure of accuracy over latency: the front, the baselines, the target and the least accuracy.
 
-
-def figure(front: ParetoFront) -> Any:
-    """Return a figure of accuracy over latency: the front, the baselines, the limits."""
+    Latencies have their 95 % intervals as bars. A notebook shows the figure; ``figure.write_html(FILE)`` saves it.
+    """
     import plotly.graph_objects as go
 
     made = go.Figure()

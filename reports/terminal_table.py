@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ..evaluators.measurement import Deployment
+from ..pareto.comparison_words import gains
 from ..pareto.front import ParetoFront
 from ..pareto.model import Model
 from ..studies.metric_units import change_of, shown
-from .words import gains
 
 GIVEN_UP = ("speed", "95 % range", "test", "MB", "runtime", "device")
 """Columns that are left out, in this order, if a terminal is too narrow."""

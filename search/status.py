@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 
 from ..evaluators.ladder.trial_files import RUNG
+from ..pareto.comparison_words import speed
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
 from ..pareto.objectives import front_hypervolume
-from ..reports.words import speed
 from ..storage.artifacts import LocalArtifacts
 from ..storage.run_directory import RunDirectory
 from ..storage.study_store import StudyStore

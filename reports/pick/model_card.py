@@ -8,6 +8,7 @@ from pathlib import Path
 from ...evaluators.ladder.trial_files import WRITTEN
 from ...evaluators.measurement import Measurement
 from ...evaluators.portable import has_program, needs
+from ...pareto.comparison_words import gains
 from ...pareto.front import ParetoFront
 from ...pareto.model import Model
 from ...storage.records import read_json
@@ -15,7 +16,6 @@ from ...storage.run import Run
 from ...studies.metric_units import noun, points_of, shown
 from .. import layer_words as inwords
 from ..markdown import code, escaped
-from ..words import gains
 
 UNCHANGED = 5
 """How many unchanged layers are named."""

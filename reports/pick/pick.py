@@ -55,31 +55,33 @@ class PickedModel:
         return self.choice.model
 
 
-def pick(run: Run, wish: Selection, out: Path | None = None, *, force: bool = False, prove: bool = True) -> PickedModel:
-    """Copy the model that is wished for, run the copy in a fresh process, and return what was picked.
+def pick_model(
+    run: Run, selection: Selection, out: Path | None = None, *, force: bool = False, prove: bool = True
+) -> PickedModel:
+    """Copy the selected model, run the copy in a fresh process, and return what was picked.
 
     Args:
-        run: where it is.
-        wish: which one.
-        out: a new folder; by default the study's name and the model's id, here.
-        force: whether a folder of an earlier pick may be replaced.
-        prove: whether to run the copy; without, its files are those of the run to the byte.
+        run: the run that has the model.
+        selection: which model.
+        out: new folder; by default the study's name and the model's id, in the working directory.
+        force: whether to replace the folder of an earlier pick.
+        prove: whether to run the copy; without, its files equal those of the run byte for byte.
 
     Raises:
-        UsageError: there is no such model, its files were not kept, or the folder is there already.
-        AutocompressError: nothing meets the limits, or the copy does not answer as the model did when it was measured.
+        UsageError: there is no such model, its files were not kept, or the folder exists.
+        AutocompressError: no model meets the limits, or the copy's outputs differ from the stored ones.
     """
-    choice = choose(run, wish)
+    choice = choose(run, selection)
     front, model = choice.front, choice.model
-    if not wish.id and not front.meets(model):
+    if not selection.id and not front.meets(model):
         raise AutocompressError(
             f"the picked model must meet {front.limits}; none does. {' '.join(choice.advice)} "
             f"The nearest is {model.id}: pick it by its id."
         )
-    return copied(run, choice, out, force=force, prove=prove, runtime=wish.runtime)
+    return copy_model(run, choice, out, force=force, prove=prove, runtime=selection.runtime)
 
 
-def copied(
+def copy_model(
     run: Run,
     choice: SelectedModel,
     out: Path | None = None,
@@ -88,14 +90,14 @@ def copied(
     prove: bool = True,
     runtime: str = "",
 ) -> PickedModel:
-    """Copy a model that was chosen; see `pick`.
+    """Copy a model that was chosen; see `pick_model`.
 
     Args:
         run: where it is.
         choice: the model.
-        out: see `pick`.
-        force: see `pick`.
-        prove: see `pick`.
+        out: see `pick_model`.
+        force: see `pick_model`.
+        prove: see `pick_model`.
         runtime: the one that the user named; a run directory alone cannot name a runtime that is run as code.
     """
     model = choice.model

@@ -42,34 +42,34 @@ class SelectedModel:
     advice: tuple[str, ...] = ()
 
 
-def choose(run: Run, wish: Selection) -> SelectedModel:
-    """Return the model that is wished for.
+def choose(run: Run, selection: Selection) -> SelectedModel:
+    """Return the selected model.
 
     Raises:
         UsageError: there is no such model, or its files were not kept; the message tells the way out.
     """
-    front = _on(run.front(wish.limits), wish.runtime)
-    model = _certain(run, front, wish) if wish.id else _best(front, wish)
+    front = _on(run.front(selection.limits), selection.runtime)
+    model = _certain(run, front, selection) if selection.id else _best(front, selection)
     said = tuple(advice(run, front, model))
     if not model.path:
         raise UsageError(f"a model that is picked must have its files; {_without_files(run, front, model)}")
     return SelectedModel(model=model, front=front, advice=said)
 
 
-def _best(front: ParetoFront, wish: Selection) -> Model:
-    model = front.knee if wish.knee else front.recommended
-    if wish.fastest and front.meets_target:
+def _best(front: ParetoFront, selection: Selection) -> Model:
+    model = front.knee if selection.knee else front.recommended
+    if selection.fastest and front.meets_target:
         model = fastest(m for m in (*front.models, front.baseline) if front.meets(m))
     if model is None:
         raise UsageError("a run must have a model beside its baseline; this one has none. Its trials.csv says why.")
     return model
 
 
-def _certain(run: Run, front: ParetoFront, wish: Selection) -> Model:
+def _certain(run: Run, front: ParetoFront, selection: Selection) -> Model:
     """Return the model of an id or role, at the place that decides, on the runtime where it is nearest to limits."""
-    name = wish.id.zfill(5) if wish.id.isdigit() else wish.id.replace("-", "−")  # as roles are written
+    name = selection.id.zfill(5) if selection.id.isdigit() else selection.id.replace("-", "−")  # as roles are written
     found = [m for m in decisive(run.models, front.limits) if name == m.id or (name == m.role != "front")]
-    found = [m for m in found if wish.runtime in ("", m.measurement.latency.runtime)]
+    found = [m for m in found if selection.runtime in ("", m.measurement.latency.runtime)]
     if found:
         return min(found, key=lambda m: front.limits.distance(m.measurement))
     ended = next((trial for trial in run.trials if trial.id == name), None)
@@ -78,7 +78,7 @@ def _certain(run: Run, front: ParetoFront, wish: Selection) -> Model:
         raise UsageError(f"ID must be a model that was measured to the end; {name} ended before: {why}.")
     roles = {m.id: "" if m.role in ("front", m.id) else f" ({m.role})" for m in (front.baseline, *front.models)}
     known = ", ".join(id + role for id, role in roles.items())
-    raise UsageError(f"ID must be a model of {str(run.path)!r}; got {wish.id!r}. On its front are: {known}.")
+    raise UsageError(f"ID must be a model of {str(run.path)!r}; got {selection.id!r}. On its front are: {known}.")
 
 
 def _on(front: ParetoFront, runtime: str) -> ParetoFront:
@@ -117,7 +117,7 @@ def _without_files(run: Run, front: ParetoFront, model: Model) -> str:
     )
 
 
-def wished(
+def parse_selection(
     run: Run,
     id: str = "",
     *,
@@ -129,7 +129,7 @@ def wished(
     max_size: str | float | None = None,
     max_memory: str | float | None = None,
 ) -> Selection:
-    """Return which model is wished for, of words as on the command line.
+    """Return how a model is selected, from values as on the command line.
 
     Limits take the place of those that the run was asked for; the others of these stay.
 

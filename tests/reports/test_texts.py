@@ -14,7 +14,6 @@ from rich.console import Console
 
 from autocompress.reports.html_page import MOST_POINTS, embedded, render, thinned
 from autocompress.reports.markdown import escaped, summary
-from autocompress.reports.plotly_figure import html
 from autocompress.reports.rows import ExampleCounts
 from autocompress.reports.terminal_table import print_table
 from autocompress.search.throttle import Throttled
@@ -123,7 +122,7 @@ def test_a_metric_in_decibels_is_told_in_decibels(tell: Tell) -> None:
     print_table(told.front, "run", console)
     assert isinstance(console.file, io.StringIO)
     about = replace(ABOUT, scored=ExampleCounts())
-    printed, summed, page = console.file.getvalue(), summary(told.data(about)), html(told.front)
+    printed, summed, page = console.file.getvalue(), summary(told.data(about)), told.front._repr_html_()
     assert best.measurement.test_accuracy is not None
     assert base.test_accuracy is not None
     change = f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} dB of the metric on the test data"
@@ -142,7 +141,7 @@ def test_what_is_slower_is_called_slower(tell: Tell) -> None:
     console = Console(width=140, file=io.StringIO())
     print_table(told.front, "run", console)
     assert isinstance(console.file, io.StringIO)
-    for text in (console.file.getvalue(), summary(told.data()), html(told.front)):
+    for text in (console.file.getvalue(), summary(told.data()), told.front._repr_html_()):
         assert "1.16× slower" in text
         assert not re.search(r"faster|smaller", text)
     for text in (console.file.getvalue(), summary(told.data())):
@@ -171,7 +170,7 @@ def test_a_metric_that_is_no_share_is_shown_as_the_number_that_it_is(tell: Tell)
     print_table(told.front, "run", console)
     assert isinstance(console.file, io.StringIO)
     summed = summary(told.data())
-    for text in (console.file.getvalue(), summed.replace("\\", ""), html(told.front)):
+    for text in (console.file.getvalue(), summed.replace("\\", ""), told.front._repr_html_()):
         assert f"{base.accuracy:.4g}" in text
         assert not re.search(r"\d %?%|points", text.replace("95 %", "").replace("width:100%", ""))
     assert f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} of the metric" in console.file.getvalue()  # type: ignore[operator]

@@ -21,7 +21,7 @@ from autocompress import Interrupted, Limits, Options, Task, UsageError, compres
 from autocompress.cli import app
 from autocompress.commands.groups import DEFAULT
 from autocompress.pareto.limit_options import LIMITS
-from autocompress.reports.pick.selection import wished
+from autocompress.reports.pick.selection import parse_selection
 from autocompress.search import compress as api
 from autocompress.search.options import QUANTITIES
 from autocompress.search.progress import Lines
@@ -97,9 +97,9 @@ def test_quantities_are_words_or_numbers(asked: Asked) -> None:
 
 
 def test_choosing_takes_what_asking_takes() -> None:
-    """`ParetoFront.pick` has what chooses a model written out, and its limits are of the same types as `compress`'s."""
-    asked, taken = (inspect.signature(f).parameters for f in (compress, autocompress.ParetoFront.pick))
-    assert {*inspect.signature(wished).parameters} - {"run"} <= {*taken}
+    """`pick` has what chooses a model written out, and its limits are of the same types as `compress`'s."""
+    asked, taken = (inspect.signature(f).parameters for f in (compress, autocompress.pick))
+    assert {*inspect.signature(parse_selection).parameters} - {"run"} <= {*taken}
     limits = {name for name in LIMITS if name in taken}
     assert len(limits) == 5
     for name in limits - {"target_latency"}:

@@ -15,8 +15,8 @@ from safetensors import safe_open
 
 from autocompress.errors import AutocompressError, UsageError
 from autocompress.pareto.limits import Limits
-from autocompress.reports.pick.pick import pick
-from autocompress.reports.pick.selection import Selection, choose, wished
+from autocompress.reports.pick.pick import pick_model
+from autocompress.reports.pick.selection import Selection, choose, parse_selection
 from autocompress.storage.run import Run, open_run
 
 MadeRun = Callable[..., Path]
@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_copy_has_all_that_it_needs(runtime: str, made_run: MadeRun, tmp_path: Path) -> None:
     """In a folder with spaces: the files, a program that answers as before from anywhere, a card with its numbers."""
     run = open_run(made_run(tmp_path / "run", runtime=runtime))
-    picked = pick(run, Selection(), tmp_path / "the model" / "of mine")
+    picked = pick_model(run, Selection(), tmp_path / "the model" / "of mine")
     best = run.front().recommended
     assert best is not None
     assert picked.model == best
@@ -81,7 +81,7 @@ def test_an_obvious_baseline_goes_by_its_name(run: Run) -> None:
 
 def test_the_copy_says_what_it_is(run: Run, tmp_path: Path) -> None:
     """ONNX and safetensors files have metadata, the same bytes each time; tensors are as they were."""
-    first, second = (pick(run, Selection(), tmp_path / name) for name in "ab")
+    first, second = (pick_model(run, Selection(), tmp_path / name) for name in "ab")
     for name in FILES:
         assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
     said = {entry.key: entry.value for entry in onnx.load(first.folder / "model.onnx").metadata_props}
@@ -101,7 +101,7 @@ def test_the_copy_says_what_it_is(run: Run, tmp_path: Path) -> None:
 
 def test_without_a_check_the_files_are_those_that_were_measured(run: Run, tmp_path: Path) -> None:
     """To the byte, and the card says that nothing was tried."""
-    picked = pick(run, Selection(), tmp_path / "copy", prove=False)
+    picked = pick_model(run, Selection(), tmp_path / "copy", prove=False)
     source = run.path / picked.model.path
     for name in FILES - {"load.py", "README.md", "measurement.json"}:
         assert (picked.folder / name).read_bytes() == (source / name).read_bytes()
@@ -117,22 +117,22 @@ def test_a_copy_that_answers_otherwise_is_none(made_run: MadeRun, tmp_path: Path
     with np.load(stored) as arrays:
         np.savez(stored, input0=arrays["input0"], output=arrays["output"] + 1)
     with pytest.raises(AutocompressError, match="are others than when it was measured"):
-        pick(run, Selection(), tmp_path / "out" / "copy")
+        pick_model(run, Selection(), tmp_path / "out" / "copy")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_folders_of_others_are_left_alone(run: Run, tmp_path: Path) -> None:
     """An earlier pick is replaced when that is asked for; what is none never is."""
     out = tmp_path / "copy"
-    pick(run, Selection(), out)
+    pick_model(run, Selection(), out)
     with pytest.raises(UsageError, match="--force"):
-        pick(run, Selection(knee=True), out)
-    assert pick(run, Selection(knee=True), out, force=True).model == run.front().knee
+        pick_model(run, Selection(knee=True), out)
+    assert pick_model(run, Selection(knee=True), out, force=True).model == run.front().knee
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("all of it")
     with pytest.raises(UsageError, match="holds other files"):
-        pick(run, Selection(), mine, force=True)
+        pick_model(run, Selection(), mine, force=True)
     assert contents(mine) == {"thesis.tex": b"all of it"}
 
 
@@ -140,18 +140,18 @@ def test_a_model_is_chosen_by_its_id(run: Run) -> None:
     """Leading zeros may be left out; the baseline has a name."""
     model = run.front().models[0]
     for name in (model.id, str(int(model.id))):
-        assert choose(run, wished(run, name)).model.id == model.id
-    assert choose(run, wished(run, "baseline")).model.role == "baseline"
+        assert choose(run, parse_selection(run, name)).model.id == model.id
+    assert choose(run, parse_selection(run, "baseline")).model.role == "baseline"
 
 
 def test_another_target_is_answered_without_a_trial(run: Run) -> None:
     """The most accurate within a latency; the fastest from an accuracy on; a command takes it to the end."""
     models = [m for m in run.models if m.role != "baseline"]
     within = [m for m in models if m.measurement.latency.high_ms <= 3.5]
-    choice = choose(run, wished(run, target_latency="3.5ms"))
+    choice = choose(run, parse_selection(run, target_latency="3.5ms"))
     assert choice.model.measurement.accuracy == max(m.measurement.accuracy for m in within)
     accurate = [m for m in models if m.measurement.accuracy >= 0.85 and m.measurement.latency.high_ms <= 4.0]
-    choice = choose(run, wished(run, min_accuracy="85%"))
+    choice = choose(run, parse_selection(run, min_accuracy="85%"))
     assert choice.model.measurement.latency.median_ms == min(m.measurement.latency.median_ms for m in accurate)
     assert choice.front.limits == Limits(4.0, min_accuracy=0.85)
 
@@ -159,9 +159,9 @@ def test_another_target_is_answered_without_a_trial(run: Run) -> None:
 def test_in_python_a_number_is_the_metrics_own_and_a_change_has_a_name(run: Run) -> None:
     """A negative number is a least metric, as of a negative error; a change is asked for as one, or in words."""
     base = next(m.measurement.accuracy for m in run.models if m.role == "baseline")
-    assert wished(run, min_accuracy=-0.35).limits == Limits(4.0, min_accuracy=-0.35)
+    assert parse_selection(run, min_accuracy=-0.35).limits == Limits(4.0, min_accuracy=-0.35)
     for words in ({"min_change": -1e-05}, {"min_change": "-1e-5"}, {"min_accuracy": "-0.001%"}):
-        wish = wished(run, **words)  # type: ignore[arg-type]
+        wish = parse_selection(run, **words)  # type: ignore[arg-type]
         assert wish.fastest
         assert wish.limits == Limits(4.0, min_change=-1e-05)
         assert run.against_baseline(wish.limits).min_accuracy == pytest.approx(base - 1e-05)
@@ -170,18 +170,18 @@ def test_in_python_a_number_is_the_metrics_own_and_a_change_has_a_name(run: Run)
 def test_whether_more_trials_help_is_told(made_run: MadeRun, tmp_path: Path) -> None:
     """What was trained briefly has its command; where trials were cut for a stricter target they are counted."""
     run = open_run(made_run(tmp_path / "run", trials=24, target_ms=3.0, finished=False))
-    choice = choose(run, wished(run, target_latency="2.9ms"))
+    choice = choose(run, parse_selection(run, target_latency="2.9ms"))
     assert (
         "was trained and measured briefly. For its final evaluation: autocompress lights.py --target-latency 2.9ms"
         in choice.advice[0]
     )
     assert "--trials 24" in choice.advice[0]
-    choice = choose(run, wished(run, target_latency="6ms"))
+    choice = choose(run, parse_selection(run, target_latency="6ms"))
     cut = [t for t in run.trials if getattr(t.outcome, "rung", "") == "latency" and not t.role]
     may = [t for t in cut if t.outcome is not None and not Limits(6.0).still_valid(t.outcome)]
     assert may
     assert any(line.startswith(f"{len(may)} trial") and "stopped for stricter limits" in line for line in choice.advice)
-    choice = choose(run, wished(run, target_latency="0.01ms"))
+    choice = choose(run, parse_selection(run, target_latency="0.01ms"))
     assert "No trial can meet 0.01 ms" in choice.advice[-1]
     assert not choice.front.meets_target
 
@@ -190,7 +190,7 @@ def test_a_dominated_model_has_no_files_and_a_way_out(run: Run) -> None:
     """Its files were deleted; what is better is named with the command that picks it."""
     gone = next(m for m in run.models if not m.path)
     with pytest.raises(UsageError, match=f"those of {gone.id} were deleted.*autocompress pick .*run"):
-        choose(run, wished(run, gone.id))
+        choose(run, parse_selection(run, gone.id))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_dominated_model_has_no_files_and_a_way_out(run: Run) -> None:
 def test_what_cannot_be_picked_is_told(wish: dict[str, object], said: str, run: Run) -> None:
     """The message gives the rule, the value and the way out."""
     with pytest.raises(UsageError, match=said):
-        choose(run, wished(run, **wish))  # type: ignore[arg-type]
+        choose(run, parse_selection(run, **wish))  # type: ignore[arg-type]
 
 
 def test_a_trial_that_ended_early_is_no_model(made_run: MadeRun, tmp_path: Path) -> None:
@@ -216,13 +216,13 @@ def test_a_trial_that_ended_early_is_no_model(made_run: MadeRun, tmp_path: Path)
     run = open_run(made_run(tmp_path / "run", trials=24, target_ms=3.0))
     ended = next(t for t in run.trials if getattr(t.outcome, "rung", "") == "latency" and not t.role)
     with pytest.raises(UsageError, match=f"{ended.id} ended before: .*target"):
-        choose(run, wished(run, ended.id))
+        choose(run, parse_selection(run, ended.id))
 
 
 def test_the_unchanged_network_is_chosen_where_nothing_is_better(made_run: MadeRun, tmp_path: Path) -> None:
     """The recommended model, and the fastest of a least accuracy, are the unchanged network where all is slower."""
     run = open_run(made_run(tmp_path / "slow", faster=0.05, target_ms=1000.0))
     assert choose(run, Selection()).model.id == "baseline"
-    chosen = choose(run, wished(run, min_accuracy="-50%"))
+    chosen = choose(run, parse_selection(run, min_accuracy="-50%"))
     assert chosen.model.id == "baseline"
     assert chosen.front.meets_target

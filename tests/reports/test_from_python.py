@@ -30,10 +30,10 @@ def test_a_model_is_picked_from_a_front(front: ParetoFront, tmp_path: Path) -> N
     best, knee = front.recommended, front.knee
     assert best is not None
     assert knee is not None
-    assert front.pick(out=tmp_path / "best").model == best
-    assert front.pick(best.id, out=str(tmp_path / "id")).model == best
-    assert front.pick(knee=True, out=tmp_path / "knee").model == knee
-    other = front.pick(target_latency="3ms", out=tmp_path / "other")
+    assert autocompress.pick(front, out=tmp_path / "best").model == best
+    assert autocompress.pick(front, best.id, out=str(tmp_path / "id")).model == best
+    assert autocompress.pick(front, knee=True, out=tmp_path / "knee").model == knee
+    other = autocompress.pick(front, target_latency="3ms", out=tmp_path / "other")
     assert other.model.measurement.latency.high_ms <= 3.0
     assert (other.folder / "load.py").exists()
 
@@ -41,24 +41,24 @@ def test_a_model_is_picked_from_a_front(front: ParetoFront, tmp_path: Path) -> N
 def test_a_front_picks_by_its_own_limits(front: ParetoFront, tmp_path: Path) -> None:
     """One that was asked for with another target recommends for that."""
     strict = autocompress.open_run(front.where).front(replace(front.limits, target_ms=2.5))
-    assert strict.pick(out=tmp_path / "copy").model == strict.recommended
+    assert autocompress.pick(strict, out=tmp_path / "copy").model == strict.recommended
     impossible = autocompress.open_run(front.where).front(replace(front.limits, target_ms=0.01))
     with pytest.raises(AutocompressError, match=r"must meet 0\.01 ms; none does"):
-        impossible.pick(out=tmp_path / "none")
+        autocompress.pick(impossible, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_a_model_is_loaded(front: ParetoFront) -> None:
     """It answers as it did when it was measured."""
     model = front.models[0]
-    predict = front.load(model)
+    predict = autocompress.load_model(front, model)
     with np.load(Path(front.where) / model.path / "predictions.npz") as stored:
         np.testing.assert_allclose(predict(stored["input0"]), stored["output"], rtol=1e-5)
 
 
 def test_a_figure_shows_every_model_with_its_interval(front: ParetoFront) -> None:
     """The front, the unchanged network and the target are in it."""
-    figure = front.plot()
+    figure = autocompress.plot_front(front)
     by_name = {trace.name: trace for trace in figure.data}
     assert list(by_name["Pareto front"].x) == [m.measurement.latency.median_ms for m in front.models]
     assert len(by_name["Pareto front"].error_x.array) == len(front.models)
@@ -78,5 +78,5 @@ def test_a_notebook_shows_a_table(front: ParetoFront) -> None:
 
 def test_a_front_without_a_directory_has_no_files(front: ParetoFront) -> None:
     """That is told."""
-    with pytest.raises(UsageError, match="must be of a run directory"):
-        replace(front, where="").pick()
+    with pytest.raises(UsageError, match="must come from a run directory"):
+        autocompress.pick(replace(front, where=""))
