@@ -57,6 +57,13 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     assert [name for name in named if not any(ROOT.glob(name.rstrip("/")))] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_links_between_files_lead_somewhere(page: Path) -> None:
+    """Every link to another file of the repository finds it; the site's reference is made when it is built."""
+    named = re.findall(r"\]\((?!https?:|#|reference/)([^)#\s]+)", page.read_text())
+    assert [name for name in named if not (page.parent / name).exists()] == []
+
+
 def test_architecture_has_every_room() -> None:
     """The table of the rooms names each folder of the package, and each file at its top."""
     text = (ROOT / "docs" / "architecture.md").read_text()
