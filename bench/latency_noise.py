@@ -268,7 +268,7 @@ def again(folder: Path) -> None:
     for model in models:
         then = model.measurement.latency
         final = read_record(folder / ("" if model.role == BASELINE else "models") / model.id)
-        if final is None:  # neither obvious nor of the front
+        if final is None:  # neither a reference baseline nor of the front
             continue
         end = final.latency
         now = meter.measure((folder / model.path / model.measurement.file).read_bytes(), CAREFUL)

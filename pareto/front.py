@@ -43,7 +43,7 @@ class ParetoFront:
         limits: what was asked for: the latency, and what a model must meet beside it.
         baseline: the unchanged network.
         models: non-dominated models that meet the limits, fastest first; where none does, the nearest.
-        obvious: what anyone would have tried first.
+        references: the reference baselines, such as uniform INT8.
         floor_ms: latency of the fastest network that the space can express.
         reasons: what holds the network back, where nothing meets the limits.
         portfolio: where a study has several runtimes or devices, the front at each place alone.
@@ -55,7 +55,7 @@ class ParetoFront:
     limits: Limits
     baseline: Model
     models: tuple[Model, ...]
-    obvious: tuple[Model, ...] = ()
+    references: tuple[Model, ...] = ()
     floor_ms: float | None = None
     reasons: tuple[str, ...] = ()
     portfolio: tuple[ParetoFront, ...] = ()
@@ -70,7 +70,7 @@ class ParetoFront:
     @property
     def unit(self) -> str:
         """The metric's unit: the known one, else by what was measured; see `units`."""
-        measured = (m.measurement for m in (self.baseline, *self.models, *self.obvious))
+        measured = (m.measurement for m in (self.baseline, *self.models, *self.references))
         return unit_of(self.limits.unit, (value for each in measured for value in each.metrics))
 
     @property
@@ -229,7 +229,7 @@ def _front(baseline: Model, others: list[Model], profile: Profile | None, limits
         limits=limits,
         baseline=baseline,
         models=tuple(chosen),
-        obvious=tuple(m for m in others if m.role != "front"),
+        references=tuple(m for m in others if m.role != "front"),
         floor_ms=profile.floor_ms if profile and profile.device == baseline.measurement.latency.device else None,
         where=where,
     )

@@ -21,7 +21,7 @@ def as_data(front: ParetoFront, where: str) -> dict[str, Any]:
         "recommended": None if best is None else best.id,
         "baseline": _models(front, ())[0],
         "models": _models(front, front.models)[1:],
-        "obvious": _models(front, front.obvious)[1:],
+        "obvious": _models(front, front.references)[1:],
         "floor_ms": front.floor_ms,
         "reasons": [reason.strip() for reason in front.reasons],
         "portfolio": [as_data(alone, where) for alone in front.portfolio],

@@ -26,7 +26,7 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     _points(axes, trials, color=GREY, marker=".", label="trials", alpha=0.4)
-    _points(axes, front.obvious, color=ORANGE, marker="s", label="reference baselines", bars=True)
+    _points(axes, front.references, color=ORANGE, marker="s", label="reference baselines", bars=True)
     _points(axes, [front.baseline], color=RED, marker="D", label="unchanged network", bars=True)
     _points(axes, front.models, color=BLUE, marker="o", label="Pareto front", bars=True)
     axes.axvline(front.target_ms, color="black", linestyle="--", linewidth=1, label=f"target {front.target_ms:g} ms")
@@ -39,7 +39,7 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: 
             linewidth=1,
             label=f"lowest {noun(front.unit)} {shown(floor, front.unit)}",
         )
-    heights = [m.measurement.accuracy for m in (front.baseline, *front.models, *front.obvious)]
+    heights = [m.measurement.accuracy for m in (front.baseline, *front.models, *front.references)]
     margin = max(0.005 * max(map(abs, heights)), 0.2 * (max(heights) - min(heights))) or 1.0
     heights += [] if floor is None else [floor]
     axes.set_ylim(min(heights) - margin, max(heights) + margin)

@@ -19,10 +19,10 @@ def plot_front(front: ParetoFront) -> Any:
     import plotly.graph_objects as go
 
     made = go.Figure()
-    obvious = [m for m in front.obvious if m not in front.models]
+    references = [m for m in front.references if m not in front.models]
     for name, models, color, symbol in (
         ("Pareto front", front.models, BLUE, "circle"),
-        ("reference baselines", obvious, ORANGE, "square"),
+        ("reference baselines", references, ORANGE, "square"),
         ("unchanged network", (front.baseline,), RED, "diamond"),
     ):
         if models:

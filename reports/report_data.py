@@ -105,7 +105,7 @@ def _front(front: ParetoFront, runtime: str | None) -> dict[str, Any]:
         "name": front.name,
         "baseline": key_of(front.baseline),
         "models": [key_of(model) for model in front.models],
-        "obvious": [key_of(model) for model in front.obvious],
+        "obvious": [key_of(model) for model in front.references],
         "recommended": key_of(best) if best else None,
         "meets": front.meets_target,
         "tied": [] if best is None else [key_of(m) for m in front.models if m != best and _tied(m, best)],

@@ -20,7 +20,7 @@ from ..storage.run import Trial
 from .accuracy_interval import interval
 from .layers import changes, settings
 
-FRONT, OBVIOUS, TRIAL, INFEASIBLE = "front", "obvious", "trial", "infeasible"
+FRONT, REFERENCE, TRIAL, INFEASIBLE = "front", "obvious", "trial", "infeasible"
 """Kinds of rows besides the baseline: the front, reference baselines, other measured trials, infeasible trials."""
 
 
@@ -55,7 +55,7 @@ def rows(
     finals: dict[str, tuple[str, Model]] = {}
     for kind, model in _finals(front):
         finals.setdefault(key_of(model), (kind, model))
-    together = {key_of(model) for model in (front.baseline, *front.obvious, *front.models)}
+    together = {key_of(model) for model in (front.baseline, *front.references, *front.models)}
     several = bool(devices_in([front.baseline]))
     made = [
         {
@@ -90,7 +90,7 @@ def _finals(front: ParetoFront) -> Iterator[tuple[str, Model]]:
     for each in (front, *front.portfolio):
         yield BASELINE, each.baseline
     for each in (front, *front.portfolio):
-        yield from ((OBVIOUS, model) for model in each.obvious)
+        yield from ((REFERENCE, model) for model in each.references)
     for each in (front, *front.portfolio):
         yield from ((FRONT, model) for model in each.models if model.role == "front")
 

@@ -59,7 +59,7 @@ def _table(front: ParetoFront, without: set[str]) -> Table:
     for name in columns:
         table.add_column(name, justify="left" if name in Deployment._fields else "right", no_wrap=True)
     best = front.recommended
-    for model in (front.baseline, *(m for m in front.obvious if m not in front.models), *front.models):
+    for model in (front.baseline, *(m for m in front.references if m not in front.models), *front.models):
         role = model.role if model.role != "front" else model.id
         cells = _cells(model, front)
         table.add_row(
@@ -134,7 +134,7 @@ def _conclusion(front: ParetoFront) -> list[str]:
 def _untrained(front: ParetoFront) -> list[str]:
     """Return one line for each reason why models of the table could not be trained, or not for longer."""
     named: defaultdict[str, dict[str, None]] = defaultdict(dict)
-    for model in (*front.obvious, *front.models):
+    for model in (*front.references, *front.models):
         if model.measurement.failure is not None:
             named[model.measurement.failure.reason][model.id] = None
     return [f"  Training failed: {', '.join(names)}. {why}." for why, names in named.items()]

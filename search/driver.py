@@ -167,7 +167,7 @@ class Driver:
 
     def _has_baseline(self) -> bool:
         """Return whether the unchanged network was measured; without it there is no result."""
-        return any(model.id == BASELINE for model in self.store.found.obvious())
+        return any(model.id == BASELINE for model in self.store.found.references())
 
     def _budget_left(self) -> bool:
         """Return whether another trial may start; when the time is over, only that of the baseline.
@@ -274,7 +274,7 @@ class Driver:
     def _with_files(self) -> list[Model]:
         """Return the models to keep the files of: those of the fronts, and those with a role in the report."""
         found = self.store.found
-        return [*found.obvious(), *(model for model in (*found.front(), *found.alone()) if model.role == "front")]
+        return [*found.references(), *(model for model in (*found.front(), *found.alone()) if model.role == "front")]
 
     def _tidy(self) -> None:
         """Delete the files of trials that ended or left the front, except those that describe an error."""

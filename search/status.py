@@ -97,8 +97,10 @@ class SearchStatus:
         self._front = ids
         costs = costs_of(model.measurement for model in found.latest(LATEST))
         workers = self._options.workers or 1
-        obvious = found.obvious()
-        models = len(obvious) - len(too_slow_for_sure([*obvious, *meeting], limits)) + min(FINALISTS, len(meeting))
+        references = found.references()
+        models = (
+            len(references) - len(too_slow_for_sure([*references, *meeting], limits)) + min(FINALISTS, len(meeting))
+        )
         self._finals_s = costs.finals_s(models, epochs=self._final_epochs, workers=workers) if costs else 0.0
         return SearchState(
             finished=finished,
@@ -121,7 +123,7 @@ class SearchStatus:
         return left_s + self._finals_s
 
     def _hypervolume(self, meeting: list[Model]) -> float:
-        baseline = next((m for m in self._store.found.obvious() if m.id == BASELINE), None)
+        baseline = next((m for m in self._store.found.references() if m.id == BASELINE), None)
         if baseline is None:
             return 0.0
         return front_hypervolume([m.measurement for m in meeting], baseline.measurement, self._options.target_ms)

@@ -6,7 +6,7 @@ study.journal       the Optuna study, unless a database holds it
 profile.json        what was learned of the network before the first trial
 baseline/           the unchanged network: model.onnx, model.safetensors, measurement.json, …
 trials/NNNNN/       what is built for a trial, for as long as it is on the front
-models/ID/          what was taken to the end: the front, the obvious baselines, and what fell behind there
+models/ID/          what was taken to the end: the front, the reference baselines, and what fell behind there
 finished.json       for which limits, and after how many trials, the front was taken to the end
 pareto.csv, pareto.png, trials.csv
 """

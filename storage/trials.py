@@ -87,7 +87,7 @@ class MeasuredModels:
         self._models: dict[Hashable, Model] = {}
         self._front: list[Model] = []
         self._alone: dict[str, list[Model]] = {}
-        self._obvious: list[Model] = []
+        self._references: list[Model] = []
 
     def all(self) -> list[Model]:
         """Return every candidate that was measured to the end, once, by what was measured last."""
@@ -109,10 +109,10 @@ class MeasuredModels:
         self._update()
         return [model for front in self._alone.values() for model in front]
 
-    def obvious(self) -> list[Model]:
+    def references(self) -> list[Model]:
         """Return the models that have a role in the report."""
         self._update()
-        return self._obvious
+        return self._references
 
     def whole(self, model: Model) -> Model:
         """Return a model whose measurement has its clock readings."""
@@ -128,7 +128,7 @@ class MeasuredModels:
     def _update(self) -> None:
         limits, trials = self._limits(), self._ledger.update()
         if limits != self._judged_by:
-            self._judged_by, self._taken, self._models, self._obvious = limits, 0, {}, []
+            self._judged_by, self._taken, self._models, self._references = limits, 0, {}, []
             self._front, self._alone = [], {}
         new, self._taken = trials[self._taken :], len(trials)
         added = []
@@ -142,7 +142,7 @@ class MeasuredModels:
                 elif self._models[name] != before:
                     self._front, self._alone, added = [], {}, list(self._models.values())
         if added:
-            self._obvious = [model for model in self._models.values() if model.role != "front"]
+            self._references = [model for model in self._models.values() if model.role != "front"]
             self._front = selected([*self._front, *added], limits)
             for device in devices_in(added):
                 here = [*self._alone.get(device, ()), *on_device(added, device)]

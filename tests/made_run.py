@@ -83,7 +83,7 @@ def made_run(
                 latency=replace(outcome.latency, runtime=runtime, windows=windows),
             )
         store.tell(asked.number, outcome)
-    kept = [*store.found.obvious(), *(m for m in store.found.front() if m.role == "front")]
+    kept = [*store.found.references(), *(m for m in store.found.front() if m.role == "front")]
     for model in kept:
         place = folder / "baseline" if model.role == "baseline" else folder / "models" / model.id
         rung = "final" if finished else "short"

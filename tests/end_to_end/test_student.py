@@ -61,7 +61,7 @@ def test_the_baseline_is_the_model_and_the_front_is_made_of_the_student(run: Pat
     assert set(blocks.values()) == {2}
 
 
-def test_the_student_is_the_first_obvious_baseline(run: Path) -> None:
+def test_the_student_is_the_first_reference_baseline(run: Path) -> None:
     """After the model comes the student as it is, trained, then what anyone would do to it."""
     trials = pandas.read_csv(run / "trials.csv")
     assert list(trials.role[:3]) == ["baseline", "student", "uniform int8"]

@@ -135,7 +135,7 @@ def tell() -> Tell:
 
 def _own(front: ParetoFront, models: Sequence[Model]) -> list[Model]:
     """Return the models of a front with all that was measured of them."""
-    kept = {model.id for each in (front, *front.portfolio) for model in (*each.models, *each.obvious)}
+    kept = {model.id for each in (front, *front.portfolio) for model in (*each.models, *each.references)}
     return [model for model in models if model.id in kept]
 
 
@@ -148,8 +148,8 @@ def as_errors(told: Told) -> Told:
         return replace(model, measurement=replace(it, accuracy=it.accuracy - 1.25, test_accuracy=test))
 
     front = told.front
-    models, obvious = (tuple(map(changed, each)) for each in (front.models, front.obvious))
-    return replace(told, front=replace(front, models=models, obvious=obvious, baseline=changed(front.baseline)))
+    models, references = (tuple(map(changed, each)) for each in (front.models, front.references))
+    return replace(told, front=replace(front, models=models, references=references, baseline=changed(front.baseline)))
 
 
 def slower(told: Told) -> Told:
@@ -164,4 +164,6 @@ def slower(told: Told) -> Told:
     front = told.front
     size = front.baseline.measurement.size_bytes
     limits = replace(front.limits, target_ms=1000.0)
-    return replace(told, front=replace(front, limits=limits, models=tuple(map(changed, front.models[:1])), obvious=()))
+    return replace(
+        told, front=replace(front, limits=limits, models=tuple(map(changed, front.models[:1])), references=())
+    )

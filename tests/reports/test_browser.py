@@ -209,7 +209,7 @@ def test_the_page_recommends_the_unchanged_network_where_nothing_is_better(told:
         )
         for model in told.front.models
     )
-    front = replace(told.front, models=models, obvious=())
+    front = replace(told.front, models=models, references=())
     page = opened(replace(told, front=front, trials=()))
     page.fill("#target", "100000")
     becomes(lambda: "The unchanged network" in page.inner_text("#answer"))
@@ -256,7 +256,7 @@ def test_arrow_keys_choose_from_the_fastest_to_the_slowest(told: Told, opened: O
         page.keyboard.press("ArrowRight")
         seen.append(title(page))
     order = sorted(
-        {m.id: m for m in (*told.front.models, *told.front.obvious, told.front.baseline)}.values(),
+        {m.id: m for m in (*told.front.models, *told.front.references, told.front.baseline)}.values(),
         key=lambda m: m.measurement.latency.median_ms,
     )
     assert seen == [f"Model {m.id}" for m in order[:5]]
@@ -268,7 +268,7 @@ def test_arrow_keys_choose_from_the_fastest_to_the_slowest(told: Told, opened: O
 def test_the_table_sorts_filters_and_chooses(told: Told, opened: Open) -> None:
     """A head's button sorts up and down and says so, filters count what is left, a row's button chooses."""
     page = opened(told)
-    count = len({m.id for m in (*told.front.models, *told.front.obvious, told.front.baseline)})
+    count = len({m.id for m in (*told.front.models, *told.front.references, told.front.baseline)})
     assert len(rows(page)) == count
     page.click("#table th button >> text=Validation")
     up = [row[5] for row in rows(page)]
@@ -335,9 +335,9 @@ def test_what_a_user_named_is_text(told: Told, opened: Open) -> None:
     layers = tuple(replace(layer, name=layer.name + EVIL) for layer in told.profile.network.layers)
     network = replace(told.profile.network, layers=layers, left_alone=((EVIL, EVIL),))
     models = tuple(replace(m, measurement=replace(m.measurement, warnings=(EVIL,))) for m in told.front.models)
-    obvious = tuple(replace(m, role=EVIL) for m in told.front.obvious)
+    references = tuple(replace(m, role=EVIL) for m in told.front.references)
     evil = Told(
-        replace(told.front, models=models, obvious=obvious, reasons=(EVIL,)),
+        replace(told.front, models=models, references=references, reasons=(EVIL,)),
         trials,
         replace(told.profile, network=network),
     )

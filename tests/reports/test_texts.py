@@ -65,7 +65,7 @@ def test_the_summary_is_a_table_that_github_renders(tell: Tell) -> None:
     assert f"**{best.id} meets it**: " in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
-    assert len(rows) == 2 + len({m.id for m in (told.front.baseline, *told.front.obvious, *told.front.models)})
+    assert len(rows) == 2 + len({m.id for m in (told.front.baseline, *told.front.references, *told.front.models)})
     assert "> [!WARNING]" in text
 
 

@@ -50,7 +50,7 @@ def front_for(target_ms: float) -> ParetoFront:
     """Return the front of all candidates of the problem, with two reference baselines."""
     every = [model(f"{i:05d}", candidate) for i, (candidate, _) in enumerate(PROBLEM.everything())]
     chosen = [every[i] for i in select([m.measurement for m in every], Limits(target_ms))][:8]
-    obvious = [
+    references = [
         model("00001", uniform(PROBLEM.space, 0.0, quantized=True), "uniform int8"),
         model("00003", uniform(PROBLEM.space, 0.375, quantized=True), "uniform int8 −38%"),
     ]
@@ -58,7 +58,7 @@ def front_for(target_ms: float) -> ParetoFront:
         limits=Limits(target_ms),
         baseline=model("baseline", Candidate(), "baseline"),
         models=tuple(chosen),
-        obvious=tuple(obvious),
+        references=tuple(references),
         floor_ms=PROFILE.floor_ms,
     )
     return front if front.meets_target else replace(front, reasons=PROFILE.reasons())
@@ -79,7 +79,7 @@ def test_the_table_fits_eighty_columns(target_ms: float) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     rows = [line[2:].split("  ")[0] for line in text.splitlines()]
-    for m in (front.baseline, *front.obvious):
+    for m in (front.baseline, *front.references):
         assert m.role in rows
     for m in front.models:
         assert any(row.startswith(m.id) for row in rows)
@@ -92,8 +92,8 @@ def served_by(front: ParetoFront, name: str) -> ParetoFront:
         latency = replace(model.measurement.latency, runtime=name)
         return replace(model, measurement=replace(model.measurement, latency=latency))
 
-    models, obvious = (tuple(map(there, each)) for each in (front.models, front.obvious))
-    return replace(front, baseline=there(front.baseline), models=models, obvious=obvious)
+    models, references = (tuple(map(there, each)) for each in (front.models, front.references))
+    return replace(front, baseline=there(front.baseline), models=models, references=references)
 
 
 @pytest.mark.parametrize("width", [120, 80, 60, 40])
@@ -124,7 +124,7 @@ def test_the_outcome_as_data_tells_what_the_table_does() -> None:
     assert data["recommended"] == front.recommended.id if front.recommended else None
     rows = front.to_pandas().to_dict("records")
     assert [data["baseline"], *data["models"]] == rows
-    assert [row["id"] for row in data["obvious"]] == [m.id for m in front.obvious]
+    assert [row["id"] for row in data["obvious"]] == [m.id for m in front.references]
     assert json.loads(as_json(data))["target_ms"] == 4.0
 
 
@@ -202,7 +202,7 @@ def test_where_nothing_meets_the_target_the_reasons_are_given() -> None:
 
 def test_without_any_model_the_reasons_are_given() -> None:
     """An empty front points to the trials."""
-    front = replace(front_for(0.5), models=(), obvious=())
+    front = replace(front_for(0.5), models=(), references=())
     assert "No candidate was measured completely; trials.csv says why." in shown(front)
 
 
@@ -210,7 +210,7 @@ def test_without_any_model_the_reasons_are_given() -> None:
 def test_the_plot_is_a_picture(target_ms: float) -> None:
     """A PNG or an SVG is written, also where the front is empty and no trial was measured."""
     front = front_for(target_ms)
-    for shown_front in (front, replace(front, models=(), obvious=())):
+    for shown_front in (front, replace(front, models=(), references=())):
         for kind, begins in (("png", PNG), ("svg", SVG)):
             picture = io.BytesIO()
             draw(shown_front, [], picture, kind=kind)
@@ -222,7 +222,7 @@ def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Pa
     store = search(PROBLEM, trials=30, target_ms=3.0)
     rundir = RunDirectory(tmp_path / "report", {"study": "report"})
     front = front_for(4.0)
-    models = (*front.models, *front.obvious)
+    models = (*front.models, *front.references)
     kept = [m.path for m in models]
     for path in (*kept, "models/stale", "baseline"):
         (rundir.path / path).mkdir(parents=True, exist_ok=True)

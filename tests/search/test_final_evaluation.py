@@ -149,18 +149,20 @@ def test_nothing_is_taken_to_the_end_without_a_baseline(models: list[Model]) -> 
     assert finalists([m for m in models if m.role == "front"], LIMITS) == []
 
 
-def test_obvious_baselines_that_are_surely_late_stay_as_their_trials_left_them(
+def test_reference_baselines_that_are_surely_late_stay_as_their_trials_left_them(
     rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
 ) -> None:
     """They are neither trained nor measured again, until a looser target can be met by them."""
     whole = next(m.measurement for m in models if m.role == "front" and LIMITS.satisfied_by(m.measurement))
     slow = replace(whole, latency=replace(whole.latency, baseline_ms=3 * TARGET_MS / whole.latency.ratio), accuracy=1.0)
-    obvious = Model(id="90000", candidate=models[1].candidate, measurement=slow, role="uniform", path="trials/90000")
-    Trainer(rundir.path, small, unspoiled).evaluate(Request(folder=obvious.path, candidate=obvious.candidate, epochs=1))
-    chosen = [*trained_to_the_end(models), obvious]
+    reference = Model(id="90000", candidate=models[1].candidate, measurement=slow, role="uniform", path="trials/90000")
+    Trainer(rundir.path, small, unspoiled).evaluate(
+        Request(folder=reference.path, candidate=reference.candidate, epochs=1)
+    )
+    chosen = [*trained_to_the_end(models), reference]
     trainer, clock = Trainer(rundir.path, small, unspoiled), Clock(chosen)
     *_, left = finals(rundir, trainer, clock).run(chosen)
-    assert (left.id, left.measurement) == (obvious.id, slow)
+    assert (left.id, left.measurement) == (reference.id, slow)
     assert (rundir.path / left.path / "model.onnx").is_file()
     assert "models/90000" not in {request.folder for request in trainer.requests}
     finals(rundir, trainer, clock, target_ms=4 * TARGET_MS).run(chosen)
@@ -168,7 +170,7 @@ def test_obvious_baselines_that_are_surely_late_stay_as_their_trials_left_them(
 
 
 def test_where_nothing_meets_the_limits_all_finalists_are_taken_to_the_end(models: list[Model]) -> None:
-    """Then an obvious baseline may be the nearest."""
+    """Then a reference baseline may be the nearest."""
     chosen = finalists(models, Limits(1e-6))
     assert too_slow_for_sure(chosen, Limits(1e-6)) == []
 

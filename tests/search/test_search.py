@@ -181,8 +181,8 @@ def test_what_is_too_slow_has_its_reason(search: Search, small: AnalyticEvaluato
     cut = [t for t in store.finished() if t.state.name == "PRUNED"]
     assert cut
     assert all("is over the target of 3 ms" in t.user_attrs["outcome"] for t in cut)
-    obvious = [m.role for m in store.models() if m.role != "front"]
-    assert obvious[:2] == ["baseline", "uniform int8"]
+    references = [m.role for m in store.models() if m.role != "front"]
+    assert references[:2] == ["baseline", "uniform int8"]
 
 
 def test_a_baseline_that_fails_ends_the_run(search: Search, small: AnalyticEvaluator) -> None:

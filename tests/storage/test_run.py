@@ -84,12 +84,12 @@ def test_the_front_of_a_finished_run_has_the_baselines_without_final_training(
     """A reference baseline that stayed as its trial left it is on the front's list, as in the run's own report."""
     out = made_run(tmp_path / "run")
     before = open_run(out).front()
-    late = next(m for m in before.obvious)
+    late = next(m for m in before.references)
     record = out / late.path / "measurement.json"
     record.write_text(to_json(replace(late.measurement, rung="short")))
     front = open_run(out).front()
-    assert [(m.id, m.path) for m in front.obvious] == [(m.id, m.path) for m in before.obvious]
-    assert next(m.measurement.rung for m in front.obvious if m.id == late.id) == "short"
+    assert [(m.id, m.path) for m in front.references] == [(m.id, m.path) for m in before.references]
+    assert next(m.measurement.rung for m in front.references if m.id == late.id) == "short"
     trained = next(m for m in before.models if m.role == "front")
     (out / trained.path / "measurement.json").write_text(to_json(replace(trained.measurement, rung="short")))
     assert trained.id not in [m.id for m in open_run(out).front().models]

@@ -281,6 +281,6 @@ def test_a_search_finds_the_smaller_file(tmp_path: object) -> None:
     front = search(made, "50ms", runtimes=("fake",), workers=0, trials=3, out=tmp_path, final_epochs=1)
     assert isinstance(front, ParetoFront)
     assert front.meets_target
-    rounded = [model for model in (*front.models, *front.obvious) if model.candidate["bits"].get("layer") == 8]
+    rounded = [model for model in (*front.models, *front.references) if model.candidate["bits"].get("layer") == 8]
     assert rounded
     assert all(np.isfinite(model.measurement.accuracy) for model in rounded)

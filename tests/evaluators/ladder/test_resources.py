@@ -128,7 +128,7 @@ def test_what_is_known_of_a_cut_candidate_is_kept() -> None:
 
 
 def test_a_runtime_that_fails_or_does_not_tell_is_left_out() -> None:
-    """Where a cost cannot be told a limit is not met; an obvious baseline, which has no limit, goes on without."""
+    """Where a cost cannot be told a limit is not met; a reference baseline, which has no limit, goes on without."""
     for meter in (Scales(refuses=("ort",)), Scales(hides=("ort",))):
         assert spending(meter, memory=1000, also=("memory",)).within(FILES, on) == (VINO,)
         assert spending(meter, also=("memory",)).within(FILES, on) == (ORT, VINO)

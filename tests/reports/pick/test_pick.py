@@ -68,7 +68,7 @@ def test_a_copy_has_all_that_it_needs(runtime: str, made_run: MadeRun, tmp_path:
     assert sorted(path.name for path in (tmp_path / "the model").iterdir()) == ["of mine"]
 
 
-def test_an_obvious_baseline_goes_by_its_name(run: Run) -> None:
+def test_a_reference_baseline_goes_by_its_name(run: Run) -> None:
     """What stands in the table in place of an id chooses that model, also with a hyphen for a minus."""
     named = [m for m in run.models if m.role not in ("front", "baseline")]
     assert any("−" in m.role for m in named)

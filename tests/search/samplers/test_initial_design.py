@@ -37,7 +37,7 @@ targets = pytest.mark.parametrize("target_ms", [9.0, 6.0, 4.0, 2.0, 0.5])
 
 
 @targets
-def test_the_obvious_comes_first(target_ms: float) -> None:
+def test_reference_baselines_come_first(target_ms: float) -> None:
     """The baseline is the first trial, uniform INT8 the second, uniform pruning follows, each with its role."""
     starts = warm_start(SPACE, PROFILE, target_ms)
     roles = [start.role for start in starts]
@@ -62,8 +62,8 @@ SLOWER = replace(
 
 
 @targets
-def test_uniform_ranks_are_obvious_where_there_are_ranks(target_ms: float) -> None:
-    """All layers at the largest share of their rank that meets the target, in INT8, is an obvious baseline."""
+def test_uniform_ranks_are_a_reference_where_there_are_ranks(target_ms: float) -> None:
+    """All layers at the largest share of their rank that meets the target, in INT8, is a reference baseline."""
     rank = uniform_rank_that_meets(RANKED, SLOWER, target_ms)
     (start,) = (s for s in warm_start(RANKED, SLOWER, target_ms) if "rank" in s.role)
     assert rank is not None
