@@ -6,7 +6,7 @@ neither torch nor ray is imported before something needs it.
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from .version import __version__
 
 _PUBLIC = {
     "compress": "autocompress.search.compress",

@@ -148,7 +148,7 @@ Json = Annotated[bool, _option(OUTPUT, "Print the result as JSON, and nothing el
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from .. import __version__
+        from ..version import __version__
 
         typer.echo(f"autocompress {__version__}")
         raise typer.Exit

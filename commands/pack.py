@@ -14,7 +14,7 @@ from rich.text import Text
 from .groups import OK, as_json, reported
 
 if TYPE_CHECKING:
-    from ..compressors.compact.acz import Stored
+    from ..compressors.compact.acz import StoredTensor
 
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
@@ -83,7 +83,7 @@ def unpack(
     raise typer.Exit(OK)
 
 
-def of_tensors(rows: list[Stored], *, before: int, after: int) -> Any:
+def of_tensors(rows: list[StoredTensor], *, before: int, after: int) -> Any:
     """Return a table of the tensors' sizes, in bytes and in bits per element, with the total."""
     from .tables import table
 
@@ -108,7 +108,7 @@ def of_tensors(rows: list[Stored], *, before: int, after: int) -> Any:
     return Lines(made, Text(), Text(f"{after / before:.1%} of the size"), Text(legend))
 
 
-def as_data(rows: list[Stored], *, before: int, after: int) -> dict[str, object]:
+def as_data(rows: list[StoredTensor], *, before: int, after: int) -> dict[str, object]:
     """Return the same for JSON."""
     tensors = [
         {

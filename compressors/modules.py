@@ -26,7 +26,7 @@ RECURRENT = (nn.LSTM, nn.GRU)
 """Module types that count as recurrent layers."""
 
 KINDS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear")
-"""What they are called, in the same order."""
+"""Names of `LAYERS`, in the same order."""
 
 Inputs = tuple[Tensor, ...]
 

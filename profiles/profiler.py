@@ -16,7 +16,7 @@ from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel
 from .latency_probes import PROBE_TIMEOUT_S, Notice, Prober, measured_costs
 from .level_filter import DroppedLevel, levels_without_speedup, reduced, remaining
-from .profile import Profile
+from .profile import NARROW, Profile
 from .sensitivity import measure_sensitivities
 
 SHARES = (0.3, 0.5, 0.7)
@@ -136,7 +136,3 @@ def fastest(space: Space, costs: CostModel, usable: set[str]) -> list[Candidate]
     groups = [present, *([PRUNING_RATIO, axis] for axis in present)]
     points = [{choice.name: level(choice, axes) for choice in space.choices} for axes in groups]
     return list(dict.fromkeys(map(space.candidate, points)))
-
-
-NARROW = 0.5
-"""Uniform pruning ratio at which it is timed whether INT8 pays in narrow layers too."""

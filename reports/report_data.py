@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from .. import __version__
 from ..pareto.front import ParetoFront
 from ..pareto.model import Model
 from ..profiles.profile import Profile
 from ..storage.run import Trial
+from ..version import __version__
 from .accuracy_interval import difference, paired, rounded
 from .caveats import caveats
 from .importance import importances

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..pareto.limits import Limits
+from ..version import __version__
 from .redact import plain_url
 
 ADDRESSES = ("storage", "artifacts", "ray_address")

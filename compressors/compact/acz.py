@@ -97,7 +97,7 @@ class Header:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredTensor:
     """What a tensor became.
 
     Attributes:
@@ -207,7 +207,7 @@ def stored_bytes(onnx: bytes) -> int:
     return len(pack(onnx))
 
 
-def tensors(packed: bytes) -> Iterator[Stored]:
+def tensors(packed: bytes) -> Iterator[StoredTensor]:
     """Yield what each tensor that is coded by itself became.
 
     Raises:
@@ -218,7 +218,7 @@ def tensors(packed: bytes) -> Iterator[Stored]:
         header, _, streams = _read(packed)
         for entry in header.tensors:
             distinct, counts = huffman.tally(_decode(entry, streams))
-            yield Stored(entry=entry, distinct=len(distinct), entropy=huffman.entropy(counts))
+            yield StoredTensor(entry=entry, distinct=len(distinct), entropy=huffman.entropy(counts))
 
 
 def _code(tensor: wire.Numbers, data: bytes) -> tuple[Entry, list[bytes]]:

@@ -43,7 +43,7 @@ SMALL = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredWeight:
     """A weight as it lies in the file.
 
     Attributes:
@@ -62,7 +62,7 @@ class Stored:
     two_four: bool = False
 
     @classmethod
-    def of(cls, weight: NDArray[np.generic], bits: int = FLOAT, axis: int = 1) -> Stored:
+    def of(cls, weight: NDArray[np.generic], bits: int = FLOAT, axis: int = 1) -> StoredWeight:
         """Look at a weight whose products are summed up along an axis."""
         numbers = weight.astype(np.float32) if bits < 8 else weight  # INT4 has no order of its own in NumPy
         sparse = weight.ndim > axis and is_two_four(numbers, axis)
@@ -96,7 +96,7 @@ class Product:
     layer: str
     macs: int
     integers: bool = False
-    weight: Stored | None = None
+    weight: StoredWeight | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def in_network(model: nn.Module, examples: Inputs) -> Written:
     for name, macs in work(model, examples).items():
         module = model.get_submodule(name)
         weight = module._parameters.get("weight")
-        stored = None if weight is None or not macs else Stored.of(weight.detach().cpu().numpy())
+        stored = None if weight is None or not macs else StoredWeight.of(weight.detach().cpu().numpy())
         if macs:
             products.append(Product(kind=type(module).__name__, layer=name, macs=macs, weight=stored))
     return Written(products=tuple(products))
@@ -174,13 +174,13 @@ def lacks(written: Written, candidate: Candidate) -> str:
     return ""
 
 
-def _has_zeros(weight: Stored, level: Value) -> bool:
+def _has_zeros(weight: StoredWeight, level: Value) -> bool:
     if isinstance(level, str):
         return weight.two_four
     return weight.zeros >= math.floor(float(level) * weight.count)
 
 
-def _has_a_palette(weight: Stored, level: Value) -> bool:
+def _has_a_palette(weight: StoredWeight, level: Value) -> bool:
     """Whether a weight has few values; in integers they are few already."""
     return weight.bits <= 8 or (weight.distinct is not None and weight.distinct <= 2 ** int(level))
 
@@ -192,7 +192,7 @@ class _Reader:
         self.layers = layers
         self.constants = {c.name: c for graph in _graphs(proto.graph) for c in graph.initializer}
         self.makers = {name: n for graph in _graphs(proto.graph) for n in graph.node for name in n.output}
-        self.stored: dict[tuple[str, int], Stored] = {}
+        self.stored: dict[tuple[str, int], StoredWeight] = {}
         self.shapes = {name: tuple(constant.dims) for name, constant in self.constants.items()}
         self.shapes |= _inferred(proto, examples)
         counted = [node for node in proto.graph.node if node.op_type in COUNTED]
@@ -235,7 +235,7 @@ class _Reader:
             constant is not None and BITS.get(constant.data_type) == 8
         )
 
-    def _stored(self, node: NodeProto) -> Stored | None:
+    def _stored(self, node: NodeProto) -> StoredWeight | None:
         """Return the weight that a node multiplies with, as it is stored."""
         name = node.input[1]
         while name not in self.constants and name in self.makers and self.makers[name].op_type in KEPT:
@@ -246,7 +246,7 @@ class _Reader:
         axis = _summed(node, len(constant.dims))
         if (name, axis) not in self.stored:
             weight = numpy_helper.to_array(constant)
-            self.stored[name, axis] = Stored.of(weight, BITS.get(constant.data_type, FLOAT), axis)
+            self.stored[name, axis] = StoredWeight.of(weight, BITS.get(constant.data_type, FLOAT), axis)
         return self.stored[name, axis]
 
 

@@ -20,7 +20,7 @@ from ...spaces.capabilities import Capabilities
 from ..runtime import Arrays, Engine, Kernel, Source
 from . import needed
 from .host import describe_host
-from .litert_graph import WINDOWS, Details, Operation, operations
+from .litert_graph import WINDOWS, Details, LiteRtOperation, operations
 
 WIDTHS = {"int4": 4, "int8": 8, "uint8": 8, "int16": 16, "float16": 16}
 """Bits of NumPy's types; all others have 32."""
@@ -117,7 +117,7 @@ class LiteRt:
         return needed("ai_edge_litert.interpreter", runtime=self.name, extra="litert")
 
 
-def _kernel(operation: Operation) -> Kernel:
+def _kernel(operation: LiteRtOperation) -> Kernel:
     made, window = operation.outputs[0], WINDOWS.get(operation.kind) or UNQUANTIZED.get(operation.kind)
     decides = operation.inputs[1 if window else 0]
     counted = operation.inputs[2] if operation.kind == "TRANSPOSE_CONV" else made

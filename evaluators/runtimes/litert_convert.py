@@ -21,7 +21,7 @@ from ...errors import InfeasibleError, MissingRuntimeError, gist, in_a_line
 from ..runtime import Source
 from ..scratch import scratch
 from ..subprocess_protocol import begin, run
-from .litert_graph import WINDOWS, Operation, operations
+from .litert_graph import WINDOWS, LiteRtOperation, operations
 
 TIMEOUT_S = 900.0
 
@@ -139,7 +139,9 @@ def _static(artefact: bytes, layers: Mapping[str, str], inputs: Sequence[NDArray
     return quantized
 
 
-def _weight_ranges(interpreter: Any, chosen: Sequence[Operation], inputs: Mapping[str, Range]) -> dict[str, Range]:
+def _weight_ranges(
+    interpreter: Any, chosen: Sequence[LiteRtOperation], inputs: Mapping[str, Range]
+) -> dict[str, Range]:
     """Return ranges of weights so wide that the biases fit into 32 bits: the quantizer would let them overflow."""
     ranges: dict[str, Range] = {}
     for operation in chosen:
@@ -159,11 +161,11 @@ def _weight_ranges(interpreter: Any, chosen: Sequence[Operation], inputs: Mappin
     return ranges
 
 
-def _integer(operation: Operation) -> bool:
+def _integer(operation: LiteRtOperation) -> bool:
     return all(tensor["dtype"] is np.int8 for tensor in operation.inputs[:2])
 
 
-def choose(interpreter: Any, layers: Mapping[str, str]) -> list[Operation]:
+def choose(interpreter: Any, layers: Mapping[str, str]) -> list[LiteRtOperation]:
     """Return the operations of some layers, found by their weights, and those that only pass integers on.
 
     Sums and concatenations are of them only between convolutions: the residual stream of linear layers stays in float.

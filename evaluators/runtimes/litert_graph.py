@@ -15,7 +15,7 @@ Details = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Operation:
+class LiteRtOperation:
     """One operation of a model, with its tensors; those that it leaves out are left out."""
 
     kind: str
@@ -23,11 +23,11 @@ class Operation:
     outputs: Sequence[Details]
 
 
-def operations(interpreter: Any) -> list[Operation]:
+def operations(interpreter: Any) -> list[LiteRtOperation]:
     """Return a model's operations in order."""
     tensors = {details["index"]: details for details in interpreter.get_tensor_details()}
     return [
-        Operation(
+        LiteRtOperation(
             operation["op_name"],
             *([tensors[i] for i in operation[side] if i in tensors] for side in ("inputs", "outputs")),
         )

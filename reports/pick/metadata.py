@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ... import __version__
 from ...pareto.model import Model
+from ...version import __version__
 
 PREFIX = "autocompress."
 

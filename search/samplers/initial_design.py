@@ -6,8 +6,7 @@ import heapq
 from collections.abc import Mapping
 
 from ...pareto.model import BASELINE, STUDENT
-from ...profiles.profile import Profile
-from ...profiles.profiler import NARROW
+from ...profiles.profile import NARROW, Profile
 from ...spaces.candidate import BITS, RANK, Candidate
 from ...spaces.space import Choice, Space
 from ...spaces.uniform import INTEGER, pruned, uniform

@@ -49,7 +49,7 @@ class Shape(NamedTuple):
         return self.before[self.axis]
 
 
-class Operation(NamedTuple):
+class ChannelMove(NamedTuple):
     """What an operation does with channels: where one goes, and where one that comes out is from."""
 
     forward: Callable[[int], Positions]
@@ -153,28 +153,28 @@ def taken_apart(fn: Any) -> Any:
     return apart if named(apart, *VIEWS) else None
 
 
-def operation(fn: Any, axes: Axes) -> Operation | None:
+def operation(fn: Any, axes: Axes) -> ChannelMove | None:
     """Return what an operation of one input does with channels; None where each stays where it is."""
     groups = shuffled(fn, axes)
     if groups is not None:
         count = math.prod(sizes(fn)[1:2])
         each = count // groups
-        return Operation(lambda i: [i % each * groups + i // each], lambda i: [i % groups * each + i // groups])
+        return ChannelMove(lambda i: [i % each * groups + i // each], lambda i: [i % groups * each + i // groups])
     of = shape(fn, axes)
     if of is None:
         return None
     if named(fn, "Glu") and of.before[of.axis] != of.after[of.axis]:
         half = of.after[of.axis]
-        return Operation(lambda i: [i % half], lambda i: [i, i + half])
+        return ChannelMove(lambda i: [i % half], lambda i: [i, i + half])
     if named(fn, "PixelShuffle"):
         block = fn._saved_upscale_factor**2
-        return Operation(lambda i: [i // block], lambda i: range(i * block, (i + 1) * block))
+        return ChannelMove(lambda i: [i // block], lambda i: range(i * block, (i + 1) * block))
     if named(fn, "PixelUnshuffle"):
         block = fn._saved_downscale_factor**2
-        return Operation(lambda i: range(i * block, (i + 1) * block), lambda i: [i // block])
+        return ChannelMove(lambda i: range(i * block, (i + 1) * block), lambda i: [i // block])
     if named(fn, "Slice") and _cuts(fn, of):
         start, step, stop = slices(fn, of)
-        return Operation(
+        return ChannelMove(
             lambda i: [(i - start) // step] if start <= i < stop and (i - start) % step == 0 else [],
             lambda i: [start + i * step],
         )

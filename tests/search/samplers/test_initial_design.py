@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.profiles.profile import Profile
-from autocompress.profiles.profiler import NARROW
+from autocompress.profiles.profile import NARROW, Profile
 from autocompress.search.options import Options
 from autocompress.search.samplers.initial_design import (
     DESCENTS,
