@@ -111,6 +111,7 @@ def dtype(tensor: Tensor) -> str:
 def look(tensors: Sequence[Tensor]) -> str:
     """Return the shapes and types of tensors, batch first.
 
+    >>> import torch
     >>> look([torch.zeros(5, 3, 8), torch.zeros(5).long()])
     '(N, 3, 8) float32, (N,) int64'
     """
