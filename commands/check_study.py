@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import InfeasibleError, in_a_line
+from ..errors import in_a_line
 from ..studies.metric_units import PLAIN, SHARE
 from . import options as given
 from .groups import OK, USAGE, as_json, reported, working
@@ -79,24 +79,20 @@ def check_study(
 def look(study: str, task: Task) -> Looked:
     """Check a task. If it has no errors, find its layers, export it and serve it once."""
     from ..evaluators import runtimes
-    from ..search.options import parse_options
-    from ..search.prepare import baseline_of, offered
+    from ..profiles.baseline import baseline_required, export_baseline
+    from ..profiles.setup import set_up
     from ..studies.validate import examine
 
     found, offer = examine(task), None
     if found.errors:
         return Looked(study=study, found=found)
-    onnxruntime, any_target = runtimes.load("onnxruntime"), parse_options({"target_latency": "1ms", "out": Path()})
+    onnxruntime = runtimes.load("onnxruntime")
     try:
         with found.part():
-            offer = offered(found.task, [onnxruntime], any_target)
+            offer = set_up(found.task, [onnxruntime])
             found.notes += offer.notes
-            baseline_of(offer.task, onnxruntime, offer.supplies)
-    except InfeasibleError as error:
-        found.errors.append(
-            f"It must be possible to export and serve the unchanged network; it failed: {error.reason}. Change what "
-            "its forward does"
-        )
+            with baseline_required(offer.decided):
+                export_baseline(offer.task, onnxruntime, offer.supplies)
     except Exception as error:  # a user's network may fail in any way
         found.errors.append(
             f"It must be possible to analyse the network's layers; that raised {in_a_line(error)}. Change what its "

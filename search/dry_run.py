@@ -22,11 +22,13 @@ from ..evaluators.measurement import Measurement, Outcome
 from ..evaluators.meters.isolated_engine import engine
 from ..evaluators.meters.latency import CAREFUL, PROBE, SEARCH, Meter, meter_for
 from ..evaluators.runtime import Runtime
+from ..profiles.baseline import export_baseline
 from ..profiles.cost_model import LAYER_AXES
 from ..profiles.latency_probes import MOST_LEVELS
 from ..profiles.profile import Profile
 from ..profiles.profiler import SHARES
 from ..profiles.sensitivity import DAMAGES_BUDGET_S, measure_sensitivities
+from ..profiles.setup import Setup, set_up
 from ..spaces.space import Space
 from ..spaces.uniform import uniform
 from ..storage.fingerprint import check_same
@@ -35,7 +37,7 @@ from ..studies.task import Task
 from ..studies.validate import validate
 from .options import Options
 from .preflight import Preflight, check_options, in_unit
-from .prepare import Setup, baseline_of, kept_profile, offered
+from .prepare import kept_profile
 from .progress import Progress
 from .samplers.initial_design import DESCENTS, EVEN, warm_start
 from .time_budget import CAREFUL_PROCESSES, FINALISTS, StageTimes, costs_of, reserved_s
@@ -184,7 +186,7 @@ def estimate_run(name: str, load: Callable[[], Task], options: Options, progress
         progress.milestone(note)
     options = in_unit(options, task, check_same(asked.options.out, task))
     progress.notice("finding layers and groups")
-    offer = offered(task, asked.servers, asked.options)
+    offer = set_up(task, asked.servers, batch=options.batch, compact=options.compact)
     for note in offer.notes:
         progress.milestone(note)
     task = offer.task
@@ -290,7 +292,7 @@ def _tried(task: Task, offer: Setup, asked: Preflight, progress: Progress, *, pr
     runtime, options = asked.servers[0], asked.options
     try:
         progress.notice("exporting the baseline")
-        export_s, (_, artefact) = timed(lambda: baseline_of(task, runtime, offer.supplies))
+        export_s, (_, artefact) = timed(lambda: export_baseline(task, runtime, offer.supplies))
         meter = meter_for(
             runtime.name,
             baseline=artefact,

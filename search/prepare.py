@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,69 +10,30 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 from torch import nn
 
-from ..compressors.batch_norm import fold_batch_norm
-from ..compressors.onnx_files.export import Exported, exported
-from ..compressors.onnx_files.qdq import owners
-from ..compressors.pipeline import Compressed, apply_candidate, space_of, supplies_of
-from ..compressors.pruning.inspect import inspect, unstored
-from ..compressors.quantization.quantize import without_kernels
-from ..compressors.technique import Supplies, Way
-from ..errors import InfeasibleError, RunDirectoryError, StudyError
+from ..compressors.pipeline import Compressed
+from ..compressors.technique import Supplies
+from ..errors import RunDirectoryError
 from ..evaluators.ladder.ladder import Ladder
-from ..evaluators.ladder.served import Served, checked, source_of
-from ..evaluators.meters.isolated_engine import engine
 from ..evaluators.meters.latency import Calibration, Meter, meter_for
 from ..evaluators.meters.parallel import Meters, at_once, devices_of, meter_at
 from ..evaluators.runtime import Runtime
 from ..files import write_atomically
+from ..profiles.baseline import baseline_required, cost_of_rounding, export_baseline, export_student
 from ..profiles.latency_probes import PROBE_TIMEOUT_S, Prober
 from ..profiles.level_filter import summary
 from ..profiles.profile import Profile
 from ..profiles.profiler import profile
-from ..spaces.candidate import Candidate
-from ..spaces.capabilities import Capabilities
-from ..spaces.layers import Network
+from ..profiles.setup import Setup, set_up
 from ..spaces.space import Space
 from ..storage.fingerprint import NETWORKS
 from ..storage.run_directory import RunDirectory
-from ..studies.distance import OFF
-from ..studies.loss_probe import Chosen, choose_distance
 from ..studies.task import Task
 from .options import Options
 from .progress import Progress
 from .workers.cluster import Cluster
 
-ZEROS = (0.5, 0.75, 0.9)
-"""Shares of a layer's weights that may be zero if compact files count, where zeros cost next to nothing."""
-
-NEEDED = "the unchanged network must be exported, served and timed before anything is compared to it"
-
 Timed = tuple[float, float]
 """A baseline's calibrated milliseconds and their spread."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What a network and its runtimes offer to a search.
-
-    Attributes:
-        task: the task, with the distance that its students learn by.
-        distance: that distance, and why it was chosen.
-        supplies: example inputs and calibration data.
-        network: its layers and groups.
-        space: everything that may be tried, whether it pays or not.
-        notes: notes for the network's owner, one sentence each.
-        decided: lines of its code that the exporter fixed although they depend on the inputs.
-
-    """
-
-    task: Task
-    distance: Chosen
-    supplies: Supplies
-    network: Network
-    space: Space
-    notes: tuple[str, ...] = ()
-    decided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +73,7 @@ def prepare(
     """
     _restore_weights(task, rundir)
     progress.notice("finding layers and groups")
-    offer = offered(task, runtimes, options)
+    offer = set_up(task, runtimes, batch=options.batch, compact=options.compact)
     task = offer.task
     for note in offer.notes:
         progress.milestone(note)
@@ -129,8 +89,8 @@ def prepare(
             return local("")
         return Meters({it.name: it.meter(local(it.name), progress.notice) for it in cluster.devices})
 
-    try:
-        baseline, artefact = baseline_of(task, runtimes[0], offer.supplies)
+    with baseline_required(offer.decided):
+        baseline, artefact = export_baseline(task, runtimes[0], offer.supplies)
         found = kept_profile(rundir.path / "profile.json", offer.space)
         if found is None:
             if runtimes[0].capabilities.rounds:
@@ -149,9 +109,6 @@ def prepare(
             )
             found = replace(found, distance=str(offer.distance))
             _save(found, offer.space, calibrations, rundir)
-    except InfeasibleError as error:
-        lines = f" (the exporter fixed values that depend on the inputs in {', '.join(offer.decided)})"
-        raise StudyError(f"{NEEDED}; it cannot: {error.reason}{lines if offer.decided else ''}") from error
     meter = meter_of(_known(found, next(iter(options.measure_on), "")))
     folder = rundir.path.absolute()  # workers may have working directories of their own
     ladder = Ladder(task, offer.supplies, runtimes, meter, folder, compact=options.compact)
@@ -160,79 +117,6 @@ def prepare(
     if found.dropped:
         progress.milestone(summary(found.dropped, runtimes[0].name))
     return Prepared(space=found.space(offer.space), profile=found, ladder=ladder, meter=meter)
-
-
-def offered(task: Task, runtimes: Sequence[Runtime], options: Options) -> Setup:
-    """Return what a network and its runtimes offer to a search, before anything is tried.
-
-    Raises:
-        StudyError: nothing of the network can be compressed.
-    """
-    needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
-    supplies = replace(supplies_of(task, options.batch), onnx=needs_onnx)
-    network = inspect(task.base, task.examples, keep=task.keep)
-    made: Exported | None = None
-    if needs_onnx:
-        network, made = written(network, task, supplies)
-        supplies = replace(supplies, way=made.way)
-    distance = choose_distance(task)
-    task = replace(task, distance=OFF if distance.distance is None else distance.distance)
-    able = _together([runtime.capabilities for runtime in runtimes], compact=options.compact)
-    network = replace(network, left_alone=(*network.left_alone, *without_kernels(network, able)))
-    space = space_of(network, able, task)
-    if not any(choice.neutral is not None for choice in space.choices):
-        raise StudyError(
-            "a network must have a convolution or a linear layer that may be compressed; this one has none. "
-            "Take names out of the task's `keep`, or give another network."
-        )
-    return Setup(
-        task=task,
-        distance=distance,
-        supplies=supplies,
-        network=network,
-        space=space,
-        notes=tuple(filter(None, (made.note if made else "", network.beyond))),
-        decided=made.decided if made else (),
-    )
-
-
-def written(network: Network, task: Task, supplies: Supplies) -> tuple[Network, Exported]:
-    """Return a network that knows which layers' weights its file has, and how such files are exported.
-
-    Raises:
-        StudyError: it cannot be exported.
-    """
-    plain = fold_batch_norm(task.base, task.examples)
-    try:
-        made = exported(plain, supplies.examples)
-        if task.student is not None and not made.way.fixed:  # the network that it replaces is exported as it is
-            other = exported(fold_batch_norm(task.model, task.examples), supplies.examples)
-            made = made if other.way == Way() else replace(other, graph=made.graph)
-    except InfeasibleError as error:
-        raise StudyError(f"{NEEDED}; it cannot: {error.reason}") from error
-    return unstored(network, set(owners(made.graph, plain).values())), made
-
-
-def baseline_of(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[Compressed, bytes]:
-    """Return the unchanged network, and the file that serves it with the same outputs as PyTorch.
-
-    Raises:
-        InfeasibleError: it cannot be exported or served.
-    """
-    baseline = apply_candidate(replace(task, student=None), Candidate(), supplies, epochs=0)
-    artefact, _ = checked(baseline, runtime, supplies, quantized=False)
-    return baseline, artefact
-
-
-def cost_of_rounding(
-    task: Task, runtime: Runtime, baseline: Compressed, artefact: bytes, piece: int | None = None
-) -> str:
-    """Return the unchanged network's metric in a runtime that rounds by itself."""
-    with engine(runtime, artefact, threads=1) as built:
-        served = float(task.metric(Served(built, piece), task.validation))
-    genuine = float(task.metric(baseline.model, task.validation))
-    told = f"the unchanged network's metric is {served:.4g} in it and {genuine:.4g} in PyTorch"
-    return f"{runtime.name} rounds by itself: {told}"
 
 
 def _profiled(
@@ -248,7 +132,7 @@ def _profiled(
 ) -> Profile:
     """Return what trying its parts shows about a network, or about its student."""
     first, *others = devices_of(meter)
-    base, served = baseline if task.student is None else _student(task, offer.supplies, runtimes[0])
+    base, served = baseline if task.student is None else export_student(task, runtimes[0], offer.supplies)
     prober = Prober(
         task=task,
         supplies=offer.supplies,
@@ -297,29 +181,6 @@ def _restore_weights(task: Task, rundir: RunDirectory) -> None:
             network.load_state_dict(load_file(path))
         elif network is not None:
             write_atomically(path, save({n: tensor.contiguous().clone() for n, tensor in network.state_dict().items()}))
-
-
-def _student(task: Task, supplies: Supplies, runtime: Runtime) -> tuple[Compressed, bytes]:
-    """Return the unchanged student, and the file that serves it."""
-    student = apply_candidate(task, Candidate(), supplies, epochs=0)
-    return student, runtime.convert(source_of(student, supplies))
-
-
-def _together(tables: Sequence[Capabilities], *, compact: bool) -> Capabilities:
-    """Return the joint capabilities of the runtimes and of compact files, with channel counts that suit all of them.
-
-    Low-bit weights are for all runtimes or none: a runtime that cannot store them would get another network.
-    """
-    kinds = [table.float_kinds for table in tables if len(table.bits) > 1]
-    return replace(
-        tables[0],
-        bits=tuple(sorted({bits for table in tables for bits in table.bits}, reverse=True)),
-        float_kinds=frozenset.intersection(*kinds) if kinds else frozenset(),
-        weight_bits=tuple(b for b in tables[0].weight_bits if all(b in table.weight_bits for table in tables)),
-        sparsity=tuple(dict.fromkeys((*(s for table in tables for s in table.sparsity), *(ZEROS if compact else ())))),
-        palettes=compact,
-        channel_multiple=math.lcm(*(table.channel_multiple for table in tables)),
-    )
 
 
 def _meter(runtime: Runtime, artefact: bytes, supplies: Supplies, options: Options, baseline: Timed | None) -> Meter:

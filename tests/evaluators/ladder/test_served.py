@@ -15,7 +15,7 @@ from autocompress.errors import InfeasibleError
 from autocompress.evaluators.ladder.served import Served, parity
 from autocompress.evaluators.parity import tolerance
 from autocompress.evaluators.runtimes import RUNTIMES, load, variants_of
-from autocompress.search.prepare import baseline_of, cost_of_rounding
+from autocompress.profiles.baseline import cost_of_rounding, export_baseline
 from autocompress.studies.task import Task
 
 ROUND = {
@@ -100,7 +100,7 @@ def task_of(name: str, *, trained: bool) -> Task:
 def test_a_network_in_four_bits_is_a_baseline(name: str, trained: bool) -> None:
     """A study begins though the runtime's own rounding shows; the metric tells what it costs."""
     task, runtime = task_of(name, trained=trained), load("openvino:int4")
-    baseline, artefact = baseline_of(task, runtime, supplies_of(task))
+    baseline, artefact = export_baseline(task, runtime, supplies_of(task))
     with runtime.build(artefact, threads=1) as engine:
         found = parity(baseline.model, Served(engine), [task.examples], tolerance=1.0)
         served = task.metric(Served(engine), task.validation)
@@ -115,7 +115,7 @@ def test_other_outputs_are_refused_where_rounding_is_expected_too() -> None:
     """A runtime that serves another network is no matter of rounding."""
     task, runtime = task_of("mlp", trained=False), load("openvino:int4")
     other = Task(nn.Sequential(NETWORKS["mlp"], nn.Linear(5, 5)).eval(), task.examples, task.train, task.validation)
-    _, artefact = baseline_of(other, runtime, supplies_of(other))
+    _, artefact = export_baseline(other, runtime, supplies_of(other))
     far = tolerance(runtime.capabilities, quantized=False)
     with runtime.build(artefact, threads=1) as engine, pytest.raises(InfeasibleError, match="differ from PyTorch's"):
         parity(task.model, Served(engine), [batch[:1] for batch in task.train], tolerance=far)
