@@ -41,8 +41,8 @@ from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
+from autocompress.search.dispatch import RunContext
 from autocompress.search.driver import Driver
-from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
 from autocompress.search.progress import Lines
 from autocompress.search.samplers import create
@@ -140,16 +140,8 @@ def drive(folder: Path, options: Options) -> None:
         meter: Any = None
         slow = Slow(problem, folder / "evaluated.log")
         with joined(options, progress) as cluster, workers_for(slow, meter, options.workers, cluster) as pool:
-            Driver(
-                store,
-                pool,
-                options,
-                epochs=1.0,
-                rundir=rundir,
-                progress=progress,
-                interrupts=Interrupts(),
-                started=time.monotonic(),
-            ).run()
+            context = RunContext(options=options, rundir=rundir, workers=pool, epochs=1.0, progress=progress)
+            Driver(context, store).run()
         front = sorted(model.path for model in store.found.front())
     (folder / "front.json").write_text(json.dumps(front))
 

@@ -32,8 +32,8 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Outcome
 from autocompress.evaluators.meters.latency import FakeMeter
 from autocompress.profiles.profile import Profile
+from autocompress.search.dispatch import RunContext
 from autocompress.search.driver import Driver
-from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.samplers import create
@@ -143,16 +143,7 @@ def search(folder: Path, workers: Workers, trials: int) -> StudyStore:
                 finished=0,
             )
             store.begin(warm_start(problem.space, profile, TARGET_MS))
-            Driver(
-                store,
-                workers,
-                options,
-                epochs=1.0,
-                rundir=rundir,
-                progress=Silent(),
-                interrupts=Interrupts(),
-                started=time.monotonic(),
-            ).run()
+            Driver(RunContext(options=options, rundir=rundir, workers=workers, epochs=1.0), store).run()
             states = Counter(trial.state.name for trial in store.study.get_trials(deepcopy=False))
             print("  trials by state: " + ", ".join(f"{count} {name}" for name, count in sorted(states.items())))
     return store

@@ -32,9 +32,8 @@ from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import Model
 from autocompress.pareto.objectives import front_hypervolume
 from autocompress.profiles.profile import Profile
-from autocompress.search.finalists import FIRST, finalists, likely_finalists, too_slow_for_sure
+from autocompress.search.finalists import FINALISTS, FIRST, finalists, likely_finalists, too_slow_for_sure
 from autocompress.search.samplers.initial_design import warm_start
-from autocompress.search.time_budget import FINALISTS
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.study_store import Start
 

@@ -35,10 +35,9 @@ from autocompress.evaluators.raw_times import packed, thinned
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.objectives import objectives
 from autocompress.profiles.profile import Profile
+from autocompress.search.dispatch import RunContext
 from autocompress.search.driver import Driver
-from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
-from autocompress.search.progress import Silent
 from autocompress.search.samplers import create
 from autocompress.search.workers.inline import InlineWorkers
 from autocompress.storage.parameters import distributions
@@ -175,16 +174,8 @@ def measure(folder: Path, problem: AnalyticEvaluator, count: int, trials: int, *
     rundir = RunDirectory(folder / "run", {"study": "bench"})
     store = StudyStore(folder, None, "bench", problem.space, Limits(TARGET_MS))
     sampled(store, problem, count)
-    driver = Driver(
-        store,
-        InlineWorkers(problem),
-        Options(target_ms=TARGET_MS, out=rundir.path, trials=count + trials, workers=0),
-        epochs=1.0,
-        rundir=rundir,
-        progress=Silent(),
-        interrupts=Interrupts(),
-        started=time.monotonic(),
-    )
+    options = Options(target_ms=TARGET_MS, out=rundir.path, trials=count + trials, workers=0)
+    driver = Driver(RunContext(options=options, rundir=rundir, workers=InlineWorkers(problem), epochs=1.0), store)
     store.found.front()  # what going on with a study costs is told apart
     clock = Clock()
     clock.watch(store.study.sampler, "sample_relative", "sampler")

@@ -41,7 +41,6 @@ from autocompress.evaluators.ladder.served import Served, source_of
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 from autocompress.evaluators.meters.isolated_engine import engine
 from autocompress.evaluators.meters.latency import SEARCH, Plan, ProcessMeter
-from autocompress.search.driver import compresses
 from autocompress.search.options import Options
 from autocompress.search.prepare import Prepared, prepare
 from autocompress.search.progress import Lines
@@ -117,7 +116,7 @@ class Recorder:
 
     def record(self, number: int, origin: str, candidate: Candidate) -> tuple[Row, Outcome]:
         """Return a candidate's row, and what became of it after the longest training."""
-        trained = compresses(candidate)
+        trained = candidate.compresses
         epochs = self.epochs["long"] if trained else 0.0
         request = Request(folder="recorded", candidate=candidate, epochs=epochs, unchanged=not trained, seed=self.seed)
         self.heard.found.clear()

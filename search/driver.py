@@ -1,38 +1,27 @@
-"""The driver: asks for candidates, has them evaluated and records the outcomes, until the budget is spent."""
+"""The driver of a search: it runs the trials of a study until the budget is spent."""
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from ..errors import LostError, StudyError, UsageError
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import failure_of
-from ..evaluators.ladder.trial_files import SHAPES
-from ..evaluators.measurement import Infeasible, Measurement, cut
-from ..evaluators.promotion import LATEST, Promotion, learned, savings, stops_early
-from ..pareto.limits import Limits
+from ..evaluators.ladder.trial_files import ERROR
+from ..evaluators.measurement import Infeasible, Measurement, Outcome, cut
+from ..evaluators.promotion import savings, stops_early
 from ..pareto.model import BASELINE, Model
-from ..spaces.candidate import SETTINGS, Candidate
 from ..storage.repeated_failures import RepeatedFailures, failed_repeatedly
-from ..storage.run_directory import RunDirectory
-from ..storage.study_store import ATTEMPTS, PendingTrial, StudyStore
+from ..storage.study_store import ATTEMPTS, StudyStore
 from ..storage.trials import outcome as outcome_of
-from ..storage.trials import trial_name
-from .inheritance import ancestor_of
-from .interrupts import Interrupted, Interrupts
-from .options import Options
-from .progress import Progress
-from .seeds import TRIAL, seed_of
+from .dispatch import RunContext, run_requests
+from .interrupts import Interrupted
+from .requests import trial_request
 from .status import SearchStatus
-from .workers.base import LostTrial, Result, Workers
-from .workers.shipping import fetch_outcome
-
-TICK_S = 0.5
+from .time_budget import TimeBudget
+from .workers.base import LostTrial
 
 LOOK_S = 15.0
 """Seconds between two searches for trials of dead drivers."""
@@ -42,86 +31,65 @@ class Driver:
     """Runs the trials of a study.
 
     Args:
+        context: the run.
         store: the study.
-        workers: where trials are evaluated.
-        options: budgets and settings.
-        epochs: passes over the training data in a trial.
-        rundir: where trials keep their files.
-        progress: reports the progress.
-        interrupts: says whether the user wants to stop.
-        started: when the run began, by `time.monotonic`, for its time budget.
-        final_epochs: passes that each model of the front will have, to estimate the remaining time.
-        student: whether a student is compressed, which has to be trained even if nothing compresses it.
-        meanwhile: called repeatedly.
+        meanwhile: called again and again while trials run.
     """
 
     def __init__(
-        self,
-        store: StudyStore,
-        workers: Workers,
-        options: Options,
-        *,
-        epochs: float,
-        rundir: RunDirectory,
-        progress: Progress,
-        interrupts: Interrupts,
-        started: float,
-        final_epochs: float = 0.0,
-        student: bool = False,
-        meanwhile: Callable[[], object] = lambda: None,
+        self, context: RunContext, store: StudyStore, *, meanwhile: Callable[[], object] = lambda: None
     ) -> None:
+        self.context = context
         self.store = store
-        self.workers = workers
-        self.options = options
-        self.epochs = epochs
-        self.rundir = rundir
-        self.progress = progress
-        self.interrupts = interrupts
-        self.student = student
         self.meanwhile = meanwhile
-        store.notice = progress.notice
-        self._running: dict[str, tuple[int, float]] = {}
-        self._unlucky = 0
-        self._kept = {f"trials/{folder.name}" for folder in rundir.trials.glob("*")}
-        self._checked = time.monotonic()
         self.alike: RepeatedFailures | None = None
-        self._outlook = SearchStatus(store, options, rundir, started=started, final_epochs=final_epochs)
+        store.notice = context.progress.notice
+        self._budget = TimeBudget(context, store)
+        self._status = SearchStatus(context, store, self._budget)
+        self._running: dict[str, float] = {}
+        self._lost_in_a_row = 0
+        self._kept = {f"trials/{folder.name}" for folder in context.rundir.trials.glob("*")}
+        self._checked = time.monotonic()
 
     def run(self) -> None:
         """Evaluate trials until the budget is spent.
 
         Raises:
-            Interrupted: the user wants to stop; running trials are put back.
+            Interrupted: the user wants to stop; the trials that were running are put back.
             StudyError: the first candidates failed alike, and none was scored.
         """
+        self._tidy()
         try:
-            self._tidy()
-            while self._begin() or self._running or self._awaits_others():
-                self._show()
-                with self.interrupts.safe(inside=self.workers.interruptible or not self._running):
-                    results = self.workers.wait(TICK_S) if self._running else self._idle()
-                for request, outcome in results:
-                    self._end(request, outcome)
-                self._look_after_others()
-                self.meanwhile()
-            if not self._outlook.in_time() and self.store.count() <= 1:
-                self.progress.milestone(
-                    "the time was over before a candidate was tried; run the same command with a larger --time-budget "
-                    "to resume"
-                )
-            if self.alike is not None:
-                self._stop(self.alike)
-            front = (model.measurement for model in self.store.found.front())
-            saved = savings(map(outcome_of, self.store.finished()), front)
-            if saved:
-                self.progress.milestone(saved)
+            run_requests(
+                self.context,
+                self._next_request,
+                self._take_result,
+                running=self._running,
+                expects_more=lambda: self._may_begin() or self._awaits_others(),
+                each_round=self._each_round,
+            )
         except Interrupted:
-            for request in self.workers.abandon():
-                self.store.lost(self._running.pop(request.folder)[0], "it was interrupted", counts=False)
+            for folder in self._running:
+                self.store.lost(_number(folder), "it was interrupted", counts=False)
             raise
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Report why the search ended early, and what early stopping saved."""
+        if not self._budget.in_time() and self.store.count() <= 1:
+            self.context.progress.milestone(
+                "the time was over before a candidate was tried; run the same command with a larger --time-budget "
+                "to resume"
+            )
+        if self.alike is not None:
+            self._stop(self.alike)
+        front = (model.measurement for model in self.store.found.front())
+        saved = savings(map(outcome_of, self.store.finished()), front)
+        if saved:
+            self.context.progress.milestone(saved)
 
     def _stop(self, alike: RepeatedFailures) -> None:
-        """Report why the search stops, and have the next run retry the failed trials.
+        """Report why the search stops, and let the next run retry the trials that failed.
 
         Raises:
             StudyError: nothing was scored but the unchanged network.
@@ -129,147 +97,98 @@ class Driver:
         self.store.void(alike)
         if all(isinstance(found, Infeasible) and failure_of(found) for found in self.store.candidates().values()):
             raise StudyError(f"{alike}.")
-        self.progress.milestone(
+        self.context.progress.milestone(
             f"{alike}. Candidates that were scored count untrained; then run the same command to resume"
         )
 
-    def _idle(self) -> list[Result]:
-        time.sleep(TICK_S)
-        return self.workers.wait(0.0)
+    def _next_request(self) -> Request | None:
+        """Return the next trial's request; a candidate whose outcome is known is told at once."""
+        while self._may_begin():
+            trial = self.store.ask()
+            known = self.store.outcome_of(trial.candidate, trial.role)
+            if known is None:
+                return trial_request(self.context, self.store, trial, self._with_files())
+            self.store.tell(trial.number, known)
+        return None
+
+    def _may_begin(self) -> bool:
+        """Return whether another trial may begin.
+
+        When the time is over only the baseline may. After repeated failures none may, unless a running trial succeeds.
+        """
+        if self.alike is not None:
+            return False
+        if not self._budget.in_time():
+            return not self._running and not self._has_baseline() and self.store.awaits(BASELINE)
+        at_work = len(self._running) + self.store.elsewhere()
+        return self.store.count() + at_work < self.context.options.trials
 
     def _awaits_others(self) -> bool:
-        """Return whether trials of other drivers belong to this study's end, and may fall to this driver."""
-        goes_on = self._outlook.in_time() or not self._has_baseline()
-        goes_on = goes_on and self.alike is None
-        return goes_on and self.store.count() < self.options.trials and self.store.elsewhere() > 0
-
-    def _look_after_others(self) -> None:
-        """From time to time, put back the trials of dead drivers."""
-        if time.monotonic() - self._checked > LOOK_S:
-            self._checked = time.monotonic()
-            self.store.recover()
-
-    def _begin(self) -> bool:
-        """Give trials to free workers; return whether the budget allows more."""
-        if not self._outlook.in_time() and self._has_baseline():
-            for request in self.workers.withdraw():
-                self.store.lost(self._running.pop(request.folder)[0], "the time was over", counts=False)
-        while self._budget_left() and self.workers.free():
-            asked = self.store.ask()
-            known = self.store.outcome_of(asked.candidate, asked.role)
-            if known is not None:
-                self.store.tell(asked.number, known)
-                continue
-            request = self._request(asked)
-            self._running[request.folder] = asked.number, time.monotonic()
-            self.workers.submit(request)
-        return self._budget_left()
+        """Return whether trials of other drivers count towards this study and may yet be put back."""
+        if self.alike is not None or (self._has_baseline() and not self._budget.in_time()):
+            return False
+        return self.store.count() < self.context.options.trials and self.store.elsewhere() > 0
 
     def _has_baseline(self) -> bool:
         """Return whether the unchanged network was measured; without it there is no result."""
         return any(model.id == BASELINE for model in self.store.found.references())
 
-    def _budget_left(self) -> bool:
-        """Return whether another trial may start; when the time is over, only that of the baseline.
+    def _each_round(self) -> None:
+        """Withdraw what is out of time, show the progress, and put back the trials of dead drivers."""
+        if not self._budget.in_time() and self._has_baseline():
+            for request in self.context.workers.withdraw():
+                del self._running[request.folder]
+                self.store.lost(_number(request.folder), "the time was over", counts=False)
+        self._show()
+        if time.monotonic() - self._checked > LOOK_S:
+            self._checked = time.monotonic()
+            self.store.recover()
+        self.meanwhile()
 
-        None may start while trials fail alike, until one of the running ones succeeds.
-        """
-        if self.alike is not None:
-            return False
-        if not self._outlook.in_time():
-            return not self._running and not self._has_baseline() and self.store.awaits(BASELINE)
-        at_work = len(self._running) + self.store.elsewhere()
-        return self.store.count() + at_work < self.options.trials
+    def _show(self) -> None:
+        self.context.progress.notice(self._status.state(self._running, self.context.workers.held_up()))
 
-    def _request(self, asked: PendingTrial) -> Request:
-        unchanged = asked.role == BASELINE
-        trained = compresses(asked.candidate) or (self.student and not unchanged)
-        limits = self.store.limits
-        most = Limits(math.inf) if asked.role else limits
-        known = self.store.measured(asked.candidate, asked.role)
-        return Request(
-            folder=f"trials/{trial_name(asked.number)}",
-            candidate=asked.candidate,
-            epochs=self.epochs if trained else 0.0,
-            unchanged=unchanged,
-            seed=seed_of(self.options.seed, trial_name(asked.number), TRIAL),
-            ancestor=self._ancestor(asked),
-            target_ms=None if asked.role else limits.target_ms,
-            max_size_bytes=most.max_size_bytes,
-            max_memory_bytes=most.max_memory_bytes,
-            max_energy_mj=most.max_energy_mj,
-            also=limits.measured,
-            known=known,
-            latencies=() if known is None else tuple(each.latency for each in known.everywhere),
-            timeout_s=self.options.trial_timeout_s,
-            promotion=self._promotion(asked),
-            attempt=asked.attempt,
-        )
-
-    def _promotion(self, asked: PendingTrial) -> Promotion | None:
-        """Return the rule that decides whether a candidate is trained; with several deployments all are."""
-        if asked.role or not self.options.promote or self.options.places > 1:
-            return None
-        rng = np.random.default_rng([self.options.seed, asked.number])
-        latest = self.store.found.latest(LATEST)
-        unit = self.store.limits.told_by(model.measurement for model in latest).metric_unit
-        rivals = (model.measurement for model in self.store.found.front())
-        return learned([model.measurement for model in latest], rivals, rng, unit=unit)
-
-    def _ancestor(self, asked: PendingTrial) -> str:
-        """Return the file of weights that a candidate starts from; reference baselines start from the original."""
-        if asked.role or not self.options.inherit:
-            return ""
-        found = ancestor_of(asked.candidate, self._with_files())
-        return f"{found.path}/{SHAPES}" if found else ""
-
-    def _end(self, request: Request, outcome: Measurement | Infeasible | LostTrial) -> None:
-        number = self._running.pop(request.folder)[0]
-        if not isinstance(outcome, LostTrial):
-            outcome = fetch_outcome(self.rundir.artifacts, self.rundir.path, request, outcome)
+    def _take_result(self, request: Request, result: Outcome | LostTrial) -> None:
+        number = _number(request.folder)
         self._kept.add(request.folder)
-        if isinstance(outcome, LostTrial):
-            self.progress.milestone(f"trial {number}: {outcome.why}; it is tried again")
-            self.store.lost(number, outcome.why, counts=outcome.counts)
-            self._give_up(outcome)
+        if isinstance(result, LostTrial):
+            self.context.progress.milestone(f"trial {number}: {result.why}; it is tried again")
+            self.store.lost(number, result.why, counts=result.counts)
+            self._give_up(result)
         else:
-            self._unlucky = 0
-            self._tell(number, outcome)
+            self._lost_in_a_row = 0
+            self._tell(number, result)
 
     def _give_up(self, lost: LostTrial) -> None:
-        """End a run whose trials are lost again and again through no fault of their own: continuing would not help.
+        """End a run that loses trial after trial for a reason outside of the trials.
 
         Raises:
-            UsageError: this is the case.
+            UsageError: too many were lost in a row.
         """
-        self._unlucky += not lost.counts
-        if self._unlucky > ATTEMPTS * (self.options.workers or 1 + len(self._running)):
+        self._lost_in_a_row += not lost.counts
+        if self._lost_in_a_row > ATTEMPTS * (self.context.options.workers or 1 + len(self._running)):
             raise UsageError(
-                f"trials must have somewhere to keep their files; {self._unlucky} in a row were lost, the last one as "
-                f"{lost.why}. No finished trial is lost: run the same command to resume."
+                f"trials must have somewhere to keep their files; {self._lost_in_a_row} in a row were lost, the last "
+                f"one as {lost.why}. No finished trial is lost: run the same command to resume."
             )
 
-    def _tell(self, number: int, outcome: Measurement | Infeasible) -> None:
+    def _tell(self, number: int, outcome: Outcome) -> None:
+        """Tell the study what came of a trial.
+
+        Raises:
+            StudyError: the unchanged network is infeasible.
+        """
+        progress = self.context.progress
         if isinstance(outcome, Infeasible) and self.store.role(number) == BASELINE:
             self.store.lost(number, outcome.reason, counts=False)  # for the next run to try again
             raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
         self.alike = failed_repeatedly(self.store.candidates())
         if isinstance(outcome, Infeasible) and not cut(outcome) and not stops_early(outcome):
-            self.progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
+            progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
         if isinstance(outcome, Measurement) and outcome.failure is not None:
-            self.progress.milestone(f"trial {number} could not be trained: {outcome.failure.reason}")
+            progress.milestone(f"trial {number} could not be trained: {outcome.failure.reason}")
         self._tidy()
-
-    def _left(self, gone: set[str]) -> set[str]:
-        """Delete folders where workers keep them; return those that remain for the next time."""
-        left = set()
-        for folder in gone:
-            try:
-                self.rundir.artifacts.delete(folder)
-            except LostError:
-                left.add(folder)
-        return left
 
     def _with_files(self) -> list[Model]:
         """Return the models to keep the files of: those of the fronts, and those with a role in the report."""
@@ -277,18 +196,21 @@ class Driver:
         return [*found.references(), *(model for model in (*found.front(), *found.alone()) if model.role == "front")]
 
     def _tidy(self) -> None:
-        """Delete the files of trials that ended or left the front, except those that describe an error."""
+        """Delete the files of trials that have ended or left the front; a folder with a traceback stays."""
+        rundir = self.context.rundir
         kept = {model.path for model in self._with_files()} | self._running.keys()
         gone = self._kept - kept
-        for path in gone:
-            if not (self.rundir.path / path / "error.txt").exists():
-                shutil.rmtree(self.rundir.path / path, ignore_errors=True)
-        self._kept = kept | self._left(gone)
+        left = set()
+        for folder in gone:
+            if not (rundir.path / folder / ERROR).exists():
+                shutil.rmtree(rundir.path / folder, ignore_errors=True)
+            try:
+                rundir.artifacts.delete(folder)
+            except LostError:
+                left.add(folder)  # for the next time
+        self._kept = kept | left
 
-    def _show(self) -> None:
-        self.progress.notice(self._outlook.state(self._running, self.workers.held_up()))
 
-
-def compresses(candidate: Candidate) -> bool:
-    """Return whether a candidate changes the network at all."""
-    return any(axis not in SETTINGS for axis in candidate.axes)
+def _number(folder: str) -> int:
+    """Return the number of the trial that a folder belongs to."""
+    return int(folder.rpartition("/")[2])

@@ -35,12 +35,13 @@ from ..storage.fingerprint import check_same
 from ..storage.run import open_run
 from ..studies.task import Task
 from ..studies.validate import validate
+from .finalists import FINALISTS
 from .options import Options
 from .preflight import Preflight, check_options, in_unit
 from .prepare import kept_profile
 from .progress import Progress
 from .samplers.initial_design import DESCENTS, EVEN, warm_start
-from .time_budget import CAREFUL_PROCESSES, FINALISTS, StageTimes, costs_of, reserved_s
+from .time_budget import CAREFUL_PROCESSES, StageTimes, costs_of, reserved_s
 from .workers.capacity import of_run
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +13,6 @@ from pathlib import Path
 from ..errors import InfeasibleError, LostError, StudyError
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import UNFINISHED, UNTRAINED
-from ..evaluators.ladder.trial_files import ANCESTOR
 from ..evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Outcome, together
 from ..evaluators.meters.latency import CAREFUL, Meter, settled
 from ..evaluators.meters.memory import crowds_cache
@@ -22,57 +21,33 @@ from ..evaluators.outcome_json import to_json
 from ..evaluators.runtimes import load
 from ..files import copy_atomically, write_atomically
 from ..pareto.model import BASELINE, Model, no_worse
-from ..storage.artifacts import ArtifactStore
 from ..storage.records import RECORD, read_record
 from ..storage.run_directory import RunDirectory
 from ..storage.study_store import ATTEMPTS
-from .driver import TICK_S, compresses
+from .dispatch import RunContext, run_requests
 from .finalists import too_slow_for_sure
-from .interrupts import Interrupts
-from .options import Options
 from .progress import Progress
-from .seeds import FINAL, TRIAL, seed_of
-from .workers.base import LostTrial, Workers
-from .workers.shipping import fetch_outcome
+from .requests import TRIAL, final_request, seed_of
+from .workers.base import LostTrial
 
 ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 """One turn of one model in the careful measurement."""
 
 
 class FinalEvaluation:
-    """Evaluates models for the last time, each once: what was finished before an interruption is not repeated.
+    """Gives models their final training and measurement; what an interrupted run has finished is not done again.
 
     Args:
-        rundir: models are written to its ``models`` folder, the baseline to ``baseline``.
-        workers: train them.
-        meter: measures them on each of the study's devices, while nothing trains.
-        options: budgets and settings.
-        epochs: passes over the training data.
-        progress: reports the progress.
-        interrupts: says whether the user wants to stop.
-        student: see `Driver`.
+        context: the run; models go to the ``models`` folder of its directory, the baseline to ``baseline``.
+        meter: measures them while nothing trains, on each of the study's devices.
     """
 
-    def __init__(
-        self,
-        rundir: RunDirectory,
-        workers: Workers,
-        meter: Meter | Meters,
-        options: Options,
-        *,
-        epochs: float,
-        progress: Progress,
-        interrupts: Interrupts,
-        student: bool = False,
-    ) -> None:
-        self.rundir = rundir
-        self.workers = workers
+    def __init__(self, context: RunContext, meter: Meter | Meters) -> None:
+        self.context = context
+        self.rundir = context.rundir
         self.meter = meter
-        self.options = options
-        self.epochs = epochs
-        self.progress = progress
-        self.interrupts = interrupts
-        self.student = student
+        self.options = context.options
+        self.progress = context.progress
         self._failures: dict[str, Infeasible] = {}
 
     def run(
@@ -130,44 +105,41 @@ class FinalEvaluation:
 
     def _train(self, models: Sequence[Model]) -> dict[str, Measurement]:
         """Train models with the longer schedule and score them on the test data, in any order."""
-        waiting = [self._request(model, self.epochs) for model in models]
+        waiting = deque(final_request(self.context, model) for model in models)
         by_folder = {model.path: model for model in models}
         trained: dict[str, Measurement] = {}
-        running = 0
-        while waiting or running:
-            while waiting and self.workers.free():
-                self.workers.submit(waiting.pop(0))
-                running += 1
+
+        def take(request: Request, outcome: Outcome | LostTrial) -> None:
+            model = by_folder[request.folder]
+            again = self._again(request, outcome, model)
+            if again is not None:
+                waiting.append(again)
+                return
+            record = self._record(model, outcome)
+            if record is not None:
+                trained[model.id] = record
+                self._write(model, record)
+
+        def show() -> None:
             done = f"training the front to the end · {len(trained)} of {len(models)} models done"
-            self.progress.notice(" · ".join(filter(None, (done, self.workers.held_up()))))
-            with self.interrupts.safe(inside=self.workers.interruptible):
-                results = self.workers.wait(TICK_S)
-            running -= len(results)
-            for request, ended in results:
-                outcome = ended if isinstance(ended, LostTrial) else fetch_outcome(*self._here, request, ended)
-                again = self._again(request, outcome, by_folder[request.folder])
-                if again is not None:
-                    waiting.append(again)
-                    continue
-                model = by_folder[request.folder]
-                record = self._record(model, outcome)
-                if record is not None:
-                    trained[model.id] = record
-                    self._write(model, record)
+            self.progress.notice(" · ".join(filter(None, (done, self.context.workers.held_up()))))
+
+        run_requests(
+            self.context,
+            lambda: waiting.popleft() if waiting else None,
+            take,
+            expects_more=lambda: bool(waiting),
+            each_round=show,
+            retries=ATTEMPTS - 1,
+        )
         return trained
 
-    @property
-    def _here(self) -> tuple[ArtifactStore, Path]:
-        return self.rundir.artifacts, self.rundir.path
-
     def _again(self, request: Request, outcome: Outcome | LostTrial, model: Model) -> Request | None:
-        """Return what to try next with a model: retry after a death, or train as in its trial if longer was worse.
+        """Return what to try next with a model: to train it as in its trial, if training it longer was worse.
 
         Longer is worse if it loses more than one standard error. Simply taking the better of two trainings on the
         validation data would take the luckier one.
         """
-        if isinstance(outcome, LostTrial) and request.attempt + 1 < ATTEMPTS:
-            return replace(request, attempt=request.attempt + 1)
         failure = _failure(outcome)
         if failure is not None and request.epochs:
             self._failures.setdefault(model.id, failure)
@@ -219,21 +191,6 @@ class FinalEvaluation:
                 "search stand; once this is fixed in the study, the same command trains them again"
             )
 
-    def _request(self, model: Model, epochs: float) -> Request:
-        unchanged = model.role == BASELINE
-        trained = compresses(model.candidate) or (self.student and not unchanged)
-        return Request(
-            folder=model.path,
-            candidate=model.candidate,
-            epochs=epochs if trained and model.measurement.failure is None else 0.0,
-            unchanged=unchanged,
-            seed=seed_of(self.options.seed, model.id, FINAL),
-            ancestor=f"trials/{model.id}/{ANCESTOR}",
-            latencies=tuple(measured.latency for measured in model.measurement.everywhere),
-            test=True,
-            timeout_s=10 * self.options.trial_timeout_s,
-        )
-
     def _measure(self, models: Sequence[Model], trained: Mapping[str, Measurement]) -> dict[str, Measurement]:
         """Measure models carefully while nothing trains, and write the record that completes each one.
 
@@ -245,7 +202,7 @@ class FinalEvaluation:
         while waiting:
             for number, turns in enumerate(_side_by_side(waiting)):
                 self.progress.notice(f"measuring carefully · {len(waiting)} left · {number + 1} of this round")
-                with self.interrupts.safe():
+                with self.context.interrupts.safe():
                     ended = at_once([partial(self._turn, turn) for turn in turns])
                 for turn, found in zip(turns, ended, strict=True):
                     if isinstance(found, Measurement):

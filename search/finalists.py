@@ -11,7 +11,9 @@ from ..pareto.front import select
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model, devices_in, on_device
 from ..pareto.objectives import front_hypervolume
-from .time_budget import FINALISTS
+
+FINALISTS = 8
+"""How many models of the front get the final evaluation."""
 
 ALONE = 4
 """How many models of the front on one of several devices are finally evaluated, if the common front lacks them."""

@@ -1,4 +1,4 @@
-"""The state of a search and its remaining time, read from its study."""
+"""The status of a search, read from its study: how far it is, its best model, and the time left."""
 
 from __future__ import annotations
 
@@ -11,65 +11,45 @@ from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
 from ..pareto.objectives import front_hypervolume
 from ..storage.artifacts import LocalArtifacts
-from ..storage.run_directory import RunDirectory
 from ..storage.study_store import StudyStore
-from ..storage.trials import trial_name
 from ..studies.metric_units import shown
-from .finalists import too_slow_for_sure
-from .options import Options
+from .dispatch import RunContext
 from .progress import Running, SearchState
-from .time_budget import FINALISTS, costs_of, reserved_s
-
-LATEST = 20
-"""How many of the last trials predict the time of the next ones."""
+from .time_budget import TimeBudget
 
 
 class SearchStatus:
-    """Computes the state of a search; costly parts are only updated when a trial has finished.
+    """Returns the state of a search; what is expensive to compute is updated when a trial has finished.
 
     Args:
+        context: the run; in its directory workers write which rung a trial is on.
         store: the study.
-        options: the options of the run.
-        rundir: where workers say which rung a trial is on.
-        started: when the run began, by `time.monotonic`, for its time budget.
-        final_epochs: passes for the final training of each model.
+        budget: predicts how long the final evaluation takes.
     """
 
-    def __init__(
-        self, store: StudyStore, options: Options, rundir: RunDirectory, *, started: float, final_epochs: float
-    ) -> None:
+    def __init__(self, context: RunContext, store: StudyStore, budget: TimeBudget) -> None:
         self._store = store
-        self._options = options
-        self._rundir = rundir
-        self._started = started
-        self._final_epochs = final_epochs
+        self._options = context.options
+        self._rundir = context.rundir
+        self._budget = budget
         self._began = time.monotonic()
         self._before = store.count()
         self._front: list[str] | None = None
         self._better_at = 0
         self._known = SearchState(finished=-1, total=0, best="")
-        self._finals_s = 0.0
 
-    def in_time(self) -> bool:
-        """Return whether a trial may start: the final evaluation must still fit into the time budget."""
-        budget_s = self._options.time_budget_s
-        return budget_s is None or time.monotonic() - self._started < self._for_trials_s(budget_s)
-
-    def _for_trials_s(self, budget_s: float) -> float:
-        return budget_s - reserved_s(self._finals_s, budget_s)
-
-    def state(self, running: Mapping[str, tuple[int, float]], held_up: str) -> SearchState:
+    def state(self, running: Mapping[str, float], held_up: str) -> SearchState:
         """Return the state of the search.
 
         Args:
-            running: number and start, by `time.monotonic`, of the running trials, by their folders.
+            running: when the running trials began, by `time.monotonic`, by their folders.
             held_up: what the work waits for.
         """
         finished, now = self._store.count(), time.monotonic()
         if finished != self._known.finished:
             self._known = self._looked_up(finished)
         at_work = tuple(
-            Running(trial_name(number), self._rung(folder), now - began) for folder, (number, began) in running.items()
+            Running(folder.rpartition("/")[2], self._rung(folder), now - began) for folder, began in running.items()
         )
         known = self._known
         return SearchState(
@@ -95,13 +75,6 @@ class SearchStatus:
         elif ids != self._front:
             self._better_at = finished
         self._front = ids
-        costs = costs_of(model.measurement for model in found.latest(LATEST))
-        workers = self._options.workers or 1
-        references = found.references()
-        models = (
-            len(references) - len(too_slow_for_sure([*references, *meeting], limits)) + min(FINALISTS, len(meeting))
-        )
-        self._finals_s = costs.finals_s(models, epochs=self._final_epochs, workers=workers) if costs else 0.0
         return SearchState(
             finished=finished,
             total=self._options.trials,
@@ -117,10 +90,10 @@ class SearchStatus:
         if not done:
             return None
         left_s = (now - self._began) / done * max(0, self._options.trials - finished)
-        if self._options.time_budget_s is not None:
-            over_s = self._started + self._for_trials_s(self._options.time_budget_s)
-            left_s = min(left_s, max(0.0, over_s - now))
-        return left_s + self._finals_s
+        budget_s = self._budget.left_s()
+        if budget_s is not None:
+            left_s = min(left_s, max(0.0, budget_s))
+        return left_s + self._budget.final_s()
 
     def _hypervolume(self, meeting: list[Model]) -> float:
         baseline = next((m for m in self._store.found.references() if m.id == BASELINE), None)

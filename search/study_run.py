@@ -19,6 +19,7 @@ from ..storage.run import FINISHED, begun
 from ..storage.run_directory import RunDirectory, room
 from ..storage.shared_start import prepare_exclusively
 from ..storage.study_store import Start
+from .dispatch import RunContext
 from .driver import Driver
 from .final_evaluation import FinalEvaluation, as_found
 from .finalists import FIRST, finalists, likely_finalists
@@ -104,11 +105,12 @@ def run(
                 progress.milestone(capacity.idle)
         keep(rundir, fingerprint)
         prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
-        student = task.student is not None
         from ..storage.backends import quiet
         from ..storage.study_store import StudyStore
 
-        store = StudyStore(rundir.path, options.storage, name, prepared.space, options.limits, student=student)
+        store = StudyStore(
+            rundir.path, options.storage, name, prepared.space, options.limits, student=task.student is not None
+        )
         with closing(store), quiet(), _unless_nothing_came(rundir, store):
             return StudyRun(task, options, progress, rundir, prepared, store, cluster).search(started)
 
@@ -171,23 +173,12 @@ class StudyRun:
             self._meanwhile() as meanwhile,
         ):
             try:
-                driver = Driver(
-                    self.store,
-                    workers,
-                    self.options,
-                    epochs=self._epochs,
-                    rundir=self.rundir,
-                    progress=self.progress,
-                    interrupts=interrupts,
-                    started=started,
-                    final_epochs=self._final_epochs,
-                    student=self._student,
-                    meanwhile=meanwhile,
-                )
+                context = self._context(workers, interrupts, started)
+                driver = Driver(context, self.store, meanwhile=meanwhile)
                 driver.run()
                 if driver.alike is not None:
                     self._let_mend(driver.alike)
-                models = self._finish(workers, interrupts)
+                models = self._finish(context)
                 if workers.peak_bytes():
                     self.rundir.write_json(MEMORY, {"trial_bytes": workers.peak_bytes()})
             except Interrupted as interrupted:
@@ -233,17 +224,19 @@ class StudyRun:
             evaluator = MemoryLimited(evaluator, self.options.trial_memory_bytes)
         return evaluator
 
-    @property
-    def _epochs(self) -> float:
-        return self.options.passes(self.task)[0]
-
-    @property
-    def _final_epochs(self) -> float:
-        return self.options.passes(self.task)[1]
-
-    @property
-    def _student(self) -> bool:
-        return self.task.student is not None
+    def _context(self, workers: Workers, interrupts: Interrupts, started: float) -> RunContext:
+        epochs, final_epochs = self.options.passes(self.task)
+        return RunContext(
+            options=self.options,
+            rundir=self.rundir,
+            workers=workers,
+            epochs=epochs,
+            final_epochs=final_epochs,
+            student=self.store.student,
+            progress=self.progress,
+            interrupts=interrupts,
+            started=started,
+        )
 
     def _begin(self) -> None:
         from ..studies.counted import counted
@@ -264,7 +257,7 @@ class StudyRun:
     def _starts(self) -> list[Start]:
         prepared = self.prepared
         target_ms = self.options.target_ms / prepared.profile.slowness  # predictions are of the first device
-        return warm_start(prepared.space, prepared.profile, target_ms, student=self._student)
+        return warm_start(prepared.space, prepared.profile, target_ms, student=self.store.student)
 
     def _found(self) -> list[Model]:
         """Return the results of an interrupted run: the current finalists, and earlier final evaluations."""
@@ -276,17 +269,8 @@ class StudyRun:
     def _whole(self, models: Sequence[Model]) -> list[Model]:
         return [self.store.found.whole(model) for model in models]
 
-    def _finish(self, workers: Workers, interrupts: Interrupts) -> list[Model]:
-        finals = FinalEvaluation(
-            self.rundir,
-            workers,
-            self.prepared.meter,
-            self.options,
-            epochs=self._final_epochs,
-            progress=self.progress,
-            interrupts=interrupts,
-            student=self._student,
-        )
+    def _finish(self, context: RunContext) -> list[Model]:
+        finals = FinalEvaluation(context, self.prepared.meter)
         models, limits = self.store.models(), self.store.limits
         first = [*self._whole(finalists(models, limits, FIRST)), *self._nearest()]
         return finals.run(first, lambda ended: self._whole(likely_finalists(models, ended, limits)))

@@ -1,17 +1,21 @@
-"""Estimates the time of a study's stages, from its trials or from a timing just now."""
+"""The time budget: how long the stages of a run take, and whether another trial fits in."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..evaluators.measurement import MEDIAN, Measurement, quantile
-
-FINALISTS = 8
-"""How many models of a front get the final evaluation."""
+from ..storage.study_store import StudyStore
+from .dispatch import RunContext
+from .finalists import FINALISTS, too_slow_for_sure
 
 RESERVED = 0.5
 """Largest share of a time budget that is reserved for the final evaluation; a longer one exceeds the budget."""
+
+LATEST = 20
+"""How many of the last trials predict how long the next stages take."""
 
 CAREFUL_PROCESSES = 4
 """How many processes a careful measurement takes, including that of the memory; most of their time is start-up."""
@@ -77,3 +81,50 @@ def costs_of(measurements: Iterable[Measurement]) -> StageTimes | None:
         score_s=spent("one-shot"),
         epoch_s=quantile([max(0.0, m.seconds["train"] - build_s) / m.epochs for m in trained], MEDIAN),
     )
+
+
+class TimeBudget:
+    """Decides whether another trial may begin; the final evaluation must fit into the time budget too.
+
+    Args:
+        context: the run, with its budget and its start.
+        store: the study, whose trials predict how long the final evaluation takes.
+    """
+
+    def __init__(self, context: RunContext, store: StudyStore) -> None:
+        self._context = context
+        self._store = store
+        self._finished = -1
+        self._final_s = 0.0
+
+    def in_time(self) -> bool:
+        """Return whether a trial may begin."""
+        left_s = self.left_s()
+        return left_s is None or left_s > 0
+
+    def left_s(self) -> float | None:
+        """Return the seconds left for trials; None without a budget."""
+        budget_s = self._context.options.time_budget_s
+        if budget_s is None:
+            return None
+        return self._context.started + budget_s - reserved_s(self.final_s(), budget_s) - time.monotonic()
+
+    def final_s(self) -> float:
+        """Return the seconds that the final evaluation is predicted to take; 0 before a trial was trained."""
+        finished = self._store.count()
+        if finished != self._finished:
+            self._finished, self._final_s = finished, self._predicted_s()
+        return self._final_s
+
+    def _predicted_s(self) -> float:
+        found = self._store.found
+        costs = costs_of(model.measurement for model in found.latest(LATEST))
+        if costs is None:
+            return 0.0
+        limits = self._store.limits
+        meeting = [m for m in found.front() if limits.satisfied_by(m.measurement)]
+        references = found.references()
+        late = too_slow_for_sure([*references, *meeting], limits)
+        models = len(references) - len(late) + min(FINALISTS, len(meeting))
+        workers = self._context.options.workers or 1
+        return costs.finals_s(models, epochs=self._context.final_epochs, workers=workers)

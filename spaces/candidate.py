@@ -74,6 +74,15 @@ class Candidate:
         return cls(json.loads(text))
 
     @property
+    def compresses(self) -> bool:
+        """Whether the candidate changes the network at all; settings alone change nothing.
+
+        >>> Candidate({"bits": {"conv1": 8}}).compresses, Candidate({"distillation": {"loss": 1.0}}).compresses
+        (True, False)
+        """
+        return any(axis not in SETTINGS for axis in self.axes)
+
+    @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the candidate, the same in every process."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]

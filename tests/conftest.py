@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,10 +20,9 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Evaluator
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
+from autocompress.search.dispatch import RunContext
 from autocompress.search.driver import Driver
-from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
-from autocompress.search.progress import Silent
 from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.workers.inline import InlineWorkers
@@ -237,17 +235,13 @@ def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
         held.append(rundir)
         rundir.artifacts = artifacts or rundir.artifacts
         store = opened(problem, name=name, target_ms=target_ms, **how)
-        Driver(
-            store,
-            InlineWorkers(evaluator or problem),
-            Options(target_ms=target_ms, out=tmp_path / name, trials=trials, time_budget_s=time_budget_s),
-            epochs=1.0,
+        context = RunContext(
+            options=Options(target_ms=target_ms, out=tmp_path / name, trials=trials, time_budget_s=time_budget_s),
             rundir=rundir,
-            progress=Silent(),
-            interrupts=Interrupts(),
-            started=time.monotonic(),
-            meanwhile=meanwhile,
-        ).run()
+            workers=InlineWorkers(evaluator or problem),
+            epochs=1.0,
+        )
+        Driver(context, store, meanwhile=meanwhile).run()
         return store
 
     yield run

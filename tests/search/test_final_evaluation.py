@@ -21,12 +21,13 @@ from autocompress.evaluators.scores import packed
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import Model
+from autocompress.search.dispatch import RunContext
 from autocompress.search.final_evaluation import FinalEvaluation, as_found, read_record
 from autocompress.search.finalists import ALONE, FINALISTS, FIRST, finalists, likely_finalists, too_slow_for_sure
-from autocompress.search.interrupts import Interrupted, Interrupts
+from autocompress.search.interrupts import Interrupted
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
-from autocompress.search.seeds import FINAL, TRIAL, seed_of
+from autocompress.search.requests import FINAL, TRIAL, seed_of
 from autocompress.search.workers.inline import InlineWorkers
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.run_directory import RunDirectory
@@ -114,16 +115,8 @@ def unspoiled(request: Request, outcome: Outcome) -> Outcome:
 def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock | Meters, **limits: float) -> FinalEvaluation:
     """Return the end of a run with ten passes over the training data."""
     options = Options(out=rundir.path, workers=0, **{"target_ms": TARGET_MS, **limits})  # type: ignore[arg-type]
-    interrupts = Interrupts()
-    return FinalEvaluation(
-        rundir,
-        InlineWorkers(trainer),
-        clock,
-        options,
-        epochs=10.0,
-        progress=Silent(),
-        interrupts=interrupts,  # type: ignore[arg-type]
-    )
+    context = RunContext(options=options, rundir=rundir, workers=InlineWorkers(trainer), epochs=1.0, final_epochs=10.0)
+    return FinalEvaluation(context, clock)  # type: ignore[arg-type]
 
 
 def trained_to_the_end(models: list[Model]) -> list[Model]:

@@ -18,8 +18,8 @@ from autocompress.pareto.front import ParetoFront
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import Model
 from autocompress.reports.terminal_table import render
+from autocompress.search.dispatch import RunContext
 from autocompress.search.final_evaluation import FinalEvaluation
-from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.workers.inline import InlineWorkers
@@ -94,10 +94,9 @@ def ended(
     trainer, told = Trainer(rundir.path, outcomes), Told()
     clock: Any = Clock()
     options = Options(out=rundir.path, workers=0, target_ms=5.0)
-    finals = FinalEvaluation(
-        rundir, InlineWorkers(trainer), clock, options, epochs=10.0, progress=told, interrupts=Interrupts()
-    )
-    return finals.run(models(found)), trainer, told.milestones
+    workers = InlineWorkers(trainer)
+    context = RunContext(options=options, rundir=rundir, workers=workers, epochs=1.0, final_epochs=10.0, progress=told)
+    return FinalEvaluation(context, clock).run(models(found)), trainer, told.milestones
 
 
 def longer_fails(epochs: float) -> Outcome:
@@ -169,9 +168,9 @@ def test_a_run_whose_baseline_cannot_be_scored_any_more_says_why(rundir: RunDire
     clock: Any = Clock()
     options = Options(out=rundir.path, workers=0, target_ms=5.0)
     trainer = Trainer(rundir.path, lambda epochs: replace(WHY, rung="test"))
-    finals = FinalEvaluation(
-        rundir, InlineWorkers(trainer), clock, options, epochs=10.0, progress=Silent(), interrupts=Interrupts()
-    )
+    workers = InlineWorkers(trainer)
+    context = RunContext(options=options, rundir=rundir, workers=workers, epochs=1.0, final_epochs=10.0)
+    finals = FinalEvaluation(context, clock)
     with pytest.raises(StudyError, match=r"unchanged network must be scored at the end.*a batch of one\. Fix that"):
         finals.run([baseline, *models()])
 

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.ladder.trial_files import RUNG
-from autocompress.evaluators.measurement import Measurement, Outcome
 from autocompress.pareto.objectives import front_hypervolume
+from autocompress.search.dispatch import RunContext
 from autocompress.search.options import Options
 from autocompress.search.status import SearchStatus
+from autocompress.search.time_budget import TimeBudget
+from autocompress.search.workers.inline import InlineWorkers
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore
 
 Search = Callable[..., StudyStore]
-
-HOUR_S = 3600.0
-
-
-class Timed:
-    """Says that a trial took so long, of which it trained nearly all."""
-
-    def __init__(self, problem: AnalyticEvaluator, train_s: float) -> None:
-        self.problem = problem
-        self.train_s = train_s
-
-    def evaluate(self, request: Request) -> Outcome:
-        """Evaluate, and add the seconds."""
-        outcome = self.problem.evaluate(request)
-        seconds = {"build": 1.0, "latency": 1.0, "one-shot": 1.0, "train": self.train_s}
-        return replace(outcome, epochs=request.epochs, seconds=seconds) if isinstance(outcome, Measurement) else outcome
 
 
 @pytest.fixture
@@ -46,7 +30,15 @@ def outlook(tmp_path: Path) -> Callable[..., SearchStatus]:
         options = Options(target_ms=store.limits.target_ms, out=tmp_path / "run", trials=40, **given)  # type: ignore[arg-type]
         rundir = RunDirectory(tmp_path / "elsewhere", {"study": "run"})
         rundir.close()
-        return SearchStatus(store, options, rundir, started=time.monotonic() - spent_s, final_epochs=2.0)
+        context = RunContext(
+            options=options,
+            rundir=rundir,
+            workers=InlineWorkers(AnalyticEvaluator(1)),
+            epochs=1.0,
+            final_epochs=2.0,
+            started=time.monotonic() - spent_s,
+        )
+        return SearchStatus(context, store, TimeBudget(context, store))
 
     return look
 
@@ -85,7 +77,7 @@ def test_what_workers_are_at(
     folder.mkdir(parents=True)
     (folder / RUNG).write_text("train")
     now = time.monotonic()
-    state = looking.state({"trials/00007": (7, now - 60.0), "trials/00008": (8, now)}, "no device")
+    state = looking.state({"trials/00007": now - 60.0, "trials/00008": now}, "no device")
     assert [(each.name, each.rung) for each in state.running] == [("00007", "train"), ("00008", "start")]
     assert 60.0 <= state.running[0].seconds < 90.0
     assert state.held_up == "no device"
@@ -103,24 +95,3 @@ def test_time_that_is_left(search: Search, small: AnalyticEvaluator, outlook: Ca
     assert left_s is not None
     assert 0 < left_s <= 2.5 * elapsed * 1.5 + 1.0
     assert hasty.state({}, "").left_s == 0.0
-
-
-@pytest.mark.parametrize(("train_s", "reserved"), [(HOUR_S / 100, (0.05, 0.49)), (HOUR_S, (0.5, 0.5))])
-def test_a_time_budget_leaves_time_for_the_end(
-    search: Search,
-    small: AnalyticEvaluator,
-    outlook: Callable[..., SearchStatus],
-    train_s: float,
-    reserved: tuple[float, float],
-) -> None:
-    """No trial begins when what is left is needed for the front; that is half of the time at most."""
-    store = search(small, evaluator=Timed(small, train_s), trials=20)
-
-    def begins_after(share: float) -> bool:
-        looking = outlook(store, time_budget_s=HOUR_S, spent_s=share * HOUR_S)
-        looking.state({}, "")
-        return looking.in_time()
-
-    least, most = reserved
-    assert begins_after(1 - most - 0.01)
-    assert not begins_after(1 - least + 0.01)

@@ -12,10 +12,9 @@ from autocompress.evaluators.measurement import Outcome
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE, STUDENT
 from autocompress.profiles.profile import Profile
+from autocompress.search.dispatch import RunContext
 from autocompress.search.driver import Driver
-from autocompress.search.interrupts import Interrupts
 from autocompress.search.options import Options
-from autocompress.search.progress import Silent
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.workers.inline import InlineWorkers
 from autocompress.spaces.candidate import Candidate
@@ -60,17 +59,14 @@ def test_the_student_is_trained_and_the_model_is_not(store: StudyStore, tmp_path
     """The model's trial says that it is unchanged, and only it; neither answers for the other."""
     evaluator = Asked()
     rundir = RunDirectory(tmp_path / "run", {"study": "run"})
-    Driver(
-        store,
-        InlineWorkers(evaluator),
-        Options(target_ms=TARGET_MS, out=tmp_path / "run", trials=4),
-        epochs=1.0,
+    context = RunContext(
+        options=Options(target_ms=TARGET_MS, out=tmp_path / "run", trials=4),
         rundir=rundir,
-        progress=Silent(),
-        interrupts=Interrupts(),
-        started=0.0,
+        workers=InlineWorkers(evaluator),
+        epochs=1.0,
         student=True,
-    ).run()
+    )
+    Driver(context, store).run()
     model, student, *others = evaluator.requests
     assert (model.unchanged, model.epochs) == (True, 0.0)
     assert (student.unchanged, student.epochs) == (False, 1.0)

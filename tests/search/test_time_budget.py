@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Measurement
-from autocompress.search.time_budget import CAREFUL_PROCESSES, StageTimes, costs_of
+from autocompress.evaluators.measurement import Measurement, Outcome
+from autocompress.search.dispatch import RunContext
+from autocompress.search.options import Options
+from autocompress.search.time_budget import CAREFUL_PROCESSES, StageTimes, TimeBudget, costs_of
+from autocompress.search.workers.inline import InlineWorkers
 from autocompress.spaces.candidate import Candidate
+from autocompress.storage.run_directory import RunDirectory
+from autocompress.storage.study_store import StudyStore
 
+Search = Callable[..., StudyStore]
+
+HOUR_S = 3600.0
 COSTS = StageTimes(build_s=2.0, measure_s=5.0, careful_s=8.0, score_s=1.0, epoch_s=10.0)
 
 
@@ -63,3 +74,46 @@ def test_nothing_is_known_before_the_first_trial() -> None:
 def test_this_process_is_a_worker(workers: int) -> None:
     """No worker processes are as many as one."""
     assert COSTS.trials_s(1, epochs=1.0, trained=1.0, workers=workers) == 21.0
+
+
+class Timed:
+    """Says that a trial took so long, of which it trained nearly all."""
+
+    def __init__(self, problem: AnalyticEvaluator, train_s: float) -> None:
+        self.problem = problem
+        self.train_s = train_s
+
+    def evaluate(self, request: Request) -> Outcome:
+        """Evaluate, and add the seconds."""
+        outcome = self.problem.evaluate(request)
+        seconds = {"build": 1.0, "latency": 1.0, "one-shot": 1.0, "train": self.train_s}
+        return replace(outcome, epochs=request.epochs, seconds=seconds) if isinstance(outcome, Measurement) else outcome
+
+
+@pytest.mark.parametrize(("train_s", "reserved"), [(HOUR_S / 100, (0.05, 0.49)), (HOUR_S, (0.5, 0.5))])
+def test_a_time_budget_leaves_time_for_the_end(
+    search: Search,
+    small: AnalyticEvaluator,
+    tmp_path: Path,
+    train_s: float,
+    reserved: tuple[float, float],
+) -> None:
+    """No trial begins when what is left is needed for the front; that is half of the time at most."""
+    store = search(small, evaluator=Timed(small, train_s), trials=20)
+    rundir = RunDirectory(tmp_path / "elsewhere", {"study": "run"})
+    rundir.close()
+
+    def begins_after(share: float) -> bool:
+        context = RunContext(
+            options=Options(target_ms=store.limits.target_ms, out=tmp_path / "run", trials=40, time_budget_s=HOUR_S),
+            rundir=rundir,
+            workers=InlineWorkers(small),
+            epochs=1.0,
+            final_epochs=2.0,
+            started=time.monotonic() - share * HOUR_S,
+        )
+        return TimeBudget(context, store).in_time()
+
+    least, most = reserved
+    assert begins_after(1 - most - 0.01)
+    assert not begins_after(1 - least + 0.01)
