@@ -3,7 +3,7 @@
     python bench/chaos.py [--kills 50] [--workers 2] [--nodes 2] [--drivers 2 --storage postgresql://user@host/empty]
 
 Real drivers and real worker processes search a problem that is evaluated by formula, so that a trial takes some tens of
-milliseconds. Whoever dies by `kill -9` is a driver, a worker, or with `--nodes` a whole node of a Ray cluster on this
+milliseconds. What dies by `kill -9` is a driver, a worker, or with `--nodes` a whole node of a Ray cluster on this
 machine, beside the one that the drivers are on. A driver is begun again by the same command, a node has a successor.
 At the end all that was ever seen finished must be there unchanged, and the front must be that of the stored trials.
 Exit code 0 if so.
@@ -92,7 +92,7 @@ class Slow:
 
 
 def append(log: Path, line: str) -> None:
-    """Write a line at once, whoever else writes."""
+    """Write a line at once, even if others write too."""
     with log.open("ab", buffering=0) as file:
         file.write(f"{line}\n".encode())
 
@@ -264,7 +264,7 @@ def defects(trials: list[FrozenTrial], seen: dict[int, tuple[object, ...]], fold
             if trial.state == TrialState.FAIL:  # told too late; what took its place has the outcome
                 trial = next(t for t in trials if t.user_attrs.get("retry_of") == number)
             if trial.state not in DONE or from_json(trial.user_attrs["outcome"]) != from_json(text):
-                found.append(f"what was told of trial {number} is not there")
+                found.append(f"the outcome of trial {number} is not there")
         if json.loads((folder / "front.json").read_text()) != stored_front(trials):
             found.append(f"the front of {folder.name} is not that of the stored trials")
     return found
@@ -283,7 +283,7 @@ def stored_front(trials: list[FrozenTrial]) -> list[str]:
 
 
 def torment(asked: argparse.Namespace, root: Path) -> int:
-    """Kill whoever is in the way, go on, and count what is left."""
+    """Kill the victims, resume the study, and count what is left."""
     rng, began = random.Random(asked.seed), time.monotonic()
     folders = [root / f"driver{i}" for i in range(asked.drivers)]
     killed: Counter[str] = Counter()

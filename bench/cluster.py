@@ -50,7 +50,7 @@ LAYERS = 20
 
 
 class Pausing:
-    """Evaluates a formula after a pause; trials without a pause of their own are told by the driver at once."""
+    """Evaluates a formula after a pause; trials without a pause of their own end in the driver at once."""
 
     def __init__(self, pause_s: float) -> None:
         self.pause_s = pause_s

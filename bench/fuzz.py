@@ -3,7 +3,7 @@
     python bench/fuzz.py [--tasks 200] [--seed 0] [--quick]
 
 Each task of `fuzz_tasks` goes through a whole run in this process, with a runtime that needs no clock. It ends in a
-front, or in an error that a user is told, with nothing left behind; anything else is shown with its recipe and its
+front, or in an error that a user sees, with nothing left behind; anything else is shown with its recipe and its
 traceback, and is the exit code. --quick is for a machine that has little time: twenty tasks.
 """
 

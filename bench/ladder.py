@@ -50,7 +50,7 @@ class Values:
 
 
 class Rule(Protocol):
-    """Decides who goes on."""
+    """Decides which candidates continue."""
 
     def keep(self, finished: Sequence[Values], values: Values) -> bool:
         """Return whether a candidate should be trained on, given those that were trained to the end."""
@@ -87,8 +87,8 @@ class Policy:
     Attributes:
         name: in the table that is printed.
         cut_slow: whether what is surely too slow ends when it was timed.
-        rules: who goes on after ``one-shot`` and after ``short``; a rung without a rule cuts nobody, and there is no
-            short training without a rule for it.
+        rules: which candidates continue after ``one-shot`` and ``short``; a rung without a rule stops none, and
+            without a rule for it there is no short training.
         finals: in how many rounds the front is trained for long at the end, where trials end with the short training.
     """
 
@@ -200,7 +200,7 @@ def _volume(problem: RecordedProblem, measured: Iterable[Measurement], target_ms
 def _stopped_at(
     problem: RecordedProblem, start: Start, policy: Policy, target_ms: float, finished: Sequence[Values]
 ) -> str:
-    """Return the rung after which a candidate is not taken further; the policy's last for what was taken to the end."""
+    """Return the rung after which a candidate stops; the policy's last for one with a final evaluation."""
     candidate = start.candidate
     row = problem.rows[candidate]
     if row.latency is None or row.one_shot is None:

@@ -1,8 +1,8 @@
-"""How well a search foretells the latencies of its next trials from those that it has had.
+"""How well a search predicts the latencies of its next trials from those that it has had.
 
     python bench/latency_model.py [--quick]
 
-From each number of trials on, the next eight are told from all that came before. The tables are really measured
+From each number of trials on, the next eight are predicted from all that came before. The tables are really measured
 candidates, in the order in which they were measured (``recorded/``), and imaginary problems (``problems.py``), whose
 trials are a warm start, random candidates and children of these.
 """
@@ -31,7 +31,7 @@ RECORDED = ("fashion_mnist", "stuck")
 IMAGINARY = ("overheads", "additive")
 
 FIRST, STEP, NEXT = 10, 4, 8
-"""Trials that are known at first, by how many they grow, and how many are foretold."""
+"""Trials that are known at first, by how many they grow, and how many are predicted."""
 
 TRIALS, RANDOM = 60, 25
 """Of an imaginary problem: how many there are, and how many of these are random."""
@@ -49,7 +49,7 @@ class Timed:
     latency_ms: Numbers
 
     def history(self, count: int) -> History:
-        """Return the first of them as trials of which nothing else is known."""
+        """Return the first of them as trials with nothing else known."""
         unknown = np.full(count, np.nan)
         levels, latency_ms, none = self.levels[:count], self.latency_ms[:count], np.zeros(count, dtype=bool)
         return History(
@@ -91,7 +91,7 @@ def imaginary(family: str, seed: int) -> Timed:
 
 
 def errors(timed: Timed, tell: Callable[[EncodedSpace, History, LevelArray], Numbers]) -> NDArray[np.float64]:
-    """Return differences of logarithms, of what was told of the next trials and of what they took."""
+    """Return differences of logarithms, between the predictions for the next trials and what they took."""
     found = []
     for count in range(FIRST, len(timed.levels) - NEXT // 2, STEP):
         told = tell(timed.tables, timed.history(count), timed.levels[count : count + NEXT])

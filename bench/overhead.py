@@ -4,7 +4,7 @@
 
 The problem has 20 groups and 20 layers, evaluated by formula, so all the time that is left is ours: to ask for a
 candidate, to tell its outcome, to keep the front and its hypervolume. The sampler's share of asking is told apart.
-The journal is on disk. Then how long a study takes to go on: from opening it to the first trial.
+The journal is on disk. Then how long a study takes to resume: from opening it to the first trial.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def main() -> None:
             fill(Path(folder), problem, counts[-1], asked.storage)
             resumed.append(("database", counts[-1], *resume(Path(folder), problem, asked.storage)))
     for storage, count, seconds, cpu_s in resumed:
-        print(f"a study of {count:>5} trials in a {storage:>8} goes on after {seconds:5.2f} s ({cpu_s:5.2f} s of CPU)")
+        print(f"a study of {count:>5} trials in a {storage:>8} resumes after {seconds:5.2f} s ({cpu_s:5.2f} s of CPU)")
 
 
 if __name__ == "__main__":

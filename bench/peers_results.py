@@ -64,7 +64,7 @@ class Results:
         return [row.outcome for row in self.rows if row.who in names and isinstance(row.outcome, Measurement)]
 
     def alike(self, measured: Measurement) -> Measurement:
-        """Return a measurement in milliseconds of the first row's baseline: a search calibrates its own anew."""
+        """Return a measurement in milliseconds of the first row's baseline: a search calibrates its own again."""
         first = self.of(UNCHANGED)[0].latency
         latency = replace(measured.latency, baseline_ms=first.baseline_ms, baseline_spread=first.baseline_spread)
         return replace(measured, latency=latency)

@@ -2,7 +2,7 @@
 
 A chain of 20 convolutions, each with a pruning ratio and bits of its own, and four settings of distillation. Latency
 has what makes real latencies hard to predict: a roofline (the slower of arithmetic and memory counts), channels padded
-to what kernels like, conversions between layers of different bits, a fixed part. What a search is told beforehand is
+to what kernels like, conversions between layers of different bits, a fixed part. What a search knows beforehand is
 wrong as profiles of real networks are: sensitivities by a factor of about 1.6, layer costs by 12 %.
 
 The damage D to a network's accuracy, which is ``chance + (best − chance) · exp(−D)``, has several forms:
@@ -207,7 +207,7 @@ class Problem:
         return Measurement(accuracy=accuracy, latency=latency, size_bytes=size, params=size // 4, macs=0)
 
     def profile(self) -> Mapping[str, Any]:
-        """Return as plain data what a search is told: a `Profile` reads it."""
+        """Return as plain data what a search knows beforehand: a `Profile` reads it."""
         ratio = np.array(RATIOS)
         pruning, rounding = self.pruning * self.misjudged[0], self.rounding * self.misjudged[1]
         if self.family == "misleading":

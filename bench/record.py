@@ -7,7 +7,7 @@ for a long time and scored again; then it is trained from its beginning and scor
 candidates are the warm start for several targets, and a mixture: children of the front so far, random points made fast
 enough, and random points left as slow or as small as they are. After the first target's warm start, every fourth
 candidate is of the others'. Each core has a worker, as in a search. The table grows by a line a candidate; the same
-command goes on where it stopped.
+command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Recorder:
         )
 
     def _trained(self, candidate: Candidate, epochs: float) -> Training:
-        """Train and score as the ladder does, without timing the model anew."""
+        """Train and score as the ladder does, without timing the model again."""
         task, supplies, runtime = self.ladder.task, self.ladder.supplies, self.ladder.runtimes[0]
         started = time.monotonic()
         try:

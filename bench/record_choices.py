@@ -38,14 +38,14 @@ class Aim:
 
 
 class Chooser:
-    """Says which candidate is recorded next; what was recorded is read from the table, so that it can go on.
+    """Says which candidate is recorded next; what was recorded is read from the table, so that it can be resumed.
 
     Args:
         folder: for the study that children are drawn from.
         space: what may vary.
         profile: predicts latencies.
         targets_ms: of the warm starts.
-        seed: of everything random.
+        seed: random seed.
     """
 
     def __init__(self, folder: Path, space: Space, profile: Profile, targets_ms: Sequence[float], *, seed: int) -> None:

@@ -48,7 +48,7 @@ class Training:
     """What one length of training made of a candidate.
 
     Attributes:
-        accuracy: of the trained network, be it worse than the untrained one; None where there is none.
+        accuracy: of the trained network, even if worse than the untrained one's; None where there is none.
         seconds: spent on the rungs ``train`` and ``accuracy``.
         reason: why there is no accuracy.
     """

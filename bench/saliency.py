@@ -1,9 +1,9 @@
-"""How well gradients foretell what each choice damages, beside the median of those that were tried.
+"""How well gradients predict what each choice damages, beside the median of those that were tried.
 
     python bench/saliency.py [STUDY] [--data-dir DIR] [--quick]
 
 All choices of a network are tried, each on its own; then, many times, a random half of an axis is taken to be unknown,
-and foretold from the other half, as a search does where a large network leaves it no time to try everything. Errors
+and predicted from the other half, as a search does where a large network leaves it no time to try everything. Errors
 are factors: 2 is twice or half the damage that was found.
 """
 

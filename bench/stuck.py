@@ -4,7 +4,7 @@
 
 A study of a twenty-layer residual network made 33 proposals in a row that all missed the target, since layers in INT8
 are slow there once they are narrow, which its profile does not tell (``recorded/stuck.jsonl``). Here a sampler is given
-its first fourteen trials, and proposes on. What a proposal would take is told by a forest that was fitted to all 47
+its first fourteen trials, and proposes on. A forest predicts what a proposal would take; it was fitted to all 47
 trials and to what else was timed on that machine; it knows other things of a candidate than samplers do.
 """
 

@@ -214,7 +214,7 @@ def opened(tmp_path: Path) -> Iterator[Search]:
 
 @pytest.fixture
 def search(tmp_path: Path, opened: Search) -> Iterator[Search]:
-    """Run a search, or go on with it, and return its store."""
+    """Run a search, or resume it, and return its store."""
     held: list[RunDirectory] = []
 
     def run(

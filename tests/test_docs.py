@@ -37,7 +37,7 @@ def test_every_module_is_visited() -> None:
 
 
 def test_every_technique_has_its_paper() -> None:
-    """Whoever is named as the source of a technique in its code is named in the pages on techniques too."""
+    """Each author that the code names as the source of a technique is on the pages on techniques too."""
     author = re.compile(r"(?:De )?[A-Z]\w+(?= et\s+al\.|\s+and\s+[A-Z]\w+, [A-Z])")
     code = {name for path in (ROOT / "compressors").rglob("*.py") for name in author.findall(path.read_text())}
     pages = "".join((ROOT / "docs" / name).read_text() for name in ("techniques.md", "acz.md"))

@@ -1,4 +1,4 @@
-"""What is told of an error is the part that says what is wrong, and where in the user's own code."""
+"""What is reported of an error is the part that says what is wrong, and where in the user's own code."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_process_is_told_of_by_its_last_error() -> None:
     ],
 )
 def test_errors_are_told_in_a_line(error: Exception, told: str) -> None:
-    """The cause behind an error is told, else the first line that says something, else its kind."""
+    """The cause behind an error is reported, else the first line that says something, else its kind."""
     assert in_a_line(error) == told
 
 
@@ -131,7 +131,7 @@ def test_what_arose_elsewhere_has_no_place() -> None:
 
 
 def test_code_that_has_travelled_to_a_worker_is_still_the_users() -> None:
-    """A study's functions arrive without the names of their files; they are told by their module's."""
+    """A study's functions arrive without the names of their files; they are named by their module's."""
     module = {"__name__": "a_study_of_mine", "__file__": "/home/me/a_study_of_mine.py"}
     exec(compile("def loss(model, batch):\n    raise ValueError('no')", module["__file__"], "exec"), module)
     loss = cloudpickle.loads(cloudpickle.dumps(module["loss"]))

@@ -79,7 +79,7 @@ def test_bare_names_of_rooms_are_not_importable(room: str, tmp_path: Path) -> No
 
 
 def test_imports_inside_the_package_are_relative() -> None:
-    """A module never imports the package by its absolute name, but for the studies, which users copy."""
+    """A module never imports the package by its absolute name, except the studies, which users copy."""
     absolute = {
         str(path.relative_to(ROOT))
         for path in SOURCES

@@ -33,7 +33,7 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def metric(model: nn.Module, loader: Loader) -> float:
-    """Return the share of the digits' pixels that are told right."""
+    """Return the share of the digits' pixels that are classified right."""
     outputs, labels = outputs_and_labels(model, loader)
     of_digits = (labels != VOID) & (labels > 0)
     return float((outputs.argmax(1) == labels)[of_digits].float().mean())

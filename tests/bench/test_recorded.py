@@ -218,7 +218,7 @@ def test_the_ladder_costs_less_and_cuts_are_counted(bench: dict[str, ModuleType]
 
 
 def test_the_line_keeps_what_may_be_non_dominated(bench: dict[str, ModuleType]) -> None:
-    """A candidate goes on where its predicted accuracy, give or take, beats all that are as fast and as small."""
+    """A candidate continues where its predicted accuracy, give or take, beats all that are as fast and as small."""
     values, line = bench["ladder"].Values, bench["ladder"].Line()
     finished = [
         values(latency_ms=1.0, size_bytes=100, one_shot=x / 20, short=None, long=0.5 + x / 40 + (-1) ** x * 0.01)

@@ -33,7 +33,7 @@ def told(*words: object, code: int = 0) -> str:
 
 @pytest.mark.parametrize("other", ["two", "other"])
 def test_the_table_fits_eighty_columns(other: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every model has a row, with a mark where the other run dominates it; the scale is told."""
+    """Every model has a row, with a mark where the other run dominates it; the scale is reported."""
     monkeypatch.chdir(folder)
     text = told("one", other)
     assert max(map(len, text.splitlines())) <= 80 or other == "other"

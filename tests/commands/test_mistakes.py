@@ -1,4 +1,4 @@
-"""A mistake on the command line is told by its rule, the value that came and the way out, before torch is loaded."""
+"""A mistake on the command line is reported by its rule, value and way out, before torch is loaded."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ MISTAKES = {
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with a study that is never loaded, a folder of photos, and a few runs."""
     monkeypatch.chdir(tmp_path)
-    Path("net.py").write_text("raise AssertionError('a mistake is told before the study is loaded')\n")
+    Path("net.py").write_text("raise AssertionError('a mistake is reported before the study is loaded')\n")
     Path("photos").mkdir()
     Path("photos", "cat.jpg").write_text("a cat")
     asked = Options(target_ms=3.0, out=Path("asked"), runtimes=("fake",)).invocation("net.py")

@@ -31,7 +31,7 @@ def folder(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_recommended_model_goes_to_a_folder_of_its_own(folder: Path) -> None:
-    """It is named by study and id; how it did and what comes next is told, without a word on stderr."""
+    """It is named by study and id; how it did and what comes next is reported, without a word on stderr."""
     done = run(folder, "pick", "runs/lights")
     assert (done.returncode, done.stderr) == (0, "")
     place = done.stdout.split("/")[0]
@@ -55,7 +55,7 @@ def test_what_was_picked_is_told_as_data(folder: Path) -> None:
 
 
 def test_where_nothing_meets_the_limits_nothing_is_copied(folder: Path) -> None:
-    """The exit code is 1; the nearest is told with the command that picks it all the same."""
+    """The exit code is 1; the nearest is reported with the command that picks it all the same."""
     before = sorted(folder.iterdir())
     done = run(folder, "pick", "runs/lights", "--target-latency", "1us")
     assert done.returncode == 1, done.stderr

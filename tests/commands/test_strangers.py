@@ -124,7 +124,7 @@ def test_a_model_that_is_code_runs_only_where_its_runtime_is_named(runtime: str,
 
 
 def test_no_database_is_asked_that_the_user_has_not_named(run: Path) -> None:
-    """Whatever ``study.json`` says, nobody is told that the directory was opened."""
+    """Whatever ``study.json`` says, nobody is reported that the directory was opened."""
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         theirs.settimeout(0.2)
         url = f"postgresql://127.0.0.1:{theirs.getsockname()[1]}/study"
@@ -154,13 +154,13 @@ def linked_report(run: Path) -> None:
 
 
 def waiting(run: Path) -> None:
-    """Have whoever opens it wait for ever."""
+    """Make a process that opens it wait for ever."""
     (run / ".lock").unlink()
     os.mkfifo(run / ".lock")
 
 
 def waiting_first(run: Path) -> None:
-    """Have whoever reads what it is wait for ever."""
+    """Make a process that reads it wait for ever."""
     (run / "study.json").unlink()
     os.mkfifo(run / "study.json")
 
@@ -177,7 +177,7 @@ def waiting_first(run: Path) -> None:
     ],
 )
 def test_nothing_leads_out_of_a_run_directory(attack: Attack, said: str, run: Path, tmp_path: Path) -> None:
-    """Neither to be read, nor to be written, nor to go on with."""
+    """Neither to be read, nor to be written, nor to be resumed."""
     attack(run)
     before = files(tmp_path, run)
     for words in (("pick", run), ("report", run), ("--target-latency", "4ms", "--out", run)):

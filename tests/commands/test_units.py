@@ -68,7 +68,7 @@ def test_a_report_that_is_written_again_keeps_the_unit(runs: Path) -> None:
 
 
 def test_two_runs_of_other_units_are_compared(runs: Path) -> None:
-    """Each side has its own unit, and that they differ is told."""
+    """Each side has its own unit, and that they differ is reported."""
     text = said("compare", "db", "plain")
     assert re.search(r"\d dB", text)
     assert "The metric's unit differs: dB in A, none in B." in " ".join(text.split())

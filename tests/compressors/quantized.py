@@ -31,7 +31,7 @@ SHARED = {"twice"}
 """Networks in which two nodes read one weight; ONNX Runtime does not load them with the option of `served`."""
 
 FLAVOUR = 0.1
-"""Largest difference between two layouts of the same ranges, of which one has twice as many steps after a ReLU."""
+"""Largest difference between two layouts of the same ranges, one with twice as many steps after a ReLU."""
 
 
 class Residual(nn.Module):
@@ -88,7 +88,7 @@ class Tokens(nn.Module):
         self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8 * 8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images, of which one channel is taken as a sequence of rows, to five logits."""
+        """Map images to five logits, taking one channel as a sequence of rows."""
         x = self.second(self.first(x[:, 0]).relu()).relu()
         out: Tensor = self.head(x.flatten(1))
         return out
@@ -103,7 +103,7 @@ class Signal(nn.Module):
         self.second, self.head = nn.Conv1d(8, 8, 3, padding=2, dilation=2), nn.Linear(8 * 4, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images, of which one row is taken as a signal, to five logits."""
+        """Map images to five logits, taking one row as a signal."""
         x = self.second(self.norm(self.first(x[:, :, 0])).relu()).relu()
         out: Tensor = self.head(x.flatten(1))
         return out
@@ -118,7 +118,7 @@ class Stream(nn.Module):
         self.branches = nn.ModuleList(nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 16)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images, of which one channel is taken as a sequence of rows, to five logits."""
+        """Map images to five logits, taking one channel as a sequence of rows."""
         x = self.embed(x[:, 0])
         for branch in self.branches:
             x = x + branch(x)

@@ -1,4 +1,4 @@
-"""Batch norms become part of the layer before them, and their statistics can be estimated anew."""
+"""Batch norms become part of the layer before them, and their statistics can be re-estimated."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_what_has_no_length_comes_as_it_gives_itself() -> None:
 
 @pytest.mark.parametrize("loader", [[], DataLoader(TensorDataset(torch.zeros(3, 1)), 4, drop_last=True)])
 def test_a_pass_without_a_batch_is_told(loader: Loader) -> None:
-    """Training on nothing would go on for ever."""
+    """Training on nothing would never end."""
     with pytest.raises(StudyError, match="gave none"):
         next(endless(loader))
 

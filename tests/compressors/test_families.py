@@ -114,7 +114,7 @@ FAMILIES = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pruned_and_in_int8(family: str) -> None:
-    """All groups are pruned at once, and all layers rounded, but for the families that stay in float."""
+    """All groups are pruned at once, and all layers rounded, except the families that stay in float."""
     bits = 32 if family in IN_FLOAT else 8
     build, make = FAMILIES[family]
     task = task_of(build(), make)

@@ -1,4 +1,4 @@
-"""Networks that candidates go on from."""
+"""Networks whose weights candidates start from."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_same_channels_are_handed_on(task: Task) -> None:
 
 
 def test_other_layers_are_nobodys_ancestors(task: Task) -> None:
-    """A factorised network cannot be built by pruning alone, so nobody goes on from it."""
+    """A factorised network cannot be built by pruning alone, so no candidate starts from it."""
     candidate = Candidate({"rank": {"stages.1.0.conv2": 0.25}})
     assert apply_candidate(task, candidate, supplies_of(task), epochs=0.25).ancestor is None
 

@@ -282,7 +282,7 @@ def test_what_a_transposed_convolution_reads_has_the_zero_point_zero() -> None:
 
 
 def test_transposed_convolutions_are_offered_bits_where_there_are_kernels() -> None:
-    """Those in groups nowhere; who stays in float is told, with the reason."""
+    """Those in groups nowhere; layers that stay in float are reported, with the reason."""
     model, x = case("up2")
     network = inspect(model, (x[:1],))
     offered = {choice.target for choice in Quantize().choices(network, EVERY)}
@@ -320,7 +320,7 @@ class Own(nn.Conv1d):
     "layer", [Centred(3, 8, 3), Own(3, 8, 3), nn.utils.parametrizations.weight_norm(nn.Conv1d(3, 8, 3))]
 )
 def test_a_layer_that_computes_in_a_way_of_its_own_is_only_pruned(layer: nn.Module) -> None:
-    """Neither its bits nor its rank, its zeros and its palette are on offer; who asks for bits is told."""
+    """Neither its bits nor its rank, its zeros and its palette are on offer; asking for bits is refused."""
     x = torch.randn(4, 3, 16)
     model = nn.Sequential(layer, nn.ReLU(), nn.Conv1d(8, 8, 3), nn.Flatten(), nn.Linear(96, 4)).eval()
     network = inspect(model, (x[:1],))

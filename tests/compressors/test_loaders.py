@@ -62,7 +62,7 @@ class Plain:
         self.length = length
 
     def __len__(self) -> int:
-        """Return whatever it was told to."""
+        """Return what it was made with."""
         return self.length()  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[Any]:

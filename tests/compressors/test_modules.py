@@ -228,7 +228,7 @@ def test_layers_that_are_not_called_are_left_alone() -> None:
 
 
 def test_a_bilinear_layer_is_counted_and_left_alone() -> None:
-    """A layer that no technique knows is told with its share of the work."""
+    """A layer that no technique knows is reported with its share of the work."""
 
     class Both(nn.Module):
         def __init__(self) -> None:

@@ -119,7 +119,7 @@ def test_a_head_that_is_the_embedding_stays_it(words: Task, name: str) -> None:
 
 
 def test_a_tied_layer_is_not_factorised(words: Task) -> None:
-    """Its factors would be another weight than the embedding's: that is told, not offered, and infeasible."""
+    """Its factors would be another weight than the embedding's: that is reported, not offered, and infeasible."""
     network = inspect(words.model, words.examples)
     assert ("head", "it shares parameters with embed: not factorised") in network.left_alone
     space = space_of(network, runtime_of("onnxruntime").capabilities)

@@ -149,7 +149,7 @@ def begin(descendants: Callable[[Path], list[psutil.Process]]) -> Begin:
 
 @pytest.fixture(scope="session")
 def descendants() -> Callable[[Path], list[psutil.Process]]:
-    """Return a function that finds the living processes of a folder's commands, whoever their parents are now."""
+    """Return a function that finds the living processes of a folder's commands, whatever their parents are now."""
 
     def find(folder: Path) -> list[psutil.Process]:
         found = []

@@ -34,7 +34,7 @@ def metric(model: nn.Module, loader: Loader) -> float:
     with torch.no_grad():
         largest = max(float(model(images).abs().max()) for images, _ in loader)
     if largest > 1e4:
-        raise ZeroDivisionError("no class is told from the others")
+        raise ZeroDivisionError("no class differs from the others")
     return top1(model, loader)
 
 

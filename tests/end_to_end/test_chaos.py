@@ -29,7 +29,7 @@ def begin(*given: object) -> subprocess.Popen[str]:
 
 
 def check(process: subprocess.Popen[str], kills: int) -> str:
-    """Check what is left of a study, and return what was told."""
+    """Check what is left of a study, and return what it reports."""
     told, _ = process.communicate(timeout=500)
     assert process.returncode == 0, told
     assert "nothing is lost, nothing is twice, and the front is that of the stored trials" in told
@@ -48,7 +48,7 @@ def test_killed_drivers_and_workers_lose_nothing() -> None:
 
 
 def test_a_killed_node_loses_nothing() -> None:
-    """A whole node of a cluster dies, then the driver; the study goes on where the successor is."""
+    """A whole node of a cluster dies, then the driver; the study continues where the successor is."""
     told = check(begin("--kills", 2, "--nodes", 2, "--more", 3, "--seed", 7), 2)
     assert "1 of drivers, 0 of workers, 1 of nodes" in told
 
@@ -80,7 +80,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_ends_a_run_in_order(small_disk: Path, trials: Callable[[Path], list[FrozenTrial]]) -> None:
-    """The error tells the way out; when there is room again, the same command goes on with all that was finished."""
+    """The error tells the way out; when there is room again, the same command resumes with all that was finished."""
     line = ("--drive", small_disk / "run", "--workers", 0, "--trials", 60)
     full = begin(*line)
     told, _ = full.communicate(timeout=300)

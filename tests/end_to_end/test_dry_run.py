@@ -1,4 +1,4 @@
-"""What a command would do, and for how long, is told before anything is trained; nothing is written."""
+"""What a command would do, and for how long, is printed before anything is trained; nothing is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes die and users interrupt: nothing that was finished is lost, and the same command goes on."""
+"""Processes die and users interrupt: nothing that was finished is lost, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def trains(out: Path) -> bool:
 def test_a_killed_driver_costs_only_what_was_running(
     folder: Path, warm: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants
 ) -> None:
-    """After `kill -9` no process is left behind, and the same command goes on with every finished trial."""
+    """After `kill -9` no process is left behind, and the same command resumes with every finished trial."""
     out = folder / "run"
     line = (*FAKE, "--workers", 1)
     with begin(folder, *line, "--epochs", 8) as process:
@@ -134,7 +134,7 @@ def test_a_killed_worker_costs_only_its_trial(folder: Path, begin: Begin, trials
 def test_an_interrupted_run_leaves_its_front_and_goes_on(
     folder: Path, warm: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants, workers: int
 ) -> None:
-    """Ctrl-C ends the run in order with exit code 130 and the front so far; the same command goes on to the end."""
+    """Ctrl-C ends the run in order with exit code 130 and the front so far; the same command resumes and ends."""
     out = folder / "run"
     line = (*FAKE, "--workers", workers)
     with begin(folder, *line, "--epochs", 8) as process:

@@ -1,4 +1,4 @@
-"""What cannot be built, trained or scored is a row with its reason, and the search goes on."""
+"""What cannot be built, trained or scored is a row with its reason, and the search continues."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_search_goes_on(fragile: tuple[Path, subprocess.CompletedProcess[str
     [
         pytest.param(40, "build", "40 channels cannot be shared among the heads", id="forward raises"),
         pytest.param(16, "build", "the network does not export to ONNX", id="does not export"),
-        pytest.param(48, "one-shot", "ZeroDivisionError: no class is told from the others", id="metric raises"),
+        pytest.param(48, "one-shot", "ZeroDivisionError: no class differs from the others", id="metric raises"),
         pytest.param(32, "timeout", "it did not end within 20 s", id="hangs"),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_candidate_whose_training_fails_stands_as_it_was_before(
 
 @pytest.mark.parametrize("reason", ["40 channels", "does not export", "loss became nan", "no class", "did not end"])
 def test_the_user_is_told(fragile: tuple[Path, subprocess.CompletedProcess[str]], reason: str) -> None:
-    """Each infeasible trial, and each that cannot be trained, is a line on stderr while the search goes on."""
+    """Each infeasible trial, and each that cannot be trained, is a line on stderr while the search runs."""
     lines = fragile[1].stderr.splitlines()
     assert any(reason in line for line in lines if "is infeasible" in line or "could not be trained" in line)
 

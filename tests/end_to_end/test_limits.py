@@ -54,7 +54,7 @@ def test_the_front_meets_every_limit(limited: tuple[Path, subprocess.CompletedPr
 def test_a_limit_out_of_reach_names_the_nearest(
     limited: tuple[Path, subprocess.CompletedProcess[str]], warm: Command
 ) -> None:
-    """The same study goes on under a stricter limit without another trial: exit code 1, and what the nearest misses."""
+    """A study is resumed under a stricter limit without another trial: exit code 1, and what the nearest misses."""
     folder, _ = limited
     before = table(folder, "trials.csv")
     done = warm(folder, *LINE, 5, "--max-size", "1kB")

@@ -98,7 +98,7 @@ def test_mistakes_are_told(models: Path, command: Command, case: str) -> None:
 
 
 def test_energy_without_a_counter_is_refused(models: Path, command: Command) -> None:
-    """No estimate is made up; where the machine has a counter, joules are told."""
+    """No estimate is made up; where the machine has a counter, joules are reported."""
     done = command(models, "measure", "float.onnx", "--input", "image=1x3x8x8", "--quick", "--energy", "--json")
     if done.returncode == 0:
         assert json.loads(done.stdout)["runtimes"][0]["energy"]["source"] == "rapl"

@@ -13,7 +13,7 @@ TOKENS = Path(__file__).parents[2] / "bench" / "outputs" / "tokens.py"
 
 
 def test_a_classifier_of_tokens_ends_in_a_front(folder: Path, command: Command) -> None:
-    """Its classes are found on the last axis, beside padding, nothing fails, and the report tells of it."""
+    """Its classes are found on the last axis, beside padding, nothing fails, and the report says so."""
     line = (TOKENS, "--target-latency", "50ms", "--runtime", "fake", "--trials", 2, "--workers", 0)
     done = command(folder, *line, "--epochs", 0.2, "--final-epochs", 0.2, "--out", "run", "--quiet")
     assert done.returncode == 0, done.stderr

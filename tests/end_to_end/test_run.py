@@ -93,7 +93,7 @@ def test_a_run_ends_well(finished: Finished, front: pandas.DataFrame) -> None:
 
 
 def test_an_opened_run_has_the_front_that_the_run_left(finished: Finished, front: pandas.DataFrame) -> None:
-    """Without the task, its front is the table's; every model has its files, and the command that goes on is known."""
+    """Without the task, its front is the table's; every model has its files, and the command that resumes is known."""
     folder, words, _ = finished
     run = open_run(folder / "run")
     again = run.front().to_pandas()
@@ -215,7 +215,7 @@ def test_the_same_command_adds_nothing(
 
 
 def test_memory_is_added_to_a_finished_study(finished: Finished, warm: Command, tmp_path: Path) -> None:
-    """A study on the real runtime goes on under a limit on memory: what was trained is measured, not trained again."""
+    """A study is resumed under a limit on memory: what was trained is measured, not trained again."""
     folder = tmp_path / "user"
     shutil.copytree(finished[0], folder)
     before = pandas.read_csv(folder / "run" / "trials.csv")

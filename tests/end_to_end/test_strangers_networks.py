@@ -47,7 +47,7 @@ FRONTS: dict[str, tuple[str, ...]] = {
     "DataParallel": ("wrapped:task", "DataParallel was taken off"),
     "compiled": ("wrapped:compiled", "torch.compile was taken off"),
 }
-"""What gives a front: the module and the function of each study, and parts of what is told."""
+"""What gives a front: the module and the function of each study, and parts of what is printed."""
 
 SLACK = {"super-resolution": 0.5}
 """Decibels that INT8 may lose; elsewhere it is a point."""

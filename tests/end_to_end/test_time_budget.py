@@ -12,7 +12,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_an_answer_after_no_time(folder: Path, command: Command) -> None:
-    """The unchanged network is measured and told of with why nothing else is there; the same command goes on."""
+    """The unchanged network is measured and reported with why nothing else is there; the same command resumes."""
     line = ("my_study.py", "--target-latency", "0.5us", "--runtime", "fake", "--workers", 0, "--out", "run")
     done = command(folder, *line, "--trials", 3, "--time-budget", "0.1s")
     assert done.returncode == 1, done.stderr

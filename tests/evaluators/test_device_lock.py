@@ -35,7 +35,7 @@ with training():
 
 @pytest.fixture(autouse=True)
 def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep away from whoever else measures here."""
+    """Keep away from other processes that measure here."""
     monkeypatch.setenv("AUTOCOMPRESS_LOCKS", str(tmp_path))
 
 
@@ -64,7 +64,7 @@ def speaks(said: IO[str], seconds: float) -> bool:
 
 
 def test_trainers_pause_while_something_is_measured() -> None:
-    """All of them, at their next batch, and they go on afterwards."""
+    """All of them, at their next batch, and they continue afterwards."""
     with trainer() as one, trainer() as other:
         with quiet(patience_s=60.0) as alone:
             assert alone
@@ -152,7 +152,7 @@ def holder(name: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_who_holds_a_lock_for_long_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock and the process are named, and when that ends it goes on."""
+    """The lock and the process are named, and when that ends it continues."""
     monkeypatch.setattr(module, "LONG_S", 0.2)
     with holder("turnstile") as process:
         waiter = threading.Thread(target=lambda: quiet().__enter__(), daemon=True)
@@ -169,7 +169,7 @@ def test_who_holds_a_lock_for_long_is_told(caplog: pytest.LogCaptureFixture, mon
 
 
 def fifo(path: Path) -> None:
-    """Have whoever opens it wait for ever."""
+    """Make a process that opens it wait for ever."""
     os.mkfifo(path)
 
 
@@ -179,9 +179,9 @@ def folder(path: Path) -> None:
 
 
 def link(path: Path) -> None:
-    """Lead to somebody's file."""
-    (path.parent / "somebody's").touch()
-    path.symlink_to(path.parent / "somebody's")
+    """Lead to another user's file."""
+    (path.parent / "another's").touch()
+    path.symlink_to(path.parent / "another's")
 
 
 @pytest.mark.timeout(60)
@@ -209,7 +209,7 @@ def test_a_run_is_not_begun_without_locks(tmp_path: Path) -> None:
 
 
 def test_the_locks_are_the_machine_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has another folder for temporary files has the same locks; where there is no place for them, not."""
+    """Processes with other folders for temporary files share the locks, unless there is no place for them."""
     monkeypatch.delenv("AUTOCOMPRESS_LOCKS")
     closed, shared, mine = (tmp_path / name for name in ("closed", "shared", "mine"))
     for place, mode in ((closed, 0o755), (shared, 0o1777), (mine, 0o700)):

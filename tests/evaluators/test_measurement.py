@@ -124,7 +124,7 @@ def test_contention_shows() -> None:
 
 
 def test_what_is_joined_has_the_worst_of_both_environments() -> None:
-    """A training that went on beside one of two processes is told of both together, in whatever order."""
+    """A training that ran beside one of two processes is kept for both together, in whatever order."""
     quiet = {"trainers_paused": "yes", "load_after": "9.50", "windows_measured_again": "1", "started": "1", "cpu": "a"}
     busy = {"trainers_paused": "no", "load_after": "10.25", "windows_measured_again": "2", "started": "2", "cpu": "a"}
     for one, other in ((quiet, busy), (busy, quiet)):

@@ -53,7 +53,7 @@ def test_the_line_is_learned() -> None:
 
 
 def test_those_that_training_made_worse_count_too() -> None:
-    """They keep what they had, and tell that little may be hoped."""
+    """They keep what they had, and predict little."""
     vain = [replace(m, accuracy=0.9, epochs=0.0) for m in [model(0.9, 0.9)] * 20]
     hopeful = learned(on_a_line(20), [], np.random.default_rng(0))
     sober = learned([*on_a_line(20), *vain], [], np.random.default_rng(0))
@@ -70,7 +70,7 @@ def test_few_models_tell_nothing(models: Sequence[Measurement]) -> None:
 
 @given(st.floats(0.0, 1.0), st.floats(0.5, 4.0), st.integers(100, 5000))
 def test_only_the_dominated_are_doubted(one_shot: float, milliseconds: float, size: int) -> None:
-    """Doubts name a model of the front that is as fast and as small, and more accurate than all that may be hoped."""
+    """Doubts name a model of the front that is as fast and as small, and more accurate than the optimistic estimate."""
     models = on_a_line(20)
     promotion = learned(models, models, np.random.default_rng(0))
     assert promotion is not None
@@ -81,7 +81,7 @@ def test_only_the_dominated_are_doubted(one_shot: float, milliseconds: float, si
 
 
 def test_some_of_the_doubted_are_spared() -> None:
-    """About a tenth, by chance, so that it can be told how often doubts are wrong."""
+    """About a tenth, by chance, to learn how often doubts are wrong."""
     models = on_a_line(20)
     found = [learned(models, models, np.random.default_rng(seed)) for seed in range(400)]
     spared = [promotion.spared for promotion in found if promotion is not None]
@@ -90,9 +90,9 @@ def test_some_of_the_doubted_are_spared() -> None:
 
 def test_what_was_saved_is_told() -> None:
     """Each candidate that ended early would have taken the mean training; those spared tell how often it was wrong."""
-    trained = [*on_a_line(8), model(0.1, 0.9, doubted="nothing was hoped of it"), model(0.1, 0.4, doubted="nor of it")]
+    trained = [*on_a_line(8), model(0.1, 0.9, doubted="behind the front"), model(0.1, 0.4, doubted="nor of it")]
     slow = [Infeasible(reason="too slow", rung="latency", latency=latency(9.0))] * 6
-    cut = [Infeasible(reason="nothing is hoped of it", rung="one-shot", one_shot_accuracy=0.1)] * 4
+    cut = [Infeasible(reason="behind the front", rung="one-shot", one_shot_accuracy=0.1)] * 4
     broken = [Infeasible(reason="ValueError: no", rung="one-shot")]
     text = savings([*trained, *slow, *cut, *broken], trained[:9])
     assert "6 candidates ended when they were timed, 4 before training" in text

@@ -49,13 +49,13 @@ def test_scores_take_little_room() -> None:
 
 @pytest.mark.parametrize("text", ["[9, null] c%1w", "[99999999999, null] c%1w", "nothing", "[3] !", "[-8, 1.0] c%1w"])
 def test_scores_that_somebody_else_packed_are_refused(text: str) -> None:
-    """What is no packed text, or would become more than it says, is told and not read."""
+    """What is no packed text, or would become more than it says, is refused."""
     with pytest.raises(RunDirectoryError, match="must hold scores"):
         unpacked(text)
 
 
 def test_scores_do_not_become_more_than_they_say() -> None:
-    """A few bytes that would inflate to many are refused at the length that was told."""
+    """A few bytes that would inflate to many are refused at the stated length."""
     bomb = b85encode(zlib.compress(bytes(10_000_000))).decode()
     with pytest.raises(RunDirectoryError, match="must hold scores"):
         unpacked(f"[80, null] {bomb}")
@@ -80,7 +80,7 @@ def errors(model: nn.Module, loader: Loader) -> Tensor:
 
 
 def task(**changes: Any) -> Task:
-    """Return a task whose network is exact but for its last example."""
+    """Return a task whose network is exact except for its last example."""
     inputs = torch.eye(4)
     wanted = inputs.clone()
     wanted[3] = torch.tensor([1.0, 0.0, 0.0, 0.0])

@@ -99,7 +99,7 @@ def test_the_folder_of_a_stranger_is_refused(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can give a folder away")
 def test_the_folder_of_another_user_is_refused(folder: Path) -> None:
-    """Whoever owns it could read and change all that is put there."""
+    """Its owner could read and change all that is put there."""
     folder.mkdir(mode=0o700)
     os.chown(folder, 12345, 12345)
     with pytest.raises(UsageError, match="belongs to user 12345"), scratch():
@@ -135,7 +135,7 @@ def test_what_is_not_ours_is_left_alone(folder: Path, home: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_deleted_and_what_is_used_is_not(folder: Path) -> None:
-    """Whoever comes next clears away what is old and nobody's; its own folder goes with it."""
+    """The next process clears away old folders that no process uses; its own folder goes with it."""
     with subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         left = aged(Path(process.stdout.readline().strip()))

@@ -89,7 +89,7 @@ def test_a_looser_limit_loses_nothing(asked: Limits, measured: Measurement, name
 
 @given(limits(), measurements())
 def test_what_is_cut_meets_nothing(asked: Limits, measured: Measurement) -> None:
-    """A candidate is cut for sure only where it does not meet the limits."""
+    """A candidate is certainly too costly only where it does not meet the limits."""
     assert not (asked.surely_violated_by(measured) and asked.satisfied_by(measured))
 
 
@@ -105,7 +105,7 @@ def test_what_is_cut_meets_nothing(asked: Limits, measured: Measurement) -> None
     ],
 )
 def test_each_limit_is_a_share_of_itself(name: str, worse: dict[str, float], excess: float) -> None:
-    """Each limit alone decides; by how much it is missed is told relative to it, and what is unknown is missed."""
+    """Each limit alone decides; the excess is relative to it, and what is unknown is missed."""
     assert ALL.satisfied_by(FINE)
     measured = replace(FINE, **worse)  # type: ignore[arg-type]
     assert not ALL.satisfied_by(measured)
@@ -124,7 +124,7 @@ def test_only_what_was_asked_for_counts() -> None:
 
 
 def test_a_latency_is_cut_by_its_lower_end_and_met_by_its_upper() -> None:
-    """Between the two a candidate is neither: it goes on, and is not reported as one that meets the target."""
+    """Between the two a candidate is neither: it continues, and is not reported as one that meets the target."""
     unsure = replace(FINE, latency=UNSURE)
     assert not Limits(UNSURE.median_ms).surely_violated_by(unsure)
     assert not Limits(UNSURE.median_ms).satisfied_by(unsure)
@@ -133,7 +133,7 @@ def test_a_latency_is_cut_by_its_lower_end_and_met_by_its_upper() -> None:
 
 
 def test_the_baselines_spread_is_in_what_is_met_and_not_in_what_is_cut() -> None:
-    """A model that only the machine's mood may make too slow goes on, does not meet the target, and is told why."""
+    """A model that only the machine's mood may make too slow continues; it misses the target, with the reason."""
     moody = replace(FINE, latency=replace(LATENCY, baseline_spread=0.3))
     asked = Limits(4.5)
     assert asked.satisfied_by(FINE)
@@ -162,7 +162,7 @@ def scored(right: int, *, wrong_before: int = 0, examples: int = 1000) -> Measur
 
 
 def test_an_accuracy_is_judged_on_the_same_examples_as_the_unchanged_networks() -> None:
-    """Of two models of one accuracy that which answers as the unchanged network does is surer to lose no more."""
+    """Of two models of one accuracy, the one that answers like the unchanged network is surer to lose no more."""
     baseline = scored(900)
     asked = Limits(5.0, min_change=-0.01).against(baseline)
     alike, other = scored(893), scored(893, wrong_before=60)

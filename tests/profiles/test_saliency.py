@@ -56,7 +56,7 @@ def test_a_group_is_as_salient_as_its_layers() -> None:
 
 @given(st.lists(POSITIVE, min_size=ENOUGH, max_size=9, unique=True), POSITIVE, st.floats(0, 1), POSITIVE)
 def test_a_power_law_is_found_again(known: list[float], factor: float, power: float, asked: float) -> None:
-    """Damages that are a power of the saliency are foretold as they are."""
+    """Damages that are a power of the saliency are predicted as they are."""
     tried = [(saliency, factor * saliency**power) for saliency in known]
     if max(known) > 1.1 * min(known):
         assert stand_in(tried, asked) == pytest.approx(factor * asked**power, rel=1e-3)
@@ -66,7 +66,7 @@ def test_a_power_law_is_found_again(known: list[float], factor: float, power: fl
 def test_more_salient_choices_are_never_thought_milder(
     tried: list[tuple[float, float]], one: float, other: float
 ) -> None:
-    """Whatever was tried, the foretold damage does not fall with the saliency, and does not grow faster than it."""
+    """Whatever was tried, the predicted damage does not fall with the saliency, and does not grow faster than it."""
     low, high = sorted((one, other))
     mild, strong = stand_in(tried, low), stand_in(tried, high)
     assert mild <= strong * (1 + 1e-9)

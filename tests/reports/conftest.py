@@ -1,4 +1,4 @@
-"""Runs of analytic problems, as a report is told of them."""
+"""Runs of analytic problems, as a report gets them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ABOUT = ReportContext(
 
 @dataclass(frozen=True)
 class Told:
-    """A run as a report is told of it."""
+    """A run as a report gets it."""
 
     front: ParetoFront
     trials: tuple[Trial, ...]

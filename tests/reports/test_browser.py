@@ -194,7 +194,7 @@ def test_the_page_calls_slower_what_is_slower(tell: Tell, opened: Open) -> None:
 
 
 def test_the_page_recommends_the_unchanged_network_where_nothing_is_better(told: Told, opened: Open) -> None:
-    """For a target that all meet, of models as accurate the fastest is recommended, be it the unchanged network."""
+    """For a target that all meet, the fastest of equally accurate models is recommended, even the unchanged one."""
     worst = min(model.measurement.accuracy for model in told.front.models) - 0.1
     models = tuple(
         replace(
@@ -426,7 +426,7 @@ def test_of_several_runtimes_one_is_looked_at(tell: Tell, opened: Open) -> None:
     ids=str,
 )
 def test_any_run_has_a_page(how: dict[str, Any], said: str, tell: Tell, opened: Open) -> None:
-    """A run without a feasible model, one of a single trial and one that goes on are shown, without an error."""
+    """A run without a feasible model, one of a single trial and one that is running are shown, without an error."""
     page = opened(tell(**how), replace(ABOUT, state="running"))
     assert said in page.inner_text("h1")
     assert "The run has not ended" in page.inner_text("#warnings")

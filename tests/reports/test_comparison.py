@@ -1,4 +1,4 @@
-"""Two runs are compared on one scale, and what is not the same in them is told."""
+"""Two runs are compared on one scale, and what is not the same in them is reported."""
 
 from __future__ import annotations
 
@@ -99,6 +99,6 @@ def test_another_network_is_told(one: Run, made_run: MadeRun, tmp_path: Path) ->
 
 
 def test_a_run_without_a_baseline_cannot_be_compared(one: Run, made_run: MadeRun, tmp_path: Path) -> None:
-    """It is told which one has none."""
+    """The message says which one has none."""
     with pytest.raises(RunDirectoryError, match=r"two.*no baseline yet"):
         compare(one, open_run(made_run(tmp_path / "two", trials=0)))

@@ -77,6 +77,6 @@ def test_a_notebook_shows_a_table(front: ParetoFront) -> None:
 
 
 def test_a_front_without_a_directory_has_no_files(front: ParetoFront) -> None:
-    """That is told."""
+    """The message says so."""
     with pytest.raises(UsageError, match="must come from a run directory"):
         autocompress.pick(replace(front, where=""))

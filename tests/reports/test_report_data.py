@@ -136,7 +136,7 @@ def test_only_layers_that_change_are_told(tell: Tell) -> None:
 
 
 def test_the_hypervolume_ends_with_that_of_all_models(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It never falls, ends with that of all that meet the limits, and is told at few points of many trials."""
+    """It never falls, ends with that of all that meet the limits, and is reported at few points of many trials."""
     told = tell(ended=False)
     line = search_history(told.front, told.trials)["hypervolume"]
     assert [step["trials"] for step in line] == list(range(1, len(told.trials) + 1))
@@ -169,7 +169,7 @@ def test_pauses_of_a_study_do_not_count() -> None:
 
 
 def test_where_trials_ended_is_judged_by_the_limits_of_today(tell: Tell) -> None:
-    """Counts add up to all trials; failures are told with their reasons; a stricter target makes some miss it."""
+    """Counts add up to all trials; failures are reported with their reasons; a stricter target makes some miss it."""
     told = tell(broken="no such operator", ended=False)
     ends = {end["end"]: end for end in search_history(told.front, told.trials)["ends"]}
     assert sum(end["trials"] for end in ends.values()) == len(told.trials)

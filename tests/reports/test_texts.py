@@ -178,7 +178,7 @@ def test_a_metric_that_is_no_share_is_shown_as_the_number_that_it_is(tell: Tell)
 
 
 def test_a_latency_of_one_window_is_not_known_to_infinity_per_cent(tell: Tell) -> None:
-    """What has no interval is told in words."""
+    """What has no interval is reported in words."""
     told = tell()
     best = told.front.recommended
     assert best is not None

@@ -266,7 +266,7 @@ def test_a_report_is_written_while_a_run_goes_on(search: Search, tmp_path: Path)
 
 
 def test_a_run_is_written_anew_while_another_process_holds_it(search: Search, tmp_path: Path) -> None:
-    """A directory that is held is of a run that goes on, one that is not of a run that was interrupted."""
+    """A directory that is held is of a running run, one that is not of a run that was interrupted."""
     search(PROBLEM, trials=12, target_ms=3.0)
     rundir = tmp_path / "run"
     run = open_run(rundir)

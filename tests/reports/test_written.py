@@ -17,7 +17,7 @@ from .conftest import Tell
 
 
 def test_a_choice_that_is_not_in_the_file_shows(tell: Tell, tmp_path: Path) -> None:
-    """A layer of which INT8 was asked and which lies there in float is told so; one that has it, too."""
+    """A layer of which INT8 was asked and which lies there in float is reported so; one that has it, too."""
     profile: Profile | None = tell(1).profile
     assert profile is not None
     one, other = (layer.name for layer in profile.network.layers[:2])
@@ -40,7 +40,7 @@ def test_words_tell_how_weights_are_stored() -> None:
 
 
 def test_time_that_is_no_layers_is_told(tell: Tell) -> None:
-    """A network most of whose time lies between layers is told so; another one is not."""
+    """A network most of whose time lies between layers is reported so; another one is not."""
     profile: Profile | None = tell(1).profile
     assert profile is not None
     layers_ms = sum(profile.costs.layer_ms.values())

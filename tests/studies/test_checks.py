@@ -129,7 +129,7 @@ def test_a_network_that_is_no_function_is_refused(forward: Any, told: str) -> No
 
 
 def test_batch_norms_without_statistics_are_named() -> None:
-    """Answers that depend on the batch are told with the layer that makes them."""
+    """Answers that depend on the batch are reported with the layer that makes them."""
     made = net(norm=nn.BatchNorm1d(4, track_running_stats=False))
     with pytest.raises(StudyError, match="'norm' has no running statistics"):
         validate(task(made))
@@ -262,7 +262,7 @@ def with_one(change: Callable[[Tensor], Tensor], of: int = 0) -> list[tuple[Tens
     ],
 )
 def test_a_loader_is_looked_through(split: str, loader: Any, told: str) -> None:
-    """A batch that does not fit is told with its number, whichever loader it is of."""
+    """A batch that does not fit is reported with its number, whichever loader it is of."""
     loader = loader() if isinstance(loader, type) else loader
     with pytest.raises(StudyError, match=told.format(split)):
         validate(task(**{"validation": batches(X, Y), "train": batches(X, Y), split: loader}), SOON)
@@ -349,7 +349,7 @@ def test_positions_are_counted_as_shares_of_an_example() -> None:
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
-    """One look tells the loader, the loss and the metric; what is the same in two loaders is told once."""
+    """One look tells the loader, the loss and the metric; what is the same in two loaders is reported once."""
     made = task(
         keep=("no such",), epochs=0, loss=lambda m, b: 1.0, metric=lambda m, b: None, test=with_one(lambda x: x[:, :2])
     )

@@ -76,7 +76,7 @@ def test_a_download_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_failed_download_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a network is told which files to fetch."""
+    """On a machine without a network the message says which files to fetch."""
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", downloads(write=False))
     with pytest.raises(StudyError, match=r"no route to host.*train-images-idx3-ubyte\.gz.*--data-dir DIR"):
         load("fashion_mnist")

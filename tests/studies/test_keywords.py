@@ -148,6 +148,6 @@ def test_the_first_tensor_of_an_output(kind: type) -> None:
 
 
 def test_an_output_without_tensors() -> None:
-    """It is told what came instead."""
+    """The message says what came instead."""
     with pytest.raises(TypeError, match="must return a tensor"):
         first_tensor({"text": "yes"})

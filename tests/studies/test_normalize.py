@@ -40,7 +40,7 @@ def net() -> nn.Sequential:
 
 
 def task(model: Any, **changes: Any) -> Task:
-    """Return a task that is sound but for what was changed."""
+    """Return a task that is sound except for the change."""
     return Task(**{"model": model, "example_inputs": X[:1], "train": DATA, "validation": DATA} | changes)
 
 
@@ -185,7 +185,7 @@ def test_a_network_that_is_frozen_as_a_whole_is_told_to_be_trained() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_network_and_data_in_another_float_are_compressed_in_float32(dtype: torch.dtype) -> None:
-    """The task's loss and metric go on with the user's batches; what is exported takes float32."""
+    """The task's loss and metric keep the user's batches; what is exported takes float32."""
     batches = [(X.to(dtype), DATA[0][1])]
     model = net().to(dtype)
     valid = validate(task(model, example_inputs=X[:1].to(dtype), train=batches, validation=batches))
@@ -217,7 +217,7 @@ class Stubborn(nn.Module):
 
 
 def test_a_network_that_cannot_run_in_float32_is_refused() -> None:
-    """The cause is told, and not that our own change broke its forward."""
+    """The cause is reported, and not that our own change broke its forward."""
     with pytest.raises(StudyError, match=r"must run in float32.*6 in float16.*follow those of the weights"):
         normalized(task(Stubborn()))
 

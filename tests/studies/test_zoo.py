@@ -118,7 +118,7 @@ def test_a_training_sees_each_image_cut_and_mirrored_anew(tmp_path: Path, weight
 
 
 def test_a_seed_decides_all_that_a_training_sees(tmp_path: Path, weights: Path) -> None:
-    """Order, cuts and mirrors are the same in another process, whoever trained there before."""
+    """Order, cuts and mirrors are the same in another process, whatever trained there before."""
     task = load("torchvision:resnet18", data=noise(tmp_path / "x"), weights=weights)
     elsewhere = cloudpickle.loads(cloudpickle.dumps(task))
     once = first_batches(task, 1)

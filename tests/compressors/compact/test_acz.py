@@ -309,7 +309,7 @@ def test_what_is_no_onnx_file_is_not_packed(content: bytes) -> None:
 
 
 def test_a_file_that_is_cut_short_is_not_packed(model: bytes) -> None:
-    """A beginning of an ONNX file is told from the whole, wherever it ends in the graph."""
+    """A beginning of an ONNX file is distinguished from the whole, wherever it ends in the graph."""
     for end in range(40, len(model) - 30, 997):
         with pytest.raises(UsageError, match="must be one whole ONNX file"):
             pack(model[:end])

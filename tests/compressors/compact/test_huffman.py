@@ -125,7 +125,7 @@ def test_damage_is_an_error_or_other_symbols(symbols: NDArray[Any], data: st.Dat
 
 
 def test_shorter_bytes_are_refused() -> None:
-    """Every beginning of a stream is told from the whole."""
+    """Every beginning of a stream is distinguished from the whole."""
     coded = encode(np.random.default_rng(0).integers(0, 9, 300, np.uint8))
     for end in range(len(coded)):
         with pytest.raises(ValueError, match=r"it ends|its "):

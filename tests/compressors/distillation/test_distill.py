@@ -125,7 +125,7 @@ def test_task_may_train_in_its_own_way(task: Task) -> None:
 
 
 def test_what_a_training_of_ones_own_raises_is_told(task: Task) -> None:
-    """A loop that counts whole epochs is told that there are fractions; what is infeasible stays that."""
+    """A loop that counts whole epochs is reported that there are fractions; what is infeasible stays that."""
 
     def fit(student: nn.Module, teacher: nn.Module, epochs: float) -> None:
         for _ in range(epochs):  # type: ignore[arg-type]
@@ -153,7 +153,7 @@ def test_same_seed_gives_the_same_weights(task: Task) -> None:
 
 
 def test_training_leaves_the_global_random_state(task: Task) -> None:
-    """Whoever draws numbers afterwards draws what they would have drawn."""
+    """Numbers drawn afterwards are those that would have been drawn without it."""
     before = torch.random.get_rng_state()
     distil(copy.deepcopy(task.model), task.model, task, settings={}, epochs=1, seed=0)
     assert torch.equal(torch.random.get_rng_state(), before)

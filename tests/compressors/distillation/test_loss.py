@@ -44,7 +44,7 @@ def mixup(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def two_views(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the loss of two views, of which one counts for its labels and both for agreeing."""
+    """Return the loss of two views: the first counts for its labels, both for agreeing."""
     inputs, labels = batch
     one, other = (model(inputs + 0.1 * torch.randn_like(inputs)) for _ in range(2))
     return functional.cross_entropy(one, labels) + functional.mse_loss(one, other)
@@ -197,7 +197,7 @@ def test_students_with_one_output_come_nearer(labels: Tensor) -> None:
 
 
 def test_a_distance_of_the_users_that_raises_is_named() -> None:
-    """What a distance raises in a training is told as that, not as a fault of the loss or of the network."""
+    """What a distance raises in a training is reported as that, not as a fault of the loss or of the network."""
 
     def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         if temperature == 8:

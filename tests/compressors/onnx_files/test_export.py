@@ -101,7 +101,7 @@ def test_export_leaves_the_network_as_it_was(training: bool) -> None:
 
 
 def test_network_that_does_not_export_is_infeasible() -> None:
-    """The reasons of both exporters are told in one line without colours."""
+    """The reasons of both exporters are reported in one line without colours."""
     with pytest.raises(InfeasibleError, match=r"does not export to ONNX: .*svdvals") as caught:
         to_onnx(Unknown(), (torch.randn(1, 4, 4),))
     assert caught.value.rung == "build"

@@ -1,4 +1,4 @@
-"""What is told of a model is what its file holds, not what was asked for."""
+"""What is reported of a model is what its file holds, not what was asked for."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def on_integers(file: bytes) -> list[bool]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_low_precision_is_what_the_file_has(name: str) -> None:
-    """Layers that have INT8 in the file are told so, and their share is of all that the file multiplies."""
+    """Layers that have INT8 in the file are reported so, and their share is of all that the file multiplies."""
     build, layers, _ = NETWORKS[name]
     built = compressed(build(), {BITS: dict.fromkeys(sorted(layers), 8)})
     told = built.written.to_dict()

@@ -90,7 +90,7 @@ KINDS: dict[str, tuple[Callable[[], Between], int]] = {
         16,
     ),
     "halves that are exchanged": (lambda: Between(16, halves, 16), 2),
-    "halves of which one goes on": (lambda: Between(16, one_half, 16, part=conv(8, 8)), 2),
+    "halves, one of them used": (lambda: Between(16, one_half, 16, part=conv(8, 8)), 2),
     "halves counted in Python": (lambda: Between(16, sliced, 8), 2),
     "every other channel": (lambda: Between(16, lambda _, x: x[:, ::2] + x[:, 1::2], 8), 2),
     "pixel shuffle": (lambda: Between(32, lambda _, x: functional.pixel_shuffle(x, 2), 8), 4),

@@ -31,7 +31,7 @@ SHARE = 1.5 * CHAIN
 
 @cache
 def dead(kind: str, factor: float, scales: str = "fixed") -> Case:
-    """Return a network in INT8 of which one channel of each layer is nearly dead, with a bias of 1.5."""
+    """Return a network in INT8 in which one channel of each layer is nearly dead, with a bias of 1.5."""
     model = network(kind)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LAYERS)}
     for layer in layers.values():

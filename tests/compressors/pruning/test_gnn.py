@@ -170,7 +170,7 @@ def test_what_onnx_cannot_hold_is_served_by_pytorch(tmp_path: Path) -> None:
 def test_a_search_over_a_graph_of_two_thousand_nodes(tmp_path: Path) -> None:
     """From a trained network to a front: every model is narrower or rounded, and classifies the nodes of the test.
 
-    The runtime executes the file and knows its time; real timing goes on in the search above.
+    The runtime executes the file and knows its time; the search above has real timing.
     """
     data = communities(2000)
     torch.manual_seed(0)

@@ -137,7 +137,7 @@ def test_layers_of_known_networks_are_all_they_compute(name: str) -> None:
     ("name", "part", "share"), [("functions", "(its forward)", 99), ("unknown layer", "0", 100), ("branches", "", 0)]
 )
 def test_what_no_technique_changes_is_told(name: str, part: str, share: int) -> None:
-    """It is left alone with its share of the work; where that is the most of it, the network is told so."""
+    """It is left alone with its share of the work; where that is the most of it, the network is reported so."""
     build, sizes, _ = MADE[name]
     network = inspect(build().eval(), one(*sizes))
     told = {n: why for n, why in network.left_alone if "multiply-accumulates" in why}

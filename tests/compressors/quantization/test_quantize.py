@@ -304,7 +304,7 @@ def test_learned_scales_move_and_fixed_ones_follow_the_weights() -> None:
 
 
 def test_learned_scales_begin_as_the_fixed_ones() -> None:
-    """Before any training both compute the same, but for the rounding of a quotient."""
+    """Before any training both compute the same, except for the rounding of a quotient."""
     fixed, learned = quantized(), quantized(scales="learned")
     torch.testing.assert_close(learned(IMAGES), fixed(IMAGES), rtol=0, atol=0.02)
     for ours, theirs in zip(strip(learned)[1].values(), strip(fixed)[1].values(), strict=True):

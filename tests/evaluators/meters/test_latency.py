@@ -102,7 +102,7 @@ def running() -> Iterator[Running]:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_model_is_as_fast_as_itself(threads: int) -> None:
-    """The ratio of a model to itself is about one, or it is told that others ran; what it was measured with is kept."""
+    """The ratio of a model to itself is about one, or others are reported; what it was measured with is kept."""
     plan = replace(SHORT, min_runs=10 if threads == 1 else 200)  # others disturb wall time more than CPU time
     latency = replace(METER, threads=threads).measure(chain(8), plan)
     assert 0.7 < latency.ratio < 1.4 or latency.contended
@@ -143,7 +143,7 @@ def test_measuring_needs_a_calibrated_baseline() -> None:
 
 
 def test_two_meters_do_not_overlap() -> None:
-    """One measurement at a time on a machine, whoever asks."""
+    """One measurement at a time on a machine, from any process."""
     with ThreadPoolExecutor(2) as pool:
         latencies = list(pool.map(lambda _: METER.measure(chain(8), SHORT), range(2)))
     spans = sorted((latency.environment["started"], latency.environment["finished"]) for latency in latencies)
@@ -289,7 +289,7 @@ def test_what_a_reading_costs_is_no_part_of_a_run() -> None:
     ],
 )
 def test_the_clock_sees_what_the_device_does(threads: int, devices: set[str], own: bool, name: str) -> None:
-    """The process's own time is for one thread of a processor; whoever waits for a GPU uses none of it."""
+    """The process's own time is for one thread of a processor; waiting for a GPU uses none of it."""
     clock = Clock.of(threads, devices, own=own)
     assert clock.name == name
     assert (clock.now is time.process_time_ns) == (name == "cpu")
@@ -325,7 +325,7 @@ VARIANTS = {"": Asleep()}
 
 
 def test_a_gpu_that_is_waited_for_asleep_is_timed(tmp_path: Path) -> None:
-    """A model that keeps a GPU twice as long has a ratio of two, by wall time, and no window is told as disturbed."""
+    """A model that keeps a GPU twice as long has a ratio of two, by wall time, and no window is disturbed."""
     (tmp_path / "asleep.py").write_text(ASLEEP)
     np.savez(tmp_path / "inputs.npz", np.ones(1))
     for i, seconds in enumerate((b"0.02", b"0.04")):
@@ -358,7 +358,7 @@ def test_a_device_is_timed_by_its_own_clock() -> None:
 
 
 def test_disturbed_windows_are_measured_again() -> None:
-    """A process that was kept from the processor times anew, though not for ever."""
+    """A process that was kept from the processor times again, though not for ever."""
 
     def sleepy(runs: int) -> list[int]:
         time.sleep(0.01)

@@ -64,7 +64,7 @@ def test_outputs_come_back_batch_by_batch() -> None:
     ],
 )
 def test_a_model_that_does_harm_is_infeasible(runtime: str, artefact: bytes, reason: str) -> None:
-    """Whatever it does to its process, the one who asked goes on."""
+    """Whatever it does to its process, the asking process survives."""
     with pytest.raises(InfeasibleError, match=reason) as caught:
         peak_memory(runtime, artefact, [np.ones((1, 4), np.float32)], timeout_s=3)
     assert caught.value.rung == "build"

@@ -22,7 +22,7 @@ from autocompress.studies.task import Task
 
 
 class Decoder(nn.Module):
-    """Layers down and up again, of which one transposed convolution reads what may be negative, and a head."""
+    """Layers down and up again, with a transposed convolution that reads negative values, and a head."""
 
     def __init__(self, d: int) -> None:
         super().__init__()

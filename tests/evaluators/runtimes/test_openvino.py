@@ -109,7 +109,7 @@ def test_four_bits_shrink_a_file_and_stay_near(linear: tuple[bytes, NDArray[np.f
 
 
 def test_a_file_of_others_is_served_in_four_bits_too(linear: tuple[bytes, NDArray[np.float32]]) -> None:
-    """Else the variant's name would promise what is not done; a second time changes nothing."""
+    """Otherwise the variant's name would promise what is not done; a second time changes nothing."""
     artefact, x = linear
     stored = four_bits(artefact)
     assert four_bits(stored) == stored

@@ -165,7 +165,7 @@ def _with_a_wait(driver: FakeDriver) -> Callable[..., None]:
 def test_work_that_fails_while_it_is_captured_leaves_capture_mode(
     world: World, start: Start, driver: FakeDriver
 ) -> None:
-    """Else nothing could run on the stream any more."""
+    """Otherwise nothing could run on the stream any more."""
     world.fails_at = 2
     session = start()
     assert session.device_ns(images(4), 5) == [world.nanoseconds] * 5

@@ -128,7 +128,7 @@ def test_engines_and_timings_are_kept(world: World, runtime: TensorRt, tmp_path:
 
 
 def test_a_refused_file_is_kept_nowhere(world: World, runtime: TensorRt, tmp_path: Path) -> None:
-    """It ends at the rung of building, in one sentence, and the next attempt builds anew."""
+    """It ends at the rung of building, in one sentence, and the next attempt builds again."""
     world.plan = None
     for attempt in (1, 2):
         with pytest.raises(InfeasibleError) as caught, runtime.build(converted(runtime), threads=1):
@@ -163,7 +163,7 @@ def test_the_timing_protocol_uses_the_gpus_clock(world: World, runtime: TensorRt
 
 
 def test_kernels_are_those_of_the_engine(runtime: TensorRt) -> None:
-    """With their bits, so that the share of INT8 can be told."""
+    """With their bits, so that the share of INT8 is known."""
     kernels = runtime.kernels(converted(runtime), images(4))
     assert [kernel.bits for kernel in kernels] == [8, 16]
     assert low_precision(kernels) == 1.0
@@ -237,7 +237,7 @@ def sources() -> dict[str, str]:
 
 
 def test_copies_of_the_modules_work(world: World, copies: dict[str, types.ModuleType]) -> None:
-    """Else the tests that spoil them would show nothing."""
+    """Otherwise the tests that spoil them would show nothing."""
     use_all(copies, sources(), world)
 
 

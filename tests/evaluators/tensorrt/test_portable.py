@@ -32,7 +32,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_its_engine_is_built_for_the_first_batch(model: Path) -> None:
-    """NVIDIA's builder takes the file with the inputs' shapes; a file that is none is told."""
+    """NVIDIA's builder takes the file with the inputs' shapes; another file is refused."""
     logger = trt.Logger(trt.Logger.ERROR)
     assert bytes(tensorrt._plan(trt, logger, model, [np.zeros((8, 16), np.float32)]))
     model.write_bytes(b"nonsense")

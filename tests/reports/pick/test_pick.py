@@ -212,7 +212,7 @@ def test_what_cannot_be_picked_is_told(wish: dict[str, object], said: str, run: 
 
 
 def test_a_trial_that_ended_early_is_no_model(made_run: MadeRun, tmp_path: Path) -> None:
-    """It is told why it ended."""
+    """The message says why it ended."""
     run = open_run(made_run(tmp_path / "run", trials=24, target_ms=3.0))
     ended = next(t for t in run.trials if getattr(t.outcome, "rung", "") == "latency" and not t.role)
     with pytest.raises(UsageError, match=f"{ended.id} ended before: .*target"):
