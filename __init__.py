@@ -4,9 +4,12 @@ Public names are loaded on first use, so that ``import autocompress`` stays ligh
 neither torch nor ray is imported before something needs it.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 from .version import __version__
+
+logging.getLogger("autocompress").addHandler(logging.NullHandler())  # as libraries do: silent unless the program asks
 
 _PUBLIC = {
     "compress": "autocompress.search.compress",

@@ -60,6 +60,10 @@ class Live:
         """Print a line above the living ones."""
         self._console.print(text, highlight=False, markup=False)
 
+    def warning(self, text: str) -> None:
+        """Print a line above the living ones."""
+        self.milestone(text)
+
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Take the lines away when the context ends."""

@@ -12,7 +12,7 @@ from ..evaluators.measurement import Outcome
 from ..storage.run_directory import RunDirectory
 from .interrupts import Interrupted, Interrupts
 from .options import Options
-from .progress import Progress, Silent
+from .progress import Logged, Progress, Silent
 from .workers.base import LostTrial, Result, Workers
 from .workers.shipping import fetch_outcome
 
@@ -42,7 +42,7 @@ class RunContext:
     epochs: float
     final_epochs: float = 0.0
     student: bool = False
-    progress: Progress = field(default_factory=Silent)
+    progress: Progress = field(default_factory=lambda: Logged(Silent()))
     interrupts: Interrupts = field(default_factory=Interrupts)
     started: float = field(default_factory=time.monotonic)
 

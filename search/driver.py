@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -19,9 +20,11 @@ from ..storage.trials import outcome as outcome_of
 from .dispatch import RunContext, run_requests
 from .interrupts import Interrupted
 from .requests import trial_request
-from .status import SearchStatus
+from .status import SearchStatus, in_words
 from .time_budget import TimeBudget
 from .workers.base import LostTrial
+
+logger = logging.getLogger(__name__)
 
 LOOK_S = 15.0
 """Seconds between two searches for trials of dead drivers."""
@@ -77,7 +80,7 @@ class Driver:
     def _conclude(self) -> None:
         """Report why the search ended early, and what early stopping saved."""
         if not self._budget.in_time() and self.store.count() <= 1:
-            self.context.progress.milestone(
+            self.context.progress.warning(
                 "the time was over before a candidate was tried; run the same command with a larger --time-budget "
                 "to resume"
             )
@@ -97,7 +100,7 @@ class Driver:
         self.store.void(alike)
         if all(isinstance(found, Infeasible) and failure_of(found) for found in self.store.candidates().values()):
             raise StudyError(f"{alike}.")
-        self.context.progress.milestone(
+        self.context.progress.warning(
             f"{alike}. Candidates that were scored count untrained; then run the same command to resume"
         )
 
@@ -109,6 +112,7 @@ class Driver:
             if known is None:
                 return trial_request(self.context, self.store, trial, self._with_files())
             self.store.tell(trial.number, known)
+            logger.info("trial %d finished: its candidate was evaluated before", trial.number)
         return None
 
     def _may_begin(self) -> bool:
@@ -152,7 +156,7 @@ class Driver:
         number = _number(request.folder)
         self._kept.add(request.folder)
         if isinstance(result, LostTrial):
-            self.context.progress.milestone(f"trial {number}: {result.why}; it is tried again")
+            self.context.progress.warning(f"trial {number}: {result.why}; it is tried again")
             self.store.lost(number, result.why, counts=result.counts)
             self._give_up(result)
         else:
@@ -184,10 +188,15 @@ class Driver:
             raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
         self.alike = failed_repeatedly(self.store.candidates())
-        if isinstance(outcome, Infeasible) and not cut(outcome) and not stops_early(outcome):
+        if isinstance(outcome, Measurement):
+            unit = self.store.limits.told_by([outcome]).metric_unit
+            logger.info("trial %d finished: %s", number, in_words(outcome, unit))
+            if outcome.failure is not None:
+                progress.warning(f"trial {number} could not be trained: {outcome.failure.reason}")
+        elif cut(outcome) or stops_early(outcome):
+            logger.info("trial %d stopped early: %s", number, outcome.reason)
+        else:
             progress.milestone(f"trial {number} is infeasible: {outcome.reason}")
-        if isinstance(outcome, Measurement) and outcome.failure is not None:
-            progress.milestone(f"trial {number} could not be trained: {outcome.failure.reason}")
         self._tidy()
 
     def _with_files(self) -> list[Model]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from .finalists import too_slow_for_sure
 from .progress import Progress
 from .requests import TRIAL, final_request, seed_of
 from .workers.base import LostTrial
+
+logger = logging.getLogger(__name__)
 
 ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
 """One turn of one model in the careful measurement."""
@@ -70,6 +73,7 @@ class FinalEvaluation:
             Interrupted: the user wants to stop.
             StudyError: the unchanged network cannot be scored any more.
         """
+        logger.info("the final evaluation begins with %d models", len(models))
         late = too_slow_for_sure(models, self.options.limits)
         placed = [replace(m, path=_place(m)) for m in models if m not in late]
         ended = self._trained(placed)
@@ -119,6 +123,7 @@ class FinalEvaluation:
             if record is not None:
                 trained[model.id] = record
                 self._write(model, record)
+                logger.info("model %s: final training finished", model.id)
 
         def show() -> None:
             done = f"training the front to the end · {len(trained)} of {len(models)} models done"
@@ -177,7 +182,7 @@ class FinalEvaluation:
                 f"failed: {'' if wrong is None else wrong.reason}. Fix that in the study, and run the same "
                 "command to resume"
             )
-        self.progress.milestone(f"model {model.id} failed at the end: {'' if wrong is None else wrong.reason}")
+        self.progress.warning(f"model {model.id} failed at the end: {'' if wrong is None else wrong.reason}")
         return None
 
     def _tell(self) -> None:
@@ -186,7 +191,7 @@ class FinalEvaluation:
         for name, failure in self._failures.items():
             named[failure.reason].append(name)
         for reason, names in named.items():
-            self.progress.milestone(
+            self.progress.warning(
                 f"the final training of {', '.join(names)} failed: {reason}. Their results from the "
                 "search stand; once this is fixed in the study, the same command trains them again"
             )
@@ -209,13 +214,14 @@ class FinalEvaluation:
                         measured[turn.model.id].append(found)
                     if isinstance(found, InfeasibleError):
                         why = f"failed on {turn.place} at the end: {found.reason}"
-                        self.progress.milestone(f"model {turn.model.id} {why}")
+                        self.progress.warning(f"model {turn.model.id} {why}")
                     if found is not None:
                         waiting.remove(turn)
                 model = turns[0].model
                 if all(other.model is not model for other in waiting) and _whole(measured[model.id], trained[model.id]):
                     done[model.id] = together(measured[model.id])
                     self._write(model, done[model.id])
+                    logger.info("model %s: final measurement finished", model.id)
         return done
 
     def _turn(self, turn: _Careful) -> Measurement | InfeasibleError | None:
@@ -319,7 +325,7 @@ def as_found(rundir: RunDirectory, models: Sequence[Model], progress: Progress) 
             if record is None:
                 rundir.artifacts.get(rundir.path, model.path)
         except LostError as error:
-            progress.milestone(f"model {model.id} is not in the run directory: {error}")
+            progress.warning(f"model {model.id} is not in the run directory: {error}")
         if record is None and (rundir.path / model.path).is_dir():
             shutil.copytree(rundir.path / model.path, place, dirs_exist_ok=True, copy_function=copy_atomically)
             write_atomically(place / RECORD, to_json(model.measurement).encode())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,35 @@ class Progress(Protocol):
         """Print a message that stays on the screen."""
         ...
 
+    def warning(self, text: str) -> None:
+        """Print a problem that the run survives; it stays on the screen too."""
+        ...
+
+
+class Logged:
+    """Passes the progress on, and logs what stays on the screen.
+
+    Args:
+        progress: displays the progress.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def notice(self, what: str | SearchState) -> None:
+        """Pass the current work on; it changes too often for a log."""
+        self._progress.notice(what)
+
+    def milestone(self, text: str) -> None:
+        """Log a message, and pass it on."""
+        logger.info("%s", text)
+        self._progress.milestone(text)
+
+    def warning(self, text: str) -> None:
+        """Log a problem, and pass it on."""
+        logger.warning("%s", text)
+        self._progress.warning(text)
+
 
 class Silent:
     """Reports nothing."""
@@ -90,6 +122,10 @@ class Silent:
 
     def milestone(self, text: str) -> None:
         """Do nothing."""
+
+    def warning(self, text: str) -> None:
+        """Do the same as for a milestone."""
+        self.milestone(text)
 
 
 class Lines:
@@ -114,6 +150,10 @@ class Lines:
         """Print a line."""
         self._last = time.monotonic()
         self._write(text)
+
+    def warning(self, text: str) -> None:
+        """Print a line."""
+        self.milestone(text)
 
 
 def _counted(counts: Counter[str]) -> str:

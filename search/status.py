@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from ..evaluators.ladder.trial_files import RUNG
+from ..evaluators.measurement import Measurement
 from ..pareto.comparison_words import speed
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
@@ -114,13 +115,13 @@ def _in_words(meeting: list[Model], models: list[Model], limits: Limits) -> str:
     """Return the best model that meets the limits, or the nearest one if none does."""
     if meeting:
         best = max(meeting, key=lambda m: m.measurement.accuracy)
-        return f"best {_told(best, limits.metric_unit)}"
+        return f"best {in_words(best.measurement, limits.metric_unit)}"
     none = f"none meets {limits if limits.several else 'the target'} yet"
     nearest = min(models, key=lambda m: limits.distance(m.measurement), default=None)
-    return none if nearest is None else f"{none}, nearest {_told(nearest, limits.metric_unit)}"
+    return none if nearest is None else f"{none}, nearest {in_words(nearest.measurement, limits.metric_unit)}"
 
 
-def _told(model: Model, unit: str) -> str:
-    it = model.measurement
-    size = f"{it.size_bytes / 1e6:.3g} MB"
-    return f"{shown(it.accuracy, unit)} at {it.latency.median_ms:.2f} ms, {size}, {speed(it.latency.ratio)}"
+def in_words(found: Measurement, unit: str) -> str:
+    """Return a measurement's accuracy, in the metric's unit, its latency, its size and its speed in words."""
+    size = f"{found.size_bytes / 1e6:.3g} MB"
+    return f"{shown(found.accuracy, unit)} at {found.latency.median_ms:.2f} ms, {size}, {speed(found.latency.ratio)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -26,7 +27,7 @@ from .finalists import FIRST, finalists, likely_finalists
 from .interrupts import Interrupted, Interrupts
 from .options import Options
 from .preflight import Preflight, check_options, in_unit
-from .progress import Progress, Silent
+from .progress import Logged, Progress, Silent
 from .samplers import create
 from .samplers.initial_design import warm_start
 from .throttle import Throttled
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from ..storage.study_store import StudyStore
     from ..studies.task import Task
     from .prepare import Prepared
+
+logger = logging.getLogger(__name__)
 
 NEAREST = 3
 """How many models get the final evaluation if none meets the target."""
@@ -71,38 +74,23 @@ def run(
         UsageError: the call cannot do what was asked; nothing was written.
         Interrupted: the user stopped the run; its ``front`` is the front so far, and the same arguments resume it.
     """
-    progress = progress or Silent()
+    progress = Logged(progress or Silent())
     started = time.monotonic()
     asked = check_options(name, options)
-    options = asked.options
-    loaded = load()  # may show a training's progress bar of its own
-
+    task = _valid(load, progress)
     from ..storage.fingerprint import check_same, keep
-    from ..studies.validate import validate
 
-    valid = validate(loaded)
-    task = valid.task
-    for note in valid.notes:
-        progress.milestone(note)
-    fingerprint = check_same(options.out, task)
-    options = in_unit(options, task, fingerprint)
-    words = dict(source or {})
-    about = {"license": task.license, "description": task.description}
-    kept = options.invocation(str(words.pop("study", "")), words, about)
+    fingerprint = check_same(asked.options.out, task)
+    options = in_unit(asked.options, task, fingerprint)
     if options.workers != 0:
-        pickled(task)  # tells before anything is measured
+        pickled(task)  # raises before anything is measured
+    logger.info("study %s, in %s: target %g ms, %d trials", name, options.out, options.target_ms, options.trials)
     with (
         room(options.out),
         joined(options, progress) as cluster,
-        closing(RunDirectory(options.out, asked.identity, kept.to_dict())) as rundir,
+        closing(RunDirectory(options.out, asked.identity, _invocation(options, task, source))) as rundir,
     ):
-        if cluster is not None and options.workers is None:
-            options = replace(options, workers=cluster.fits(trial_bytes(task, options.out)))
-        elif cluster is None:
-            capacity = of_run(task, options)
-            options = replace(options, workers=capacity.workers)
-            if capacity.idle:
-                progress.milestone(capacity.idle)
+        options = _with_workers(options, task, cluster, progress)
         keep(rundir, fingerprint)
         prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
         from ..storage.backends import quiet
@@ -111,8 +99,40 @@ def run(
         store = StudyStore(
             rundir.path, options.storage, name, prepared.space, options.limits, student=task.student is not None
         )
+        if store.begun:
+            logger.info("study %s resumes: %d of %d trials are finished", name, store.count(), options.trials)
         with closing(store), quiet(), _unless_nothing_came(rundir, store):
             return StudyRun(task, options, progress, rundir, prepared, store, cluster).search(started)
+
+
+def _valid(load: Callable[[], Task], progress: Progress) -> Task:
+    """Return a task that was loaded and checked."""
+    loaded = load()  # may show a training's progress bar of its own
+    from ..studies.validate import validate
+
+    valid = validate(loaded)
+    for note in valid.notes:
+        progress.milestone(note)
+    return valid.task
+
+
+def _invocation(options: Options, task: Task, source: Mapping[str, object] | None) -> dict[str, object]:
+    """Return what the run directory keeps of the call, for the command that resumes."""
+    words = dict(source or {})
+    about = {"license": task.license, "description": task.description}
+    return options.invocation(str(words.pop("study", "")), words, about).to_dict()
+
+
+def _with_workers(options: Options, task: Task, cluster: Cluster | None, progress: Progress) -> Options:
+    """Return options with as many workers as the cluster or this machine has room for."""
+    if cluster is None:
+        capacity = of_run(task, options)
+        if capacity.idle:
+            progress.milestone(capacity.idle)
+        return replace(options, workers=capacity.workers)
+    if options.workers is None:
+        return replace(options, workers=cluster.fits(trial_bytes(task, options.out)))
+    return options
 
 
 @contextmanager
@@ -182,6 +202,7 @@ class StudyRun:
                 if workers.peak_bytes():
                     self.rundir.write_json(MEMORY, {"trial_bytes": workers.peak_bytes()})
             except Interrupted as interrupted:
+                logger.info("run interrupted; the same call resumes it")
                 found = self._found()
                 if found:
                     found = as_found(self.rundir, found, self.progress)
@@ -298,6 +319,7 @@ class StudyRun:
         return self.store.limits.told_by(model.measurement for model in self.store.models())
 
     def _publish(self, models: list[Model], *, state: files.State) -> ParetoFront:
+        logger.info("run %s: %d models in %s", state, len(models), self.rundir.path)
         limits = self._limits
         front = build_front(models, self.prepared.profile, limits, where=self.rundir.path)
         if state == "finished":
