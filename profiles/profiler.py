@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from ..compressors.pruning.prune import global_ratios
@@ -14,16 +15,19 @@ from ..spaces.space import Choice, Space
 from ..spaces.uniform import uniform
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel
-from .latency_probes import PROBE_TIMEOUT_S, Notice, Prober, measured_costs
+from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Notice, Prober, measured_costs
 from .level_filter import DroppedLevel, levels_without_speedup, reduced, remaining
 from .profile import NARROW, Profile
-from .sensitivity import measure_sensitivities
+from .sensitivity import DAMAGES_BUDGET_S, measure_sensitivities
 
 SHARES = (0.3, 0.5, 0.7)
 """Shares of all channels that go where one threshold decides for the whole network."""
 
 NOISE = 0.02
 """Share by which the same network's latency may differ when it is measured again."""
+
+FEW = 6
+"""Most choices whose sensitivities are measured to estimate the time of all."""
 
 
 def profile(
@@ -136,3 +140,29 @@ def fastest(space: Space, costs: CostModel, usable: set[str]) -> list[Candidate]
     groups = [present, *([PRUNING_RATIO, axis] for axis in present)]
     points = [{choice.name: level(choice, axes) for choice in space.choices} for axes in groups]
     return list(dict.fromkeys(map(space.candidate, points)))
+
+
+def estimate_profile_s(
+    task: Task, supplies: Supplies, space: Space, *, build_s: float, probe_s: float, notice: Notice
+) -> float:
+    """Estimate the seconds of `profile`, from the sensitivities of a few choices.
+
+    Args:
+        task: what is compressed.
+        supplies: see `supplies_of`.
+        space: what may vary.
+        build_s: seconds to build one candidate.
+        probe_s: seconds to time one candidate.
+        notice: gets each line of progress.
+    """
+    notice("how sensitive the network is")
+    choices = [choice for choice in space.choices if choice.neutral is not None]
+    few = Space(tuple(choices[:: max(1, len(choices) // FEW)][:FEW]))
+    started = time.monotonic()
+    measure_sensitivities(task.base, supplies, few, lambda text: None)
+    few_s = time.monotonic() - started
+    sensitivities_s = min(DAMAGES_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
+    levels = [{level for c in space.on(axis) for level in c.levels if level != c.neutral} for axis in LAYER_AXES]
+    fastest_and_narrow = len(LAYER_AXES) + 3
+    built = sum(min(MOST_LEVELS, len(each)) for each in levels) + fastest_and_narrow
+    return sensitivities_s + built * (build_s + probe_s)

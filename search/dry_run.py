@@ -8,29 +8,16 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TypeVar
 
-from ..compressors.batches import batches_in
-from ..compressors.pipeline import apply_candidate
-from ..errors import InfeasibleError, RunDirectoryError, StorageError, StudyError
-from ..evaluators.ladder.served import Served, source_of
+from ..errors import RunDirectoryError, StorageError
 from ..evaluators.measurement import Measurement, Outcome
-from ..evaluators.meters.isolated_engine import engine
-from ..evaluators.meters.latency import CAREFUL, PROBE, SEARCH, Meter, meter_for
-from ..evaluators.runtime import Runtime
-from ..profiles.baseline import export_baseline
-from ..profiles.cost_model import LAYER_AXES
-from ..profiles.latency_probes import MOST_LEVELS
+from ..evaluators.meters.latency import CAREFUL
 from ..profiles.profile import Profile
-from ..profiles.profiler import SHARES
-from ..profiles.sensitivity import DAMAGES_BUDGET_S, measure_sensitivities
-from ..profiles.setup import Setup, set_up
+from ..profiles.profiler import SHARES, estimate_profile_s
+from ..profiles.setup import Setup
 from ..spaces.space import Space
-from ..spaces.uniform import uniform
 from ..storage.fingerprint import check_same
 from ..storage.run import open_run
 from ..studies.task import Task
@@ -38,19 +25,12 @@ from ..studies.validate import validate
 from .finalists import FINALISTS
 from .options import Options
 from .preflight import Preflight, check_options, in_unit
-from .prepare import kept_profile
+from .prepare import PROFILE, find_setup, read_profile
 from .progress import Progress
 from .samplers.initial_design import DESCENTS, EVEN, warm_start
-from .time_budget import CAREFUL_PROCESSES, StageTimes, costs_of, reserved_s
+from .stage_timing import time_stages
+from .time_budget import StageTimes, costs_of, reserved_s
 from .workers.capacity import of_run
-
-T = TypeVar("T")
-
-STEPS = 6
-"""Least training steps of the tried candidate."""
-
-LOOKED_AT = 6
-"""Most choices whose sensitivity is tried."""
 
 TRAINED = (0.25, 0.6, 1.0)
 """Share of the trials that is trained if no trial shows it: at least, probably, at most."""
@@ -180,33 +160,30 @@ def estimate_run(name: str, load: Callable[[], Task], options: Options, progress
     Raises:
         UsageError: see `run`.
     """
-    asked = check_options(name, options)
+    flight = check_options(name, options)
     valid = validate(load())
-    task = valid.task
     for note in valid.notes:
         progress.milestone(note)
-    options = in_unit(options, task, check_same(asked.options.out, task))
-    progress.notice("finding layers and groups")
-    offer = set_up(task, asked.servers, batch=options.batch, compact=options.compact)
-    for note in offer.notes:
-        progress.milestone(note)
-    task = offer.task
-    profile = kept_profile(options.out / "profile.json", offer.space)
+    options = in_unit(options, valid.task, check_same(flight.options.out, valid.task))
+    setup = find_setup(valid.task, flight.servers, options, progress)
+    task = setup.task
+    profile = read_profile(options.out / PROFILE, setup.space)
     done, ended = _finished(options)
-    known = _of_trials(done, options) or _tried(task, offer, asked, progress, profiled=profile is not None)
-    space = offer.space if profile is None else profile.space(offer.space)
-    room = of_run(task, options)
-    times = _times(known, options, task, done=len(done), workers=min(max(1, room.workers), os.cpu_count() or 1))
+    known = _of_trials(done, options) or _of_candidate(setup, flight, progress, profiled=profile is not None)
+    space = setup.space if profile is None else profile.space(setup.space)
+    capacity = of_run(task, options)
+    workers = min(max(1, capacity.workers), os.cpu_count() or 1)
+    network, search, finals = _times(known, options, task, done=len(done), workers=workers)
     return RunEstimate(
         study=name,
         target=str(options.limits),
-        runtimes=tuple(server.name for server in asked.servers),
+        runtimes=tuple(server.name for server in flight.servers),
         out=str(options.out),
         baseline_ms=known.baseline_ms if profile is None else profile.baseline_ms,
         axes=_axes(space),
         log10_candidates=sum(math.log10(size) for size in space.sizes.values()),
-        distance=offer.distance.name,
-        distance_why=offer.distance.why,
+        distance=setup.distance.name,
+        distance_why=setup.distance.why,
         profiled=profile is not None,
         finished=len(done),
         trials=options.trials,
@@ -214,11 +191,11 @@ def estimate_run(name: str, load: Callable[[], Task], options: Options, progress
         epochs=options.passes(task)[0],
         final_epochs=options.passes(task)[1],
         models=0 if ended else ROLES + _front(options),
-        workers=room.workers,
-        idle=room.idle,
-        network=times[0],
-        search=times[1],
-        finals=_span((0.0, 0.0, 0.0)) if ended else times[2],
+        workers=capacity.workers,
+        idle=capacity.idle,
+        network=network,
+        search=search,
+        finals=_span((0.0, 0.0, 0.0)) if ended else finals,
         costs=known.costs,
         rests_on=known.words,
     )
@@ -284,87 +261,32 @@ def _of_trials(done: Sequence[Outcome], options: Options) -> _Known | None:
     return _Known(costs, (0.7 * share, share, min(1.0, 1.5 * share)), costs.build_s, words)
 
 
-def _tried(task: Task, offer: Setup, asked: Preflight, progress: Progress, *, profiled: bool) -> _Known:
-    """Build, time, score and train one candidate for a few steps.
+def _of_candidate(setup: Setup, flight: Preflight, progress: Progress, *, profiled: bool) -> _Known:
+    """Return the stages' times from one candidate that is built, timed, scored and trained for a few steps.
 
     Raises:
-        StudyError: the unchanged network cannot be exported, served or timed.
+        UsageError: see `time_stages`.
     """
-    runtime, options = asked.servers[0], asked.options
-    try:
-        progress.notice("exporting the baseline")
-        export_s, (_, artefact) = timed(lambda: export_baseline(task, runtime, offer.supplies))
-        meter = meter_for(
-            runtime.name,
-            baseline=artefact,
-            inputs=[x.numpy() for x in offer.supplies.examples],
-            threads=options.threads,
-            percentile=options.percentile,
-        )
-        progress.notice("timing it")
-        calibrate_s, calibration = timed(lambda: meter.calibrate(PROBE))
-        meter = replace(meter, baseline_ms=calibration.median_ms)
-        costs = _costs(task, offer, runtime, meter, progress)
-    except InfeasibleError as error:
-        raise StudyError(
-            f"the unchanged network must be exported, served and timed, and one candidate too; that failed: "
-            f"{error.reason}"
-        ) from error
-    network_s = export_s
+    runtimes, options = flight.servers, flight.options
+    timing = time_stages(setup, runtimes[0], options, progress)
+    stages, network_s = timing.stages, timing.export_s
     if not profiled:
-        window_s = CAREFUL.gap_s + max(CAREFUL.min_window_s, CAREFUL.min_runs * calibration.median_ms / 1e3)
-        network_s += (
-            calibrate_s + CAREFUL.min_windows * window_s + _profile_s(task, offer, costs, calibrate_s, progress)
+        network_s += timing.calibrate_s + _calibration_s(timing.baseline_ms)
+        network_s += estimate_profile_s(
+            setup.task,
+            setup.supplies,
+            setup.space,
+            build_s=stages.build_s,
+            probe_s=timing.calibrate_s,
+            notice=progress.notice,
         )
-    several = len(asked.servers)
-    costs = replace(costs, measure_s=several * costs.measure_s, careful_s=several * costs.careful_s)
+    several = len(runtimes)
+    stages = replace(stages, measure_s=several * stages.measure_s, careful_s=several * stages.careful_s)
     trained = TRAINED if options.promote and options.places == 1 else (1.0, 1.0, 1.0)
     words = TRIED + (" on this machine, not on the cluster" if options.ray_address else "")
-    return _Known(costs, trained, network_s, words, calibration.median_ms)
+    return _Known(stages, trained, network_s, words, timing.baseline_ms)
 
 
-def _costs(task: Task, offer: Setup, runtime: Runtime, meter: Meter, progress: Progress) -> StageTimes:
-    """Return the times of a trial's stages, from one whose choices are all half."""
-    candidate, supplies = uniform(offer.space, 0.5, quantized=True), offer.supplies
-    progress.notice("building and timing one candidate")
-    started = time.monotonic()
-    built = apply_candidate(task, candidate, supplies, epochs=0)
-    artefact = runtime.convert(source_of(built, supplies))
-    with engine(runtime, artefact, threads=1) as served:
-        build_s = time.monotonic() - started
-        score_s, _ = timed(lambda: task.metric(Served(served, offer.supplies.piece), task.validation))
-    measure_s, latency = timed(lambda: meter.measure(artefact, SEARCH))
-    progress.notice("training it for a few steps")
-    begun: list[float] = []
-    batches = batches_in(task.train)
-    apply_candidate(task, candidate, supplies, epochs=2 * STEPS / batches, pause=lambda: begun.append(time.monotonic()))
-    steps_s = sorted(after - before for before, after in pairwise(begun))
-    usual = steps_s[: max(1, len(steps_s) * 3 // 4)]  # without those between which something else was done
-    return StageTimes(
-        build_s=build_s,
-        measure_s=measure_s,
-        careful_s=CAREFUL_PROCESSES * measure_s / max(1, latency.processes),
-        score_s=score_s,
-        epoch_s=batches * sum(usual) / len(usual) if usual else 0.0,
-    )
-
-
-def _profile_s(task: Task, offer: Setup, costs: StageTimes, probe_s: float, progress: Progress) -> float:
-    """Return the seconds to profile a network, estimated from a few of its choices."""
-    progress.notice("what choices damage")
-    choices = [choice for choice in offer.space.choices if choice.neutral is not None]
-    few = Space(tuple(choices[:: max(1, len(choices) // LOOKED_AT)][:LOOKED_AT]))
-    few_s, _ = timed(lambda: measure_sensitivities(task.base, offer.supplies, few, lambda text: None))
-    damages_s = min(DAMAGES_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
-    levels = [{level for c in offer.space.on(axis) for level in c.levels if level != c.neutral} for axis in LAYER_AXES]
-    built = (
-        sum(min(MOST_LEVELS, len(each)) for each in levels) + len(LAYER_AXES) + 3
-    )  # and the fastest and the narrow ones
-    return damages_s + built * (costs.build_s + probe_s)
-
-
-def timed(do: Callable[[], T]) -> tuple[float, T]:
-    """Return how many seconds a call took, and its result."""
-    started = time.monotonic()
-    done = do()
-    return time.monotonic() - started, done
+def _calibration_s(baseline_ms: float) -> float:
+    """Return the seconds of a careful calibration's windows, for a baseline's latency."""
+    return CAREFUL.min_windows * (CAREFUL.gap_s + max(CAREFUL.min_window_s, CAREFUL.min_runs * baseline_ms / 1e3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..compressors.technique import Supplies
 from ..errors import RunDirectoryError
 from ..evaluators.ladder.ladder import Ladder
 from ..evaluators.meters.latency import Calibration, Meter, meter_for
-from ..evaluators.meters.parallel import Meters, at_once, devices_of, meter_at
+from ..evaluators.meters.parallel import Meters, at_once
 from ..evaluators.runtime import Runtime
 from ..files import write_atomically
 from ..profiles.baseline import baseline_required, cost_of_rounding, export_baseline, export_student
@@ -31,6 +31,9 @@ from ..studies.task import Task
 from .options import Options
 from .progress import Progress
 from .workers.cluster import Cluster
+
+PROFILE = "profile.json"
+"""The profile's file in the run directory."""
 
 Timed = tuple[float, float]
 """A baseline's calibrated milliseconds and their spread."""
@@ -72,89 +75,128 @@ def prepare(
         RunDirectoryError: the run directory was started with another network.
     """
     _restore_weights(task, rundir)
-    progress.notice("finding layers and groups")
-    offer = set_up(task, runtimes, batch=options.batch, compact=options.compact)
-    task = offer.task
-    for note in offer.notes:
-        progress.milestone(note)
-    if task.fit is None and not offer.distance.softened:
-        progress.milestone(f"the distance to the teacher's outputs is {offer.distance}")
-    progress.notice("exporting the baseline")
+    setup = find_setup(task, runtimes, options, progress)
+    if task.fit is None and not setup.distance.softened:
+        progress.milestone(f"the distance to the teacher's outputs is {setup.distance}")
+    with baseline_required(setup.decided):
+        progress.notice("exporting the baseline")
+        baseline = export_baseline(setup.task, runtimes[0], setup.supplies)
 
-    def meter_of(baselines: Mapping[str, Timed]) -> Meter | Meters:
-        def local(device: str) -> Meter:
-            return _meter(runtimes[0], artefact, offer.supplies, options, baselines.get(device))
+        def meters_of(baselines: Mapping[str, Timed]) -> dict[str, Meter]:
+            def local(device: str) -> Meter:
+                return baseline_meter(runtimes[0], baseline[1], setup.supplies, options, baselines.get(device))
 
-        if cluster is None or not options.measure_on:
-            return local("")
-        return Meters({it.name: it.meter(local(it.name), progress.notice) for it in cluster.devices})
+            if cluster is None or not options.measure_on:
+                return {"": local("")}
+            return {it.name: it.meter(local(it.name), progress.notice) for it in cluster.devices}
 
-    with baseline_required(offer.decided):
-        baseline, artefact = export_baseline(task, runtimes[0], offer.supplies)
-        found = kept_profile(rundir.path / "profile.json", offer.space)
+        found = read_profile(rundir.path / PROFILE, setup.space)
         if found is None:
-            if runtimes[0].capabilities.rounds:
-                progress.milestone(cost_of_rounding(task, runtimes[0], baseline, artefact, offer.supplies.piece))
-            progress.notice("calibrating the baseline's latency")
-            calibrations = _calibrations(meter_of({}))
-            found = _profiled(
-                task,
-                offer,
-                runtimes=runtimes,
-                baseline=(baseline, artefact),
-                meter=meter_of({device: (each.median_ms, each.spread) for device, each in calibrations.items()}),
-                calibrations=calibrations,
-                options=options,
-                progress=progress,
-            )
-            found = replace(found, distance=str(offer.distance))
-            _save(found, offer.space, calibrations, rundir)
-    meter = meter_of(_known(found, next(iter(options.measure_on), "")))
+            found, calibrations = _measured(setup, runtimes, baseline, meters_of, options, progress)
+            _save(found, setup.space, calibrations, rundir)
+    meters = meters_of(_known(found, next(iter(options.measure_on), "")))
+    for text in (found.elsewhere, summary(found.dropped, runtimes[0].name)):
+        if text:
+            progress.milestone(text)
+    meter = meters[""] if "" in meters else Meters(meters)  # type: ignore[arg-type]
     folder = rundir.path.absolute()  # workers may have working directories of their own
-    ladder = Ladder(task, offer.supplies, runtimes, meter, folder, compact=options.compact)
-    if found.elsewhere:
-        progress.milestone(found.elsewhere)
-    if found.dropped:
-        progress.milestone(summary(found.dropped, runtimes[0].name))
-    return Prepared(space=found.space(offer.space), profile=found, ladder=ladder, meter=meter)
+    ladder = Ladder(setup.task, setup.supplies, runtimes, meter, folder, compact=options.compact)
+    return Prepared(space=found.space(setup.space), profile=found, ladder=ladder, meter=meter)
+
+
+def find_setup(task: Task, runtimes: Sequence[Runtime], options: Options, progress: Progress) -> Setup:
+    """Find what a network and its runtimes offer, and report its notes.
+
+    Raises:
+        StudyError: see `set_up`.
+    """
+    progress.notice("finding layers and groups")
+    setup = set_up(task, runtimes, batch=options.batch, compact=options.compact)
+    for note in setup.notes:
+        progress.milestone(note)
+    return setup
+
+
+def baseline_meter(
+    runtime: Runtime, artefact: bytes, supplies: Supplies, options: Options, calibrated: Timed | None = None
+) -> Meter:
+    """Return a meter of this machine that compares candidates to the baseline.
+
+    Args:
+        runtime: serves the baseline.
+        artefact: the runtime's file of it.
+        supplies: gives the inputs.
+        options: how to measure.
+        calibrated: the baseline's milliseconds and their spread; None before they are known.
+    """
+    baseline_ms, spread = calibrated or (None, 0.0)
+    return meter_for(
+        runtime.name,
+        baseline=artefact,
+        inputs=[x.numpy() for x in supplies.examples],
+        threads=options.threads,
+        baseline_ms=baseline_ms,
+        baseline_spread=spread,
+        percentile=options.percentile,
+    )
+
+
+def _measured(
+    setup: Setup,
+    runtimes: Sequence[Runtime],
+    baseline: tuple[Compressed, bytes],
+    meters_of: Callable[[Mapping[str, Timed]], Mapping[str, Meter]],
+    options: Options,
+    progress: Progress,
+) -> tuple[Profile, Mapping[str, Calibration]]:
+    """Calibrate the baseline on each device, and profile the network on the first; return both."""
+    if runtimes[0].capabilities.rounds:
+        progress.milestone(cost_of_rounding(setup.task, runtimes[0], *baseline, setup.supplies.piece))
+    progress.notice("calibrating the baseline's latency")
+    meters = meters_of({})
+    found = at_once([meter.calibrate for meter in meters.values()])
+    calibrations = dict(zip(meters, found, strict=True))
+    meters = meters_of({device: (each.median_ms, each.spread) for device, each in calibrations.items()})
+    return _profiled(setup, runtimes[0], baseline, meters, calibrations, options, progress), calibrations
 
 
 def _profiled(
-    task: Task,
-    offer: Setup,
-    *,
-    runtimes: Sequence[Runtime],
+    setup: Setup,
+    runtime: Runtime,
     baseline: tuple[Compressed, bytes],
-    meter: Meter | Meters,
+    meters: Mapping[str, Meter],
     calibrations: Mapping[str, Calibration],
     options: Options,
     progress: Progress,
 ) -> Profile:
-    """Return what trying its parts shows about a network, or about its student."""
-    first, *others = devices_of(meter)
-    base, served = baseline if task.student is None else export_student(task, runtimes[0], offer.supplies)
+    """Profile the network, or its student."""
+    first, *others = meters
+    task = setup.task
+    base, artefact = baseline if task.student is None else export_student(task, runtime, setup.supplies)
     prober = Prober(
         task=task,
-        supplies=offer.supplies,
-        network=offer.network,
+        supplies=setup.supplies,
+        network=setup.network,
         base=base,
-        runtime=runtimes[0],
-        meter=meter_at(meter, first),
+        runtime=runtime,
+        meter=meters[first],
         timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
     )
+    single = options.places == 1
     found = profile(
         prober,
-        offer.space,
-        served,
+        setup.space,
+        artefact,
         calibrations[first],
         progress.notice,
-        reduce=options.places == 1,  # what does not pay at one place may at another
+        reduce=single,  # a level that does not pay on one deployment may pay on another
         size_counts=options.compact,
     )
     return replace(
         found,
+        distance=str(setup.distance),
         device=first,
-        timed=found.timed if options.places == 1 else (),  # the trials' latencies are those of the slowest place
+        timed=found.timed if single else (),  # the trials' latencies are those of the slowest deployment
         others_ms={device: calibrations[device].median_ms for device in others},
         others_spread={device: calibrations[device].spread for device in others},
     )
@@ -164,12 +206,6 @@ def _known(found: Profile, first: str) -> dict[str, Timed]:
     """Return an earlier run's calibrations, by device."""
     others = {device: (ms, found.others_spread.get(device, 0.0)) for device, ms in found.others_ms.items()}
     return {first: (found.baseline_ms, found.spread), **others}
-
-
-def _calibrations(meter: Meter | Meters) -> dict[str, Calibration]:
-    """Time the unchanged network on each device."""
-    devices = devices_of(meter)
-    return dict(zip(devices, at_once([meter_at(meter, device).calibrate for device in devices]), strict=True))
 
 
 def _restore_weights(task: Task, rundir: RunDirectory) -> None:
@@ -183,27 +219,14 @@ def _restore_weights(task: Task, rundir: RunDirectory) -> None:
             write_atomically(path, save({n: tensor.contiguous().clone() for n, tensor in network.state_dict().items()}))
 
 
-def _meter(runtime: Runtime, artefact: bytes, supplies: Supplies, options: Options, baseline: Timed | None) -> Meter:
-    baseline_ms, baseline_spread = baseline or (None, 0.0)
-    return meter_for(
-        runtime.name,
-        baseline=artefact,
-        inputs=[x.numpy() for x in supplies.examples],
-        threads=options.threads,
-        baseline_ms=baseline_ms,
-        baseline_spread=baseline_spread,
-        percentile=options.percentile,
-    )
-
-
 def _save(found: Profile, space: Space, calibrations: Mapping[str, Calibration], rundir: RunDirectory) -> None:
     by_device = {device: asdict(calibration) for device, calibration in calibrations.items()}
     first = by_device.pop(found.device)
     rundir.write_json("calibration.json", {**first, **({"elsewhere": by_device} if by_device else {})})
-    rundir.write_json("profile.json", {"space": space.fingerprint, "profile": found.to_dict()})
+    rundir.write_json(PROFILE, {"space": space.fingerprint, "profile": found.to_dict()})
 
 
-def kept_profile(path: Path, space: Space) -> Profile | None:
+def read_profile(path: Path, space: Space) -> Profile | None:
     """Return an earlier run's profile of a network; None if there is none.
 
     Raises:
