@@ -45,7 +45,7 @@ class Driver:
         self.context = context
         self.store = store
         self.meanwhile = meanwhile
-        self.alike: RepeatedFailures | None = None
+        self.repeated: RepeatedFailures | None = None
         store.notice = context.progress.notice
         self._budget = TimeBudget(context, store)
         self._status = SearchStatus(context, store, self._budget)
@@ -84,24 +84,24 @@ class Driver:
                 "the time was over before a candidate was tried; run the same command with a larger --time-budget "
                 "to resume"
             )
-        if self.alike is not None:
-            self._stop(self.alike)
+        if self.repeated is not None:
+            self._stop(self.repeated)
         front = (model.measurement for model in self.store.found.front())
         saved = savings(map(outcome_of, self.store.finished()), front)
         if saved:
             self.context.progress.milestone(saved)
 
-    def _stop(self, alike: RepeatedFailures) -> None:
+    def _stop(self, failures: RepeatedFailures) -> None:
         """Report why the search stops, and let the next run retry the trials that failed.
 
         Raises:
             StudyError: nothing was scored but the unchanged network.
         """
-        self.store.void(alike)
+        self.store.void(failures)
         if all(isinstance(found, Infeasible) and failure_of(found) for found in self.store.candidates().values()):
-            raise StudyError(f"{alike}.")
+            raise StudyError(f"{failures}.")
         self.context.progress.warning(
-            f"{alike}. Candidates that were scored count untrained; then run the same command to resume"
+            f"{failures}. Candidates that were scored count untrained; then run the same command to resume"
         )
 
     def _next_request(self) -> Request | None:
@@ -120,7 +120,7 @@ class Driver:
 
         When the time is over only the baseline may. After repeated failures none may, unless a running trial succeeds.
         """
-        if self.alike is not None:
+        if self.repeated is not None:
             return False
         if not self._budget.in_time():
             return not self._running and not self._has_baseline() and self.store.awaits(BASELINE)
@@ -129,7 +129,7 @@ class Driver:
 
     def _awaits_others(self) -> bool:
         """Return whether trials of other drivers count towards this study and may yet be put back."""
-        if self.alike is not None or (self._has_baseline() and not self._budget.in_time()):
+        if self.repeated is not None or (self._has_baseline() and not self._budget.in_time()):
             return False
         return self.store.count() < self.context.options.trials and self.store.elsewhere() > 0
 
@@ -187,7 +187,7 @@ class Driver:
             self.store.lost(number, outcome.reason, counts=False)  # for the next run to try again
             raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
-        self.alike = failed_repeatedly(self.store.candidates())
+        self.repeated = failed_repeatedly(self.store.candidates())
         if isinstance(outcome, Measurement):
             unit = self.store.limits.told_by([outcome]).metric_unit
             logger.info("trial %d finished: %s", number, in_words(outcome, unit))

@@ -29,7 +29,7 @@ from .prepare import PROFILE, find_setup, read_profile
 from .progress import Progress
 from .samplers.initial_design import DESCENTS, EVEN, warm_start
 from .stage_timing import time_stages
-from .time_budget import StageTimes, costs_of, reserved_s
+from .time_budget import StageTimes, reserved_s, stage_times
 from .workers.capacity import of_run
 
 TRAINED = (0.25, 0.6, 1.0)
@@ -208,7 +208,7 @@ def _times(known: _Known, options: Options, task: Task, *, done: int, workers: i
     search = [costs.trials_s(left, epochs=epochs, trained=share, workers=workers) for share in known.trained]
     front = _front(options)
     counts = (ROLES + 1, ROLES + (front + 1) // 2, ROLES + front)
-    finals = [costs.finals_s(count, epochs=final_epochs, workers=workers) for count in counts]
+    finals = [costs.final_evaluation_s(count, epochs=final_epochs, workers=workers) for count in counts]
     budget_s = options.time_budget_s
     if budget_s is not None:
         search = [min(s, budget_s - reserved_s(end, budget_s)) for s, end in zip(search, finals, strict=True)]
@@ -253,7 +253,7 @@ def _finished(options: Options) -> tuple[list[Outcome], bool]:
 
 def _of_trials(done: Sequence[Outcome], options: Options) -> _Known | None:
     """Return the stages' times from the trials of a run; None if there are too few."""
-    costs = costs_of(outcome for outcome in done if isinstance(outcome, Measurement))
+    costs = stage_times(outcome for outcome in done if isinstance(outcome, Measurement))
     if costs is None or len(done) < ENOUGH:
         return None
     share = sum(isinstance(outcome, Measurement) and outcome.epochs > 0 for outcome in done) / len(done)

@@ -75,19 +75,19 @@ class FinalEvaluation:
         """
         logger.info("the final evaluation begins with %d models", len(models))
         late = too_slow_for_sure(models, self.options.limits)
-        placed = [replace(m, path=_place(m)) for m in models if m not in late]
-        ended = self._trained(placed)
+        chosen = [replace(m, path=_folder(m)) for m in models if m not in late]
+        ended = self._trained(chosen)
         more = then({name: measured.accuracy for name, measured in ended.items()})
-        more = [replace(m, path=_place(m)) for m in more if all(m.id != first.id for first in models)]
+        more = [replace(m, path=_folder(m)) for m in more if all(m.id != first.id for first in models)]
         ended |= self._trained(more)
-        placed += more
+        chosen += more
         lack = self.options.limits.lacks_measurement
         done = {name: record for name, record in ended.items() if record.rung == "final" and not lack(record)}
         trained = {name: record for name, record in ended.items() if name not in done}
-        done |= self._measure([m for m in placed if m.id in trained], trained)
-        found = [replace(m, measurement=done[m.id]) for m in placed if m.id in done]
-        found += as_found(self.rundir, late, self.progress)
-        self._tell()
+        done |= self._measure([m for m in chosen if m.id in trained], trained)
+        found = [replace(m, measurement=done[m.id]) for m in chosen if m.id in done]
+        found += with_trial_results(self.rundir, late, self.progress)
+        self._report_failures()
         order = [m.id for m in (*models, *more)]
         return sorted(found, key=lambda m: order.index(m.id))
 
@@ -126,7 +126,7 @@ class FinalEvaluation:
                 logger.info("model %s: final training finished", model.id)
 
         def show() -> None:
-            done = f"training the front to the end · {len(trained)} of {len(models)} models done"
+            done = f"final training · {len(trained)} of {len(models)} models done"
             self.progress.notice(" · ".join(filter(None, (done, self.context.workers.held_up()))))
 
         run_requests(
@@ -173,7 +173,7 @@ class FinalEvaluation:
                 self.rundir.artifacts.get(self.rundir.path, found)
             if (self.rundir.path / found).is_dir():
                 (self.rundir.path / model.path / RECORD).unlink(missing_ok=True)
-                as_found(self.rundir, [replace(model, path=found)], self.progress)
+                with_trial_results(self.rundir, [replace(model, path=found)], self.progress)
                 return _warned(replace(model.measurement, rung="trained"), failure, said)
         wrong = _failure(outcome)
         if model.role == BASELINE:
@@ -185,7 +185,7 @@ class FinalEvaluation:
         self.progress.warning(f"model {model.id} failed at the end: {'' if wrong is None else wrong.reason}")
         return None
 
-    def _tell(self) -> None:
+    def _report_failures(self) -> None:
         """Report why longer trainings failed, once for each reason."""
         named: defaultdict[str, list[str]] = defaultdict(list)
         for name, failure in self._failures.items():
@@ -315,23 +315,23 @@ def _side_by_side(waiting: Sequence[_Careful]) -> list[list[_Careful]]:
     return list(turns.values())
 
 
-def as_found(rundir: RunDirectory, models: Sequence[Model], progress: Progress) -> list[Model]:
+def with_trial_results(rundir: RunDirectory, models: Sequence[Model], progress: Progress) -> list[Model]:
     """Return models as their trials left them, with their files copied to the final folders."""
     found = []
     for model in models:
-        place = rundir.path / _place(model)
-        record = read_record(place)
+        folder = rundir.path / _folder(model)
+        record = read_record(folder)
         try:
             if record is None:
                 rundir.artifacts.get(rundir.path, model.path)
         except LostError as error:
             progress.warning(f"model {model.id} is not in the run directory: {error}")
         if record is None and (rundir.path / model.path).is_dir():
-            shutil.copytree(rundir.path / model.path, place, dirs_exist_ok=True, copy_function=copy_atomically)
-            write_atomically(place / RECORD, to_json(model.measurement).encode())
-        found.append(replace(model, measurement=record or model.measurement, path=_place(model)))
+            shutil.copytree(rundir.path / model.path, folder, dirs_exist_ok=True, copy_function=copy_atomically)
+            write_atomically(folder / RECORD, to_json(model.measurement).encode())
+        found.append(replace(model, measurement=record or model.measurement, path=_folder(model)))
     return found
 
 
-def _place(model: Model) -> str:
+def _folder(model: Model) -> str:
     return BASELINE if model.id == BASELINE else f"models/{model.id}"

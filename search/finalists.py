@@ -64,25 +64,25 @@ def likely_finalists(models: Sequence[Model], ended: Mapping[str, float], limits
     slope, intercept, _ = line(pairs) if len(pairs) >= ENOUGH else (1.0, 0.0, 0.0)
     known = [replace(m.measurement, accuracy=ended[m.id]) for m in models if m.id in ended]
     rest = [m for m in models if m.role == "front" and m.id not in ended]
-    hopes = [
+    predicted = [
         replace(m.measurement, accuracy=max(m.measurement.accuracy, intercept + slope * m.measurement.accuracy))
         for m in rest
     ]
     taken = [m for m in known if limits.satisfied_by(m)]
-    left = {i - len(known) for i in select([*known, *hopes], limits)} & {
-        i for i, m in enumerate(hopes) if limits.satisfied_by(m)
+    left = {i - len(known) for i in select([*known, *predicted], limits)} & {
+        i for i, m in enumerate(predicted) if limits.satisfied_by(m)
     }
     chosen: set[int] = set()
     volume = front_hypervolume(taken, baseline, limits.target_ms)
     while left and len(chosen) < FINALISTS - FIRST:
-        volumes = {i: front_hypervolume([*taken, hopes[i]], baseline, limits.target_ms) for i in sorted(left)}
+        volumes = {i: front_hypervolume([*taken, predicted[i]], baseline, limits.target_ms) for i in sorted(left)}
         best = max(volumes, key=lambda i: volumes[i])
         if volumes[best] <= volume:
             break
         volume = volumes[best]
         left.remove(best)
         chosen.add(best)
-        taken.append(hopes[best])
+        taken.append(predicted[best])
     return [m for i, m in enumerate(rest) if i in chosen]
 
 

@@ -70,7 +70,7 @@ class SearchStatus:
         limits = self._store.limits.told_by(model.measurement for model in found.all())
         meeting = [m for m in found.front() if limits.satisfied_by(m.measurement)]
         ids = [m.id for m in meeting]
-        if self._front is None:  # of a study that goes on
+        if self._front is None:  # of a study that resumes
             newest = max((int(name) for name in ids if name != BASELINE), default=-1)
             self._better_at = finished - sum(trial.number > newest for trial in self._store.finished())
         elif ids != self._front:
@@ -104,7 +104,7 @@ class SearchStatus:
 
     def _rung(self, folder: str) -> str:
         if self._options.workers == 0:
-            return "here"  # in this process, which tells nothing meanwhile
+            return "here"  # in this process, which reports nothing until it ends
         try:
             return (self._rundir.path / folder / RUNG).read_text() or "start"
         except OSError:

@@ -22,7 +22,7 @@ from ..storage.shared_start import prepare_exclusively
 from ..storage.study_store import Start
 from .dispatch import RunContext
 from .driver import Driver
-from .final_evaluation import FinalEvaluation, as_found
+from .final_evaluation import FinalEvaluation, with_trial_results
 from .finalists import FIRST, finalists, likely_finalists
 from .interrupts import Interrupted, Interrupts
 from .options import Options
@@ -99,8 +99,6 @@ def run(
         store = StudyStore(
             rundir.path, options.storage, name, prepared.space, options.limits, student=task.student is not None
         )
-        if store.begun:
-            logger.info("study %s resumes: %d of %d trials are finished", name, store.count(), options.trials)
         with closing(store), quiet(), _unless_nothing_came(rundir, store):
             return StudyRun(task, options, progress, rundir, prepared, store, cluster).search(started)
 
@@ -160,7 +158,7 @@ def _prepared(
     try:
         with prepare_exclusively(asked.options.storage, task, rundir, asked.identity, progress.notice, fingerprint):
             return prepare(task, asked.servers, rundir, asked.options, progress, cluster)
-    except Exception:  # also what nobody has foreseen
+    except Exception:  # also unforeseen ones
         _taken_away(rundir)
         raise
 
@@ -196,8 +194,8 @@ class StudyRun:
                 context = self._context(workers, interrupts, started)
                 driver = Driver(context, self.store, meanwhile=meanwhile)
                 driver.run()
-                if driver.alike is not None:
-                    self._let_mend(driver.alike)
+                if driver.repeated is not None:
+                    self._allow_retraining(driver.repeated)
                 models = self._finish(context)
                 if workers.peak_bytes():
                     self.rundir.write_json(MEMORY, {"trial_bytes": workers.peak_bytes()})
@@ -205,17 +203,17 @@ class StudyRun:
                 logger.info("run interrupted; the same call resumes it")
                 found = self._found()
                 if found:
-                    found = as_found(self.rundir, found, self.progress)
+                    found = with_trial_results(self.rundir, found, self.progress)
                     interrupted.front = self._publish(found, state="interrupted")
                 raise
         return self._publish(models, state="finished")
 
-    def _let_mend(self, alike: RepeatedFailures) -> None:
+    def _allow_retraining(self, failures: RepeatedFailures) -> None:
         """Allow the next run another training if nothing was trained so far: that is not another study."""
         from ..storage.fingerprint import loosen
 
         outcomes = self.store.candidates().values()
-        if alike.in_training and not any(isinstance(found, Measurement) and found.epochs for found in outcomes):
+        if failures.in_training and not any(isinstance(found, Measurement) and found.epochs for found in outcomes):
             loosen(self.rundir, self.store.study if self.options.storage else None)
 
     @contextmanager
@@ -236,7 +234,7 @@ class StudyRun:
             yield both
 
     def _evaluator(self) -> Evaluator:
-        """Return what workers use, with the place where they keep their files."""
+        """Return the evaluator of the workers, and set where they keep their files."""
         evaluator: Evaluator = self.prepared.ladder
         if self.options.artifacts is not None:
             self.rundir.artifacts = RemoteArtifacts(f"{self.options.artifacts}/{self.store.place}")
@@ -272,8 +270,9 @@ class StudyRun:
             finished=self.store.count(),
         )
         self.rundir.write_json(files.COUNTED, counted(self.task))
-        starts = () if self.store.begun else self._starts()
-        self.store.begin(starts)
+        if self.store.begun:
+            logger.info("the study resumes: %d of %d trials are finished", self.store.count(), options.trials)
+        self.store.begin(() if self.store.begun else self._starts())
 
     def _starts(self) -> list[Start]:
         prepared = self.prepared
@@ -310,7 +309,7 @@ class StudyRun:
             front = build_front(models, self.prepared.profile, self._limits)
             trials = begun(self.store.study.get_trials(deepcopy=False))
             profile = self.prepared.profile
-            with suppress(OSError):  # a disk that is full ends the run where a trial is lost by it, and not for this
+            with suppress(OSError):  # a full disk ends the run when it loses a trial, not here
                 files.write_report(self.rundir.path, front, trials, profile, state="running", quick=True)
 
     @property

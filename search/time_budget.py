@@ -49,18 +49,18 @@ class StageTimes:
         work = trained * self.trial_s(epochs, trained=True) + (1 - trained) * self.trial_s(epochs, trained=False)
         return trials * (self.measure_s + work / max(1, workers))
 
-    def finals_s(self, models: int, *, epochs: float, workers: int) -> float:
+    def final_evaluation_s(self, models: int, *, epochs: float, workers: int) -> float:
         """Return the time of the final evaluation: longer training, scoring on test data too, careful timing."""
         work = self.trial_s(epochs, trained=True) + self.score_s
         return models * (work / max(1, workers) + self.careful_s)
 
 
-def reserved_s(finals_s: float, budget_s: float) -> float:
+def reserved_s(final_s: float, budget_s: float) -> float:
     """Return how much of a time budget is reserved for the final evaluation, given its expected time."""
-    return min(finals_s, RESERVED * budget_s)
+    return min(final_s, RESERVED * budget_s)
 
 
-def costs_of(measurements: Iterable[Measurement]) -> StageTimes | None:
+def stage_times(measurements: Iterable[Measurement]) -> StageTimes | None:
     """Return the stages' times from finished trials; None before one was trained.
 
     Medians, except for the timing, where it is the lower quartile: it includes waiting while others had the device.
@@ -118,8 +118,8 @@ class TimeBudget:
 
     def _predicted_s(self) -> float:
         found = self._store.found
-        costs = costs_of(model.measurement for model in found.latest(LATEST))
-        if costs is None:
+        times = stage_times(model.measurement for model in found.latest(LATEST))
+        if times is None:
             return 0.0
         limits = self._store.limits
         meeting = [m for m in found.front() if limits.satisfied_by(m.measurement)]
@@ -127,4 +127,4 @@ class TimeBudget:
         late = too_slow_for_sure([*references, *meeting], limits)
         models = len(references) - len(late) + min(FINALISTS, len(meeting))
         workers = self._context.options.workers or 1
-        return costs.finals_s(models, epochs=self._context.final_epochs, workers=workers)
+        return times.final_evaluation_s(models, epochs=self._context.final_epochs, workers=workers)

@@ -22,7 +22,7 @@ from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import Model
 from autocompress.search.dispatch import RunContext
-from autocompress.search.final_evaluation import FinalEvaluation, as_found, read_record
+from autocompress.search.final_evaluation import FinalEvaluation, read_record, with_trial_results
 from autocompress.search.finalists import ALONE, FINALISTS, FIRST, finalists, likely_finalists, too_slow_for_sure
 from autocompress.search.interrupts import Interrupted
 from autocompress.search.options import Options
@@ -382,7 +382,7 @@ def test_an_interrupted_search_leaves_models_as_found(rundir: RunDirectory, mode
     for model in chosen:
         (rundir.path / model.path).mkdir(parents=True)
         (rundir.path / model.path / "model.onnx").write_bytes(b"model")
-    for model in as_found(rundir, chosen, Silent()):
+    for model in with_trial_results(rundir, chosen, Silent()):
         assert (rundir.path / model.path / "model.onnx").read_bytes() == b"model"
         assert read_record(rundir.path / model.path) == model.measurement
         assert model.measurement.rung == "short"

@@ -80,7 +80,7 @@ def test_a_run_is_logged_from_its_start_to_its_end(
     assert first[-1].startswith("run finished: ")
     assert not any("resumes" in text for text in first)
     again = logged()
-    assert "study my_study resumes: 2 of 2 trials are finished" in again
+    assert "the study resumes: 2 of 2 trials are finished" in again
     assert not any(text.startswith("trial ") for text in again)
     assert capfd.readouterr() == ("", "")
 

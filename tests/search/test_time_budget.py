@@ -14,7 +14,7 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement, Outcome
 from autocompress.search.dispatch import RunContext
 from autocompress.search.options import Options
-from autocompress.search.time_budget import CAREFUL_PROCESSES, StageTimes, TimeBudget, costs_of
+from autocompress.search.time_budget import CAREFUL_PROCESSES, StageTimes, TimeBudget, stage_times
 from autocompress.search.workers.inline import InlineWorkers
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.run_directory import RunDirectory
@@ -50,24 +50,24 @@ def test_workers_share_the_training_and_not_the_timing() -> None:
 
 def test_the_end_is_trained_longer_scored_once_more_and_timed_with_care() -> None:
     """Each model has all epochs, the test data and a careful timing."""
-    assert COSTS.finals_s(3, epochs=4.0, workers=1) == 3 * (46.0 + 1.0 + 8.0)
+    assert COSTS.final_evaluation_s(3, epochs=4.0, workers=1) == 3 * (46.0 + 1.0 + 8.0)
 
 
 def test_costs_come_from_the_trials_that_were_trained(small: AnalyticEvaluator) -> None:
     """Medians, of the timing the lower quartile; trials that were not trained do not count."""
     lone = trial(small, epochs=0.0, build=90.0, latency=90.0)
-    assert costs_of([lone]) is None
+    assert stage_times([lone]) is None
     trained = [
         trial(small, epochs=2.0, build=2.0, latency=wait, one_shot=1.0, train=22.0)
         for wait in (4.0, 5.0, 6.0, 30.0, 40.0)
     ]
-    found = costs_of([lone, *trained])
+    found = stage_times([lone, *trained])
     assert found == StageTimes(build_s=2.0, measure_s=5.0, careful_s=CAREFUL_PROCESSES * 2.5, score_s=1.0, epoch_s=10.0)
 
 
 def test_nothing_is_known_before_the_first_trial() -> None:
     """Of no trials there are no costs."""
-    assert costs_of([]) is None
+    assert stage_times([]) is None
 
 
 @pytest.mark.parametrize("workers", [0, 1])
