@@ -3,7 +3,7 @@
 Train the network, then compress it::
 
     python classifier.py
-    autocompress classifier.py --target-latency 100us --trials 12
+    autocompress classifier.py --target-latency 10us --trials 12
 """
 
 from __future__ import annotations

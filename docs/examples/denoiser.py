@@ -3,7 +3,7 @@
 Train the network, then compress it::
 
     python denoiser.py
-    autocompress denoiser.py --target-latency 200us --min-accuracy -0.3dB --trials 12
+    autocompress denoiser.py --target-latency 20us --min-accuracy -0.3dB --trials 12
 """
 
 from __future__ import annotations
