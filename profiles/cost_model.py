@@ -1,6 +1,6 @@
-"""Predicts latency from what layers cost in the baseline and from what was measured of each level.
+"""Predicts a candidate's latency from the layers' costs in the baseline and the measured factor of each level.
 
-Predictions only order candidates; what is reported was measured.
+Predictions only order candidates; reported latencies are always measured.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from ..spaces.candidate import BITS, PRUNING_RATIO, RANK, SPARSITY, Candidate, V
 from ..spaces.layers import Network
 
 LAYER_AXES = (BITS, RANK, SPARSITY)
-"""Axes whose targets are layers, and whose levels change what a layer costs."""
+"""Axes whose targets are layers and whose levels change a layer's latency."""
 
 LEAST_FACTOR = 0.05
-"""Layers are not believed to get faster than this, whatever a noisy total says."""
+"""Least factor of a layer: a noisy total may suggest a smaller one."""
 
 LEAST_SHARE = 0.05
-"""Share of the time that layers must take together for the network's latency to tell of them."""
-
+"""Share of the time that layers must take together for the network's latency to show their speed-up."""
 
 Factors = Mapping[str, Mapping[str, float]]
-"""By layer, and by level as text: the layer's time at that level over its time in the baseline."""
+"""The time of a layer at a level over its time in the baseline, by layer and by level as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +32,9 @@ class CostModel:
 
     Attributes:
         layer_ms: milliseconds of each layer in the baseline.
-        other_ms: milliseconds of all the rest.
-        factors: by axis, what was measured of its levels; those of several axes are multiplied.
-        uniform_ms: by axis, and by level as text: milliseconds of the network with all its layers at that level.
+        other_ms: milliseconds of everything else.
+        factors: measured factors by axis; those of several axes are multiplied.
+        uniform_ms: milliseconds of the network with all its layers at one level, by axis and by level as text.
 
     """
 
@@ -50,7 +49,7 @@ class CostModel:
         return sum(self.layer_ms.values()) + self.other_ms
 
     def factor(self, axis: str, layer: str, level: Value) -> float | None:
-        """Return a layer's time at a level over its time in the baseline; None where it is not known."""
+        """Return a layer's time at a level over its time in the baseline; None if unknown."""
         return self.factors.get(axis, {}).get(layer, {}).get(str(level))
 
     def predict_ms(self, network: Network, candidate: Candidate) -> float:
@@ -76,15 +75,15 @@ class CostModel:
 def level_factors(
     costs: CostModel, chosen: Collection[str], spent: Mapping[str, float] | None, total_ms: float
 ) -> dict[str, float]:
-    """Return for each layer at a level its time over its time in the baseline.
+    """Return the factor of each layer at a level: its time over its time in the baseline.
 
-    Where all layers are at that level, the model then predicts what was measured. Layers that take too little of the
-    whole for its latency to tell, and that no profiler knows, are left out.
+    With these factors the model predicts the measured total. Layers that a profiler does not know are left out if they
+    take too little of the time together for the total to show their speed-up.
 
     Args:
-        costs: the baseline's.
+        costs: the baseline's costs.
         chosen: the layers at that level; all others are as in the baseline.
-        spent: what a profiler says of all layers, in any unit; those that it does not know gain as much as the whole.
+        spent: the layers' times in a profile, in any unit; layers that it lacks share the speed-up of the total.
         total_ms: milliseconds of the whole network with these layers at that level.
 
     """
@@ -104,7 +103,7 @@ def level_factors(
 
 
 def measured_levels(levels: Iterable[Value], most: int) -> tuple[Value, ...]:
-    """Return the levels of an axis to measure: all, or where there are more than ``most`` numbers, evenly many of them.
+    """Return the levels of an axis to measure: all, or ``most`` evenly spread ones of more numbers.
 
     >>> measured_levels((0.5, 0.375, 0.25, 0.125), most=3), measured_levels((8, 4), most=3)
     ((0.5, 0.25, 0.125), (8, 4))
@@ -119,9 +118,9 @@ def measured_levels(levels: Iterable[Value], most: int) -> tuple[Value, ...]:
 
 
 def interpolated(factors: Mapping[Value, float], levels: Iterable[Value]) -> dict[str, float]:
-    """Return factors by level as text: those measured, and between them straight lines.
+    """Return factors by level as text: measured ones, and linearly interpolated ones between them.
 
-    A level beyond all that were measured is taken to cost what the nearest does.
+    A level beyond all measured ones has the factor of the nearest.
 
     >>> interpolated({0.5: 0.6, 0.25: 0.4}, (0.5, 0.375, 0.25))
     {'0.5': 0.6, '0.375': 0.5, '0.25': 0.4}

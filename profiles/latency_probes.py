@@ -1,4 +1,4 @@
-"""Times networks of certain layers and levels, to learn what each costs."""
+"""Times networks with all layers at one level, to learn what each level of a layer costs."""
 
 from __future__ import annotations
 
@@ -24,16 +24,14 @@ from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel, interpolated, level_factors, measured_levels
 from .layer_latency import layer_costs, layer_times
 
-PROFILES = 3
-"""Profiles of one model, of which the median counts: they are noisy for small layers."""
+KERNEL_PROFILES = 3
+"""Profiles of one model. Their median counts, because they are noisy for small layers."""
 
 MOST_LEVELS = 3
-"""Levels of one axis that are built and timed; those between are interpolated."""
+"""Most levels of one axis that are built and timed; the levels between them are interpolated."""
 
 PROBE_TIMEOUT_S = 600.0
-
-
-Notice = Callable[[str], None]
+"""Seconds after which the timing of one candidate is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +42,11 @@ class Prober:
         task: the network and its data.
         supplies: see `supplies_of`.
         network: the parts of the network.
-        base: the network with nothing done to it, exported.
+        base: the unchanged network, exported.
         runtime: serves the models.
         meter: times them.
-        timeout_s: seconds after which the timing of one is given up.
-        timed: the candidates that were timed whole, and their milliseconds.
+        timeout_s: seconds after which the timing of one candidate is given up.
+        timed: the candidates timed so far, with their milliseconds.
 
     """
 
@@ -62,19 +60,19 @@ class Prober:
     timed: dict[Candidate, float] = field(default_factory=dict)
 
     def base_costs(self, artefact: bytes, base_ms: float) -> CostModel:
-        """Share the milliseconds of the unchanged network, in the runtime's own file, among its layers."""
+        """Divide the milliseconds of the unchanged network among its layers."""
         return layer_costs(self.network, self.base.onnx, self._base_layers, self._node_ms(artefact), base_ms)
 
     def latency_ms(self, candidate: Candidate) -> float | None:
-        """Return the latency of a candidate; None where it cannot be built or timed."""
+        """Return the latency of a candidate; None if it cannot be built or timed."""
         return self._timed(candidate)[0]
 
     def uniform(self, axis: str, level: Value, names: Collection[str]) -> tuple[float | None, dict[str, float] | None]:
         """Time the network with some layers at one level.
 
         Returns:
-            Its milliseconds, None where it cannot be built or timed; and those of its layers in the profiler's word,
-            None where it has none.
+            Its milliseconds, None if it cannot be built or timed; and the milliseconds that the runtime's profiler
+            attributes to its layers, None without a profiler.
 
         """
         total_ms, built, artefact = self._timed(Candidate({axis: dict.fromkeys(names, level)}))
@@ -96,7 +94,7 @@ class Prober:
         return self.timed[candidate], built, artefact
 
     def _layers(self, built: Compressed) -> dict[str, str]:
-        """Return for each weight its layer; integers have the names of the weights they were made of."""
+        """Return the layer of each weight; integers keep the names of the weights they were made from."""
         return {**self._base_layers, **qdq.layers_of(onnx.load_from_string(built.onnx), built.plain)}
 
     @cached_property
@@ -104,9 +102,9 @@ class Prober:
         return qdq.layers_of(onnx.load_from_string(self.base.onnx), self.base.plain)
 
     def _node_ms(self, artefact: bytes) -> dict[str, float]:
-        """Return the milliseconds of a model's nodes: medians of several profiles; empty where there is no profiler."""
+        """Return the milliseconds of a model's nodes, as medians of several profiles; empty without a profiler."""
         found: defaultdict[str, list[float]] = defaultdict(list)
-        for _ in range(PROFILES):
+        for _ in range(KERNEL_PROFILES):
             try:
                 kernels = self.meter.kernels(artefact)
             except InfeasibleError:
@@ -127,20 +125,20 @@ def measured_costs(
     space: Space,
     costs: CostModel,
     usable: Collection[str],
-    notice: Notice,
+    notice: Callable[[str], None],
     *,
     size_counts: bool = False,
 ) -> CostModel:
-    """Return a baseline's costs with what the levels of layers cost: one build and measurement an axis and level.
+    """Add the costs of the layers' levels to a baseline's costs, with one build and measurement per axis and level.
 
     Args:
         prober: builds and times.
         space: what may vary.
-        costs: the baseline's.
+        costs: the baseline's costs.
         usable: names of the choices that can be applied.
         notice: gets each line of progress.
-        size_counts: whether zeros here and there are offered for the bytes that they save; they are taken to cost what
-            the layer does, since dense kernels multiply by them too.
+        size_counts: whether unstructured zeros are offered for the bytes that they save. They are not timed, because
+            dense kernels multiply by zeros too.
 
     """
     factors: dict[str, dict[str, dict[str, float]]] = {}

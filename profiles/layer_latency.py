@@ -1,4 +1,4 @@
-"""Milliseconds of each layer, from a runtime's own profile of the graph."""
+"""Attributes a runtime's profile of a graph to the layers of the network."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ from .cost_model import CostModel
 RENAMED = re.compile(r"(_nchwc|_token_\d+)+$")
 """What ONNX Runtime appends to the name of a node that it rewrites."""
 
-
 STORED = {"DequantizeLinear", "Transpose", "Cast", "Identity"}
-"""What may lie between a stored weight and the node that multiplies by it."""
+"""Operators that may lie between a stored weight and the node that multiplies by it."""
 
 
 def layer_costs(
     network: Network, canonical: bytes, layers: Mapping[str, str], node_ms: Mapping[str, float], baseline_ms: float
 ) -> CostModel:
-    """Share the baseline's milliseconds among its layers.
+    """Divide the baseline's milliseconds among its layers.
 
     Args:
         network: the layers.
         canonical: the baseline's ONNX file.
-        layers: for each weight in the file the layer it belongs to.
-        node_ms: what a runtime's profiler says of nodes, of the tensors that fused nodes make, or of the layers;
-            where that covers less than half of the time, multiply-accumulates decide.
-        baseline_ms: the sum.
+        layers: the layer of each weight in the file.
+        node_ms: milliseconds by the name of a node, of the tensor that a fused node makes, or of a layer. If the
+            layers take less than half of them, multiply-accumulates decide instead.
+        baseline_ms: the milliseconds to divide.
 
     """
     cost = layer_times([layer.name for layer in network.layers], canonical, layers, node_ms)
     total = sum(node_ms.values())
     if cost is None:
         cost = {layer.name: float(layer.macs) for layer in network.layers}
-        total = max(network.macs, sum(cost.values())) / 0.9 or 1.0  # a tenth for all that only moves numbers
+        total = max(network.macs, sum(cost.values())) / 0.9 or 1.0  # a tenth for operators that only move numbers
     scale = baseline_ms / total
     return CostModel(
         layer_ms={name: value * scale for name, value in cost.items()},
@@ -48,14 +47,14 @@ def layer_costs(
 def layer_times(
     names: Collection[str], canonical: bytes, layers: Mapping[str, str], node_ms: Mapping[str, float]
 ) -> dict[str, float] | None:
-    """Sum up what a profiler says of the nodes of each layer; None where that covers less than half of the time.
+    """Sum a profile's nodes for each layer; None if the layers take less than half of the time.
 
-    A node that multiplies by no weight counts for the layer whose output it works on.
+    A node without a weight counts for the layer whose output it reads.
 
     Args:
-        names: the layers to find; what replaced one, such as ``conv1.0`` for ``conv1``, counts for it.
+        names: the layers to find; a replacement such as ``conv1.0`` counts for ``conv1``.
         canonical: the profiled network's ONNX file.
-        layers: for each weight in the file, in float or as it is stored, the layer it belongs to.
+        layers: the layer of each weight in the file, in float or as it is stored.
         node_ms: milliseconds by the name of a node, of the tensor that a fused node makes, or of a layer.
 
     """
@@ -75,7 +74,7 @@ def layer_times(
 
 
 def _layer_of(node: NodeProto, maker: Mapping[str, NodeProto], layers: Mapping[str, str]) -> str:
-    """Return the layer whose weight a node multiplies by; empty where it does not."""
+    """Return the layer whose weight a node multiplies by; empty if it has no weight."""
     if len(node.input) < 2 or node.op_type in STORED:
         return ""
     weight = node.input[1]
@@ -85,7 +84,7 @@ def _layer_of(node: NodeProto, maker: Mapping[str, NodeProto], layers: Mapping[s
 
 
 def _owner(part: str, names: Collection[str]) -> str | None:
-    """Return the layer that a module is, or is a part of."""
+    """Return the layer that a module is or belongs to; None if there is none."""
     while part and part not in names:
         part = part.rpartition(".")[0]
     return part or None

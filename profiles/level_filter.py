@@ -1,7 +1,7 @@
-"""No speed-up, no save: what does not pay on the target runtime is not offered.
+"""Leaves out levels without a speed-up: what does not pay on the target runtime is not offered.
 
-A level of a layer pays where it was measured to make the layer faster. Pruning always removes work and is never
-judged; palettes change what is stored and not what is run, and neither are they.
+A level of a layer pays if it was measured to make the layer faster. Pruning always pays, because it removes work.
+Palettes always stay, because they change the stored weights only.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..spaces.space import Space
 from .cost_model import LAYER_AXES, CostModel
 
 FOR_SIZE = (BITS, SPARSITY)
-"""Axes that also save bytes; where these count, their levels are kept whether they pay or not."""
+"""Axes that also save bytes; if bytes count, all their levels stay."""
 
 PAYS = 0.98
 """A level pays if its share of the layer's time is under this; a larger share may be noise."""
 
 SMALL = 0.01
-"""Share of the baseline's time under which a profiler's word on a single layer is noise."""
+"""Share of the baseline's time under which the measurement of a single layer is noise."""
 
 SHOWN = 3
 """Layers that a summary names for each level."""
@@ -29,11 +29,11 @@ SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class DroppedLevel:
-    """A level that is not offered, since it does not pay.
+    """A level that is not offered, because it does not pay.
 
     Attributes:
-        name: of the choice.
-        level: the value on offer otherwise.
+        name: the choice's name.
+        level: the value.
         before_ms: milliseconds of its layer in the baseline.
         after_ms: milliseconds of its layer at that level.
 
@@ -58,13 +58,13 @@ class DroppedLevel:
 def levels_without_speedup(space: Space, costs: CostModel, *, size_counts: bool = False) -> tuple[DroppedLevel, ...]:
     """Return the levels of layers that were measured not to make them faster.
 
-    A layer under `SMALL` of the baseline's time is left alone, unless some larger one is no faster at that level, and
-    neither is the network with all its layers at it. Where nothing would be left of the space but settings, nothing is
-    dropped: what is left is size.
+    A level of a layer under `SMALL` of the baseline's time is kept, unless a larger layer is no faster at that level
+    and neither is the network with all its layers at it. If only settings would be left of the space, nothing is
+    dropped: such a search still saves bytes.
 
     Args:
         space: what may vary.
-        costs: what was measured.
+        costs: the measured costs.
         size_counts: whether bits and zeros are kept for the bytes that they save.
 
     """
@@ -88,7 +88,7 @@ def levels_without_speedup(space: Space, costs: CostModel, *, size_counts: bool 
 
 
 def reduced(space: Space, dropped: Collection[DroppedLevel]) -> Space:
-    """Return a space without some levels; choices with nothing left to choose go, and settings of absent axes."""
+    """Return a space without the dropped levels, without choices of one level, and without settings of absent axes."""
     gone = {(each.name, each.level) for each in dropped}
     left = [
         replace(choice, levels=tuple(level for level in choice.levels if (choice.name, level) not in gone))
@@ -100,7 +100,7 @@ def reduced(space: Space, dropped: Collection[DroppedLevel]) -> Space:
 
 
 def remaining(damage: Mapping[str, Sequence[float]], full: Space, left: Space) -> dict[str, tuple[float, ...]]:
-    """Return the damages of the levels of a space that are left, by the names of their choices."""
+    """Return the damages of the remaining levels, by the names of their choices."""
     before = {choice.name: choice for choice in full.choices}
     return {
         choice.name: tuple(damage[choice.name][before[choice.name].levels.index(level)] for level in choice.levels)
@@ -110,7 +110,7 @@ def remaining(damage: Mapping[str, Sequence[float]], full: Space, left: Space) -
 
 
 def summary(dropped: Sequence[DroppedLevel], runtime: str) -> str:
-    """Say in one line what is not offered, the layers that would lose most first; empty where all is offered.
+    """Return one line about the dropped levels, with the layers that would lose most first; empty without any.
 
     >>> summary([DroppedLevel(name="bits:conv1", level=8, before_ms=0.21, after_ms=0.34)], "onnxruntime")
     'not offered, as they do not pay on onnxruntime: bits=8 of 1 layer (conv1 0.21 → 0.34 ms)'

@@ -1,4 +1,4 @@
-"""What is known of a network before the first trial: what its layers cost, what each choice damages, the floor."""
+"""What is known about a network before the first trial: its layers' costs, its sensitivities, the latency floor."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from .level_filter import DroppedLevel, reduced
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Everything that a search knows beforehand.
+    """Everything that a search knows before its first trial.
 
     Attributes:
-        network: layers, groups, and what is left alone and why.
+        network: layers, groups, and the layers left alone, with the reason.
         baseline_ms: the unchanged network's latency.
-        baseline_low_ms: least of its windows' medians; the spread is a property of the machine.
+        baseline_low_ms: smallest of its windows' medians; the spread is a property of the machine.
         baseline_high_ms: largest of its windows' medians.
-        timed: networks that were built and timed whole on the way, by their axes, and their milliseconds.
-        device: where all that was measured; empty for this machine.
+        timed: candidates that were timed for the profile, as plain data, with their milliseconds.
+        device: the device that measured; empty for this machine.
         others_ms: the unchanged network's latency on the study's other devices, by their names.
-        others_spread: how far each of these varied; see `Calibration.spread`.
-        costs: latency of each layer.
-        damage: for each choice that pays, how far each of its levels alone moves the outputs: the mean squared change
-            over the outputs' variance.
-        floor_ms: latency of the fastest candidate that the space can express; None where it cannot be built.
-        dropped: levels that are not offered, since they do not pay on the runtime.
-        global_pruning: for shares of all channels, as text, the pruning ratio of each group that a threshold over the
-            whole network gives.
-        distance: of a student's outputs from its teacher's, and why it was chosen.
+        others_spread: the spread of each of these; see `Calibration.spread`.
+        costs: costs of the layers.
+        damage: the damage of each choice's levels, each applied alone: the mean squared change of the outputs over
+            their variance.
+        floor_ms: latency of the fastest candidate in the space; None if it cannot be built.
+        dropped: levels that are not offered, because they do not pay on the runtime.
+        global_pruning: the pruning ratios of the groups for one threshold over the whole network, by the share of all
+            channels that it removes, as text.
+        distance: distance between a student's outputs and its teacher's, and why it was chosen.
 
     """
 
@@ -55,7 +55,7 @@ class Profile:
 
     @property
     def spread(self) -> float:
-        """How far the unchanged network's latency varied while it was calibrated; see `Calibration.spread`."""
+        """The spread of the unchanged network's latency during its calibration; see `Calibration.spread`."""
         return spread(self.baseline_low_ms, self.baseline_ms, self.baseline_high_ms)
 
     @property
@@ -65,17 +65,17 @@ class Profile:
 
     @property
     def elsewhere(self) -> str:
-        """Return a warning if most of the time is no layer's, whatever its multiply-accumulates; empty otherwise."""
+        """Return a warning if most of the time is spent outside of layers; empty otherwise."""
         if self.costs.other_ms <= 0.5 * self.costs.total_ms:
             return ""
         return (
-            f"{self.costs.other_ms:.3g} of the network's {self.costs.total_ms:.3g} ms are no layer's, but what lies "
-            "between them (activations, norms, copies, attention's own products) and what a call costs: a front gains "
-            "on the rest alone, and on what pruning makes smaller"
+            f"{self.costs.other_ms:.3g} of the network's {self.costs.total_ms:.3g} ms are not spent in layers but "
+            "between them (activations, norms, copies, attention's own products) and on the call itself: compression "
+            "speeds up only the rest, and what pruning makes smaller"
         )
 
     def space(self, full: Space) -> Space:
-        """Return what is offered of everything that a network and a runtime would allow."""
+        """Return a space without the dropped levels."""
         return reduced(full, self.dropped)
 
     def predict_ms(self, candidate: Candidate) -> float:
@@ -83,7 +83,7 @@ class Profile:
         return self.costs.predict_ms(self.network, candidate)
 
     def damage_at(self, choice: Choice, level: int) -> float:
-        """Return the damage of one choice alone; nothing where it is not known."""
+        """Return the damage of one choice alone; 0 if unknown."""
         return self.damage[choice.name][level] if choice.name in self.damage else 0.0
 
     def damage_of(self, space: Space, levels: Mapping[str, int]) -> float:
@@ -91,11 +91,11 @@ class Profile:
         return sum(self.damage_at(choice, levels[choice.name]) for choice in space.choices)
 
     def reasons(self) -> tuple[str, ...]:
-        """Say what holds the network back: the floor, the layers that cost most, and what cannot be compressed."""
+        """Return lines about what limits the speed-up: the floor, the most expensive layers, and layers left alone."""
         where = f" on {self.device}" if self.others_ms else ""
         dearest = sorted(self.costs.layer_ms.items(), key=lambda item: -item[1])[:3]
         layers = ", ".join(f"{name} {ms:.2f} ms" for name, ms in dearest)
-        other = f"all that is no layer: {self.costs.other_ms:.2f} ms"
+        other = f"everything outside of layers: {self.costs.other_ms:.2f} ms"
         lines = [f"  What costs most in the baseline{where}: {layers}; {other}."]
         if self.floor_ms is not None:
             lines.insert(0, f"  The floor, measured with everything at its strongest{where}: {self.floor_ms:.2f} ms.")

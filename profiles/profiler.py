@@ -1,9 +1,9 @@
-"""Finds out, before the first trial, what a network's layers cost, what each choice damages, and the floor."""
+"""Measures a network's profile: its layers' costs, its sensitivity to each choice, and the latency floor."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..compressors.pruning.prune import global_ratios
 from ..compressors.technique import Supplies
@@ -15,16 +15,16 @@ from ..spaces.space import Choice, Space
 from ..spaces.uniform import uniform
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel
-from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Notice, Prober, measured_costs
+from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Prober, measured_costs
 from .level_filter import DroppedLevel, levels_without_speedup, reduced, remaining
 from .profile import NARROW, Profile
-from .sensitivity import DAMAGES_BUDGET_S, measure_sensitivities
+from .sensitivity import SENSITIVITY_BUDGET_S, measure_sensitivities
 
 SHARES = (0.3, 0.5, 0.7)
-"""Shares of all channels that go where one threshold decides for the whole network."""
+"""Shares of all channels that one threshold over the whole network removes."""
 
 NOISE = 0.02
-"""Share by which the same network's latency may differ when it is measured again."""
+"""Share by which a network's latency may differ in a second measurement."""
 
 FEW = 6
 """Most choices whose sensitivities are measured to estimate the time of all."""
@@ -35,18 +35,18 @@ def profile(
     space: Space,
     artefact: bytes,
     calibration: Calibration,
-    notice: Notice,
+    notice: Callable[[str], None],
     *,
     reduce: bool = True,
     size_counts: bool = False,
 ) -> Profile:
-    """Share the latency among layers, probe every choice and level once, drop what does not pay, measure the floor.
+    """Divide the latency among layers, measure sensitivities and levels, drop levels without speed-up, find the floor.
 
     Args:
         prober: knows the network, and builds and times.
         space: what may vary.
-        artefact: the network with nothing done to it, in the runtime's own file.
-        calibration: the baseline's own time.
+        artefact: the runtime's file of the unchanged network.
+        calibration: the baseline's latency.
         notice: gets each line of progress.
         reduce: whether levels that do not pay are dropped.
         size_counts: whether bits and zeros are kept for the bytes that they save.
@@ -62,14 +62,16 @@ def profile(
     usable = {name for name, by_level in damage.items() if float("inf") not in by_level}
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
     dropped = (
-        confirmed(prober, space, costs, levels_without_speedup(space, costs, size_counts=size_counts)) if reduce else ()
+        confirmed_drops(prober, space, costs, levels_without_speedup(space, costs, size_counts=size_counts))
+        if reduce
+        else ()
     )
     left = reduced(space, dropped)
     notice("which channels matter in the whole network")
-    global_pruning = thresholds(task, prober.supplies, network, prober.runtime.capabilities.channel_multiple)
+    global_pruning = threshold_ratios(task, prober.supplies, network, prober.runtime.capabilities.channel_multiple)
     notice("the fastest network that the space can express")
     uniform_ms = [ms for by_level in costs.uniform_ms.values() for ms in by_level.values()]
-    built_ms = [ms for ms in map(prober.latency_ms, fastest(left, costs, usable)) if ms is not None]
+    built_ms = [ms for ms in map(prober.latency_ms, fastest_candidates(left, costs, usable)) if ms is not None]
     notice("whether what pays in wide layers pays in narrow ones")
     for quantized in (False, True):
         prober.latency_ms(uniform(left, NARROW, quantized=quantized))
@@ -87,28 +89,28 @@ def profile(
     )
 
 
-def thresholds(task: Task, supplies: Supplies, network: Network, multiple: int) -> dict[str, dict[str, float]]:
-    """Return for some shares of all channels the pruning ratios for which one threshold decides in the whole network.
+def threshold_ratios(task: Task, supplies: Supplies, network: Network, multiple: int) -> dict[str, dict[str, float]]:
+    """Return the groups' pruning ratios for one threshold over the whole network, by the share of channels it removes.
 
-    A share is left out if these are not known.
+    A share is left out if its ratios are unknown.
     """
     found = {}
     for share in SHARES:
         try:
             found[str(share)] = global_ratios(task.base, network, supplies, share, multiple=multiple)
-        except (InfeasibleError, RuntimeError):  # what torch raises of a network that cannot be scored
+        except (InfeasibleError, RuntimeError):  # torch raises these for a network that cannot be scored
             continue
     return found
 
 
-def confirmed(
+def confirmed_drops(
     prober: Prober, space: Space, costs: CostModel, dropped: Sequence[DroppedLevel]
 ) -> tuple[DroppedLevel, ...]:
-    """Return what may be dropped without making the rest slower.
+    """Return the levels that may be dropped without making the other layers slower.
 
-    A layer in INT8 between others may cost more than it did and yet save its neighbours the conversion of what they
-    read and write. So the network is measured once more, with the level in all layers but those where it is dropped;
-    where that is slower than with it in all, nothing of that level is dropped.
+    A layer in INT8 may itself be slower and yet save its neighbours a conversion of their inputs and outputs. So the
+    network is measured once more, with the level in all layers but those that drop it. If it is slower than with the
+    level in all layers, the level is kept everywhere.
     """
     kept: list[DroppedLevel] = []
     for axis, level in dict.fromkeys((each.axis, each.level) for each in dropped):
@@ -125,8 +127,8 @@ def confirmed(
     return tuple(kept) if any(choice.neutral is not None for choice in reduced(space, kept).choices) else ()
 
 
-def fastest(space: Space, costs: CostModel, usable: set[str]) -> list[Candidate]:
-    """Return candidates among which the fastest of a space should be: everything at once, and the axes in turn."""
+def fastest_candidates(space: Space, costs: CostModel, usable: set[str]) -> list[Candidate]:
+    """Return the likely fastest candidates of a space: every choice at its strongest, and each axis with pruning."""
 
     def level(choice: Choice, axes: Sequence[str]) -> int:
         if choice.axis not in axes or choice.name not in usable:
@@ -143,7 +145,7 @@ def fastest(space: Space, costs: CostModel, usable: set[str]) -> list[Candidate]
 
 
 def estimate_profile_s(
-    task: Task, supplies: Supplies, space: Space, *, build_s: float, probe_s: float, notice: Notice
+    task: Task, supplies: Supplies, space: Space, *, build_s: float, probe_s: float, notice: Callable[[str], None]
 ) -> float:
     """Estimate the seconds of `profile`, from the sensitivities of a few choices.
 
@@ -161,7 +163,7 @@ def estimate_profile_s(
     started = time.monotonic()
     measure_sensitivities(task.base, supplies, few, lambda text: None)
     few_s = time.monotonic() - started
-    sensitivities_s = min(DAMAGES_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
+    sensitivities_s = min(SENSITIVITY_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
     levels = [{level for c in space.on(axis) for level in c.levels if level != c.neutral} for axis in LAYER_AXES]
     fastest_and_narrow = len(LAYER_AXES) + 3
     built = sum(min(MOST_LEVELS, len(each)) for each in levels) + fastest_and_narrow

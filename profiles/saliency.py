@@ -1,4 +1,4 @@
-"""How much the outputs hang on each layer's weights, from gradients alone: it stands in for what was not tried."""
+"""Estimates from gradients how much the outputs depend on each layer, for choices that there was no time to try."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ DIRECTIONS = 4
 """Random combinations of the outputs whose gradients are taken, for each batch."""
 
 ENOUGH = 4
-"""Choices of an axis that must have been tried before a law is drawn through them."""
+"""Choices of an axis that must have been tried before a law is fitted to them."""
 
 Known = tuple[float, float]
 """Saliency and damage of a choice that was tried."""
 
 
 def saliencies(model: nn.Module, batches: Sequence[tuple[Tensor, ...]], *, seed: int = 0) -> dict[str, float]:
-    """Return for each layer the squared change of the outputs that its weights' loss would cause, to second order.
+    """Return for each layer the squared change of the outputs if its weights were removed, to second order.
 
-    That is the sum of w²·h over its weights, where h is the diagonal of JᵀJ, the Hessian of the outputs' squared change
+    This is the sum of w²·h over its weights, where h is the diagonal of JᵀJ, the Hessian of the outputs' squared change
     (Optimal Brain Damage: LeCun et al., NIPS 1989), estimated by gradients of the outputs times random signs
     (Hutchinson's estimator of a diagonal: Bekas et al., Applied Numerical Mathematics 2007).
 
     Args:
-        model: the network, in the mode in which it is to be judged; it is not changed.
+        model: the network, in its evaluation mode; it is not changed.
         batches: its inputs.
-        seed: of the signs.
+        seed: seed of the signs.
 
     Raises:
         RuntimeError: the outputs have no gradient.
@@ -59,17 +59,17 @@ def saliencies(model: nn.Module, batches: Sequence[tuple[Tensor, ...]], *, seed:
 
 
 def saliency_of(choice: Choice, by_layer: dict[str, float], network: Network) -> float:
-    """Return the saliency of what a choice is about: a layer's, or that of all layers that lose channels together."""
+    """Return the saliency of a choice's target: a layer, or all layers that lose channels together."""
     members = {group.name: group.members for group in network.groups}
     layers = members.get(choice.target, (choice.target,)) if choice.axis == PRUNING_RATIO else (choice.target,)
     return sum(by_layer.get(name, 0.0) for name in layers)
 
 
 def stand_in(tried: Sequence[Known], saliency: float) -> float:
-    """Return the damage that a choice of some saliency may do, by a power law through those that were tried.
+    """Return the likely damage of a choice with some saliency, by a power law through the tried choices.
 
-    The power is the median of those between any two (Theil and Sen), as some layers are far off any law. Where those
-    tried are too few, or the saliency is not known, it is their median; infinite where none has a finite damage.
+    The power is the median of those between any two choices (Theil and Sen), because some layers are far off any law.
+    With too few tried choices, or an unknown saliency, it is their median damage; infinite if none has a finite damage.
 
     >>> [round(stand_in([(1, 2), (4, 4), (9, 6), (16, 8)], saliency), 3) for saliency in (25.0, 0.0)]
     [10.0, 5.0]

@@ -1,4 +1,4 @@
-"""How much each choice damages the network: the change of its outputs when one choice alone is applied."""
+"""Measures the sensitivity of a network to each choice: the change of its outputs when one choice is applied alone."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from ..spaces.candidate import Candidate
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.networks.copied import copied
-from .latency_probes import Notice
 from .saliency import saliencies, saliency_of, stand_in
 
 PROBE_BATCHES = 2
+"""Batches whose outputs are compared."""
 
-
-DAMAGES_BUDGET_S = 60.0
-"""Seconds after which no more choices are applied to see what they damage."""
+SENSITIVITY_BUDGET_S = 60.0
+"""Seconds after which no more choices are applied."""
 
 
 def measure_sensitivities(
     model: nn.Module,
     supplies: Supplies,
     space: Space,
-    notice: Notice,
+    notice: Callable[[str], None],
     *,
     network: Network | None = None,
-    budget_s: float = DAMAGES_BUDGET_S,
+    budget_s: float = SENSITIVITY_BUDGET_S,
 ) -> dict[str, tuple[float, ...]]:
-    """Return for each compressing choice how far each of its levels alone moves the outputs.
+    """Return the damage of each compressing choice's levels, each applied alone.
 
-    The middle levels of all choices are tried first, then a stronger one of each; `curve` predicts the others. A
-    choice that cannot be applied has infinite damage. Those for which there is no time left, the last ones by their
-    multiply-accumulates, are taken to do as much as their gradients tell beside those of their axis: see `stand_in`.
+    The damage is the mean squared change of the outputs over their variance. The middle levels of all choices are tried
+    first, then a stronger one of each; `curve` predicts the others. A choice that cannot be applied has infinite
+    damage. When the time is up, the remaining choices, those with the fewest multiply-accumulates, get a damage
+    predicted from their gradients; see `stand_in`.
 
     Args:
         model: the network; it is not changed.
         supplies: its first batches are compared.
         space: what may vary.
         notice: gets each line of progress.
-        network: its parts, which tell what is tried first and what the gradients are of.
-        budget_s: seconds after which no choice is begun; one of each axis is tried in any case.
+        network: its parts; without them choices are tried in their own order, and no gradients are used.
+        budget_s: seconds after which no choice is started; one of each axis is always tried.
 
     """
     batches = supplies.calibration[:PROBE_BATCHES]
@@ -65,7 +65,7 @@ def measure_sensitivities(
     found: defaultdict[str, dict[int, float]] = defaultdict(dict)
     for number, (choice, level) in enumerate(rounds):
         if number >= len(by_axis) and time.monotonic() > end:
-            notice(f"what each choice damages: {number} of {len(rounds)} were tried, the others follow from these")
+            notice(f"what each choice damages: {number} of {len(rounds)} were tried, the others are predicted")
             break
         notice(f"what each choice damages ({number + 1} of {len(rounds)})")
         try:
@@ -88,14 +88,14 @@ def middle(choice: Choice) -> int:
 
 
 def stronger(choice: Choice) -> int:
-    """Return the level at which a choice is tried second, where that is not its middle."""
+    """Return the level at which a choice is tried second, unless it is the first one."""
     return max(1, (3 * len(choice.levels) - 3) // 4)
 
 
 def curve(known: Mapping[int, float], levels: int) -> tuple[float, ...]:
-    """Return the damage at every level by a power law through those that are known; the square where it is one alone.
+    """Return the damage at every level, by a power law through the known ones; by the square if one alone is known.
 
-    The mildest level changes nothing, and none changes less than a milder one. The power is held between 1 and 6.
+    Level 0 changes nothing, and no level changes less than a milder one. The power is kept between 1 and 6.
 
     >>> curve({1: 0.5}, 3), curve({1: 0.5, 2: 4.0}, 4)
     ((0.0, 0.5, 2.0), (0.0, 0.5, 4.0, 13.5))
@@ -110,7 +110,7 @@ def curve(known: Mapping[int, float], levels: int) -> tuple[float, ...]:
 
 
 def _by_axis(space: Space, network: Network | None) -> list[list[Choice]]:
-    """Return the compressing choices of each axis, those first that are about most multiply-accumulates."""
+    """Return the compressing choices of each axis, by falling multiply-accumulates of their targets."""
     macs = {} if network is None else {layer.name: layer.macs for layer in network.layers}
     axes: defaultdict[str, list[Choice]] = defaultdict(list)
     for choice in space.choices:
@@ -122,7 +122,7 @@ def _by_axis(space: Space, network: Network | None) -> list[list[Choice]]:
 def _salient(
     model: nn.Module, batches: Sequence[tuple[Tensor, ...]], network: Network | None
 ) -> Callable[[Choice], float]:
-    """Return what tells the saliency of a choice: 0 where that cannot be known."""
+    """Return a function that gives the saliency of a choice: 0 if unknown."""
     if network is None:
         return lambda choice: 0.0
     try:

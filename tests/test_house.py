@@ -26,6 +26,7 @@ LIGHT = {
     **dict.fromkeys(("storage", "reports"), ("torch", "ray")),
     "search.samplers": ("torch", "ray"),
     "search.options": ("torch", "ray"),
+    "profiles.profile": (*HEAVY, "onnx"),
 }
 """Rooms and modules, and the libraries that none of their modules loads."""
 

@@ -46,4 +46,4 @@ def test_time_that_is_no_layers_is_told(tell: Tell) -> None:
     layers_ms = sum(profile.costs.layer_ms.values())
     for share, told in ((0.4, False), (0.6, True)):
         costs = replace(profile.costs, other_ms=share / (1 - share) * layers_ms)
-        assert ("are no layer's" in replace(profile, costs=costs).elsewhere) == told
+        assert ("are not spent in layers" in replace(profile, costs=costs).elsewhere) == told

@@ -1,4 +1,4 @@
-"""What is tried before the first trial."""
+"""How sensitive a network is to each choice, before the first trial."""
 
 from __future__ import annotations
 
