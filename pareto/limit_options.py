@@ -1,4 +1,4 @@
-"""Limits as a user writes them: `target_latency`, `min_accuracy`, `max_size`, … as words or numbers."""
+"""Parses limits as a user writes them: `target_latency`, `min_accuracy`, `max_size` and others."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from ..errors import UsageError
 from ..studies.metric_units import SHARE, WORD
-from ..units import Words, is_a, parse_energy, parse_latency, parse_size
+from ..units import Quantity, is_a, parse_energy, parse_latency, parse_size
 from .limits import same_unit
 
 
-def parse_accuracy(text: Words) -> tuple[float, bool, str | None]:
+def parse_accuracy(text: Quantity) -> tuple[float, bool, str | None]:
     """Return a least accuracy, whether it is relative to the unchanged network's, and its unit, None without one.
 
-    In words, with a sign it is relative.
+    Text with a sign is relative; a number is not.
 
     >>> parse_accuracy("0.88"), parse_accuracy("88%"), parse_accuracy(-0.35)
     ((0.88, False, None), (0.88, False, '%'), (-0.35, False, None))
@@ -27,7 +27,7 @@ def parse_accuracy(text: Words) -> tuple[float, bool, str | None]:
     if match is None:
         raise UsageError(
             "--min-accuracy must be a number on the metric's scale, such as 0.88 or 88%, or, with a sign, the "
-            "difference to the unchanged network, such as -0.005 or -0.5%; another metric than a share may have its "
+            "difference from the unchanged network, such as -0.005 or -0.5%; a metric that is not a share may have its "
             f"unit, such as -0.3dB; got {text!r}."
         )
     value = float(match[1] + match[2]) / (100 if match[3] == SHARE else 1)
@@ -35,15 +35,15 @@ def parse_accuracy(text: Words) -> tuple[float, bool, str | None]:
 
 
 def parse_limits(
-    target_latency: Words,
+    target_latency: Quantity,
     *,
-    min_accuracy: Words | None = None,
-    min_change: Words | None = None,
-    max_size: Words | None = None,
-    max_memory: Words | None = None,
-    max_energy: Words | None = None,
+    min_accuracy: Quantity | None = None,
+    min_change: Quantity | None = None,
+    max_size: Quantity | None = None,
+    max_memory: Quantity | None = None,
+    max_energy: Quantity | None = None,
 ) -> dict[str, Any]:
-    """Return what a model must meet, as fields of `Options`.
+    """Return limits as fields of `Options`.
 
     >>> parse_limits("5ms", min_accuracy="-1%", max_size="4MB")
     {'target_ms': 5.0, 'min_change': -0.01, 'unit': '%', 'max_size_bytes': 4000000.0}

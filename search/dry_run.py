@@ -282,7 +282,7 @@ def _of_candidate(setup: Setup, flight: Preflight, progress: Progress, *, profil
         )
     several = len(runtimes)
     stages = replace(stages, measure_s=several * stages.measure_s, careful_s=several * stages.careful_s)
-    trained = TRAINED if options.promote and options.places == 1 else (1.0, 1.0, 1.0)
+    trained = TRAINED if options.promote and options.deployments == 1 else (1.0, 1.0, 1.0)
     words = TRIED + (" on this machine, not on the cluster" if options.ray_address else "")
     return _Known(stages, trained, network_s, words, timing.baseline_ms)
 

@@ -14,20 +14,33 @@ from ..evaluators.runtimes import plain
 from ..pareto.limit_options import LIMITS, parse_limits
 from ..pareto.limits import Limits
 from ..storage.invocation import UNITS, Invocation
-from ..units import Words, is_a, parse_duration, parse_size
+from ..units import Quantity, is_a, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from ..studies.task import Task
 
 SAMPLERS = ("surrogate", "mutation", "tpe", "nsga2", "random")
+"""Search methods after the initial design."""
 
-
-QUANTITIES: Mapping[str, tuple[str, Callable[[Words], float]]] = {
+QUANTITIES: Mapping[str, tuple[str, Callable[[Quantity], float]]] = {
     "time_budget": ("time_budget_s", partial(parse_duration, option="--time-budget")),
     "trial_timeout": ("trial_timeout_s", partial(parse_duration, option="--trial-timeout")),
     "trial_memory": ("trial_memory_bytes", partial(parse_size, option="--trial-memory")),
 }
 """Further quantities that may be given in words, with the fields of `Options` that they set."""
+
+LEAST = {"trials": 1, "workers": 0, "seed": 0, "threads": 1, "batch": 1, "epochs": 0, "final_epochs": 0}
+"""The least value of each number that has one."""
+
+TYPES = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    Path: "a path",
+    tuple[str, ...]: "names, in a tuple",
+}
+"""The types of `Options`, in words."""
 
 
 def parse_options(words: Mapping[str, Any]) -> Options:
@@ -144,7 +157,7 @@ class Options:
         return Invocation.of(self.limits, changed, study, source, about)
 
     @property
-    def places(self) -> int:
+    def deployments(self) -> int:
         """The number of deployments: each runtime on each device."""
         return len(self.runtimes) * max(1, len(self.measure_on))
 
@@ -158,27 +171,29 @@ class Options:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(Options).items():
             self._check_type(name, kind)
-        if self.sampler not in SAMPLERS:
-            raise UsageError(f"--sampler must be one of: {', '.join(SAMPLERS)}; got {self.sampler!r}.")
-        for name, least in (("trials", 1), ("workers", 0), ("threads", 1), ("seed", 0)):
+        for name, least in LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
-                raise UsageError(f"--{name} must be {least} or more; got {value}.")
+                raise UsageError(f"--{name.replace('_', '-')} must be {least} or more; got {value:g}.")
+        if not 1 <= self.percentile <= 99:
+            raise UsageError(f"--percentile must be between 1 and 99; got {self.percentile:g}.")
+        if self.sampler not in SAMPLERS:
+            raise UsageError(f"--sampler must be one of: {', '.join(SAMPLERS)}; got {self.sampler!r}.")
         if len(set(self.runtimes)) < max(1, len(self.runtimes)):
             raise UsageError(f"--runtime must name one runtime or several different ones; got {list(self.runtimes)}.")
-        if self.batch is not None and self.batch < 1:
-            raise UsageError(f"--batch must be 1 or more; got {self.batch}.")
         if self.trial_memory_bytes is not None and self.workers == 0:
             raise UsageError(
                 "--trial-memory ends a trial's process, which must be a separate one; with --workers 0 it is not. "
                 "Give --workers 1 or more."
             )
-        if not 1 <= self.percentile <= 99:
-            raise UsageError(f"--percentile must be between 1 and 99; got {self.percentile:g}.")
+        self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        """Check that the options of a cluster fit together."""
         if self.ray_address is not None and self.workers == 0:
             raise UsageError("--ray-address needs --workers 1 or more, because trials run on the cluster; got 0.")
-        if isinstance(self.measure_on, str) or len(set(map(plain, self.measure_on))) < len(self.measure_on):
-            raise UsageError(f"--measure-on must name different resources, in a list; got {self.measure_on!r}.")
+        if len(set(map(plain, self.measure_on))) < len(self.measure_on):
+            raise UsageError(f"--measure-on must name different resources; got {list(self.measure_on)}.")
         if self.measure_on and self.ray_address is None:
             raise UsageError(
                 f"--measure-on {self.measure_on[0]} needs --ray-address: its node belongs to a Ray cluster."
@@ -187,10 +202,6 @@ class Options:
             raise UsageError(
                 "--ray-address ray://HOST:PORT needs --measure-on NAME, because this machine is not one of its nodes."
             )
-        for name in ("epochs", "final_epochs"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be 0 or more; got {value:g}.")
 
     def _check_type(self, name: str, kind: Any) -> None:
         """Check that a field is of one of its types."""
@@ -199,14 +210,3 @@ class Options:
         if not any(is_a(value, kind) for kind in kinds):
             flag = UNITS.get(name, (name.replace("_", "-"), ""))[0]
             raise UsageError(f"--{flag} must be {TYPES[kinds[0]]}; got {value!r}, of type {type(value).__name__}.")
-
-
-TYPES = {
-    bool: "True or False",
-    int: "a whole number",
-    float: "a finite number",
-    str: "text",
-    Path: "a path",
-    tuple[str, ...]: "names, in a tuple",
-}
-"""The types of `Options`, in words."""

@@ -182,7 +182,7 @@ def _profiled(
         meter=meters[first],
         timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
     )
-    single = options.places == 1
+    single = options.deployments == 1
     found = profile(
         prober,
         setup.space,

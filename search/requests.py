@@ -102,7 +102,7 @@ def _promotion(context: RunContext, store: StudyStore, trial: PendingTrial) -> P
     With several deployments each has a front of its own, and every candidate is trained.
     """
     options = context.options
-    if trial.role or not options.promote or options.places > 1:
+    if trial.role or not options.promote or options.deployments > 1:
         return None
     rng = np.random.default_rng([options.seed, trial.number])
     latest = store.found.latest(LATEST)
