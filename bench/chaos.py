@@ -27,7 +27,7 @@ from typing import Any
 
 import optuna
 import psutil
-from chaos_nodes import Nodes, evaluating
+from common.chaos_nodes import Nodes, evaluating
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState

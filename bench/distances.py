@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from environment import describe
+from common.environment import describe
 from torch import Tensor
 from torch.nn import functional
 

@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from environment import describe
-from families_networks import FAMILIES, QUICK_FAMILIES, mobilenet_with_images
+from common.environment import describe
+from common.families_networks import FAMILIES, QUICK_FAMILIES, mobilenet_with_images
 from runtimes import PLAN, QUICK
 
 from autocompress.compressors.pipeline import apply_candidate, supplies_of

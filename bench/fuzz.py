@@ -18,7 +18,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from fuzz_tasks import Recipe, UnmakeableError, made, recipes
+from common.fuzz_tasks import Recipe, UnmakeableError, made, recipes
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from autocompress import UsageError, compress

@@ -3,7 +3,7 @@
     python bench/latency_model.py [--quick]
 
 From each number of trials on, the next eight are predicted from all that came before. The tables are really measured
-candidates, in the order in which they were measured (``recorded/``), and imaginary problems (``problems.py``), whose
+candidates, in the order in which they were measured (``recorded/``), and imaginary ones (``common/problems.py``), whose
 trials are a warm start, random candidates and children of these.
 """
 
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from environment import describe
+from common.environment import describe
+from common.problems import LATENCY_NOISE, TARGET_MS, Problem
+from common.recorded import RecordedProblem
 from numpy.typing import NDArray
-from problems import LATENCY_NOISE, TARGET_MS, Problem
-from recorded import RecordedProblem
 
 from autocompress.profiles.profile import Profile
 from autocompress.search.samplers.cost_predictor import CostPredictor

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from environment import describe
+from common.environment import describe
 from scipy.stats import kendalltau
 
 from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of

@@ -8,7 +8,7 @@
 Each point is an ONNX file that ONNX Runtime serves with one thread: its accuracy there on validation and test images;
 its latency as a ratio to the interleaved unchanged network, until that is as certain as a search's last measurements;
 its bytes; the seconds that it took to build, train, score and time. One process works at a time, on both sides. What
-the other tools do is in peers_tools.py; NNCF comes with ``pip install 'autocompress[bench]'``.
+the other tools do is in common/peers_tools.py; NNCF comes with ``pip install 'autocompress[bench]'``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from environment import describe
-from peers_results import HEADER, OURS, UNCHANGED, Results, Row, summary
-from peers_tools import RATIOS, TOOLS, Job, Made, has_nncf
+from common.environment import describe
+from common.peers_results import HEADER, OURS, UNCHANGED, Results, Row, summary
+from common.peers_tools import RATIOS, TOOLS, Job, Made, has_nncf
 
 from autocompress.compressors.distillation.distill import distil
 from autocompress.compressors.modules import count

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environment import describe
-from record_choices import TARGETS, Chooser
-from recorded import Row, Training, header
+from common.environment import describe
+from common.record_choices import TARGETS, Chooser
+from common.recorded import Row, Training, header
 
 from autocompress.compressors.pipeline import apply_candidate
 from autocompress.errors import InfeasibleError

@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from environment import describe
-from networks import NETWORKS, task_of
-from reasons import dearest, tedious, why_slower
+from common.environment import describe
+from common.networks import NETWORKS, task_of
+from common.reasons import dearest, tedious, why_slower
 
 from autocompress.compressors.pipeline import Compressed, apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect

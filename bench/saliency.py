@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from environment import describe
+from common.environment import describe
 
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect

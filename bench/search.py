@@ -2,10 +2,10 @@
 
     python bench/search.py [--quick] [--families additive …] [--samplers surrogate …] [--pending 1 8] [--trials 50 100]
 
-The families are the imaginary ones of ``problems.py``, whose best front is found by ``oracle.py``, and ``recorded``:
-the really measured candidates of Fashion-MNIST, of which all together are the best there is; each seed has another
-target there. All samplers share the warm start. Hypervolumes of imaginary problems are of the true values of what was
-found to meet the target. With several pending trials, each is asked for while the others run, which end in any order.
+The families are the imaginary ones of ``common/problems.py``, whose best front ``common/oracle.py`` finds, and the
+``recorded`` one: candidates of Fashion-MNIST that were measured for real, all of which together are the best there is;
+each seed has another target there. All samplers share the warm start. Hypervolumes of imaginary problems use the
+true values of what was found to meet the target. With several pending trials, each is asked for while the others run, which end in any order.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from environment import describe
-from oracle import best_volume
-from problems import FAMILIES, TARGET_MS, Problem
-from recorded import Pooled, RecordedProblem
+from common.environment import describe
+from common.oracle import best_volume
+from common.problems import FAMILIES, TARGET_MS, Problem
+from common.recorded import Pooled, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from environment import describe
+from common.environment import describe
 from runtimes import QUICK
 from torch import Tensor, nn
 from torch.nn import functional

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from environment import describe
+from common.environment import describe
+from common.recorded import RecordedProblem
 from numpy.typing import NDArray
-from recorded import RecordedProblem
 from sklearn.ensemble import ExtraTreesRegressor
 
 from autocompress.evaluators.evaluator import Request

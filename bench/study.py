@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from environment import describe
+from common.environment import describe
 from rich.console import Console
 
 from autocompress.compressors.pipeline import space_of

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from environment import describe
+from common.environment import describe
 
 from autocompress.compressors.compact.acz import stored_bytes
 from autocompress.compressors.inherited_weights import Ancestor

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from environment import describe
+from common.environment import describe
 
 from autocompress.evaluators.runtimes import load
 

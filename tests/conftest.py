@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import pwd
 import shutil
@@ -156,16 +156,11 @@ def made_run() -> Callable[..., Path]:
 def bench() -> Iterator[dict[str, ModuleType]]:
     """Import some files of the benchmarks as they are imported when they are run: each knows its neighbours."""
     sys.path.insert(0, str(BENCH))
-    loaded = {}
-    for name in ("environment", "recorded", "ladder", "problems", "latency_model", "stuck"):
-        spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        loaded[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded[name])
+    names = ("common.environment", "common.recorded", "common.problems", "ladder", "latency_model", "stuck")
+    loaded = {name.removeprefix("common."): importlib.import_module(name) for name in names}
     yield loaded
     sys.path.remove(str(BENCH))
-    for name in loaded:
+    for name in (*names, "common"):
         del sys.modules[name]
 
 

@@ -204,7 +204,7 @@ def test_options_in_sentences_exist() -> None:
     """An option that the text speaks of is one of ours; those of other programs are few."""
     group = typer.main.get_command(app)
     ours = {opt for c in group.commands.values() for param in c.params for opt in (*param.opts, *param.secondary_opts)}
-    benches = "".join(path.read_text() for path in (ROOT / "bench").glob("*.py"))
+    benches = "".join(path.read_text() for path in (ROOT / "bench").rglob("*.py"))
     text = "".join(re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL) for path in PAGES)
     named = {*re.findall(r"`(--[a-z][a-z-]+)", text)}
     assert len(named) > 20

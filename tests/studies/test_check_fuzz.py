@@ -42,7 +42,7 @@ WAYS = re.compile(
 
 def _tasks() -> ModuleType:
     """Import the benchmark's tasks as it does."""
-    spec = importlib.util.spec_from_file_location("fuzz_tasks", BENCH / "fuzz_tasks.py")
+    spec = importlib.util.spec_from_file_location("fuzz_tasks", BENCH / "common" / "fuzz_tasks.py")
     assert spec is not None
     assert spec.loader is not None
     loaded = sys.modules["fuzz_tasks"] = importlib.util.module_from_spec(spec)

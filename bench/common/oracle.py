@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from common.problems import Problem
 from numpy.typing import NDArray
-from problems import Problem
 
 from autocompress.pareto.dominance import hypervolume
 from autocompress.profiles.profile import Profile

@@ -81,7 +81,7 @@ CASES = {
     "target without a unit": (target("--target-latency", "5"), "--target-latency", "unit", "'5'", "such as 5ms"),
     "target below zero": (target("--target-latency", "-1ms"), "--target-latency", "positive", "'-1ms'", "5ms"),
     "target of letters": (target("--target-latency", "abc"), "--target-latency", "number", "'abc'", "5ms"),
-    "no target": (target(), "--target-latency must say", "there is none", "such as 5ms", "--help"),
+    "no target": (target(), "--target-latency must be the latency", "none was given", "such as 5ms", "--help"),
     "size without a unit": ((*HERE, "--max-size", "4"), "--max-size must be", "MB", "'4'", "such as 4MB"),
     "memory in bits": ((*HERE, "--max-memory", "60Mb"), "--max-memory must be", "'60Mb'", "such as 4MB"),
     "energy in megajoules": ((*HERE, "--max-energy", "5MJ"), "--max-energy must be", "mJ", "'5MJ'", "5mJ"),

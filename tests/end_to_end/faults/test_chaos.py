@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-CHAOS = Path(__file__).parents[2] / "bench" / "chaos.py"
+CHAOS = Path(__file__).parents[3] / "bench" / "chaos.py"
 
 
 def begin(*given: object) -> subprocess.Popen[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-FAULTY = Path(__file__).parents[1] / "evaluators" / "faulty.py"
+FAULTY = Path(__file__).parents[2] / "evaluators" / "faulty.py"
 
 
 def test_doctor_tells_what_works_and_what_does_not(tmp_path: Path, command: Command) -> None:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-FAULTY = Path(__file__).parents[1] / "evaluators" / "faulty.py"
+FAULTY = Path(__file__).parents[2] / "evaluators" / "faulty.py"
 
 
 @pytest.fixture

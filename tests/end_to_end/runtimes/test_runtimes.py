@@ -20,7 +20,7 @@ from autocompress.studies import loading
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-FAULTY = Path(__file__).parents[1] / "evaluators" / "faulty.py"
+FAULTY = Path(__file__).parents[2] / "evaluators" / "faulty.py"
 
 REASONS = ("SIGSEGV", "out of memory", "not finite", "do not depend on the input", "is empty")
 

@@ -34,7 +34,7 @@ from autocompress.storage.study_store import Start
 
 FORMAT = 1
 
-TABLE = Path(__file__).parent / "recorded" / "fashion_mnist.jsonl"
+TABLE = Path(__file__).parents[1] / "recorded" / "fashion_mnist.jsonl"
 
 RUNGS = ("build", "latency", "one-shot", "short", "long")
 """How far a candidate may be taken; the last two are trainings of two lengths, each from the one-shot network."""

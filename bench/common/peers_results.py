@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from peers_tools import TOOLS
+from common.peers_tools import TOOLS
 
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.evaluators.outcome_json import from_json, to_json

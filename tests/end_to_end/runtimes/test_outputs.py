@@ -9,7 +9,7 @@ from pathlib import Path
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-TOKENS = Path(__file__).parents[2] / "bench" / "outputs" / "tokens.py"
+TOKENS = Path(__file__).parents[3] / "bench" / "outputs" / "tokens.py"
 
 
 def test_a_classifier_of_tokens_ends_in_a_front(folder: Path, command: Command) -> None:
