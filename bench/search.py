@@ -5,7 +5,8 @@
 The families are the imaginary ones of ``common/problems.py``, whose best front ``common/oracle.py`` finds, and the
 ``recorded`` one: candidates of Fashion-MNIST that were measured for real, all of which together are the best there is;
 each seed has another target there. All samplers share the warm start. Hypervolumes of imaginary problems use the
-true values of what was found to meet the target. With several pending trials, each is asked for while the others run, which end in any order.
+true values of what was found to meet the target. With several pending trials, each is asked for while the others run,
+which end in any order.
 """
 
 from __future__ import annotations
