@@ -17,7 +17,7 @@ from rich.text import Text
 from ..errors import in_a_line
 from ..studies.metric_units import PLAIN, SHARE
 from . import options as given
-from .groups import OK, USAGE, as_json, reported, working
+from .output import OK, USAGE, as_json, reported, working
 
 if TYPE_CHECKING:
     from ..spaces.layers import Network

@@ -16,7 +16,7 @@ from rich.text import Text
 from ..errors import UsageError
 from ..studies.metric_units import SHARE, bare, shown
 from . import completion
-from .groups import OK, as_json, reported
+from .output import OK, as_json, reported
 
 if TYPE_CHECKING:
     from ..pareto.model import Model

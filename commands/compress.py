@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ..errors import UsageError
 from . import options as given
-from .groups import INTERRUPTED, MISSES, OK, as_json, reported
+from .output import INTERRUPTED, MISSES, OK, as_json, reported
 
 if TYPE_CHECKING:
     from ..pareto.front import ParetoFront

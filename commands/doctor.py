@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from . import completion
-from .groups import MISSES, OK, as_json, reported, working
+from .output import MISSES, OK, as_json, reported, working
 
 
 def doctor(

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 
 from . import completion
-from .groups import MISSES, OK, as_json, reported, working
 from .options import REAL, WHOLE
+from .output import MISSES, OK, as_json, reported, working
 
 if TYPE_CHECKING:
     from ..evaluators.standalone.measure_file import FileMeasurement, RuntimeResult

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.console import Group as Lines
 from rich.text import Text
 
-from .groups import OK, as_json, reported
+from .output import OK, as_json, reported
 
 if TYPE_CHECKING:
     from ..compressors.compact.acz import StoredTensor

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ..studies.metric_units import shown
 from . import completion
-from .groups import MISSES, OK, as_json, reported, working
+from .output import MISSES, OK, as_json, reported, working
 
 if TYPE_CHECKING:
     from ..reports.pick.pick import PickedModel

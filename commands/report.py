@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from . import completion
-from .groups import OK, reported
+from .output import OK, reported
 
 
 def report(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .groups import OK, as_json, reported
+from .output import OK, as_json, reported
 
 SPECS = (
     ("FILE.py", "your own study: a Python file with a function task() that returns a Task"),

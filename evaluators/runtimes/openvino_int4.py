@@ -48,7 +48,7 @@ def four_bits(artefact: bytes) -> bytes:
     return stored
 
 
-def quantize_blocks(weight: NDArray[np.float32], size: int) -> tuple[NDArray[np.generic], NDArray[np.float32]]:
+def quantize_q4_0(weight: NDArray[np.float32], size: int) -> tuple[NDArray[np.generic], NDArray[np.float32]]:
     """Return a weight of shape (outputs, inputs) as integers in −8…7, and scales of shape (outputs, blocks).
 
     A block's weight of the largest magnitude becomes −8 exactly, whatever its sign (the scale has the other one), so
@@ -77,7 +77,7 @@ def _store(proto: onnx.ModelProto, floats: set[str]) -> None:
         weight = weight if by_output else weight.T
         size = next((block for block in BLOCKS if weight.shape[1] % block == 0), weight.shape[1])
         parts = {}
-        for suffix, values in zip(("int4", "scale"), quantize_blocks(weight, size), strict=True):
+        for suffix, values in zip(("int4", "scale"), quantize_q4_0(weight, size), strict=True):
             parts[f"{name}_{suffix}"] = np.ascontiguousarray(values if by_output else values.T)
         constants.update({part: numpy_helper.from_array(values, part) for part, values in parts.items()})
         axis = 1 if by_output else 0

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.commands.groups import OK, USAGE
+from autocompress.commands.output import OK, USAGE
 
 STUDY = """
 import torch

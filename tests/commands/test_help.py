@@ -11,7 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.commands.groups import DEFAULT, INTERRUPTED, MISSES, OK, USAGE
+from autocompress.commands.groups import DEFAULT
+from autocompress.commands.output import INTERRUPTED, MISSES, OK, USAGE
 from autocompress.studies.names import STUDIES
 
 COMMANDS = sorted(name for name in typer.main.get_group(app).commands if name != DEFAULT)

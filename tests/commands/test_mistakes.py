@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autocompress.cli import app
-from autocompress.commands.groups import USAGE
+from autocompress.commands.output import USAGE
 from autocompress.search.options import Options
 from autocompress.storage.run_directory import RunDirectory
 

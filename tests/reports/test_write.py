@@ -13,7 +13,7 @@ import pandas
 import pytest
 from rich.console import Console
 
-from autocompress.commands.groups import as_json
+from autocompress.commands.output import as_json
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Measurement

@@ -20,7 +20,7 @@ from autocompress.compressors.quantization.quantize import Scales
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.runtime import Source, low_precision
 from autocompress.evaluators.runtimes.openvino import VARIANTS, OpenVino
-from autocompress.evaluators.runtimes.openvino_int4 import four_bits, quantize_blocks
+from autocompress.evaluators.runtimes.openvino_int4 import four_bits, quantize_q4_0
 
 from .conftest import Sample
 
@@ -129,7 +129,7 @@ def test_blocks_use_all_levels() -> None:
     """The largest weight of a block is exact whatever its sign, others are half a step off, or one at the far end."""
     weight = np.random.default_rng(0).standard_normal((6, 64)).astype(np.float32)
     weight[0, :32] = 0
-    integers, scale = quantize_blocks(weight, 32)
+    integers, scale = quantize_q4_0(weight, 32)
     steps = np.repeat(scale, 32, axis=1)
     error = np.abs(integers.astype(np.float32) * steps - weight)
     blocks = np.abs(weight).reshape(6, 2, 32).argmax(axis=2)[..., None]
