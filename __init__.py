@@ -23,6 +23,7 @@ _PUBLIC = {
     "Model": "autocompress.pareto.model",
     "Candidate": "autocompress.spaces.candidate",
     "Measurement": "autocompress.evaluators.measurement",
+    "Latency": "autocompress.evaluators.measurement",
     "Infeasible": "autocompress.evaluators.measurement",
     "plot_front": "autocompress.reports.plotly_figure",
     "load_model": "autocompress.reports.from_python",
@@ -40,7 +41,7 @@ _PUBLIC = {
     "CompactFileError": "autocompress.errors",
     "Interrupted": "autocompress.search.interrupts",
 }
-"""The public names and their modules, grouped by use: compress, open a run, read a front, use a model, errors."""
+"""The public names and their modules, in the order of the reference page, where `scripts/docs_pages.py` groups them."""
 
 if TYPE_CHECKING:  # what type checkers and editors see of them
     from .errors import (
@@ -52,7 +53,7 @@ if TYPE_CHECKING:  # what type checkers and editors see of them
         StudyError,
         UsageError,
     )
-    from .evaluators.measurement import Infeasible, Measurement
+    from .evaluators.measurement import Infeasible, Latency, Measurement
     from .pareto.front import ParetoFront
     from .pareto.limits import Limits
     from .pareto.model import Model
@@ -75,6 +76,7 @@ __all__ = [
     "Comparison",
     "Infeasible",
     "Interrupted",
+    "Latency",
     "Limits",
     "Measurement",
     "MissingRuntimeError",

@@ -77,10 +77,14 @@ class Comparison:
 
 
 def compare(a: Run, b: Run) -> Comparison:
-    """Compare two runs that have a baseline each.
+    """Compare the fronts of two runs.
 
     Compares milliseconds if both runs were measured in the same way on the same machine and the unchanged network took
     the same time. Otherwise each model counts relative to the unchanged network of its own run.
+
+    Args:
+        a: the first run, as `open_run` returns it.
+        b: the second run.
 
     Raises:
         RunDirectoryError: a run has no baseline yet.

@@ -15,6 +15,9 @@ def plot_front(front: ParetoFront) -> Any:
     """Return a Plotly figure of accuracy over latency: the front, the baselines, the target and the least accuracy.
 
     Latencies have their 95 % intervals as bars. A notebook shows the figure; ``figure.write_html(FILE)`` saves it.
+
+    Args:
+        front: the front to plot.
     """
     import plotly.graph_objects as go
 

@@ -21,9 +21,23 @@ CLI = """# The command line
 
 PYTHON = """# From Python
 
-These names come from `autocompress` itself; importing it loads neither torch nor Ray until one of them is used.
+Import these names from `autocompress` itself.
+Importing it loads neither torch nor Ray; the first use of a name may.
 
 """
+
+GROUPS = {
+    "Compress a network": ("compress", "Task", "Options"),
+    "Open a run": ("open_run", "Run", "Trial"),
+    "Read a front": ("ParetoFront", "Limits", "Model", "Candidate", "Measurement", "Latency", "Infeasible"),
+    "Use a model": ("plot_front", "load_model", "pick", "PickedModel", "SelectedModel"),
+    "Compare runs": ("compare", "Comparison"),
+    "Errors": (
+        *("AutocompressError", "UsageError", "StudyError", "RunDirectoryError", "StorageError"),
+        *("MissingRuntimeError", "CompactFileError", "Interrupted"),
+    ),
+}
+"""Public names by use: the headings of the reference page."""
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -44,6 +58,9 @@ def command_line() -> str:
 
 def python() -> str:
     """Return the page into which mkdocstrings writes the public names' docstrings."""
-    return PYTHON + "\n".join(
-        f"::: {module}.{name}\n    options:\n      heading: {name}\n" for name, module in autocompress._PUBLIC.items()
-    )
+    return PYTHON + "\n".join(f"## {heading}\n\n{''.join(map(_entry, names))}" for heading, names in GROUPS.items())
+
+
+def _entry(name: str) -> str:
+    """Return what mkdocstrings replaces by a name's signature and docstring."""
+    return f"::: {autocompress._PUBLIC[name]}.{name}\n    options:\n      heading: {name}\n      heading_level: 3\n\n"

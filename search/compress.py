@@ -54,40 +54,40 @@ def compress(
 ) -> ParetoFront:
     """Compress a network to a latency target; return the Pareto front and write it to the run directory.
 
-    Arguments are as on the command line, with a unit for quantities: ``"5ms"``, ``"4MB"``, ``"10m"``. A quantity may
-    also be a number of milliseconds, bytes or millijoules, or of seconds for ``time_budget`` and ``trial_timeout``. To
-    resume a run, make the same call. The function works in any thread, and uses a Ray that the program has started.
+    Arguments are as on the command line. A quantity is text with a unit, such as ``"5ms"``, ``"4MB"`` or ``"10m"``, or
+    a number. To resume a run, make the same call. The function works in any thread, and uses a Ray that the program has
+    started.
 
     Args:
         study: a built-in study's name, the path of a Python file with ``task()``, ``torchvision:NAME``,
             ``timm:NAME``, ``transformers:NAME``, or a `Task`.
-        target_latency: latency that a model must meet.
+        target_latency: latency that a model must meet; a number is in milliseconds.
         min_accuracy: lowest metric on the validation data; a string with a sign is relative to the unchanged network's.
         min_change: lowest difference from the unchanged network's metric: ``-0.005``, ``"-0.5%"``, ``"-0.3dB"``.
-        max_size: largest size of the served file.
-        max_memory: most memory of a process that serves the model.
-        max_energy: most energy of one inference, if the machine has a counter.
+        max_size: largest size of the served file; a number is in bytes.
+        max_memory: most memory of a process that serves the model; a number is in bytes.
+        max_energy: most energy of one inference, if the machine has a counter; a number is in millijoules.
         trials: total number of trials in the study.
-        time_budget: limit on the whole run, including the final evaluation.
+        time_budget: limit on the whole run, including the final evaluation; a number is in seconds.
         sampler: search method: surrogate, mutation, tpe, nsga2 or random.
         seed: random seed.
         epochs: passes over the training data per trial; None takes the task's.
         final_epochs: passes for the final training of each model; None takes the task's.
-        trial_timeout: time after which a trial is stopped.
-        trial_memory: memory above which a trial is stopped.
-        promote: train only candidates that can still reach the front.
-        inherit: start candidates from the weights of a trained neighbour.
-        compact: also search palettes; sizes are those of entropy-coded files.
+        trial_timeout: time after which a trial is stopped; a number is in seconds.
+        trial_memory: memory above which a trial is stopped; a number is in bytes.
+        promote: whether to train only candidates that can still reach the front.
+        inherit: whether to start candidates from the weights of a trained neighbour.
+        compact: whether to search palettes too; sizes are those of entropy-coded files.
         runtimes: runtimes that serve the models, one or several.
         threads: threads of a served model.
         batch: examples per inference; None takes the task's.
-        percentile: percentile of the run times that must meet the target.
+        percentile: percentile of the run times that must meet the target; 50 is the median.
         workers: parallel trials; 0 runs them in this process, None takes what the machine or the cluster has.
         ray_address: address of a running Ray cluster to train on.
         measure_on: resources of cluster nodes to measure on, one or several.
         artifacts: URL where workers keep files if nodes share no disk.
-        storage: database URL of the study.
-        out: run directory; by default ``runs/STUDY``.
+        storage: database URL of the study; None keeps it in the run directory.
+        out: run directory; None takes ``runs/STUDY``.
         data: images for torchvision:, timm: and transformers: models: ``imagefolder:DIR``.
         data_dir: folder with the study's data.
         weights: state dict for torchvision: and timm: models.

@@ -202,12 +202,11 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
 
     Args:
         path: the directory.
-        storage: URL of the database that holds the study, where one does; by default that in ``AUTOCOMPRESS_STORAGE``.
+        storage: URL of the database that has the study, if it is in one; by default ``AUTOCOMPRESS_STORAGE``.
 
     Raises:
-        RunDirectoryError: it is none, of another version, nothing was begun in it, or it is not as autocompress writes
-            one.
-        StorageError: its database was not named, cannot be reached, or does not hold it.
+        RunDirectoryError: the path is no run directory, its format is another, or its content cannot be read.
+        StorageError: the database was not given, cannot be reached, or does not have the study.
     """
     path = Path(path)
     if (path / "study.json").exists():
