@@ -1,4 +1,4 @@
-"""The interface of workers: requests in, outcomes or lost trials out."""
+"""The interface of workers: they take requests and return outcomes or lost trials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .shared_memory import Packed
 
 @dataclass(frozen=True)
 class LostTrial:
-    """A trial whose worker is gone, or whose files are; ``counts`` tells whether the trial may be to blame."""
+    """A trial whose worker or files are gone; ``counts`` says whether the trial may be to blame."""
 
     why: str
     counts: bool = True
@@ -29,32 +29,32 @@ class Workers(Protocol):
     """Somewhere to evaluate requests, a few at a time."""
 
     interruptible: bool
-    """Whether `wait` may be left by an exception that a signal handler raises."""
+    """Whether an exception from a signal handler may interrupt `wait`."""
 
     def free(self) -> int:
-        """Return how many more requests can be begun."""
+        """Return how many more requests can be started."""
         ...
 
     def submit(self, request: Request) -> None:
-        """Begin to evaluate a request."""
+        """Start to evaluate a request."""
         ...
 
     def wait(self, timeout_s: float) -> list[Result]:
-        """Return what ended, after at most so many seconds."""
+        """Return finished results, after at most this many seconds."""
         ...
 
     def held_up(self) -> str:
-        """Return what the work waits for, in words; nothing where it goes on."""
+        """Return what the work waits for, in words; empty if it does not wait."""
         ...
 
     def peak_bytes(self) -> int:
-        """Return the most memory that a worker had of its own until now; 0 where nothing tells."""
+        """Return the most memory that a worker has had for itself so far; 0 if unknown."""
         ...
 
     def withdraw(self) -> list[Request]:
-        """Take back what was submitted and not begun, and return it."""
+        """Withdraw submitted requests that have not started, and return them."""
         ...
 
     def abandon(self) -> list[Request]:
-        """End everything that is running or waits, and return it."""
+        """Stop all running and waiting requests, and return them."""
         ...

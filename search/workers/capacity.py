@@ -1,4 +1,4 @@
-"""How many trials this machine trains at a time, where nobody says it: what its cores and its memory allow."""
+"""The default number of parallel trials on this machine, by its cores and memory."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ if TYPE_CHECKING:
     from ..options import Options
 
 ROUNDS = 3
-"""In so many rounds, at least, are trials proposed, so that most of them know what came of others."""
+"""Trials are proposed in at least this many rounds, so that most of them know the results of others."""
 
 LEAST = 2
-"""Trials at a time that may always be, where the machine allows it."""
+"""This many parallel trials are always allowed, if the machine can run them."""
 
 SHARE = 0.8
-"""Of the memory, for all trials; the rest is for the search, for what measures, and for others."""
+"""Share of the memory for all trials; the rest is for the search, for measuring, and for other programs."""
 
 PROCESS_BYTES = 0.5e9
-"""What a worker has of its own before it has a network: Python with torch and a runtime."""
+"""Memory of a worker before it has a network: Python with torch and a runtime."""
 
 COPIES = 13
-"""How often a network's weights are in memory at a time: its own, its teacher's, gradients, moments, files.
-(This and the next were read off trials with a plain network of 128 MB and with ResNet-18.)"""
+"""How many copies of a network's weights are in memory at a time: its own, its teacher's, gradients, moments, files.
+(This and the next number were read off trials with a plain network of 128 MB and with ResNet-18.)
+"""
 
 ACTIVATIONS = 2
-"""How often the outputs of all layers are, for a batch that is trained on."""
+"""How many copies of all layers' outputs are in memory, for a training batch."""
 
 FILE = "memory.json"
-"""Where a run directory keeps what trials have needed."""
+"""File in a run directory with the memory that trials have needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """How many trials at a time, and why not more.
+    """The number of parallel trials, and why there are not more.
 
     Attributes:
-        workers: trials at a time.
-        idle: a sentence where cores have nothing to do, else empty.
+        workers: parallel trials.
+        idle: a sentence if cores are idle, otherwise empty.
     """
 
     workers: int
@@ -51,18 +52,18 @@ class Capacity:
 
 
 def capacity(trial_bytes: float, trials: int, *, cores: int | None = None, memory: float | None = None) -> Capacity:
-    """Return how many trials to train at a time.
+    """Return how many trials to train in parallel.
 
     Args:
-        trial_bytes: what one of them needs.
-        trials: of the study.
-        cores: of this machine, by default those that this process may use.
+        trial_bytes: memory of one trial.
+        trials: total number of trials in the study.
+        cores: cores of this machine; by default those that this process may use.
         memory: likewise.
 
     >>> capacity(2e9, 200, cores=32, memory=64e9).workers
     25
     >>> print(capacity(2e9, 24, cores=32, memory=64e9).idle)
-    8 of 32 cores train, as of 24 trials most are to know what came of others: --workers 25, or more --trials
+    8 of 32 cores train, because most of 24 trials should know others' results: --workers 25, or more --trials
     """
     cores = available_cores() if cores is None else cores
     memory = available_memory() if memory is None else memory
@@ -72,14 +73,14 @@ def capacity(trial_bytes: float, trials: int, *, cores: int | None = None, memor
         return Capacity(workers=workers)
     if fit <= known:
         need = f"{trial_bytes / 1e9:.2g} of {memory / 1e9:.3g} GB"
-        why = f"a trial may need {need} of memory: give --workers where it does not, or smaller batches"
+        why = f"a trial may need {need} of memory: give --workers if it does not, or smaller batches"
     else:
-        why = f"of {trials} trials most are to know what came of others: --workers {min(cores, fit)}, or more --trials"
-    return Capacity(workers=workers, idle=f"{workers} of {cores} cores train, as {why}")
+        why = f"most of {trials} trials should know others' results: --workers {min(cores, fit)}, or more --trials"
+    return Capacity(workers=workers, idle=f"{workers} of {cores} cores train, because {why}")
 
 
 def of_run(task: Task, options: Options) -> Capacity:
-    """Return how many trials of a run to train at a time on this machine: as many as it asks for, or what fits."""
+    """Return how many trials of a run to train in parallel on this machine: the number asked for, or what fits."""
     if options.workers is not None:
         return Capacity(workers=options.workers)
     most = trial_bytes(task, options.out)
@@ -87,14 +88,14 @@ def of_run(task: Task, options: Options) -> Capacity:
 
 
 def trial_bytes(task: Task, folder: Path) -> float:
-    """Return the memory that a trial needs: what those of the run had at most, or before there are any a guess.
+    """Return the memory of a trial: the most that the run's trials had, or an estimate before there are any.
 
-    The guess is by the bytes of the network's weights and by those of all layers' outputs for a batch of the training
-    data. Data that lies in memory once for all workers does not count.
+    The estimate uses the bytes of the network's weights and of all layers' outputs for a training batch. Data that all
+    workers share in memory does not count.
 
     Args:
-        task: what is compressed.
-        folder: of the run.
+        task: the study's task.
+        folder: run directory.
     """
     with suppress(OSError, ValueError, LookupError, TypeError):  # there are none, or others wrote it
         return float(json.loads((folder / FILE).read_text())["trial_bytes"])

@@ -1,4 +1,4 @@
-"""A Ray that others have started, a cluster or the caller's own: joined, checked, and left as it was."""
+"""Joins a Ray that others have started, a cluster or the caller's own, checks it, and leaves it unchanged."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from .ray_session import authenticated, begun, by_client, reserved, running
 from .remote_meter import MeterActor
 
 CONNECT_S = 10.0
-"""Seconds that an address has to answer."""
+"""Seconds within which an address must answer."""
 
 ANSWER_S = 120.0
-"""Seconds that a node has to tell its versions, or to start the process that measures."""
+"""Seconds within which a node must report its versions, or start the measuring process."""
 
 ALWAYS = ("ray", "torch", "onnx", "onnxruntime", "cloudpickle", "numpy", "safetensors")
-"""Packages that are compared where autocompress runs from a checkout that was not installed."""
+"""Packages that are compared if autocompress runs from a checkout that was not installed."""
 
 
 UNGUARDED = (
-    "whoever reaches the ports of this Ray cluster can run code on its nodes, as it asks for no token: start it with "
+    "this Ray cluster asks for no token, so anyone who reaches its ports can run code on its nodes: start it with "
     "RAY_AUTH_MODE=token, see https://docs.ray.io/en/latest/ray-security/token-auth.html"
 )
-"""What is told where a cluster is joined that lets everybody in."""
+"""Warning for a cluster that lets everyone in."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that was joined.
+    """A joined cluster.
 
     Attributes:
-        cpus: how many trials it can train at a time.
-        devices: where is measured: those that were asked for, or this machine.
-        versions: of what must be the same on every node.
-        nodes: the CPUs of each node, and the bytes of memory that it has for its workers.
+        cpus: how many trials it can train in parallel.
+        devices: devices that measure: those asked for, or this machine.
+        versions: versions that must be the same on every node.
+        nodes: the CPUs of each node, and the bytes of memory for its workers.
     """
 
     cpus: int
@@ -54,7 +54,7 @@ class Cluster:
     nodes: tuple[tuple[int, float], ...] = ()
 
     def fits(self, trial_bytes: float) -> int:
-        """Return how many trials it can train at a time that need so much memory, one on each node at least.
+        """Return how many trials of this memory it can train in parallel, at least one on each node.
 
         >>> Cluster(96, (), {}, nodes=((64, 96e9), (32, 16e9))).fits(2e9)
         56
@@ -64,13 +64,12 @@ class Cluster:
 
 @contextmanager
 def joined(options: Options, progress: Progress) -> Iterator[Cluster | None]:
-    """Join the cluster of `Options.ray_address` for as long as the context lasts, or use the Ray of the caller's.
+    """Join the cluster of `Options.ray_address` while the context lasts, or use the caller's Ray.
 
-    None where no address was given and the caller has no Ray, or trials run in this process.
+    None if no address was given and the caller has no Ray, or if trials run in this process.
 
     Raises:
-        UsageError: it cannot be reached, its nodes differ, none offers the device that was asked for, or no CPU of the
-            caller's is free.
+        UsageError: it cannot be reached, its nodes differ, none offers the device, or the caller's Ray has no free CPU.
     """
     address = options.ray_address
     if options.workers == 0:
@@ -112,7 +111,7 @@ def _begin(address: str, stack: ExitStack) -> None:
 
 
 def _checked(ray: Any, options: Options) -> Cluster:
-    """Return the cluster that was joined, its measuring processes asked for."""
+    """Return the joined cluster, with its measuring processes started."""
     nodes = _nodes(ray)
     for name in options.measure_on:
         if not any(name in node["Resources"] for node in nodes):
@@ -133,34 +132,34 @@ def _checked(ray: Any, options: Options) -> Cluster:
 
 
 def check_callers(options: Options) -> None:
-    """Check that the Ray which the caller has begun is what was asked for, and can be used.
+    """Check that the caller's Ray is the one asked for, and can be used.
 
     Raises:
-        UsageError: another cluster was asked for, the caller is outside of the cluster, or no CPU is free.
+        UsageError: another cluster was asked for, the caller is outside the cluster, or no CPU is free.
     """
     import ray
 
     if by_client():
         if not options.measure_on:
             raise UsageError(
-                "a program that has joined a Ray cluster by ray:// is no node of it, so --measure-on must name the "
-                "resource of the node to measure on; it is empty."
+                "a program that has joined a Ray cluster by ray:// is not on one of its nodes: --measure-on must name "
+                "the resource of the node to measure on; it is empty."
             )
     elif options.ray_address not in (None, "auto") and not _same(str(options.ray_address)):
         raise UsageError(
-            f"--ray-address must be that of the Ray which this program has begun, "
+            f"--ray-address must be the address of the Ray that this program has started, "
             f"{ray.get_runtime_context().gcs_address}; got {options.ray_address!r}. Leave it out, or call "
             "ray.shutdown() before."
         )
     if ray.available_resources().get("CPU", 0) < 1:
         raise UsageError(
-            "trials need a free CPU in the Ray that this program has begun; all are taken. Give --workers 0, to run "
-            "them in this process, or end what holds the CPUs."
+            "trials need a free CPU in the Ray that this program has started; all are taken. Give --workers 0 to run "
+            "them in this process, or stop what holds the CPUs."
         )
 
 
 def _same(address: str) -> bool:
-    """Return whether an address is that of the Ray in which this process is."""
+    """Return whether an address belongs to the Ray of this process."""
     import ray
 
     def resolved(text: str) -> tuple[str, str]:
@@ -174,7 +173,7 @@ def _same(address: str) -> bool:
 
 
 def reachable(address: str) -> None:
-    """Check that something listens where a cluster is said to be, without joining it.
+    """Check that something listens at a cluster's address, without joining it.
 
     Raises:
         UsageError: nothing does.
@@ -196,9 +195,7 @@ def _unreachable(address: str, error: Exception) -> UsageError:
     if address.startswith("ray://") and find_spec("grpc") is None:
         hint = " ray:// needs the package grpcio here: pip install 'autocompress[cluster]'."
     elif os.environ.get("RAY_AUTH_MODE") != "token":
-        hint = (
-            " One that asks for a token is joined with RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN in the environment."
-        )
+        hint = " To join one that asks for a token, set RAY_AUTH_MODE=token and its RAY_AUTH_TOKEN in the environment."
     return UsageError(
         f"--ray-address must be the address of a running Ray cluster; {plain_url(address)!r} cannot be "
         f"joined: {redacted(cause, address)}.{hint} "
@@ -211,14 +208,14 @@ def _nodes(ray: Any) -> list[Mapping[str, Any]]:
 
 
 def _resources(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the resources that users have named, which Ray's own are not."""
+    """Return the resources that users have named, without Ray's own."""
     own = ("CPU", "GPU", "memory", "object_store_memory")
     names = {name for node in nodes for name in node["Resources"] if name not in own}
     return sorted(name for name in names if not name.startswith(("node:", "accelerator_type:")))
 
 
 def versions_here(runtimes: Sequence[str]) -> dict[str, str]:
-    """Return the versions of Python, of autocompress and of what it and the runtimes need; local suffixes left out."""
+    """Return the versions of Python, autocompress and the packages it and the runtimes need, without local suffixes."""
     families = {runtime.partition(":")[0] for runtime in runtimes}
     return versions_of(_packages(families))
 
@@ -246,7 +243,7 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _teller(packages: Iterable[str]) -> Callable[[], dict[str, str]]:
-    """Return a function that travels by value, to nodes which may have nothing of ours."""
+    """Return a function that is pickled by value, for nodes that may not have autocompress."""
     names = [name for name in packages if name not in ("python", "autocompress")]
 
     def versions() -> dict[str, str]:
@@ -266,7 +263,7 @@ def _teller(packages: Iterable[str]) -> Callable[[], dict[str, str]]:
 
 
 def different(ours: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return a phrase for each node that has another version of something than the driver has.
+    """Return a phrase for each node with a version that differs from the driver's.
 
     >>> different({"torch": "2.14.1"}, {"10.0.0.2": {"torch": "2.13.0"}, "10.0.0.3": {"torch": "2.14.1"}})
     ['10.0.0.2 has torch 2.13.0 (here 2.14.1)']
@@ -281,10 +278,10 @@ def different(ours: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) 
 
 
 def check_versions(ours: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> None:
-    """Check that nodes have what the driver has.
+    """Check that nodes have the driver's versions.
 
     Raises:
-        UsageError: some have not.
+        UsageError: some do not.
     """
     wrong = different(ours, theirs)
     if wrong:
@@ -318,17 +315,15 @@ def _name(node: Mapping[str, Any]) -> str:
 
 
 def _check_niceness(ray: Any, device: MeterActor, progress: Progress) -> None:
-    """Wait for the process that measures; tell where its machine gives it less than normal priority."""
+    """Wait for the measuring process; report if its machine gives it less than normal priority."""
     try:
         niceness = ray.get(device.actor.niceness.remote(), timeout=ANSWER_S)
     except ray.exceptions.GetTimeoutError as error:
         where = f"a node that offers {device.name!r}" if device.name else "this machine"
-        raise UsageError(
-            f"the process that measures must start within {ANSWER_S:g} s on {where}; it did not."
-        ) from error
+        raise UsageError(f"the measuring process must start within {ANSWER_S:g} s on {where}; it did not.") from error
     if niceness > 0:
         where = device.name and f" on {device.name}"
         progress.milestone(
-            f"the process that measures{where} has niceness {niceness}, so that others disturb it: "
+            f"the measuring process{where} has niceness {niceness}, so others disturb it: "
             "start Ray on its node with RAY_worker_niceness=0 in the environment"
         )

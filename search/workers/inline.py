@@ -26,7 +26,7 @@ class InlineWorkers:
         self._queue.append(request)
 
     def wait(self, timeout_s: float) -> list[Result]:
-        """Evaluate what is queued, however long that takes."""
+        """Evaluate the queued request, however long it takes."""
         results: list[Result] = []
         while self._queue:
             results.append((self._queue[0], self._evaluated(self._queue[0])))
@@ -40,18 +40,18 @@ class InlineWorkers:
             return LostTrial(str(error), counts=False)
 
     def held_up(self) -> str:
-        """Return nothing: there is always this process."""
+        """Return nothing: this process is always available."""
         return ""
 
     def peak_bytes(self) -> int:
-        """Return nothing that would tell a trial's memory from that of the search."""
+        """Return 0: nothing separates a trial's memory from that of the search."""
         return 0
 
     def withdraw(self) -> list[Request]:
-        """Return nothing: a request is begun when it is waited for."""
+        """Return nothing: a request starts when it is waited for."""
         return []
 
     def abandon(self) -> list[Request]:
-        """Return what is queued; a request that was interrupted is still there."""
+        """Return the queued request; an interrupted one is still queued."""
         queued, self._queue = self._queue, []
         return queued

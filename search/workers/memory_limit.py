@@ -1,7 +1,7 @@
-"""A limit on the memory of a trial: a worker that needs more is ended before its whole node suffers.
+"""A limit on the memory of a trial: a worker that exceeds it is stopped before its whole node suffers.
 
-What counts is the memory that the worker's process and its descendants have of their own: neither files that are
-mapped, nor what processes share, nor what a fork has not changed yet.
+Only memory that the worker's process and its descendants have for themselves counts: no mapped files, no memory that
+processes share, and no pages that a fork has not changed yet.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ...evaluators.meters.serve_once import peak_so_far
 from .base import LostTrial
 
 LOOK_S = 0.5
-"""Seconds between two looks at a trial's memory."""
+"""Seconds between two checks of a trial's memory."""
 
 
 class MemoryLimited(Wrapping):
-    """Evaluates in a Ray worker, whose process ends where a trial has more memory than it may.
+    """Evaluates in a Ray worker, whose process ends if a trial exceeds its memory.
 
     Args:
-        evaluator: evaluates.
-        limit_bytes: of one trial.
+        evaluator: evaluates requests.
+        limit_bytes: limit for one trial.
     """
 
     def __init__(self, evaluator: Evaluator, limit_bytes: float) -> None:
@@ -38,7 +38,7 @@ class MemoryLimited(Wrapping):
         self._limit_bytes = limit_bytes
 
     def evaluate(self, request: Request) -> Outcome:
-        """Evaluate a request, under watch."""
+        """Evaluate a request, with its memory watched."""
         reason = f"it needed more than {in_words(self._limit_bytes)} of memory (--trial-memory gives more)"
         with watched(self._limit_bytes, lambda: _end(request, reason)):
             outcome: Outcome = self._evaluator.evaluate(request)
@@ -47,7 +47,7 @@ class MemoryLimited(Wrapping):
 
 @contextmanager
 def watched(limit_bytes: float, excess: Callable[[], None]) -> Iterator[None]:
-    """Watch this process and its descendants; call ``excess``, in a thread, when they have more than they may."""
+    """Watch this process and its descendants in a thread; call ``excess`` if they exceed the limit."""
     over = threading.Event()
 
     def watch() -> None:
@@ -77,13 +77,13 @@ def _needs(measured: Callable[[psutil.Process], int], limit_bytes: float) -> boo
 
 
 def _resident(process: psutil.Process) -> int:
-    """Return the bytes of a process that are in memory and are no file's; of pages that a fork shares, too."""
+    """Return the resident bytes of a process without files, including pages that a fork shares."""
     found = process.memory_info()
     return int(found.rss) - int(getattr(found, "shared", 0))
 
 
 def own_peak() -> int:
-    """Return the most bytes that this process has had in memory until now, but for what files hold of it today."""
+    """Return the most resident bytes that this process has had, minus those that files hold now."""
     most = peak_so_far()
     if (
         most is None
@@ -93,7 +93,7 @@ def own_peak() -> int:
 
 
 def _unshared(process: psutil.Process) -> int:
-    """Return the same with pages that forks share counted once, where the system tells; it takes longer."""
+    """Return the same with pages that forks share counted once, if the system reports them; this takes longer."""
     try:
         rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
     except OSError:
@@ -103,7 +103,7 @@ def _unshared(process: psutil.Process) -> int:
 
 
 def _end(request: Request, reason: str) -> None:
-    """Leave a note to the driver, and end this process with its descendants."""
+    """Leave a note for the driver, and end this process with its descendants."""
     from ray.experimental import internal_kv
 
     with suppress(Exception):  # without the note the trial counts as lost, and is tried again
@@ -115,14 +115,14 @@ def _end(request: Request, reason: str) -> None:
 
 
 def _key(request: Request) -> bytes:
-    """Return where a note of a request of this run is, in the key-value store that a Ray cluster has."""
+    """Return the key of a note on a request of this run, in a Ray cluster's key-value store."""
     import ray
 
     return f"autocompress:{ray.get_runtime_context().get_job_id()}:{request.folder}".encode()
 
 
 def died(request: Request, error: Exception) -> Infeasible | LostTrial:
-    """Return what it means for a request that its worker died."""
+    """Return the result of a request whose worker died."""
     import ray
     from ray.experimental import internal_kv
 

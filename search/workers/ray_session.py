@@ -1,4 +1,4 @@
-"""Ray in this process: begun for as long as it is needed, and ended without a trace; the caller's own is only used."""
+"""Starts Ray in this process while it is needed, and ends it without a trace; the caller's own Ray is only used."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",  # what measures has normal priority; trainers lower their own
 }
-"""How we want Ray, where the user has not said it."""
+"""Our settings for Ray, unless the user has set them."""
 
 _ours = threading.RLock()
-"""Held by the thread that has a Ray of ours, or will begin one: a process can have one."""
+"""Held by the thread that has or starts a Ray of ours: a process can have only one."""
 
 
 def running() -> bool:
-    """Return whether this process is in a Ray that the caller has begun.
+    """Return whether this process is in a Ray that the caller has started.
 
     Raises:
         UsageError: see `reserved`.
@@ -38,15 +38,15 @@ def running() -> bool:
 
 @contextmanager
 def reserved() -> Iterator[None]:
-    """Let no other thread begin a Ray of ours meanwhile.
+    """Let no other thread start a Ray of ours meanwhile.
 
     Raises:
-        UsageError: another one has, or will.
+        UsageError: another thread has one, or is starting it.
     """
     if not _ours.acquire(blocking=False):
         raise UsageError(
-            "one study of a process at a time may start Ray, or join a cluster, by itself; another thread's has. "
-            "Wait for it, give --workers 0, or call ray.init() before either begins: then both use that Ray."
+            "only one study of a process at a time may start Ray or join a cluster; one in another thread has. Wait "
+            "for it, give --workers 0, or call ray.init() before either starts: then both use that Ray."
         )
     try:
         yield
@@ -63,10 +63,10 @@ def by_client() -> bool:
 
 @contextmanager
 def environment(changes: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Tell Ray how we want it; at the end the variables are as before, those that Ray has set too.
+    """Set the variables that Ray reads; at the end restore all of them, including those that Ray has set.
 
     Args:
-        changes: further variables, which take the place of the user's.
+        changes: further variables, which replace the user's.
     """
     before = _variables()
     os.environ.update({**ENVIRONMENT, **before, **(changes or {})})
@@ -82,16 +82,16 @@ def environment(changes: Mapping[str, str] | None = None) -> Iterator[None]:
 def begun(*, count: int | None = None, address: str = "local") -> Iterator[Any]:
     """Start Ray on this machine, or join a cluster; yield the module.
 
-    A Ray of ours listens on the loopback interface only, and takes who has its token, which is in the environment of
-    its processes and nowhere else.
+    A Ray of ours listens on the loopback interface only and accepts only clients with its token, which is in the
+    environment of its processes and nowhere else.
 
     Args:
         count: CPUs of a Ray on this machine.
-        address: of a cluster.
+        address: address of a cluster.
 
     Raises:
         UsageError: see `reserved`.
-        Exception: of many kinds, where a cluster cannot be joined.
+        Exception: of many kinds, if a cluster cannot be joined.
     """
     local = address == "local"
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if local else {}
@@ -116,12 +116,12 @@ def authenticated() -> bool:
 
 
 def _variables() -> dict[str, str]:
-    """Return the variables of the environment that Ray reads, or sets."""
+    """Return the environment variables that Ray reads or sets."""
     return {name: text for name, text in os.environ.items() if name.startswith("RAY_") or name == "PYTHONBREAKPOINT"}
 
 
 def _read_authentication() -> None:
-    """Have Ray read the environment's token anew: it keeps what it has read."""
+    """Make Ray read the environment's token again: it keeps the one it has read."""
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
@@ -130,9 +130,9 @@ def _read_authentication() -> None:
 
 @contextmanager
 def _loopback(*, only: bool) -> Iterator[None]:
-    """Let a Ray that is started listen on the loopback interface only, as it does by itself on macOS and Windows.
+    """Make a starting Ray listen on the loopback interface only, as it does by itself on macOS and Windows.
 
-    (An address of 127.0.0.1 for the node is replaced by Ray with that of the machine.)
+    (Ray replaces a node address of 127.0.0.1 by that of the machine.)
     """
     from ray._private import ray_constants
 

@@ -1,4 +1,4 @@
-"""Ray's worker processes: hired wherever there is a free CPU, replaced when they die, never waiting for the driver."""
+"""Ray's worker processes: started wherever a CPU is free, replaced when they die, never waiting for the driver."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from .remote_meter import RemoteMeter
 from .shared_memory import Packed, arrays, forget, mapped, unpacked
 
 GRACE_S = 10.0
-"""A trial that does not end by itself is ended this much after its time, in which no waiting is counted."""
+"""A trial that does not end by itself is stopped this long after its timeout, without the time that it waited."""
 
 AHEAD = 4
-"""For so many workers one request waits its turn, so that none of them waits for the driver."""
+"""One request waits for each this many workers, so that none of them waits for the driver."""
 
 LOOK_S = 0.5
-"""Seconds between two looks at what is overdue or held up."""
+"""Seconds between two checks for overdue or blocked work."""
 
 PATIENCE_S = 15.0
-"""A process that is not there after so many seconds has no place."""
+"""A process that has not started after this many seconds has no place."""
 
 CLOSE_S = 2.0
-"""How long the end of a run waits for nodes that delete what they hold."""
+"""How long the end of a run waits for nodes to delete their buffers."""
 
 MAX_STARTUP_FAILURES = 3
-"""How many processes a worker's place may cost before any of them has begun."""
+"""How many processes of a worker may die before any of them has started."""
 
 
 class RayWorkers:
     """Evaluates requests in Ray actors.
 
-    A thread of its own hands out what was submitted as soon as an actor is free, so that no actor waits for the driver
-    while that asks for candidates. Which actors are there, and what they do, is told to the thread by Ray's futures.
+    A separate thread hands out submitted requests as soon as an actor is free, so that no actor waits while the driver
+    asks for candidates. Ray's futures tell the thread which actors exist and what they do.
 
     Args:
         payload: an evaluator, packed, with its buffers; its meter is replaced.
         meter: measures for all of them, in the processes that hold the devices.
         count: how many actors.
-        versions: what they must find where they are; see `cluster.check_versions`.
+        versions: versions that they must find on their node; see `cluster.check_versions`.
     """
 
     interruptible = False  # what `wait` has taken would be lost
@@ -95,7 +95,7 @@ class RayWorkers:
         self._thread.start()
 
     def free(self) -> int:
-        """Return how many requests can be begun, or may wait their turn; what has ended is to be taken first."""
+        """Return how many requests can be started or queued, given that results are taken first."""
         with self._lock:
             return max(0, len(self._idle) + self.ahead - len(self._waiting) - self._results.qsize())
 
@@ -106,7 +106,7 @@ class RayWorkers:
             self._hand_out()
 
     def wait(self, timeout_s: float) -> list[Result]:
-        """Return what ended; an actor that died or ran over its time is replaced."""
+        """Return results; an actor that died or exceeded its time is replaced."""
         found: list[Result] = []
         with suppress(Empty):
             while True:
@@ -117,22 +117,22 @@ class RayWorkers:
         return found
 
     def held_up(self) -> str:
-        """Return what the workers wait for, in words; nothing where they work."""
+        """Return what the workers wait for, in words; empty if they work."""
         return self._held_up
 
     def peak_bytes(self) -> int:
-        """Return the most memory that an actor had of its own, of those whose trials ended."""
+        """Return the most memory that an actor has had for itself, over those whose trials ended."""
         return self._peak_bytes
 
     def withdraw(self) -> list[Request]:
-        """Return what was submitted and not begun; it is not begun any more."""
+        """Return submitted requests that have not started, and withdraw them."""
         with self._lock:
             waiting = list(self._waiting)
             self._waiting.clear()
             return waiting
 
     def abandon(self) -> list[Request]:
-        """Kill the actors that are running something."""
+        """Kill the busy actors."""
         with self._lock:
             requests = [running.request for running in self._running.values()]
             for running in self._running.values():
@@ -145,7 +145,7 @@ class RayWorkers:
             return requests + self.withdraw()
 
     def close(self) -> None:
-        """Delete what the nodes hold for the actors, and end them."""
+        """Delete the buffers on the nodes, and end the actors."""
         key = self._key
         forget(key)
         with self._lock:
@@ -165,7 +165,7 @@ class RayWorkers:
         self._thread.join()
 
     def _hire(self) -> None:
-        """Have an actor started somewhere; it is told to be there, and is loaded then."""
+        """Request an actor somewhere; it reports that it is there, and is loaded then."""
         spread = self._ray.remote(_Worker).options(num_cpus=1, scheduling_strategy="SPREAD")
         worker = spread.remote(self._meter)
         key = object()
@@ -176,7 +176,7 @@ class RayWorkers:
         answer.future().add_done_callback(lambda future: self._events.put((key, future)))
 
     def _serve(self) -> None:
-        """Take up what happens, until the end; what goes wrong here is raised by `wait`."""
+        """Handle events until the end; `wait` raises any error."""
         looked = time.monotonic()
         while self._open:
             try:
@@ -200,7 +200,7 @@ class RayWorkers:
         self._hand_out()
 
     def _settle_in(self, key: object, future: Any) -> None:
-        """Go on with an actor that has begun, or was loaded, or did not live to see it."""
+        """Continue with an actor that has started, was loaded, or died before."""
         hired = self._hired[key]
         try:
             future.result()
@@ -210,7 +210,7 @@ class RayWorkers:
             del self._hired[key]
             self._stillborn += 1
             if self._stillborn > MAX_STARTUP_FAILURES * self.count:
-                raise AutocompressError(f"workers die before they begin, again and again: {error}") from error
+                raise AutocompressError(f"workers die before they start, again and again: {error}") from error
             self._hire()
             return
         if not hired.present:
@@ -245,13 +245,13 @@ class RayWorkers:
         return running.request, self._excused(running, outcome)
 
     def _excused(self, running: _Running, outcome: Outcome) -> Outcome | LostTrial:
-        """Return the outcome of a trial, unless it failed while there was nothing to measure on."""
+        """Return the outcome of a trial, unless it failed while there was no device to measure on."""
         if isinstance(outcome, Infeasible) and running.began < self._gone_at:
             return LostTrial("the device was gone")
         return outcome
 
     def _look(self) -> None:
-        """End what is overdue, and see what the others wait for."""
+        """Stop overdue work, and find out what the others wait for."""
         gone = self._meter.gone()
         now = time.monotonic()
         with self._lock:
@@ -271,7 +271,7 @@ class RayWorkers:
 
 @dataclass
 class _Hired:
-    """An actor that was asked for, and whether it has a place."""
+    """A requested actor, and whether it has a place."""
 
     worker: Any
     since: float
@@ -280,7 +280,7 @@ class _Hired:
 
 @dataclass(frozen=True)
 class _Running:
-    """A request, the actor that evaluates it, since when, and the name under which that tells how long it waits."""
+    """A request, its actor, its start, and the name under which the actor reports its waiting time."""
 
     request: Request
     worker: Any
@@ -288,13 +288,13 @@ class _Running:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def overdue(self, now: float) -> bool:
-        """Whether it has worked for longer than it may."""
+        """Whether it has worked for longer than allowed."""
         late_s = now - self.began - self.request.timeout_s - GRACE_S
         return late_s > 0 and late_s > waits.waited(self.token)
 
 
 def _blame(error: Any) -> BaseException:
-    """Return why an actor could not be loaded, as an error of the user's where it is one."""
+    """Return why an actor could not be loaded, as a user's error if it is one."""
     cause: BaseException = error.cause
     if isinstance(cause, UsageError):
         return cause
@@ -305,7 +305,7 @@ def _blame(error: Any) -> BaseException:
 
 
 class _Worker:
-    """A process that builds and trains, at the lowest priority so that it does not disturb what is measured."""
+    """A process that builds and trains, at the lowest priority so that it does not disturb measuring."""
 
     def __init__(self, meter: RemoteMeter | Meters) -> None:
         self._meter = meter
@@ -314,7 +314,7 @@ class _Worker:
         """Show that the process is there."""
 
     def load(self, payload: Packed, buffers: list[Any], versions: Mapping[str, str] | None) -> None:
-        """Take the evaluator; the node may have come after the others were compared."""
+        """Load the evaluator; the node may have joined after the others were compared."""
         import ray
 
         os.nice(19)
@@ -331,5 +331,5 @@ class _Worker:
             return to_json(self._evaluator.evaluate(request)), own_peak()
 
     def forget(self, key: str) -> None:
-        """Delete what this node holds for the workers."""
+        """Delete the workers' buffers on this node."""
         forget(key)

@@ -1,4 +1,4 @@
-"""The measured devices, which may be on other machines than the search: one process on each measures for everybody."""
+"""The measured devices, which may be on other machines than the search; one process on each measures for everyone."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from ...evaluators.meters.latency import CAREFUL, Calibration, Meter, Plan
 from ...evaluators.runtime import Kernel
 
 SHARE = 0.001
-"""What a study takes of a device's resource: studies take turns by the lock of the device's machine, a measurement
-each; the resource only says where the device is."""
+"""Share of a device's resource that a study takes: studies take turns by the lock of the device's machine, one
+measurement each; the resource only says where the device is.
+"""
 
 
 TELL_S = 5.0
-"""Seconds between two looks at whether the device is still there, while something waits for it."""
+"""Seconds between two checks whether the device is still there, while something waits for it."""
 
 
 class _Measuring:
-    """The process that holds the device: it measures for all workers, at normal priority, one at a time."""
+    """The process that holds the device. It measures for all workers, at normal priority, one at a time."""
 
     def ask(self, meter: Meter, method: str, *args: Any, **kwargs: Any) -> Any:
         return getattr(meter, method)(*args, **kwargs)
@@ -36,11 +37,11 @@ class _Measuring:
 
 @dataclass(frozen=True)
 class MeterActor:
-    """A place to measure.
+    """A device that measures.
 
     Attributes:
-        actor: Ray's handle of the process that measures.
-        name: the resource that its node offers; empty for this machine.
+        actor: Ray's handle of the measuring process.
+        name: resource that its node offers; empty for this machine.
     """
 
     actor: Any
@@ -48,7 +49,7 @@ class MeterActor:
 
     @classmethod
     def here(cls) -> MeterActor:
-        """Start the process that measures on this machine."""
+        """Start the measuring process on this machine."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -57,22 +58,22 @@ class MeterActor:
 
     @classmethod
     def on(cls, name: str) -> MeterActor:
-        """Start the process that measures on a node that offers a resource; after a death it starts on the next one."""
+        """Start the measuring process on a node that offers a resource; after a death it starts on the next one."""
         return cls(_process(resources={name: SHARE}), name)
 
     def meter(self, local: Meter, tell: Callable[[str], None] | None = None) -> RemoteMeter:
-        """Return a meter that measures there.
+        """Return a meter that measures on the device.
 
         Args:
-            local: what it does there.
-            tell: is told where something waits for a device that is gone.
+            local: the meter to use there.
+            tell: called if something waits for a device that is gone.
         """
         import ray
 
         return RemoteMeter(device=self, meter=ray.put(local), tell=tell)
 
     def gone(self) -> str:
-        """Return a sentence where no living node offers the device, else nothing."""
+        """Return a sentence if no living node offers the device, otherwise nothing."""
         import ray
 
         if self.name and not ray.cluster_resources().get(self.name):
@@ -80,7 +81,7 @@ class MeterActor:
         return ""
 
     def close(self) -> None:
-        """End the process that measures."""
+        """End the measuring process."""
         import ray
 
         ray.kill(self.actor)
@@ -94,11 +95,11 @@ def _process(**where: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RemoteMeter:
-    """A device's meter, seen from wherever it is asked.
+    """A device's meter, usable from any process.
 
     Attributes:
-        device: where it measures.
-        meter: Ray's reference to what does it there.
+        device: the device.
+        meter: Ray's reference to the meter there.
         tell: see `MeterActor.meter`.
     """
 
@@ -107,11 +108,11 @@ class RemoteMeter:
     tell: Callable[[str], None] | None = None
 
     def mute(self) -> RemoteMeter:
-        """Return the same for another process, which has nobody to tell."""
+        """Return the same for another process, without a callback."""
         return replace(self, tell=None)
 
     def gone(self) -> str:
-        """Return a sentence where no living node offers the device, else nothing."""
+        """Return a sentence if no living node offers the device, otherwise nothing."""
         return self.device.gone()
 
     def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
@@ -137,7 +138,7 @@ class RemoteMeter:
         return energy_mj
 
     def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
-        """Return what is executed there, see `Meter.kernels`; a model that ends the process is not tried again.
+        """Return what is executed there, see `Meter.kernels`; a model that crashes the process is not tried again.
 
         Raises:
             InfeasibleError: the runtime refuses the model, or crashes.
@@ -151,7 +152,7 @@ class RemoteMeter:
         return kernels
 
     def _ask(self, method: str, *args: Any, retries: int = -1, **kwargs: Any) -> Any:
-        """Wait for an answer in Python alone, so that an interruption may come at any moment."""
+        """Wait for an answer in Python alone, so that an interruption can come at any moment."""
         import ray
 
         asking = self.device.actor.ask.options(max_task_retries=retries)

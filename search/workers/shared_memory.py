@@ -1,9 +1,9 @@
-"""What is large in a task lies in memory once on each node, however many workers use it.
+"""Keeps the large parts of a task in memory once per node, for all its workers.
 
-A task is pickled without the contents of its tensors and arrays. On each node the first worker writes those to a file,
-and all of them map it, privately: what is only read is one copy in the system's cache; a page that a worker writes to
-becomes its own. So nothing is forbidden to a loader, a loss or a metric, and no worker sees what another one does.
-(Ray's own shared memory would not do: torch ignores that it is read-only, and writes into all workers' data.)
+A task is pickled without the contents of its tensors and arrays. The first worker on each node writes these to a file,
+and all of them map it privately: data that is only read exists once, in the system's cache; a page that a worker writes
+to becomes its own. So a loader, a loss or a metric may do anything, and no worker sees the changes of another. (Ray's
+own shared memory is unsuitable: torch ignores that it is read-only, and writes into all workers' data.)
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from ...errors import UsageError
 from ...evaluators.scratch import private_folder, sweep
 
 SHARED_BYTES = 1 << 16
-"""What is smaller is copied for each worker: a mapped buffer has a cost of its own."""
+"""Smaller buffers are copied for each worker, because a mapped buffer has a cost of its own."""
 
 ALIGNMENT = 64
-"""Bytes; vector instructions like their data so."""
+"""Alignment in bytes that suits vector instructions."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """An object without its large buffers, how long each of those is, and a name that no other object has.
+    """An object without its large buffers, their lengths, and a name that no other object has.
 
-    (The names that Ray gives are the same ones in each new cluster.)
+    (The names that Ray gives are the same in each new cluster.)
     """
 
     content: bytes
@@ -45,7 +45,7 @@ class Packed:
 
 
 class _Storage:
-    """The bytes below one or more tensors, once."""
+    """The bytes of one or more tensors, once."""
 
     def __init__(self, tensor: Any) -> None:
         import torch
@@ -54,7 +54,7 @@ class _Storage:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Keeps large buffers out of the pickle; tensors of one storage, such as views, have one buffer."""
+    """Keeps large buffers out of the pickle; tensors of one storage, such as views, share a buffer."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, protocol=5, buffer_callback=self._inside)
@@ -69,7 +69,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return False
 
     def reducer_override(self, obj: Any) -> Any:
-        """Return how a large tensor is made again; everything else is left to cloudpickle."""
+        """Return how to rebuild a large tensor; everything else is left to cloudpickle."""
         if isinstance(obj, _Storage):
             return _storage, (pickle.PickleBuffer(obj.content),)
         if _shareable(obj):
@@ -79,7 +79,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _shareable(obj: object) -> bool:
-    """Return whether an object is a large tensor that is no more than its numbers; a parameter's ``data`` is one."""
+    """Return whether an object is a large plain tensor; a parameter's ``data`` is one."""
     import torch
 
     return (
@@ -104,10 +104,10 @@ def _tensor(storage: Any, dtype: Any, offset: int, shape: tuple[int, ...], strid
 
 
 def packed(work: object) -> tuple[Packed, list[memoryview]]:
-    """Return an object as bytes, and its large buffers, which are still those of the object: nothing is copied.
+    """Return an object as bytes, and its large buffers, which are not copied.
 
     Raises:
-        Exception: of any kind, where something cannot be pickled.
+        Exception: of any kind, if something cannot be pickled.
     """
     file = io.BytesIO()
     pickler = _Pickler(file)
@@ -130,8 +130,8 @@ def mapped(key: str, lengths: Sequence[int], fetch: Callable[[], Sequence[Any]])
 
     Args:
         key: the same in all processes that share, and only there.
-        lengths: of the buffers, in bytes.
-        fetch: returns the contents; called where no process of this node has written them to the file yet.
+        lengths: lengths of the buffers, in bytes.
+        fetch: returns the contents; called if no process of this node has written them to the file yet.
     """
     starts = [0]
     for length in lengths:
@@ -146,7 +146,7 @@ def mapped(key: str, lengths: Sequence[int], fetch: Callable[[], Sequence[Any]])
 
 
 def _map(key: str, size: int, fetch: Callable[[], Sequence[Any]]) -> mmap.mmap:
-    """Map a file, which is written first where that was not done to its end; it is locked while it is mapped."""
+    """Map a file, after writing it if that was not completed; it is locked while it is mapped."""
     with private_folder() as (_, folder):
         sweep(folder, keep=key)
         handle = os.open(key, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
@@ -165,11 +165,11 @@ def _map(key: str, size: int, fetch: Callable[[], Sequence[Any]]) -> mmap.mmap:
 
 
 def forget(key: str) -> None:
-    """Delete the file behind what is shared on this node; who has mapped it keeps it."""
+    """Delete the file behind the shared buffers on this node; processes that have mapped it keep it."""
     with suppress(FileNotFoundError, UsageError), private_folder() as (_, folder):
         os.unlink(key, dir_fd=folder)
 
 
 def arrays(buffers: Sequence[memoryview]) -> list[np.ndarray[Any, Any]]:
-    """Return buffers as arrays of bytes, which Ray's object store takes and gives without a copy."""
+    """Return buffers as arrays of bytes, which Ray's object store passes without a copy."""
     return [np.frombuffer(buffer, np.uint8) for buffer in buffers]

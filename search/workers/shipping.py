@@ -1,7 +1,7 @@
-"""Files of trials at a URL that every node of a cluster reaches.
+"""Keeps the files of trials at a URL that every node of a cluster reaches.
 
-Below the URL each study has a folder of its own, and in it each trial one with a manifest, which is written last: an
-upload that died is never taken for a whole one. What is downloaded is compared with the manifest's digests.
+Below the URL each study has a folder, and in it each trial one with a manifest, which is written last: an interrupted
+upload is never taken for a complete one. Downloads are compared with the manifest's digests.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class WithArtifacts(Wrapping):
-    """Evaluates in a folder of the node's own, and keeps what comes of it elsewhere.
+    """Evaluates in a folder of its node, and keeps the results elsewhere.
 
     Args:
-        ladder: evaluates.
-        artifacts: has the weights to go on from, and takes the files.
+        ladder: evaluates requests.
+        artifacts: has the weights to start from, and takes the files.
     """
 
     def __init__(self, ladder: Ladder, artifacts: ArtifactStore) -> None:
@@ -65,7 +65,7 @@ class WithArtifacts(Wrapping):
 
 
 def fetch_outcome(artifacts: ArtifactStore, root: Path, request: Request, outcome: Outcome) -> Outcome | LostTrial:
-    """Bring to a run directory what is wanted there of a request that has ended: a finished model, a traceback."""
+    """Copy the wanted files of a finished request to the run directory: a finished model, or a traceback."""
     measured = isinstance(outcome, Measurement)
     if measured and not request.test:
         return outcome  # wherever it is, that is where its heirs will look for it

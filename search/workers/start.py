@@ -1,7 +1,7 @@
-"""Where candidates are evaluated: in this process, or in Ray's worker processes.
+"""Starts workers: in this process, or as Ray's worker processes.
 
-Training goes on in as many processes as there are workers, at the lowest priority; measuring goes on in the one
-process that holds a device. Whoever dies costs the trials that it was running, and is replaced.
+Each worker trains in its own process, at the lowest priority; one process per device measures. A process that dies
+costs its running trials, and is replaced.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def workers_for(
         evaluator: what each worker uses; with more than 0 workers it must be picklable, and its ``meter`` is replaced.
         meter: measures for all workers.
         count: how many processes; 0 evaluates in this one, None takes the cluster's CPUs or this machine's cores.
-        cluster: where they are; None starts Ray on this machine.
+        cluster: where they run; None starts Ray on this machine.
 
     Raises:
         UsageError: the evaluator, and so the user's task, cannot be sent to another process.
@@ -95,7 +95,7 @@ def pickled(work: object) -> Payload:
 
 
 def _unpicklable(work: object) -> str:
-    """Return which part of a task cannot be pickled, of a network which attribute."""
+    """Return which part of a task cannot be pickled; for a network, which attribute."""
     from torch import nn
 
     from ...studies.networks.copied import culprit

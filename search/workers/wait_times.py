@@ -1,6 +1,6 @@
-"""What a trial waits for measurements is not its own time: its worker tells the driver how long, while it waits.
+"""Excludes waiting for measurements from a trial's time: the worker reports to the driver how long it waits.
 
-It does so through the key-value store that a Ray cluster has, from a thread: the worker itself is at the trial.
+A thread reports through a Ray cluster's key-value store, because the worker itself is busy with the trial.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 from ...evaluators.device_lock import waited_s
 
 TELL_S = 0.5
-"""Seconds between two looks at how long a worker has waited."""
+"""Seconds between two checks of how long a worker has waited."""
 
 
 @contextmanager
 def told(token: str) -> Iterator[None]:
-    """Tell how long this process waits in the context, under a name of the trial's own."""
+    """Report how long this process waits in the context, under the trial's own name."""
     from ray.experimental import internal_kv
 
     before, over, known = waited_s(), threading.Event(), 0.0
@@ -43,7 +43,7 @@ def told(token: str) -> Iterator[None]:
 
 
 def waited(token: str) -> float:
-    """Return the seconds that a trial's worker has told."""
+    """Return the seconds that a trial's worker has reported."""
     from ray.experimental import internal_kv
 
     with suppress(Exception):
@@ -53,7 +53,7 @@ def waited(token: str) -> float:
 
 
 def forget(token: str) -> None:
-    """Delete what was told."""
+    """Delete the reported times."""
     from ray.experimental import internal_kv
 
     with suppress(Exception):

@@ -31,9 +31,9 @@ def task(width: int = 64, batch: int = 32) -> Task:
         (1e9, 4, 2, 16e9, 2, ""),
         (1e9, 24, 1, 16e9, 1, ""),
         (1e9, 300, 64, 256e9, 64, ""),
-        (8e9, 300, 64, 64e9, 6, r"6 of 64 cores train, as a trial may need 8 of 64 GB of memory: .*--workers"),
-        (1e9, 24, 64, 256e9, 8, r"8 of 64 cores train, as of 24 trials .*: --workers 64, or more --trials"),
-        (9e9, 24, 4, 8e9, 1, r"1 of 4 cores train, as a trial may need 9 of 8 GB"),
+        (8e9, 300, 64, 64e9, 6, r"6 of 64 cores train, because a trial may need 8 of 64 GB of memory: .*--workers"),
+        (1e9, 24, 64, 256e9, 8, r"8 of 64 cores train, because most of 24 trials .*: --workers 64, or more --trials"),
+        (9e9, 24, 4, 8e9, 1, r"1 of 4 cores train, because a trial may need 9 of 8 GB"),
     ],
 )
 def test_cores_are_used_as_memory_and_trials_allow(
