@@ -1,4 +1,4 @@
-"""How many examples an accuracy is a share of, to judge its chance."""
+"""Counts the examples behind an accuracy, to judge how much of it is chance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def counted(task: Task) -> dict[str, int]:
 
 
 def examples(loader: Loader) -> int | None:
-    """Return how many examples a loader has, without loading them; None where it does not tell.
+    """Return the number of a loader's examples without loading them; None if it is unknown.
 
     >>> import torch
     >>> examples([(torch.zeros(3, 1), torch.zeros(3)), (torch.zeros(2, 1), torch.zeros(2))])

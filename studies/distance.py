@@ -1,7 +1,7 @@
-"""How far a student's outputs are from its teacher's: one distance for each kind of output.
+"""Distances between a student's outputs and its teacher's, one for each kind of output.
 
-All are means over examples and positions, so that neither a larger batch nor a larger picture weighs more, and 0 where
-both give the same.
+All are means over examples and positions, so that larger batches and larger pictures weigh the same. Equal outputs have
+the distance 0.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Distance = Callable[[Tensor, Tensor, float], Tensor]
 """``distance(student_outputs, teacher_outputs, temperature)`` gives a scalar tensor."""
 
 OFF = "off"
-"""Name of the distance that there is none: a student does not learn from its teacher's outputs."""
+"""The name for no distance: a student does not learn from its teacher's outputs."""
 
 SATURATED = 15.0
-"""A sigmoid of more has a gradient of 0 in float32 where it is right."""
+"""Beyond this logit a correct sigmoid has a gradient of 0 in float32."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Softmax:
     The outputs are logits, or logarithms of probabilities. (Hinton et al., arXiv:1503.02531, section 2.)
 
     Args:
-        axis: of the classes.
+        axis: axis of the classes.
         scale: multiplies the distance.
 
     """
@@ -47,7 +47,7 @@ class Softmax:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """The divergence of softened answers from the teacher's where each output is the logit of a yes or no of its own.
+    """The divergence of softened answers from the teacher's, for outputs that are logits of yes-no questions.
 
     Args:
         scale: multiplies the distance.
@@ -67,7 +67,7 @@ class Sigmoid:
 
 @dataclass(frozen=True)
 class SquaredError:
-    """The mean squared difference of the outputs; it knows no temperature.
+    """The mean squared difference of the outputs, whatever the temperature.
 
     Args:
         scale: multiplies the distance; one over the variance of the teacher's outputs makes it 1 for a student that
@@ -93,18 +93,17 @@ BUILT_IN: dict[str, type[Softmax | Sigmoid | SquaredError]] = {
 def where_it_counts(
     distance: Distance, student: Tensor, teacher: Tensor, temperature: float, gradient: Tensor
 ) -> Tensor:
-    """Return a distance without the positions that the task's loss leaves out, as padding and void pixels.
+    """Return a distance without the positions that the task's loss ignores, such as padding and void pixels.
 
-    What a loss leaves out has a gradient of exactly 0. There the teacher is taken to give what the student gives, and
-    the mean is over the rest. Whole examples are never left out: what the teacher says is all there is to learn from
-    those without a label.
+    An ignored position has a gradient of exactly 0. There the student's outputs replace the teacher's, and the mean is
+    over the other positions. Whole examples are never ignored: without a label there is only the teacher to learn from.
 
     Args:
         distance: a mean over positions.
         student: the student's outputs, batch first.
-        teacher: the teacher's.
+        teacher: the teacher's outputs.
         temperature: see `Distance`.
-        gradient: of the task's loss by the student's outputs.
+        gradient: gradient of the task's loss by the student's outputs.
 
     """
     if student.dim() < 3:

@@ -38,7 +38,7 @@ def normalized(images: Tensor) -> Tensor:
 
 
 LARGEST = 100_000_000
-"""Bytes that a file has at most when it is unpacked; the largest has half of them."""
+"""Most bytes of an unpacked file; the largest one has half of them."""
 
 
 def read_idx(path: Path) -> Tensor:

@@ -1,4 +1,4 @@
-"""Graph neural networks of PyTorch Geometric as tasks: the nodes of one graph are classified, all at a time.
+"""Tasks for graph neural networks of PyTorch Geometric, which classify all nodes of one graph at a time.
 
 >>> from torch_geometric.datasets import KarateClub  # doctest: +SKIP
 >>> from torch_geometric.transforms import RandomNodeSplit  # doctest: +SKIP
@@ -98,7 +98,7 @@ def right_nodes(model: nn.Module, loader: Loader) -> Tensor:
 
 
 def with_plain_layers(model: nn.Module) -> nn.Module:
-    """Return a copy in which PyTorch Geometric's linear layers are PyTorch's own, which are known to be layers.
+    """Return a copy with PyTorch's linear layers in place of PyTorch Geometric's, so that they are found as layers.
 
     Raises:
         StudyError: a layer does not know its inputs yet.

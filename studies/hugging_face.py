@@ -1,4 +1,4 @@
-"""Image classifiers of Hugging Face's transformers: a directory that `save_pretrained` wrote, or a name on the hub."""
+"""Image classifiers of Hugging Face's transformers: a directory written by `save_pretrained`, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pretrained(name: str) -> nn.Module:
 
 
 def untrained(name: str, classes: int) -> nn.Module:
-    """Refuse: a directory has its weights.
+    """Refuse other weights, because a directory has its own.
 
     Raises:
         StudyError: always.
@@ -49,7 +49,7 @@ def untrained(name: str, classes: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """A network's own preprocessing, read from beside its weights; it may be pickled.
+    """A network's own preprocessing, read from the folder of its weights. It can be pickled.
 
     Args:
         name: of the network.
@@ -59,12 +59,12 @@ class Preprocessing:
 
     @classmethod
     def of(cls, name: str) -> Preprocessing:
-        """Return that of a network, whose directory other processes find from wherever they are."""
+        """Return a network's preprocessing, with an absolute path for other processes."""
         return cls(str(Path(name).resolve()) if Path(name).is_dir() else name)
 
     @cached_property
     def processor(self) -> Any:
-        """What transformers has for it."""
+        """The image processor of transformers."""
         try:
             return _transformers().AutoImageProcessor.from_pretrained(self.name)
         except (OSError, ValueError) as error:
@@ -80,7 +80,7 @@ class Preprocessing:
 
 
 def license_of(name: str) -> str:
-    """Return the licence that the card in a directory tells; empty where there is none."""
+    """Return the license in the model card of a directory; empty if there is none."""
     try:
         text = (Path(name) / "README.md").read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Images from files: decoded once where there is room, and cut at random where a network is to learn from them."""
+"""Images from files: decoded once if there is room, and cropped at random for training."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 CACHE_BYTES = 2**29
-"""Bytes of decoded images that a process keeps; what comes later is decoded each time."""
+"""Most bytes of decoded images in a process; further images are decoded each time."""
 
 AREA, RATIO = (0.6, 1.0), (3 / 4, 4 / 3)
-"""Share of an image's area, and its width over its height, of the part that is cut out."""
+"""Area of a random crop as a share of the image's, and its width over its height."""
 
 Sample = tuple[str, int]
 """A file and its label."""
 
 
 class Decoded:
-    """Images that were decoded before, in 8 bits; a copy for another process begins without any."""
+    """A cache of decoded images in 8 bits. A copy for another process starts empty."""
 
     def __init__(self) -> None:
         self._found: dict[str, NDArray[np.uint8]] = {}
         self._bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the images behind."""
+        """Pickle without the images."""
         return vars(Decoded())
 
     def image(self, path: str, load: Callable[[str], Any]) -> Image.Image:
-        """Return an image, from memory where it is there; what the file gives is kept if there is room."""
+        """Return an image, from memory if it is there; otherwise decode it, and keep it if there is room."""
         if path in self._found:
             return Image.fromarray(self._found[path])
         image: Image.Image = load(path).convert("RGB")
@@ -47,7 +47,7 @@ class Decoded:
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Images as a network takes them, and their labels.
+    """Preprocessed images and their labels.
 
     Args:
         samples: files and labels.
@@ -79,7 +79,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def random_part(image: Image.Image, generator: torch.Generator) -> Image.Image:
-    """Return a random part of an image, perhaps mirrored (Szegedy et al., CVPR 2015, section 6, but larger parts)."""
+    """Return a random crop of an image, perhaps mirrored (Szegedy et al., CVPR 2015, section 6, with larger crops)."""
     share, slant, left, top, turn = torch.rand(5, generator=generator).tolist()
     area = image.width * image.height * (AREA[0] + share * (AREA[1] - AREA[0]))
     ratio = math.exp(math.log(RATIO[0]) + slant * math.log(RATIO[1] / RATIO[0]))

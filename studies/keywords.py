@@ -1,4 +1,4 @@
-"""Networks that are called with keywords and answer with more than a tensor, as Hugging Face's are.
+"""Networks that take keywords and return more than a tensor, as Hugging Face's do.
 
 Everything else sees ``model(*tensors) -> Tensor``; a user's loss and metric may still call the model with a mapping.
 """
@@ -36,7 +36,7 @@ class Keywords(nn.Module):
 
 
 class _Ordered(nn.Module):
-    """A model that takes tensors in order, called with a mapping too."""
+    """A model that takes tensors in order, and also a mapping."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
@@ -49,19 +49,19 @@ class _Ordered(nn.Module):
 
 @dataclass(frozen=True)
 class KeywordMetric(Generic[T]):
-    """A user's metric, or what gives its score of each example, whose model takes mappings whatever serves it."""
+    """A user's metric, or its function for single examples, whose model takes mappings in every runtime."""
 
     metric: Callable[[nn.Module, Any], T]
     names: Sequence[str]
 
     def __call__(self, model: nn.Module, loader: Any) -> T:
-        """Return what it gives for a model that takes tensors in order."""
+        """Return the metric of a model that takes tensors in order."""
         return self.metric(_Ordered(model, self.names).train(model.training), loader)
 
 
 @dataclass(frozen=True)
 class KeywordInputs:
-    """The inputs of batches that are ``(mapping, labels)``, or a mapping that may hold labels too."""
+    """The inputs of batches ``(mapping, labels)``, or of a mapping with or without labels."""
 
     names: Sequence[str]
 
@@ -71,7 +71,7 @@ class KeywordInputs:
 
 
 def ordered(names: Sequence[str], inputs: Sequence[Tensor | Named], named: Named) -> tuple[Tensor, ...]:
-    """Return inputs in the order of their names, however they were given.
+    """Return inputs in the order of their names.
 
     Raises:
         TypeError: one is missing.

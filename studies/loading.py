@@ -1,4 +1,4 @@
-"""Load a study: a built-in name, a Python file, or a pretrained model's name."""
+"""Loads a study: a built-in name, a Python file, or a pretrained model's name."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def load(study: str, *, data: str | None = None, data_dir: Path | None = None, w
 
 
 def _from_file(path: Path, data_dir: Path | None) -> Task:
-    """Import a study file under a name of its own and return its task, which any process can unpickle."""
+    """Import a study file under a unique name and return its task, which any process can unpickle."""
     path = path.expanduser().resolve()
     if not path.is_file():
         known = f". The study that is built in is called {path.stem!r}" if path.stem in BUILT_IN else ""
@@ -106,7 +106,7 @@ def _call(module: ModuleType, study: str, data_dir: Path | None) -> Task:
 
 @contextmanager
 def _siblings_importable(folder: Path) -> Iterator[None]:
-    """Let a study import the modules beside it; afterwards those are pickled by value, like the study itself."""
+    """Let a study import the modules next to it; they are then pickled by value, like the study itself."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -118,7 +118,7 @@ def _siblings_importable(folder: Path) -> Iterator[None]:
 
 
 def _lies_beside(name: str, module: ModuleType, folder: Path) -> bool:
-    """Tell whether a module, or its package, was imported from `folder` itself (and not from an environment in it)."""
+    """Return whether a module or its package was imported from `folder` itself, not from an environment in it."""
     file = getattr(module, "__file__", None)
     top = name.partition(".")[0]
     if not file or top == "autocompress" or not Path(file).is_relative_to(folder):

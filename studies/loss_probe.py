@@ -1,10 +1,10 @@
-"""Which distance fits a network's outputs: found by asking the task's own loss, whatever the labels look like.
+"""Finds the distance that fits a network's outputs, from the task's own loss.
 
-The loss is given made-up outputs in place of the network's, and its gradient tells what it takes them for:
+The loss gets made-up outputs in place of the network's, and its gradient shows what they mean to it:
 
-- Classes, where a constant that is added to all of them changes nothing: the gradient sums to 0 along their axis.
-- Answers to questions of yes or no, where each output's gradient follows the sigmoid of that output, or where an output
-  that is far on the right side has no gradient and one on the wrong side no growing one.
+- Classes, if adding a constant to all of them changes nothing: the gradient sums to 0 along their axis.
+- Answers to yes-no questions, if each output's gradient follows its sigmoid; or if an output far on the right side has
+  no gradient, and one on the wrong side a bounded one.
 - Numbers otherwise.
 """
 
@@ -26,26 +26,26 @@ from .random_states import seeded
 from .task import Task
 
 NEARLY = 1e-2
-"""Share of the largest gradient below which one is taken for none."""
+"""Share of the largest gradient below which a gradient counts as 0."""
 
 FAR, NEAR = 30.0, 3.0
-"""Logits at which a sigmoid is flat, and at which it is not."""
+"""A logit at which a sigmoid is flat, and one at which it is not."""
 
 LOOKED_AT = 4
-"""Batches that are tried until a loss tells: one of a single example may be none to train on."""
+"""Most batches that are tried: a loss may fail on a batch of a single example."""
 
 MOST = 4.0
-"""A gradient that grows by more than this while outputs grow tenfold is not bounded."""
+"""Largest growth of a bounded gradient while the outputs grow tenfold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """The distance that a student learns with.
+    """The distance that a student learns by.
 
     Attributes:
-        distance: None where there is none.
-        name: in words, as ``softmax over axis 1``.
-        why: it was chosen.
+        distance: the distance; None for no distance.
+        name: its name in words, such as ``softmax over axis 1``.
+        why: why it was chosen.
         softened: whether a temperature changes it.
 
     """
@@ -60,7 +60,7 @@ class Chosen:
 
 
 def choose_distance(task: Task) -> Chosen:
-    """Return the distance of a task: the one that it names or gives, else the one that its loss asks for.
+    """Return the distance of a task: the one that it names or gives, otherwise the one that fits its loss.
 
     Neither the network nor any random state is changed.
     """
@@ -82,7 +82,7 @@ def choose_distance(task: Task) -> Chosen:
 
 
 def distance_of(task: Task) -> Distance | None:
-    """Return the distance of a task, without asking its loss where the task gives one."""
+    """Return the distance of a task; its loss is probed only if the task gives none."""
     given = task.distance
     return choose_distance(task).distance if given is None or isinstance(given, str) else given
 
@@ -130,7 +130,7 @@ class _Probe:
     def at(self, values: Callable[[Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return made-up outputs and the loss's gradient by them, for each call of the network that it depends on.
 
-        There are none where the loss raises, which it may do for outputs that it never gets.
+        There are none if the loss raises, as it may for outputs that no network returns.
         """
         self._asked = 0
         made: list[Tensor] = []
@@ -147,7 +147,7 @@ class _Probe:
             with seeded(0), torch.enable_grad():
                 loss = self._task.loss(self._model, self._batch)
                 gradients = torch.autograd.grad(loss, made, allow_unused=True)
-        except Exception:  # whatever a loss of the user's may raise
+        except Exception:  # a user's loss may raise anything
             return []
         finally:
             hook.remove()
@@ -194,9 +194,9 @@ class _Probe:
         return next((a for a in range(1, self._real[0].dim()) if self._real[0].shape[a] > 1 and sums_to_one(a)), None)
 
     def scaled(self, distance: Softmax | Sigmoid | SquaredError) -> Softmax | Sigmoid | SquaredError:
-        """Return a distance that pulls at a network which knows nothing as hard as the loss does.
+        """Return a distance whose gradient at an untrained network is as large as the loss's.
 
-        So the weight of soft labels means the same where a loss is a sum, or of numbers in the thousands.
+        So the weight of soft labels means the same for a loss that is a sum, or of numbers in the thousands.
         """
         if not self._real:
             return distance
@@ -211,7 +211,7 @@ class _Probe:
         return replace(distance, scale=float(f"{scale:.2g}") if usable else 1.0)
 
     def _scale_of_numbers(self) -> float:
-        """Return by what the squared error from the teacher is multiplied to pull as hard as the loss does."""
+        """Return the factor that makes the gradient of the squared error from the teacher as large as the loss's."""
         teacher = copied(self._task.model if self._task.teacher is None else self._task.teacher).eval()
         with torch.no_grad():
             targets = teacher(*self._task.inputs(self._batch))
@@ -240,7 +240,7 @@ def _sums_to_none(gradient: Tensor, axis: int) -> bool:
 
 
 def _follows_sigmoid(low: Tensor, below: Tensor, above: Tensor, high: Tensor) -> bool:
-    """Return whether gradients at four logits are those of a loss that sees a sigmoid of them."""
+    """Return whether gradients at four logits are those of a loss of their sigmoids."""
     most = torch.stack([low.abs(), below.abs(), above.abs(), high.abs()]).max()
     if not 0 < most < math.inf:
         return False

@@ -1,8 +1,8 @@
-"""How a metric is written: a share in per cent, any other number with its unit.
+"""Prints a metric: a share in per cent, any other number with its unit.
 
-The task may say which: ``metric_unit="%"`` for a share between 0 and 1, ``""`` for a plain number, or a word such as
-``"dB"``. The default metric is a share. Where the task does not say it, what was measured does: the metric is a share
-as long as every value that was seen, of the unchanged network and of all others, lies between 0 and 1.
+A task may set the unit: ``metric_unit="%"`` for a share between 0 and 1, ``""`` for a plain number, or a word such as
+``"dB"``. The default metric is a share. Without a unit the measured values decide: the metric is a share as long as
+all of them, including the unchanged network's, lie between 0 and 1.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 SHARE, PLAIN = "%", ""
-"""Units that are no words."""
+"""Units that are not words."""
 
 WORD = r"[^\W\d_][^\s%|]{0,7}"
-"""Pattern of a unit that is a word: of at most eight characters, as it stands in the cells of tables."""
+"""Pattern of a unit that is a word. It has at most eight characters, because it stands in table cells."""
 
 
 def unit_of(declared: str | None, values: Iterable[float]) -> str:
-    """Return a metric's unit: as it was declared, else by the values that were seen.
+    """Return a metric's unit: the declared one, otherwise the one that fits the measured values.
 
     >>> unit_of(None, [0.7, 0.0]), unit_of(None, [0.7, -3.2]), unit_of("dB", [0.7])
     ('%', '', 'dB')
@@ -46,7 +46,7 @@ def change_shown(difference: float, unit: str) -> str:
 
 
 def change_of(difference: float, unit: str) -> str:
-    """Return the same with the name of what has changed.
+    """Return a difference of two values with the metric's name.
 
     >>> change_of(-0.005, "%"), change_of(-0.41, "dB")
     ('-0.50% accuracy', '-0.41 dB of the metric')
@@ -55,7 +55,7 @@ def change_of(difference: float, unit: str) -> str:
 
 
 def points_of(difference: float, unit: str) -> str:
-    """Return the same for running text: the difference of two shares is in points.
+    """Return a difference for running text; for shares it is in points.
 
     >>> points_of(-0.005, "%"), points_of(-0.41, "dB")
     ('-0.50 points of accuracy', '-0.41 dB of the metric')
@@ -64,7 +64,7 @@ def points_of(difference: float, unit: str) -> str:
 
 
 def bare(difference: float, unit: str) -> str:
-    """Return the same as a number alone: of shares in points.
+    """Return a difference as a number alone; for shares it is in points.
 
     >>> bare(-0.005, "%"), bare(-0.41, "dB")
     ('-0.50', '-0.41')
@@ -73,7 +73,7 @@ def bare(difference: float, unit: str) -> str:
 
 
 def share_shown(share: float, digits: int = 1) -> str:
-    """Return a share of something, which may be many times that.
+    """Return a share in per cent, or a large one as a multiple.
 
     >>> share_shown(0.0512), share_shown(75.6)
     ('5.1%', '76 times')
@@ -82,7 +82,7 @@ def share_shown(share: float, digits: int = 1) -> str:
 
 
 def noun(unit: str) -> str:
-    """Return what a metric is called: only a share is an accuracy.
+    """Return the noun for a metric: only a share is an accuracy.
 
     >>> noun("%"), noun("dB")
     ('accuracy', 'metric')
@@ -91,7 +91,7 @@ def noun(unit: str) -> str:
 
 
 def _number(value: float, sign: str = "-") -> str:
-    """Return four digits of a number, or all before its point."""
+    """Return a number with four digits, or with all before its point."""
     return f"{value:{sign}.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:{sign}.4g}"
 
 

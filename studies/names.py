@@ -1,4 +1,4 @@
-"""Names of studies; this module imports nothing that takes time."""
+"""Names of studies. This module imports nothing slow."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class BuiltIn:
     """A study that comes with the package.
 
     Attributes:
-        name: by which it is asked for.
-        network: what is compressed.
-        data: what it is trained and judged on, and where that comes from.
-        metric: what its accuracy is.
+        name: its name on the command line.
+        network: the network that is compressed.
+        data: its data, and where they come from.
+        metric: its metric.
     """
 
     name: str
@@ -44,7 +44,7 @@ BUILT_IN = tuple(study.name for study in STUDIES)
 """Their names."""
 
 LIBRARIES = ("torchvision", "timm", "transformers")
-"""Libraries whose models may be named instead, as in ``torchvision:resnet18``."""
+"""Libraries whose models may be named instead, such as ``torchvision:resnet18``."""
 
 
 def study_name(study: str) -> str:
@@ -57,7 +57,7 @@ def study_name(study: str) -> str:
 
 
 def is_study(text: str) -> bool:
-    """Return whether a word is meant as a study, whether or not the study exists.
+    """Return whether a word looks like a study, existing or not.
 
     >>> is_study("digits"), is_study("my_net.py"), is_study("timm:resnet18"), is_study("mesure")
     (True, True, True, False)

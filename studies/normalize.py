@@ -1,4 +1,4 @@
-"""Makes a task's networks plain before anything looks at them: what wraps them is taken off, on copies."""
+"""Makes plain copies of a task's networks, without wrappers, before anything else uses them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NETWORKS = ("model", "teacher", "student")
 
 
 def normalized(task: Task) -> tuple[Task, tuple[str, ...]]:
-    """Return a task whose networks are plain, and a sentence on each change; the user's networks stay as they are.
+    """Return a task with plain networks, and a sentence on each change; the user's networks are not changed.
 
-    Wrappers are taken off, weights that are computed from others become weights of their own, parameters are in
-    float32 on the CPU, attention is built of layers, and a network that is frozen as a whole is not frozen any more.
+    Plain networks have no wrappers. Their parameters are in float32 on the CPU and not computed from others, attention
+    is built of layers, and they are not frozen as a whole.
 
     Raises:
-        StudyError: a network is none that can be compressed.
+        StudyError: a network cannot be compressed.
 
     """
     given = {name: getattr(task, name) for name in NETWORKS}
@@ -55,7 +55,7 @@ def normalized(task: Task) -> tuple[Task, tuple[str, ...]]:
 
 
 def _plain(name: str, network: nn.Module, examples: tuple[Tensor, ...], *, casts: bool) -> tuple[nn.Module, list[str]]:
-    """Return a plain copy of a network in evaluation mode, and what is other about it, in words."""
+    """Return a plain copy of a network in evaluation mode, and the changes in words."""
     plain, said = unwrapped(network)
     if len(examples) == 1 and type(plain).__module__.startswith("torch.nn.") and not any(plain.children()):
         plain = nn.Sequential(plain)
@@ -67,16 +67,16 @@ def _plain(name: str, network: nn.Module, examples: tuple[Tensor, ...], *, casts
     before = outputs_of(plain, examples)
     if ran and before is None:
         raise StudyError(
-            f"`{name}` must run in float32 on the CPU, where networks are compressed; it runs only as it is: "
-            f"{'; '.join(said)}. Its forward may name a type or a device: follow those of the weights there"
+            f"`{name}` must run in float32 on the CPU, where networks are compressed; it does not after this: "
+            f"{'; '.join(said)}. Its forward may name a type or a device: use those of the weights there"
         )
     baked = bake(plain)
     said += [*baked, *with_plain_norms(plain, examples)]
     after = outputs_of(plain, examples) if baked else before
     if before is not None and not _close(before, after):
         raise StudyError(
-            f"`{name}` must compute its weights alike in each call, since they are fixed: {'; '.join(baked)}. It gives "
-            "other outputs with fixed weights: remove what computes them, or train without it"
+            f"`{name}` must compute the same weights in each call, because they are fixed: {'; '.join(baked)}. It "
+            "returns other outputs with fixed weights: remove what computes them, or train without it"
         )
     return unpacked(plain, examples), said
 
@@ -89,16 +89,16 @@ def _close(before: Tensor, after: Tensor | None) -> bool:
 
 
 def _thawed(network: nn.Module) -> list[str]:
-    """Let a network that is frozen as a whole be trained, in place; return how it will be trained, in words."""
+    """Unfreeze a network that is frozen as a whole, in place; return how it will be trained, in words."""
     frozen = [parameter for parameter in network.parameters() if not parameter.requires_grad]
     every = len(list(network.parameters()))
     if frozen and len(frozen) == every:
         network.requires_grad_(True)
-        return [f"all of its {every} parameters are frozen, as of a network that is served; all of them are trained"]
+        return [f"all of its {every} parameters are frozen, as for serving; all of them will be trained"]
     if frozen:
         return [
-            f"{len(frozen)} of its {every} parameters are frozen (requires_grad=False); what is made of them is "
-            "compressed and not trained. Statistics of norms are re-estimated all the same"
+            f"{len(frozen)} of its {every} parameters are frozen (requires_grad=False); they are "
+            "compressed but not trained. Statistics of norms are still re-estimated"
         ]
     return []
 

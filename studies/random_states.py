@@ -1,4 +1,4 @@
-"""The random states of torch, NumPy and Python, which loaders, networks and metrics draw from."""
+"""Seeds and restores the random states of torch, NumPy and Python, which loaders, networks and metrics use."""
 
 from __future__ import annotations
 

@@ -14,14 +14,14 @@ from .distance import Distance
 from .keywords import KeywordInputs, KeywordMetric, Keywords
 
 Batch = Any
-"""Whatever the user's loader yields; by default ``(inputs, labels)``, or a mapping that holds ``"labels"``."""
+"""An item of the user's loader; by default ``(inputs, labels)``, or a mapping with ``"labels"``."""
 
 Loader = Iterable[Batch]
-"""Anything that can be iterated again and again: a DataLoader, a list of batches."""
+"""Anything that can be iterated repeatedly, such as a DataLoader or a list of batches."""
 
 
 IGNORED = -100
-"""The label of what neither the default loss nor the default metric counts."""
+"""The label that the default loss and metric ignore."""
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
@@ -39,7 +39,7 @@ def top1(model: nn.Module, loader: Loader) -> float:
 def right(model: nn.Module, loader: Loader) -> Tensor:
     """Return 1 for each example whose largest output is its label, else 0; shape (examples,).
 
-    Of an example with many positions, as pixels, it is the share of these. What has the label `IGNORED` is left out.
+    For an example with many positions, such as pixels, it is the share of these. The label `IGNORED` is left out.
     """
     found = []
     with torch.no_grad():
@@ -52,14 +52,14 @@ def right(model: nn.Module, loader: Loader) -> Tensor:
 
 
 def _answers(model: nn.Module, inputs: Any) -> Tensor:
-    """Return a model's outputs for the inputs of a batch, of which there may be several."""
+    """Return a model's outputs for one or several inputs of a batch."""
     outputs: Tensor = model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
     return outputs
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The metric that is the mean of one score an example."""
+    """The metric that is the mean of one score per example."""
 
     per_example: Callable[[nn.Module, Loader], Tensor]
 
@@ -69,7 +69,7 @@ class Mean:
 
 
 def have_a_batch(inputs: Sequence[Tensor]) -> bool:
-    """Whether the first dimension of all inputs is the same."""
+    """Return whether all inputs have the same first dimension."""
     return len({len(x) for x in inputs}) == 1
 
 
@@ -87,42 +87,42 @@ def first_item(batch: Batch) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Task:
-    """A trained network and all that is needed to compress it.
+    """A trained network and everything needed to compress it.
 
     Args:
-        model: the trained network; it is never changed. What is compressed is a copy that was made plain; see
-            `normalize`.
-        example_inputs: a tensor, or a tuple of tensors, as the network is served: latency is measured on
-            exactly this shape, batch first (usually a batch of one). A mapping for a network that takes keywords,
-            and may give more than a tensor: its logits count, or its first tensor; its names are those of the
-            exported inputs, and batches are ``(mapping, labels)`` or mappings that hold ``"labels"``.
+        model: the trained network. It is never changed: a plain copy is compressed; see `normalize`.
+        example_inputs: a tensor, or a tuple of tensors, in exactly the shape to serve and time, batch first (usually a
+            batch of one). A network that takes keywords takes a mapping: its names are those of the exported inputs,
+            batches are ``(mapping, labels)`` or mappings with ``"labels"``, and of several outputs the logits count,
+            or else the first tensor.
         train: loader of batches to fine-tune on.
-        validation: loader that the search looks at.
-        test: loader that no trial sees; the front is scored on it once more at the end.
-        calibration: loader for activation ranges and batch-norm statistics; by default some of `train`.
-        loss: ``loss(model, batch)`` gives a scalar tensor to minimise.
-        metric: ``metric(model, loader)`` gives a number to maximise. The model it is given may be the network or
-            the exported file in its runtime: call it, do not look inside it.
-        per_example: ``per_example(model, loader)`` gives a tensor of one score an example, in the loader's order,
-            whose mean is the metric, which may be left out then. With it two models are compared on the same
-            examples, which tells far smaller differences from chance. The default metric has its own.
-        metric_unit: unit of the metric: ``"%"`` for a share between 0 and 1, which is printed in per cent; ``""``
-            for a plain number; or a word of at most eight characters, such as ``"dB"``. The default metric is a share.
-            By default another one is a share as long as all its values lie between 0 and 1.
-        keep: names of layers, or of modules that hold layers, that must stay untouched.
-        fit: ``fit(student, teacher, epochs)`` trains the student in place instead of our distillation; ``epochs`` may
-            be a fraction.
-        inputs: ``inputs(batch)`` gives the network's inputs of a batch.
+        validation: loader to score candidates on during the search.
+        test: loader that no trial sees; the final evaluation scores the front on it.
+        calibration: loader for activation ranges and batch-norm statistics; by default a part of `train`.
+        loss: ``loss(model, batch)`` returns a scalar tensor to minimise.
+        metric: ``metric(model, loader)`` returns a number to maximise. The model may be the network or the exported
+            file in its runtime, so only call it.
+        per_example: ``per_example(model, loader)`` returns one score per example, in the loader's order. Their mean is
+            the metric, which may then be left out. The scores let two models be compared on the same examples, which
+            shows far smaller differences. The default metric has its own.
+        metric_unit: unit of the metric: ``"%"`` for a share between 0 and 1, which is printed in per cent; ``""`` for a
+            plain number; or a word of at most eight characters, such as ``"dB"``. The default metric is a share.
+            Another metric is taken for a share as long as all its values lie between 0 and 1.
+        keep: names of layers, or of modules with layers, that must not be changed.
+        fit: ``fit(student, teacher, epochs)`` trains the student in place, instead of the built-in distillation;
+            ``epochs`` may be a fraction.
+        inputs: ``inputs(batch)`` returns the network's inputs of a batch.
         teacher: another network to learn from, with the model's inputs and outputs; by default the model itself.
-        student: a smaller network, trained or not, that is compressed in the model's stead and learns from the
-            teacher. The model stays the baseline that everything is compared to.
-        epochs: passes over `train` that a trial may fine-tune.
-        final_epochs: passes over `train` for each model of the front at the end.
-        license: of the network, for the card of a model that is picked.
-        description: a sentence or two on the network and its data, likewise.
-        distance: of a student's outputs from its teacher's: ``distance(student_outputs, teacher_outputs, temperature)``
-            gives a scalar tensor, a mean over positions; or ``"softmax"`` (over axis 1), ``"sigmoid"``, ``"mse"``, or
-            ``"off"`` for none. By default it is the one that fits the loss.
+        student: a smaller network, trained or not, to compress instead of the model; it learns from the teacher. The
+            model stays the baseline that everything is compared to.
+        epochs: passes over `train` per trial, at most.
+        final_epochs: passes over `train` for the final training of each model.
+        license: license of the network, for the model card.
+        description: a sentence or two on the network and its data, for the model card.
+        distance: the distance between a student's outputs and its teacher's, by which it learns:
+            ``distance(student_outputs, teacher_outputs, temperature)`` returns a scalar tensor, a mean over positions.
+            Or one of ``"softmax"`` (over axis 1), ``"sigmoid"``, ``"mse"`` and ``"off"``. By default it is the one that
+            fits the loss.
     """
 
     model: nn.Module
@@ -153,7 +153,7 @@ class Task:
             self._take_keywords(tuple(self.example_inputs))
 
     def _take_keywords(self, names: tuple[str, ...]) -> None:
-        """Let what takes keywords and mappings be called with tensors in order."""
+        """Wrap networks and functions that take keywords or mappings, so that they take tensors in order."""
         changed: dict[str, Any] = {}
         for field in ("model", "teacher", "student"):
             network = getattr(self, field)
@@ -181,7 +181,7 @@ class Task:
 
     @property
     def each(self) -> Callable[[nn.Module, Loader], Tensor] | None:
-        """What gives one score an example, whose mean is the metric; None where nothing does."""
+        """The function that returns one score per example, whose mean is the metric; None if there is none."""
         if self.per_example is not None:
             return self.per_example
         if not self.counts_labels:
@@ -190,16 +190,16 @@ class Task:
 
     @property
     def counts_labels(self) -> bool:
-        """Whether it is scored by the default metric."""
+        """Whether the task has the default metric."""
         return (self.metric.metric if isinstance(self.metric, KeywordMetric) else self.metric) is top1
 
     @property
     def unit(self) -> str | None:
-        """The metric's unit; None where the values have to tell whether it is a share."""
+        """The metric's unit; None if its values decide whether it is a share."""
         default = self.per_example is None and self.each is not None
         return "%" if default and self.metric_unit is None else self.metric_unit
 
     @property
     def base(self) -> nn.Module:
-        """The network that candidates are made of: the student where there is one, else the model."""
+        """The network that is compressed: the student if there is one, otherwise the model."""
         return self.model if self.student is None else self.student

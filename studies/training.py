@@ -27,7 +27,7 @@ def unchanged(images: Tensor) -> Tensor:
 
 
 class Shuffled:
-    """Full batches from memory, in another order on each pass, drawn from torch's random stream as DataLoader does.
+    """Full batches from memory, in another order on each pass, drawn from torch's random state like a DataLoader's.
 
     Args:
         inputs: examples first, (N, …).
@@ -158,7 +158,7 @@ def _fit(model: nn.Module, train: Shuffled, recipe: Recipe, advance: Callable[[]
 
 @contextmanager
 def _all_cores() -> Iterator[None]:
-    """Let torch use every core of this process for a while."""
+    """Let torch use all cores of this process for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     try:
@@ -169,7 +169,7 @@ def _all_cores() -> Iterator[None]:
 
 @contextmanager
 def _progress(title: str, steps: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal, or one line elsewhere; give the function that advances it."""
+    """Show a progress bar on a terminal, or one line elsewhere; yield the function that advances it."""
     if not sys.stderr.isatty():
         print(title, file=sys.stderr)
         yield lambda: None

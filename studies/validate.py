@@ -1,4 +1,4 @@
-"""Check a task once, where it enters, to report mistakes before anything is trained or measured."""
+"""Checks a task once, where it enters, to report mistakes before anything is trained or measured."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _LOADER = re.compile(rf"`?\b({'|'.join(LOADERS)})\b`?")
 
 @dataclass(frozen=True, kw_only=True)
 class Valid:
-    """A task that was checked.
+    """A checked task.
 
     Attributes:
-        task: as it is compressed, its networks plain; see `normalized`.
-        notes: what was changed, and what its owner should know, a sentence each.
+        task: the task with plain networks; see `normalized`.
+        notes: changes, and notes for its owner, one sentence each.
     """
 
     task: Task
@@ -44,14 +44,14 @@ class Valid:
 
 @dataclass
 class Findings:
-    """All that was found in a task.
+    """The findings about a task.
 
     Attributes:
-        task: as it is compressed where nothing is wrong with its networks, else as it came.
-        errors: rules that are broken, each with what came and the way out.
+        task: the task with plain networks, or unchanged if something is wrong with them.
+        errors: broken rules, each with the value that came and the way out.
         notes: see `Valid`.
-        loaders: what the passes over them have shown.
-        model: a copy of the model that runs on the example inputs; None where there is none.
+        loaders: the findings about its loaders.
+        model: a copy of the model that runs on the example inputs; None if it does not.
     """
 
     task: Task
@@ -62,11 +62,11 @@ class Findings:
 
     @contextmanager
     def part(self) -> Iterator[None]:
-        """Note what breaks a rule; the checks after this one still run."""
+        """Record a broken rule, so that the following checks still run."""
         try:
             yield
         except StudyError as error:
-            told = [_LOADER.sub("", each) for each in self.errors]  # that it breaks in another loader too says no more
+            told = [_LOADER.sub("", each) for each in self.errors]  # the same error in another loader adds nothing
             if _LOADER.sub("", str(error)) not in told:
                 self.errors.append(str(error))
 
@@ -75,11 +75,11 @@ def validate(task: Task, bounds: Bounds | None = None) -> Valid:
     """Run every part of a task once; neither the model nor a global random state is changed.
 
     Args:
-        task: as it came.
-        bounds: of what is looked at.
+        task: the task.
+        bounds: limits for the checks of loaders.
 
     Raises:
-        StudyError: a rule of `Task` is broken; the message lists all that are.
+        StudyError: rules of `Task` are broken; the message lists all of them.
     """
     found = examine(task, bounds)
     if len(found.errors) == 1:
@@ -91,7 +91,7 @@ def validate(task: Task, bounds: Bounds | None = None) -> Valid:
 
 
 def examine(task: Task, bounds: Bounds | None = None) -> Findings:
-    """Return all that is found in a task, errors too."""
+    """Return all findings about a task, including errors."""
     found, bounds = Findings(task), bounds or Bounds()
     with random_states_kept():
         for name in ("epochs", "final_epochs"):
@@ -109,7 +109,7 @@ def examine(task: Task, bounds: Bounds | None = None) -> Findings:
 def _check_epochs(name: str, value: object) -> None:
     if not isinstance(value, (int, float)) or not value > 0:
         raise StudyError(
-            f"`{name}` must be more than 0; it is {value}. It may be a fraction, as 0.05 passes over `train`"
+            f"`{name}` must be more than 0; it is {value}. It may be a fraction, such as 0.05 passes over `train`"
         )
 
 
@@ -144,7 +144,7 @@ def _check_keep(task: Task) -> None:
 
 
 def _look_at_loaders(found: Findings, bounds: Bounds) -> None:
-    """Go through each loader, in what its share of the time is."""
+    """Go through each loader, within its share of the time."""
     task, left = found.task, bounds.seconds
     given = {name: getattr(task, name) for name in LOADERS}
     given = {name: loader for name, loader in given.items() if loader is not None or name in ("train", "validation")}
@@ -173,14 +173,14 @@ def _look_at_loaders(found: Findings, bounds: Bounds) -> None:
 
 
 def _shape(model: nn.Module, inputs: tuple[torch.Tensor, ...], name: str) -> torch.Size:
-    """Return the shape of what a network gives for a batch, by that of two of its examples where it takes two."""
+    """Return the shape of a network's outputs for a batch, from two of its examples if it takes two."""
     with suppress(StudyError):
         return called("model", lambda: answer(model, few(inputs, 2))).shape
     return called(f"model(batch of {name})", lambda: answer(model, inputs)).shape
 
 
 def _try(found: Findings, model: nn.Module) -> None:
-    """Run what takes a network and a batch, on copies, wherever there is a batch to run it on."""
+    """Run the checks that need a network and a batch, on copies."""
     task, seen = found.task, {each.name: each for each in found.loaders}
     sizes = {len(task.examples[0])} | {len(each.inputs[0]) for each in found.loaders} | {s.least for s in found.loaders}
     validation, train = seen.get("validation"), seen.get("train")

@@ -1,4 +1,4 @@
-"""Pretrained models of torchvision, timm and transformers, with an image folder of the user's."""
+"""Tasks of pretrained models of torchvision, timm and transformers, with the user's image folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TRIAL_IMAGES = 2_000  # a trial fine-tunes on at most so many images
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a library's models come from: its names, its model, the model's own preprocessing, and its licence."""
+    """A library of models: its names, its models, and each model's preprocessing and license."""
 
     names: Callable[[], Sequence[str]]
     pretrained: Callable[[str], nn.Module]
@@ -86,7 +86,7 @@ def task(study: str, *, data: str | None, weights: Path | None = None) -> Task:
 
 
 def _source(library: str) -> _Source:
-    """Return a library's models; torch's own is always there, the others are extras."""
+    """Return a library's models; torchvision is always installed, the others are extras."""
     if library == "transformers":
         from . import hugging_face
 
@@ -118,7 +118,7 @@ def _source(library: str) -> _Source:
 
 
 def _check_name(name: str, library: str, known: Sequence[str]) -> None:
-    """Check that a library that lists its models has one; timm's may end in a tag of weights (``resnet18.a1_in1k``)."""
+    """Check that a library has a model; timm's names may end in a tag of weights (``resnet18.a1_in1k``)."""
     if known and name.partition(".")[0] not in known:
         close = ", ".join(difflib.get_close_matches(name, known)) or f"see the documentation of {library}"
         raise StudyError(f"{library}:NAME must name a classifier of {library}; {name!r} is none. Close to it: {close}")
@@ -144,7 +144,7 @@ def _restore(study: str, source: _Source, classes: int, weights: Path) -> nn.Mod
         safe = weights.suffix == ".safetensors"
         state = load_file(weights) if safe else torch.load(weights, map_location="cpu", weights_only=True)
         model.load_state_dict(state)
-    except Exception as error:  # unreadable file, pickle, or keys: all are the file's fault
+    except Exception as error:  # an unreadable file, pickle or keys
         raise StudyError(
             f"--weights must be a state dict (.pth or .safetensors) of {study} with {classes} outputs, one for each "
             f"class of the image folder; {weights} gave {type(error).__name__}: {error}"
@@ -153,7 +153,7 @@ def _restore(study: str, source: _Source, classes: int, weights: Path) -> nn.Mod
 
 
 def _image_folders(folder: Path) -> list[ImageFolder]:
-    """Return the folder's train, val and (if there) test parts, or the one tree that is to be split."""
+    """Return the folder's train, val and optional test parts, or the single folder to split."""
     parts = [folder]
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         parts = [part for name in ("train", "val", "test") if (part := folder / name).is_dir()]

@@ -1,1 +1,1 @@
-"""What is checked of a task, part by part: its networks, its loaders, its training and its scores."""
+"""Checks of a task's parts: its networks, its loaders, its training and its scores."""

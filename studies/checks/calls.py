@@ -1,4 +1,4 @@
-"""Calls of what is the user's: each is bounded in time, and told with the line of theirs where it raises."""
+"""Calls the user's code: each call is limited in time, and an error names the line of that code."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _T = TypeVar("_T")
 
 
 class _Late(BaseException):
-    """Ends a call that takes too long; no `except Exception` of the user's holds it up."""
+    """Ends a call that takes too long. An `except Exception` in the user's code does not catch it."""
 
 
 def called(what: str, function: Callable[[], _T], *, within_s: float | None = None, rule: str = "") -> _T:
     """Call a part of the user's task.
 
     Args:
-        what: the call, as it would be written.
-        function: makes it.
+        what: the call, as one would write it.
+        function: makes the call.
         within_s: seconds that it may take; by default `CALL_S`.
-        rule: that is broken where it raises; by default that it must run.
+        rule: the rule that it breaks if it raises; by default, that it must run.
 
     Raises:
         StudyError: it raises, or does not return in time.
@@ -50,7 +50,7 @@ def called(what: str, function: Callable[[], _T], *, within_s: float | None = No
             f"`{what}` must return within {within_s:g} s; it has not" + (f" ({at})" if at else "") + ". "
             "See what it waits for, or give a part of the data"
         ) from None
-    except BaseException as error:  # the user's own may raise anything, as SystemExit
+    except BaseException as error:  # the user's code may raise anything, such as SystemExit
         raised = in_a_line(error)
         traceback.clear_frames(error.__traceback__)  # which would keep a loader's processes alive
         raise StudyError(f"{rule}; it raised {raised}. Try that call by itself, and fix it") from error
@@ -58,7 +58,7 @@ def called(what: str, function: Callable[[], _T], *, within_s: float | None = No
 
 @contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Raise `_Late` in what runs for longer than so many seconds, wherever Python can be interrupted."""
+    """Raise `_Late` after some seconds, as soon as Python can be interrupted."""
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
     with (_by_signal if main else _by_thread)(seconds):
         yield
@@ -66,7 +66,7 @@ def _bounded(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _by_signal(seconds: float) -> Iterator[None]:
-    """Interrupt waits too; a timer that was set before continues afterwards."""
+    """Interrupt by a signal, which also ends waits; an earlier timer continues afterwards."""
 
     def late(number: int, frame: object) -> None:
         raise _Late
@@ -84,7 +84,7 @@ def _by_signal(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _by_thread(seconds: float) -> Iterator[None]:
-    """Interrupt Python's code in a thread that is not the main one, and so gets no signals."""
+    """Interrupt a thread other than the main one, which gets no signals."""
     raises = ctypes.pythonapi.PyThreadState_SetAsyncExc
     thread = ctypes.c_ulong(threading.get_ident())
     timer = threading.Timer(seconds, lambda: raises(thread, ctypes.py_object(_Late)))
@@ -97,7 +97,7 @@ def _by_thread(seconds: float) -> Iterator[None]:
 
 
 def kind(value: object) -> str:
-    """Return what a value is, in words; of a tensor its shape and type."""
+    """Return a value's type in words; for a tensor its shape and type."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}, {dtype(value)}"
     return f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""What the default loss and the default metric can count: integer labels from 0 on, against outputs of classes."""
+"""Checks labels for the default loss and metric, which take integer labels from 0 on and one output per class."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def check_labels(name: str, number: int, batch: Batch, outputs: torch.Size, task
     """Check that a batch's labels are classes that the default metric, or the default loss in training, can count.
 
     Args:
-        name: of the loader.
-        number: of the batch.
-        batch: of the loader.
-        outputs: shape of what the network gives for any batch of it.
+        name: the loader's name.
+        number: the batch's number.
+        batch: the batch.
+        outputs: shape of the network's outputs for any batch.
         task: tells the metric and the loss.
 
     Raises:
@@ -75,7 +75,7 @@ def check_labels(name: str, number: int, batch: Batch, outputs: torch.Size, task
 
 
 def _wrong(labels: object, outputs: torch.Size) -> tuple[str, str] | None:
-    """Return what came that cannot be counted, and the way out; None where all can."""
+    """Return what is wrong with the labels, and the way out; None if nothing is."""
     own = "Give metric= (and loss=) of your own"
     else_own = f"{own[0].lower()}{own[1:]}"
     if not isinstance(labels, Tensor):

@@ -1,4 +1,4 @@
-"""One pass over each loader, bounded in time and bytes: shapes, types, finite numbers, labels, and whether it ends."""
+"""Checks each loader in one pass, within limits: shapes, types, finite numbers, labels, and whether the pass ends."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ..task import Batch, Loader, Task
 from .calls import called, dtype, kind, look
 
 MOST_ODD = 4
-"""Batches with numbers that are not finite that are looked at more closely."""
+"""Batches with infinite numbers or NaN that are kept for a closer look."""
 
 SCORED = ("validation", "test")
-"""Loaders of which every batch is used, however many they say they have."""
+"""Loaders whose batches are all used, whatever their length says."""
 
 BEGIN_AGAIN = "Give a list of batches or a DataLoader"
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much of all loaders together is looked at.
+    """Limits for the checks of all loaders together.
 
     Attributes:
-        seconds: at most; each loader has its share.
-        unknown_s: seconds for one that does not tell its length, in which it must end.
-        bytes: of tensors.
+        seconds: total seconds, divided among the loaders.
+        unknown_s: seconds within which a loader without a length must end.
+        bytes: total bytes of tensors.
     """
 
     seconds: float = 5.0
@@ -41,12 +41,12 @@ class Bounds:
 
 @dataclass
 class Seen:
-    """What one pass over a loader has shown.
+    """The findings of one pass over a loader.
 
     Attributes:
-        name: of the loader.
-        length: batches of a pass as it tells; None where it does not.
-        batches: that were looked at.
+        name: the loader's name.
+        length: its own number of batches in a pass; None if it has none.
+        batches: checked batches.
         whole: whether these are all.
         examples: in these.
         least: examples of the smallest batch.
@@ -71,11 +71,11 @@ class Seen:
 
     @property
     def of_one(self) -> bool:
-        """Whether a batch of a single example is among them."""
+        """Whether a batch has a single example."""
         return self.least == 1
 
     def add(self, number: int, batch: Batch, inputs: tuple[Tensor, ...]) -> None:
-        """Take a batch in."""
+        """Add a batch."""
         size = len(inputs[0])
         if not self.batches or (len(self.inputs[0]) == 1 and size > 1):
             self.first, self.inputs = batch, inputs
@@ -93,7 +93,7 @@ class Seen:
 
 
 def labels_of(batch: Batch) -> Tensor | None:
-    """Return the labels of a batch ``(inputs, labels)``, or of a mapping that holds them; None where there are none."""
+    """Return the labels of a batch ``(inputs, labels)``, or of a mapping that holds them; None if it has none."""
     if isinstance(batch, dict):
         labels = batch.get("labels")
     else:
@@ -104,13 +104,13 @@ def labels_of(batch: Batch) -> Tensor | None:
 def look_at(
     name: str, loader: Loader, task: Task, bounds: Bounds, check: Callable[[int, Batch], None] = lambda n, b: None
 ) -> Seen:
-    """Go through a loader, as far as the bounds let.
+    """Go through a loader, within the limits.
 
     Args:
-        name: of the loader.
-        loader: of the task.
-        task: tells what a batch's inputs must look like.
-        bounds: of this loader.
+        name: the loader's name.
+        loader: the loader.
+        task: gives a batch's inputs and the example inputs.
+        bounds: limits for this loader.
         check: is called with the number of each batch, from 0 on, and the batch; it may raise a `StudyError`.
 
     Raises:
@@ -146,12 +146,11 @@ def look_at(
 
 
 def notes_on(seen: Seen) -> Iterator[str]:
-    """Yield what the owner of a loader should know."""
+    """Yield notes on a loader for its owner."""
     if seen.length is not None and (seen.batches > seen.length or (seen.whole and seen.batches != seen.length)):
         gives = f"{seen.batches:,}" if seen.whole else "more"
         yield (
-            f"`{seen.name}`: len() says {seen.length:,} batches and a pass gives {gives}; passes are counted by what "
-            "it says"
+            f"`{seen.name}`: len() says {seen.length:,} batches and a pass gives {gives}; passes are counted by len()"
         )
     elif seen.length is not None and seen.batches < seen.length:
         yield (
@@ -168,7 +167,7 @@ def _length(loader: Loader) -> int | None:
 
 
 def _last(loader: Loader) -> int | None:
-    """Return the size of a pass's last batch without loading it, where it is known."""
+    """Return the size of a pass's last batch without loading it; None if unknown."""
     if not isinstance(loader, DataLoader) or loader.drop_last or not loader.batch_size:
         return None
     try:
@@ -178,7 +177,7 @@ def _last(loader: Loader) -> int | None:
 
 
 def _batches(name: str, loader: Loader) -> Iterator[tuple[int, Batch]]:
-    """Yield batches with their numbers; of a list the last comes second, since it is the odd one."""
+    """Yield batches with their numbers; a list's last batch comes second, because its size may differ."""
     iterator = called(f"iter({name})", lambda: iter(loader))
     if iterator is loader:
         raise StudyError(
@@ -203,7 +202,7 @@ def _batches(name: str, loader: Loader) -> Iterator[tuple[int, Batch]]:
 
 
 def _inputs(name: str, number: int, batch: Batch, task: Task) -> tuple[Tensor, ...]:
-    """Return a batch's inputs, after checking that they look like the example inputs except for the batch's size."""
+    """Return a batch's inputs, after checking that only their batch size differs from the example inputs."""
     where = f"batch of {name}" if not number else f"batch {number} of {name}"
     inputs: Any = called(f"inputs({where})", lambda: task.inputs(batch))
     if not isinstance(inputs, tuple) or not inputs or not all(isinstance(x, Tensor) and x.dim() for x in inputs):
@@ -237,7 +236,7 @@ def _inputs(name: str, number: int, batch: Batch, task: Task) -> tuple[Tensor, .
 
 
 def _form(batch: Batch) -> str:
-    """Return how a batch is made, in words."""
+    """Return a batch's structure in words."""
     if isinstance(batch, dict):
         return f"a mapping with {', '.join(map(repr, batch)) or 'nothing'}"
     if isinstance(batch, (tuple, list)):
@@ -253,7 +252,7 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _check_again(name: str, loader: Loader) -> None:
-    """Check that there is a second pass; what knows its examples by number always has one."""
+    """Check that there is a second pass; lists and map-style datasets always have one."""
     if isinstance(loader, (list, tuple)):
         return
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
@@ -267,7 +266,7 @@ def _check_again(name: str, loader: Loader) -> None:
 
 
 def _refuse_endless(seen: Seen, seconds: float) -> None:
-    """Raise what tells that a pass has no end.
+    """Report that a pass does not end.
 
     Raises:
         StudyError: always.

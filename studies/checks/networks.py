@@ -1,4 +1,4 @@
-"""What is checked of a network in evaluation: one finite tensor, batch first, that its inputs alone decide."""
+"""Checks a network in evaluation mode: it returns one finite tensor, batch first, that depends on its inputs alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..task import Task, have_a_batch
 from .calls import called, kind
 
 NEARLY = 1e-2
-"""Share of the outputs' range by which answers to the same example may differ: sums are ordered in other ways."""
+"""Share of the outputs' range by which two answers to an example may differ, because sums are ordered differently."""
 
 Inputs = tuple[Tensor, ...]
 
@@ -63,13 +63,13 @@ def check_like(name: str, network: nn.Module, shape: torch.Size, task: Task) -> 
 
 
 def check_function(model: nn.Module, inputs: Inputs, task: Task, *, sizes: int) -> Iterator[str]:
-    """Check that the model's answer to an example depends on that example alone, and yield what its owner should know.
+    """Check that the model's answer to an example depends on that example alone, and yield notes for its owner.
 
     Args:
         model: a copy, which may be changed.
-        inputs: of a batch.
+        inputs: the inputs of a batch.
         task: gives the example inputs.
-        sizes: how many sizes batches have, the example's among them.
+        sizes: number of different batch sizes, including that of the example inputs.
 
     Raises:
         StudyError: it does not.
@@ -98,15 +98,15 @@ def check_function(model: nn.Module, inputs: Inputs, task: Task, *, sizes: int) 
 
 
 def few(inputs: Inputs, most: int) -> Inputs:
-    """Return the first examples of a batch; all where its inputs have no first dimension in common."""
+    """Return the first examples of a batch; all if its inputs do not share their first dimension."""
     return tuple(x[:most] for x in inputs) if have_a_batch(inputs) else inputs
 
 
 def answer(model: nn.Module, inputs: Inputs, name: str = "The model") -> Tensor:
-    """Return what a network gives in evaluation for a copy of inputs.
+    """Return a network's outputs in evaluation mode for a copy of inputs.
 
     Raises:
-        StudyError: it is no tensor.
+        StudyError: the network does not return a tensor.
     """
     with torch.no_grad():
         outputs = model.eval()(*(x.clone() for x in inputs))
@@ -143,7 +143,7 @@ def _check_twice(model: nn.Module, inputs: Inputs, state: dict[str, Tensor]) -> 
 
 
 def _check_neighbours(model: nn.Module, inputs: Inputs, served: int) -> None:
-    """Check that an example is answered alike in the batch that is served and in another one."""
+    """Check that an example has the same answer in the served batch and in another one."""
     whole = called(f"model(*inputs) for a batch of {len(inputs[0])}", lambda: answer(model, inputs))
     rows = [i % len(inputs[0]) for i in range(served)]
     if rows == list(range(len(inputs[0]))):  # the same batch: another is put together

@@ -1,4 +1,4 @@
-"""What is checked of the metric: a finite number, the same each time, of a model that can be called and no more."""
+"""Checks the metric: it returns the same finite number each time, for a model that can only be called."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .networks import answer
 
 
 class _Called(nn.Module):
-    """A model as an exported file is one: it can be called, and has nothing of the network's own.
+    """A model like an exported file: it can be called, and has none of the network's attributes.
 
     Args:
-        model: answers.
-        change: is made to its answers.
+        model: gives the answers.
+        change: changes them.
     """
 
     def __init__(self, model: nn.Module, change: Callable[[Tensor], Tensor] = torch.clone) -> None:
@@ -38,11 +38,11 @@ class _Called(nn.Module):
 
 
 class _One:
-    """A loader of one batch, with all else that another has, as its `dataset`.
+    """A loader of one batch, with the other attributes of another loader, such as its `dataset`.
 
     Args:
-        loader: of the task.
-        batch: of it.
+        loader: the other loader.
+        batch: the batch.
     """
 
     def __init__(self, loader: Loader, batch: Batch) -> None:
@@ -62,10 +62,10 @@ class _One:
 
 
 def check_metric(model: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
-    """Check the metric of one validation batch, and yield what the task's owner should know.
+    """Check the metric of one validation batch, and yield notes for the task's owner.
 
     Raises:
-        StudyError: it is no finite number, needs more than a model that can be called, or has a unit that does not fit.
+        StudyError: it is not a finite number, does more with the model than call it, or has a unit that does not fit.
     """
     batch, words = _One(task.validation, seen.first), "metric(model, [batch of validation])"
     value: object = called(words, lambda: task.metric(model.eval(), batch))
@@ -100,14 +100,14 @@ def _check_unit(task: Task, value: float) -> None:
 def _on_calls(model: nn.Module, batch: Loader, value: float, task: Task) -> Iterator[str]:
     """Check a user's own metric with models that are not the network."""
     rule = (
-        "`metric(model, loader)` must do with calling the model, since it is given the exported file too, which has no "
-        "other attributes"
+        "`metric(model, loader)` must only call the model, because it also gets the exported file, which has no other "
+        "attributes"
     )
     again = called("metric(file, [batch])", lambda: task.metric(_Called(model).eval(), batch), rule=rule)
     if not math.isclose(float(again), value, rel_tol=1e-3, abs_tol=1e-6):
         yield (
-            f"the metric of one batch of validation is {value:g} once and {float(again):g} once, of the same outputs: "
-            "differences of that size say nothing. Seed what it draws"
+            f"the metric of one batch of validation is {value:g} once and {float(again):g} once, for the same outputs: "
+            "differences of that size mean nothing. Seed its random numbers"
         )
         return
     others = (torch.zeros_like, torch.randn_like, torch.neg)
@@ -117,8 +117,8 @@ def _on_calls(model: nn.Module, batch: Loader, value: float, task: Task) -> Iter
         return
     if all(each == value for each in found):
         yield (
-            f"the metric of one batch of validation is {value:g} whatever the model answers: see whether it uses the "
-            "model that it is given"
+            f"the metric of one batch of validation is {value:g} whatever the model answers: check that it uses the "
+            "model that it gets"
         )
 
 
@@ -142,10 +142,10 @@ def _check_per_example(model: nn.Module, batch: Loader, task: Task, metric: floa
 
 
 def check_odd(seen: Seen, model: nn.Module, task: Task) -> None:
-    """Check that batches whose numbers are not finite do no harm: the network, loss or metric may leave these out.
+    """Check that batches with NaN or infinity do no harm, because the network, loss or metric leaves these out.
 
     Raises:
-        StudyError: they do.
+        StudyError: they do harm.
     """
     for number, (batch, where) in seen.odd.items():
         which = f"batch {number} of {seen.name}"

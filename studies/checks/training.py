@@ -1,4 +1,4 @@
-"""What is checked of training: the loss and its gradient, once in training mode, and the distance."""
+"""Checks training: the loss and its gradient in training mode, and the distance."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ SKIPPED = "batches of one example are skipped in training, since batch norms can
 
 
 def check_loss(network: nn.Module, seen: Seen, task: Task) -> Iterator[str]:
-    """Check the loss of one training batch and its gradient, and yield what the task's owner should know.
+    """Check the loss of one training batch and its gradient, and yield notes for the task's owner.
 
     Args:
-        network: a copy of what is trained, which may be changed.
+        network: a copy of the trained network, which may be changed.
         seen: the training data.
         task: gives the loss.
 
     Raises:
-        StudyError: the loss is no finite scalar, or nothing can be learned from it.
+        StudyError: the loss is not a finite scalar, or has no useful gradient.
     """
     network.train()
     if not any(True for _ in network.parameters()):
-        raise StudyError(
-            "The network must have parameters, which are trained and made fewer; it has none. Give another"
-        )
+        raise StudyError("The network must have parameters to train and to remove; it has none. Give another")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         network.requires_grad_(True)
     if seen.of_one and _norms_want_more(network, seen):
@@ -94,7 +92,7 @@ def _backward(network: nn.Module, loss: Tensor, batch: Batch, task: Task) -> Non
 
 
 def _forward_of(network: nn.Module, batch: Batch, task: Task) -> str:
-    """Return the line of the user's forward whose gradient cannot be computed; empty where it is not known."""
+    """Return the line of the user's forward whose gradient cannot be computed; empty if unknown."""
     with warnings.catch_warnings(record=True) as told, torch.autograd.set_detect_anomaly(True):
         warnings.simplefilter("always")
         try:
@@ -121,25 +119,25 @@ def _on_gradients(network: nn.Module) -> Iterator[str]:
     without = [name for name in wanted if name not in reached]
     if sum(wanted[name].numel() for name in without) > sum(p.numel() for p in wanted.values()) / 2:
         yield (
-            f"most parameters, {without[0]!r} among them, have no gradient of the loss, and so are not trained: see "
-            "whether the forward uses them"
+            f"most parameters, {without[0]!r} among them, have no gradient of the loss, so they are not trained: check "
+            "that the forward uses them"
         )
 
 
 def _norms_want_more(network: nn.Module, seen: Seen) -> bool:
-    """Return whether a forward in training fails for one example, as batch norms do for one value a channel."""
+    """Return whether training fails on a single example, as batch norms do on one value per channel."""
     try:
         with torch.no_grad():
             network(*(x[:1].clone() for x in seen.inputs))
     except ValueError as error:
         return "more than 1 " in str(error)
-    except Exception:  # told of where the loss is tried
+    except Exception:  # reported when the loss is tried
         return False
     return False
 
 
 def check_distance(model: nn.Module, seen: Seen, task: Task) -> None:
-    """Check that a distance is the name of one, or gives a finite scalar for two outputs of the network.
+    """Check that a distance is a known name, or returns a finite scalar for two outputs of the network.
 
     Raises:
         StudyError: it is not.

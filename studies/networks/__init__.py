@@ -1,1 +1,1 @@
-"""A user's networks, made plain: copied, without what wraps them, in float32, their weights their own."""
+"""Plain copies of a user's networks: without wrappers, in float32, with weights that are not computed from others."""

@@ -1,4 +1,4 @@
-"""Weights that are computed from others whenever they are read become weights of their own."""
+"""Replaces weights that are computed from others, such as weight norms, by plain weights."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _old_hooks(module: nn.Module) -> list[tuple[str, str]]:
 
 
 def _own(module: nn.Module, name: str, originals: Sequence[Tensor]) -> None:
-    """Give a baked tensor memory of its own, and let it be a parameter, trained or not, as what it was made of is."""
+    """Give a computed tensor its own memory, and make it a parameter if its originals are, trained if they are."""
     tensor = getattr(module, name).detach().clone()
     parameters = [each for each in originals if isinstance(each, nn.Parameter)]
     if not parameters:
@@ -90,7 +90,7 @@ def _said(kind: str, tensors: list[str]) -> str:
 
 
 def outputs_of(network: nn.Module, examples: tuple[Tensor, ...]) -> Tensor | None:
-    """Return the outputs in evaluation mode, seeded; None where there are none, which another check reports."""
+    """Return the seeded outputs in evaluation mode; None if the network fails, which another check reports."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

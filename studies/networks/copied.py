@@ -1,4 +1,4 @@
-"""A copy of a network, whatever hangs on it."""
+"""Copies a network with all its attributes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Network = TypeVar("Network", bound=nn.Module)
 def copied(network: Network, memo: dict[int, Any] | None = None) -> Network:
     """Return a copy that shares nothing with a network.
 
-    Tensors with a history of gradients, which `copy.deepcopy` refuses, are copied without it: a forward may have left
-    them in an attribute, however deep.
+    Tensors with a gradient history, which `copy.deepcopy` refuses, are copied without it: a forward may have left them
+    in an attribute.
 
     Args:
         network: it is not changed.
-        memo: what stands for objects in the copy, by their `id`; see `copy.deepcopy`.
+        memo: replacements of objects in the copy, by their `id`; see `copy.deepcopy`.
 
     Raises:
         StudyError: something in the network cannot be copied.
@@ -50,8 +50,8 @@ def culprit(network: nn.Module, attempt: Callable[[object], object]) -> str:
     """Return the attribute of a network for which an attempt fails, with its type.
 
     Args:
-        network: whose modules are looked through, outermost first.
-        attempt: raises for the value of an attribute that will not do.
+        network: its modules are searched, outermost first.
+        attempt: raises for the value of a bad attribute.
 
     """
     for name, module in network.named_modules():
@@ -65,7 +65,7 @@ def culprit(network: nn.Module, attempt: Callable[[object], object]) -> str:
 
 
 def _values(module: nn.Module) -> Iterator[tuple[str, object]]:
-    """Yield the attributes of a module's own, its parameters and buffers among them."""
+    """Yield a module's own attributes, including its parameters and buffers."""
     held: Iterable[Mapping[str, object]] = (module._parameters, module._buffers)
     for tensors in held:
         yield from tensors.items()
@@ -75,7 +75,7 @@ def _values(module: nn.Module) -> Iterator[tuple[str, object]]:
 
 
 class _Detaching(TorchFunctionMode):
-    """Lets `copy.deepcopy` copy tensors that were computed, without how they were."""
+    """Lets `copy.deepcopy` copy computed tensors, without their gradient history."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__deepcopy__ and (not args[0].is_leaf or args[0].is_inference()):

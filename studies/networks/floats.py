@@ -1,4 +1,4 @@
-"""Networks in float32 on the CPU, whatever they were trained in and are given."""
+"""Puts networks and their inputs into float32 on the CPU."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def to_float32(network: nn.Module) -> list[str]:
 
 
 def other_floats(*tensors: Tensor) -> bool:
-    """Tell whether some tensors hold real numbers that are not float32, or are elsewhere than on the CPU."""
+    """Return whether some tensors hold real numbers that are not float32, or are not on the CPU."""
     return any(x.device.type != "cpu" or (x.is_floating_point() and x.dtype != torch.float32) for x in tensors)
 
 
 def as_float32(value: Any) -> Any:
-    """Return a tensor of real numbers in float32, any tensor on the CPU, and all else as it is."""
+    """Return a tensor of real numbers in float32, any tensor on the CPU, and anything else unchanged."""
     if not isinstance(value, Tensor):
         return value
     return value.to("cpu", torch.float32) if value.is_floating_point() else value.cpu()
@@ -56,6 +56,6 @@ class FloatInputs:
     inputs: Callable[[Any], tuple[Tensor, ...]]
 
     def __call__(self, batch: Any) -> tuple[Tensor, ...]:
-        """Return a batch's inputs; what is none is handed on as it is."""
+        """Return a batch's inputs; anything that is not a tuple is returned unchanged."""
         found = self.inputs(batch)
         return tuple(map(as_float32, found)) if isinstance(found, tuple) else found

@@ -1,7 +1,7 @@
-"""PyTorch's attention, built of layers that can be compressed.
+"""Replaces PyTorch's attention by one built of layers that can be compressed.
 
-`torch.nn.MultiheadAttention` multiplies with its weights itself, so that no technique finds a layer there to prune or
-quantize, and counts on as many channels inside as outside. The same weights in linear layers compute the same.
+`torch.nn.MultiheadAttention` multiplies by its weights itself, so that no technique finds a layer there to prune or
+quantize, and it needs as many channels inside as outside. Linear layers with the same weights compute the same.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class SelfAttention(nn.Module):
-    """Attention of a sequence to itself (Vaswani et al., NeurIPS 2017, section 3.2), called as PyTorch's own is.
+    """Attention of a sequence to itself (Vaswani et al., NeurIPS 2017, section 3.2), called like PyTorch's own.
 
     Args:
-        attention: whose weights are taken.
+        attention: gives the weights.
 
     """
 
@@ -51,7 +51,7 @@ class SelfAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, None]:
-        """Return what the sequence becomes, in the shape of the query, and no weights.
+        """Return the attended sequence, in the shape of the query, without the weights.
 
         Raises:
             ValueError: key or value are not the query.
@@ -69,7 +69,7 @@ class SelfAttention(nn.Module):
         return output if self.batch_first else output.transpose(0, 1), None
 
     def _mask(self, attn_mask: Tensor | None, padding: Tensor | None, like: Tensor) -> Tensor | None:
-        """Return both masks as one that is added, of shape (batch or 1, heads or 1, tokens or 1, tokens)."""
+        """Return both masks as one additive mask, of shape (batch or 1, heads or 1, tokens or 1, tokens)."""
         added = []
         if attn_mask is not None:
             shape = (1, 1) if attn_mask.dim() == 2 else (-1, self.num_heads)
@@ -80,17 +80,17 @@ class SelfAttention(nn.Module):
 
 
 def _added(mask: Tensor, like: Tensor) -> Tensor:
-    """Return a mask as numbers that are added; True means that a place is not looked at."""
+    """Return a mask as numbers to add; True means that a position is ignored."""
     if mask.is_floating_point():
         return mask.to(like.dtype)
     return like.new_zeros(mask.shape).masked_fill(mask, float("-inf"))
 
 
 def unpacked(model: Network, examples: Sequence[Tensor]) -> Network:
-    """Return a copy whose self-attentions are built of layers, or the network itself where there are none.
+    """Return a copy whose self-attentions are built of layers, or the network itself if it has none.
 
-    Attentions that look at another sequence, or whose weights and biases have other forms, stay as they are; so
-    does a network that would not give the same outputs, as one that reads the attention's weights.
+    Attentions to another sequence, or with weights and biases in other forms, are not changed. Neither is a network
+    whose outputs would differ, such as one that reads the attention's weights.
 
     Args:
         model: the network.
@@ -116,7 +116,7 @@ def unpacked(model: Network, examples: Sequence[Tensor]) -> Network:
 
 
 def _self_attentions(model: nn.Module, examples: Sequence[Tensor]) -> list[str]:
-    """Return the names of the attentions that only ever look at the sequence that asks."""
+    """Return the names of the attentions of a sequence to itself."""
     alone: dict[nn.Module, bool] = {}
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> None:

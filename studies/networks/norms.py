@@ -1,4 +1,4 @@
-"""Batch norms of several processes, which become those of one."""
+"""Replaces batch norms that synchronise several processes by plain ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .baked import outputs_of
 
 NORMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
-"""By the dimensions of what a norm is given."""
+"""Plain norms, by the dimensions of their inputs."""
 
 
 def with_plain_norms(network: nn.Module, examples: tuple[Tensor, ...]) -> list[str]:

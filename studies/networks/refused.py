@@ -1,4 +1,4 @@
-"""Networks that cannot be compressed as they are: each is refused by name, with the way out."""
+"""Refuses networks that cannot be compressed, with the reason and the way out."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FOREIGN = {
     "peft.": "has adapters beside its weights. Add them to these first: model = model.merge_and_unload()",
     "torch.distributed.": "has its weights in shards. Load a full state dict into the network that was wrapped",
 }
-"""Where types of modules come from that hold weights in ways of their own, what they are, and the way out."""
+"""Packages whose modules store weights in their own formats, with what they are and the way out."""
 
 HARMLESS = ("torch.ao.quantization.stubs", "torch.ao.nn.intrinsic.modules", "torch.ao.nn.quantizable")
-"""Modules among those that compute in float."""
+"""Modules of these packages that compute in float."""
 
 SOURCE = "Give the nn.Module that it was made from"
 
@@ -37,11 +37,11 @@ def must_be_network(name: str, value: object) -> nn.Module:
     """Return a network of a task.
 
     Args:
-        name: what the task calls it.
-        value: what was given.
+        name: the task's name for it.
+        value: the given value.
 
     Raises:
-        StudyError: it is no network, or none whose layers and weights can be compressed.
+        StudyError: it is not a network, or its layers or weights cannot be compressed.
 
     """
     if not isinstance(value, nn.Module):
@@ -53,7 +53,7 @@ def must_be_network(name: str, value: object) -> nn.Module:
 
 
 def _way_out(value: object) -> str:
-    """Return what to do with something that is no network, and what it may be more precisely."""
+    """Return what something that is not a network is, and the way out."""
     if isinstance(value, type) and issubclass(value, nn.Module):
         return f": the class {value.__name__} itself. Make a network of it, {value.__name__}(…), and load its weights"
     if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ def _way_out(value: object) -> str:
 
 
 def _reasons(network: nn.Module) -> Iterator[str]:
-    """Yield what stands in the way of compressing a network."""
+    """Yield the reasons against compressing a network."""
     for name, module in network.named_modules():
         here, kind = repr(name) if name else "it", type(module).__name__
         if isinstance(module, torch.jit.ScriptModule):
@@ -94,14 +94,14 @@ def _reasons(network: nn.Module) -> Iterator[str]:
 
 
 def _is_program(module: nn.Module) -> bool:
-    """Tell whether a module is a graph of PyTorch's own operators instead of layers."""
+    """Return whether a module is a graph of PyTorch's operators instead of layers."""
     if not isinstance(module, torch.fx.GraphModule):
         return False
     return any(node.op == "call_function" and isinstance(node.target, OpOverload) for node in module.graph.nodes)
 
 
 def _holds_network(value: object) -> bool:
-    """Tell whether a function has a network, or a method of one, in its closure: copies of it have the same one."""
+    """Return whether a function's closure holds a network or a method of one, which copies would share."""
     if isinstance(value, functools.partial):
         return _holds_network(value.func) or any(map(_holds_network, value.args))
     if isinstance(value, MethodType):
@@ -121,7 +121,7 @@ def _filled(cell: object) -> bool:
 
 
 def _why_not(tensor: Tensor, *, trained: bool) -> str | None:
-    """Return why a network's tensor cannot be compressed; None where nothing is against it."""
+    """Return why a network's tensor cannot be compressed; None if it can."""
     if is_lazy(tensor):
         return "has no shape yet, so that the network is not trained. Call it once on its inputs, and train it"
     if tensor.is_meta:

@@ -1,4 +1,4 @@
-"""What wraps a network, or a part of it, and only passes calls on: it is taken off."""
+"""Removes wrappers of a network or its parts, which only pass calls through."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ WRAPPERS = {
     "_FabricModule": "_original_module",
     "OptimizedModule": "_orig_mod",
 }
-"""Classes of PyTorch, timm, ema-pytorch and Lightning that wrap a network, and the name under which each holds it."""
+"""Classes of PyTorch, timm, ema-pytorch and Lightning that wrap a network, and the attribute that holds it."""
 
 
 def unwrapped(network: nn.Module) -> tuple[nn.Module, list[str]]:
-    """Return a copy of a network without wrappers, at whatever depth, and what was taken off, in words."""
+    """Return a copy of a network without wrappers at any depth, and the removed wrappers in words."""
     found = [(name, module) for name, module in network.named_modules() if inner(module) is not None]
     memo: dict[int, Any] = {}
     for _, wrapper in reversed(found):  # the inner ones first
@@ -39,7 +39,7 @@ def unwrapped(network: nn.Module) -> tuple[nn.Module, list[str]]:
 
 
 def without_wrappers(network: nn.Module, name: str) -> str:
-    """Return what a module of a network is called once wrappers are off; a name that is unknown stays.
+    """Return the name of a module after its wrappers are removed; an unknown name is not changed.
 
     >>> without_wrappers(nn.DataParallel(nn.Sequential(nn.ReLU())), "module.0")
     '0'
@@ -56,13 +56,13 @@ def without_wrappers(network: nn.Module, name: str) -> str:
 
 
 def is_compiled(module: nn.Module, forward: object) -> bool:
-    """Tell whether what is called in place of a module's forward is that, compiled."""
+    """Return whether a replacement of a module's forward is the same forward, compiled."""
     same = getattr(forward, "__qualname__", None) == type(module).forward.__qualname__
     return same and hasattr(forward, "_torchdynamo_orig_callable")
 
 
 def inner(module: nn.Module) -> Any:
-    """Return what a wrapper wraps; None for all else."""
+    """Return the module in a wrapper; None for anything else."""
     held = next((WRAPPERS[cls.__name__] for cls in type(module).__mro__ if cls.__name__ in WRAPPERS), None)
     return None if held is None else module._modules.get(held)
 

@@ -42,8 +42,12 @@ FRONTS: dict[str, tuple[str, ...]] = {
     "a stream": ("stream:task",),
     "two inputs": ("two_inputs:task",),
     "one logit": ("one_logit:scored",),
-    "frozen": ("frozen:task", "all of its 14 parameters are frozen", "all of them are trained"),
-    "frozen without norms": ("frozen:without_norms", "all of its 8 parameters are frozen", "all of them are trained"),
+    "frozen": ("frozen:task", "all of its 14 parameters are frozen", "all of them will be trained"),
+    "frozen without norms": (
+        "frozen:without_norms",
+        "all of its 8 parameters are frozen",
+        "all of them will be trained",
+    ),
     "DataParallel": ("wrapped:task", "DataParallel was taken off"),
     "compiled": ("wrapped:compiled", "torch.compile was taken off"),
 }

@@ -142,7 +142,7 @@ def test_batch_norms_without_statistics_are_named() -> None:
         (task(Network(lambda m, x: m.body(x) + 0 * x.mean())), "most parameters, .*'aux.weight'|most parameters"),
         (task(net(norm=nn.BatchNorm1d(4)), batches(X[:33], Y[:33])), "batches of one example are skipped in training"),
         (task(metric=lambda model, loader: 0.5), "is 0.5 whatever the model answers"),
-        (task(metric=lambda model, loader: random.random()), "differences of that size say nothing"),
+        (task(metric=lambda model, loader: random.random()), "differences of that size mean nothing"),
         (
             task(
                 nn.Sequential(nn.Unflatten(0, (2, 4)), nn.Flatten(0, 1), net()),

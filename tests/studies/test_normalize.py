@@ -180,7 +180,7 @@ def test_a_network_that_is_frozen_as_a_whole_is_told_to_be_trained() -> None:
     found, notes = normalized(task(model))
     assert all(parameter.requires_grad for parameter in found.model.parameters())
     assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert any("all of its 6 parameters are frozen" in note and "all of them are trained" in note for note in notes)
+    assert any("all of its 6 parameters are frozen" in note and "all of them will be trained" in note for note in notes)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -218,7 +218,7 @@ class Stubborn(nn.Module):
 
 def test_a_network_that_cannot_run_in_float32_is_refused() -> None:
     """The cause is reported, and not that our own change broke its forward."""
-    with pytest.raises(StudyError, match=r"must run in float32.*6 in float16.*follow those of the weights"):
+    with pytest.raises(StudyError, match=r"must run in float32.*6 in float16.*use those of the weights"):
         normalized(task(Stubborn()))
 
 
@@ -292,7 +292,7 @@ class Restless(nn.Module):
 def test_weights_that_are_others_in_each_call_are_refused() -> None:
     """They cannot be fixed without a change of what the network computes."""
     model = with_each(lambda layer: parametrize.register_parametrization(layer, "weight", Restless()))
-    with pytest.raises(StudyError, match=r"compute its weights alike in each call.*Restless"):
+    with pytest.raises(StudyError, match=r"compute the same weights in each call.*Restless"):
         normalized(task(model))
 
 
