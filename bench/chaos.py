@@ -276,8 +276,8 @@ def stored_front(trials: list[FrozenTrial]) -> list[str]:
     for trial in trials:
         if trial.state == TrialState.COMPLETE:
             outcome = from_json(trial.user_attrs["outcome"])
-            assert isinstance(outcome, Measurement)
-            first.setdefault(trial.user_attrs["candidate"], (trial.number, outcome))
+            assert isinstance(outcome, tuple)
+            first.setdefault(trial.user_attrs["candidate"], (trial.number, outcome[0]))
     chosen = list(first.values())
     return sorted(f"trials/{chosen[i][0]:05d}" for i in select([m for _, m in chosen], Limits(TARGET_MS)))
 

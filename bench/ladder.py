@@ -24,7 +24,7 @@ import numpy as np
 from common.recorded import TABLE, RecordedProblem
 
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Measurement
+from autocompress.evaluators.measurement import Infeasible, Measurement
 from autocompress.evaluators.promotion import DEVIATIONS, LEAST, line
 from autocompress.pareto.dominance import non_dominated
 from autocompress.pareto.front import select
@@ -155,7 +155,7 @@ def climb(problem: RecordedProblem, order: Iterable[Start], policy: Policy, targ
             cut.add(candidate)
         elif rung == policy.top and (found := _measured(problem, candidate, policy.top)) is not None:
             finished.append(_values(problem, candidate, policy.top))
-            models.append(Model(id=str(number), candidate=candidate, measurement=found, role=role or "front"))
+            models.append(Model(id=str(number), candidate=candidate, measurements=(found,), role=role or "front"))
             volume = 0.0 if policy.finals else _volume(problem, [m.measurement for m in models], target_ms)
         reached.append((seconds, volume))
     if policy.finals:
@@ -189,7 +189,7 @@ def _ended(problem: RecordedProblem, model: Model) -> Measurement:
 
 def _measured(problem: RecordedProblem, candidate: Candidate, upto: str) -> Measurement | None:
     found = problem.evaluate(Request(folder="", candidate=candidate, epochs=problem.epochs[upto]))
-    return found if isinstance(found, Measurement) else None
+    return None if isinstance(found, Infeasible) else found[0]
 
 
 def _volume(problem: RecordedProblem, measured: Iterable[Measurement], target_ms: float) -> float:

@@ -270,7 +270,7 @@ def again(folder: Path) -> None:
         final = read_record(folder / ("" if model.role == BASELINE else "models") / model.id)
         if final is None:  # neither a reference baseline nor of the front
             continue
-        end = final.latency
+        end = final[0].latency
         now = meter.measure((folder / model.path / model.measurement.file).read_bytes(), CAREFUL)
         errors.append(abs(then.ratio / now.ratio - 1))
         ends.append(abs(end.ratio / now.ratio - 1))

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Measurement, Outcome, Window
+from autocompress.evaluators.measurement import Infeasible, Outcome, Window, representative
 from autocompress.evaluators.outcome_json import to_json
 from autocompress.evaluators.raw_times import packed, thinned
 from autocompress.pareto.limits import Limits
@@ -92,27 +92,28 @@ def finished_trials(problem: AnalyticEvaluator, count: int, seed: int = 0) -> It
         candidate = problem.space.candidate(levels)
         target_ms = TARGET_MS if number else None
         outcome = timed(problem.evaluate(Request(folder="", candidate=candidate, epochs=0, target_ms=target_ms)), rng)
-        assert outcome.latency is not None
-        measured = isinstance(outcome, Measurement)
+        latency = representative(outcome).latency
+        assert latency is not None
+        measured = isinstance(outcome, tuple)
         yield create_trial(
             state=TrialState.COMPLETE if measured else TrialState.PRUNED,
-            values=list(objectives(outcome)) if isinstance(outcome, Measurement) else None,
+            values=list(objectives(outcome[0])) if isinstance(outcome, tuple) else None,
             params=levels,
             distributions=distributions(problem.space),
             user_attrs={
                 "candidate": candidate.to_json(),
                 "readings": packed(outcome),
-                "latency_ms": outcome.latency.median_ms,
+                "latency_ms": latency.median_ms,
                 "outcome": to_json(thinned(outcome)),
                 **({} if number else {"role": "baseline"}),
             },
-            constraints={"latency": outcome.latency.high_ms / TARGET_MS - 1},
+            constraints={"latency": latency.high_ms / TARGET_MS - 1},
         )
 
 
 def timed(outcome: Outcome, rng: random.Random) -> Outcome:
     """Return an outcome with as many clock readings as a real one."""
-    latency = outcome.latency
+    latency = representative(outcome).latency
     assert latency is not None
     window = latency.windows[1]
     windows = tuple(
@@ -122,7 +123,10 @@ def timed(outcome: Outcome, rng: random.Random) -> Outcome:
         )
         for _ in range(WINDOWS)
     )
-    return replace(outcome, latency=replace(latency, windows=windows, processes=3))
+    latency = replace(latency, windows=windows, processes=3)
+    if isinstance(outcome, Infeasible):
+        return replace(outcome, latency=latency)
+    return tuple(replace(each, latency=latency) for each in outcome)
 
 
 def fill(folder: Path, problem: AnalyticEvaluator, count: int, url: str | None = None) -> None:

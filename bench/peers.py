@@ -34,7 +34,7 @@ from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.device_lock import training
 from autocompress.evaluators.ladder.served import source_of
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement
 from autocompress.evaluators.meters.latency import CAREFUL, PROBE, Meter, meter_for, settled
 from autocompress.search.final_evaluation import ROUND
 from autocompress.search.options import Options
@@ -70,7 +70,7 @@ class Bench:
         """Yield what a tool makes of the network."""
         begun = time.monotonic()
         for what, make in TOOLS[who](self.job):
-            outcome: Outcome
+            outcome: Measurement | Infeasible
             try:
                 with training():
                     made = make()

@@ -38,7 +38,7 @@ from autocompress.evaluators.device_lock import pause, training
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.ladder.ladder import Ladder
 from autocompress.evaluators.ladder.served import Served, source_of
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, representative
 from autocompress.evaluators.meters.isolated_engine import engine
 from autocompress.evaluators.meters.latency import SEARCH, Plan, ProcessMeter
 from autocompress.search.options import Options
@@ -122,9 +122,9 @@ class Recorder:
         self.heard.found.clear()
         started = time.monotonic()
         outcome = self.ladder.evaluate(request)
-        row = Row(number=number, origin=origin, candidate=candidate, latency=outcome.latency)
+        row = Row(number=number, origin=origin, candidate=candidate, latency=representative(outcome).latency)
         row = self._noted(row, outcome, round(time.monotonic() - started, 3))
-        if row.trained and isinstance(outcome, Measurement):
+        if row.trained and not isinstance(outcome, Infeasible):
             row = replace(row, trained={"short": self._trained(candidate, self.epochs["short"]), **row.trained})
         return row, outcome
 
@@ -138,14 +138,15 @@ class Recorder:
                 return replace(row, reason=outcome.reason, rung=outcome.rung, seconds={outcome.rung: took_s})
             failed = Training(accuracy=None, seconds={"train": took_s}, reason=outcome.reason)
             return replace(row, trained={"long": failed})
-        seconds = dict(outcome.seconds)
+        measured = outcome[0]
+        seconds = dict(measured.seconds)
         rungs = [rung for rung in seconds if rung in ("train", "accuracy")]
         spent = {rung: seconds.pop(rung) for rung in rungs}
         return replace(
             row,
-            size_bytes=outcome.size_bytes,
-            params=outcome.params,
-            macs=outcome.macs,
+            size_bytes=measured.size_bytes,
+            params=measured.params,
+            macs=measured.macs,
             seconds=seconds,
             trained={"long": Training(accuracy=accuracy, seconds=spent)} if spent else {},
         )
@@ -296,9 +297,10 @@ def as_outcome(row: Row) -> Outcome:
     failed = [training for training in row.trained.values() if training.accuracy is None]
     if row.latency is None or accuracy is None or failed:
         return Infeasible(reason=row.reason or failed[0].reason, rung=row.rung or "train", latency=row.latency)
-    return Measurement(
+    measured = Measurement(
         accuracy=accuracy, latency=row.latency, size_bytes=row.size_bytes, params=row.params, macs=row.macs
     )
+    return (measured,)
 
 
 def in_words(row: Row) -> str:

@@ -114,7 +114,7 @@ def _played(
         most_ms = None if asked.role else target_ms
         outcome = problem.evaluate(Request(folder="", candidate=asked.candidate, epochs=1, target_ms=most_ms))
         store.tell(asked.number, outcome)
-        found.append((asked.candidate, outcome if isinstance(outcome, Measurement) else None))
+        found.append((asked.candidate, outcome[0] if isinstance(outcome, tuple) else None))
     return found, asking_s[len(asking_s) // 2 :]
 
 
@@ -128,7 +128,7 @@ def _share(
     meeting = [(candidate, m) for candidate, m in found if m is not None and m.latency.meets(target_ms)]
     if isinstance(problem, RecordedProblem):
         whole = [problem.evaluate(Request(folder="", candidate=candidate, epochs=1)) for candidate in problem.pool]
-        best = [m for m in whole if isinstance(m, Measurement) and m.latency.meets(target_ms)]
+        best = [m[0] for m in whole if isinstance(m, tuple) and m[0].latency.meets(target_ms)]
         volumes = [front_hypervolume(each, problem.baseline, target_ms) for each in ([m for _, m in meeting], best)]
         return volumes[0] / volumes[1]
     if not meeting:

@@ -136,7 +136,7 @@ def _told(choice: SelectedModel) -> list[str]:
     latency, unit = measured.latency, choice.front.unit
     test = "" if measured.test_accuracy is None else f" (test {shown(measured.test_accuracy, unit)})"
     return [
-        f"  {latency.median_ms:.3g} ms ({latency.low_ms:.3g}–{latency.high_ms:.3g}) on {latency.place}, "
+        f"  {latency.median_ms:.3g} ms ({latency.low_ms:.3g}–{latency.high_ms:.3g}) on {latency.deployment}, "
         f"{speed(latency.ratio)}",
         f"  {shown(measured.accuracy, unit)} on the validation data{test}, "
         f"{measured.size_bytes / 1e6:.2f} MB, {size(base.size_bytes, measured.size_bytes)}",

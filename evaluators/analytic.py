@@ -46,8 +46,8 @@ class AnalyticEvaluator:
         misjudged: how wrong `profile` is about damages, as the standard deviation of its logarithmic error.
 
     >>> evaluator = AnalyticEvaluator(2)
-    >>> outcome = evaluator.evaluate(Request(folder="", candidate=Candidate(), epochs=0))
-    >>> outcome.accuracy, outcome.latency.median_ms
+    >>> (measured,) = evaluator.evaluate(Request(folder="", candidate=Candidate(), epochs=0))
+    >>> measured.accuracy, measured.latency.median_ms
     (0.95, 10.0)
 
     """
@@ -107,7 +107,7 @@ class AnalyticEvaluator:
             cost = costs[name]
             if most is not None and (cost is None or cost > most):
                 return Infeasible(reason=f"its {name} is over the limit", rung=name, **measured)
-        return Measurement(
+        measurement = Measurement(
             accuracy=accuracy,
             **measured,
             params=sum(round(layer.params * kept[layer.name]) for layer in layers),
@@ -115,6 +115,7 @@ class AnalyticEvaluator:
             test_accuracy=accuracy if request.test else None,
             rung="trained" if request.test else "short",
         )
+        return (measurement,)
 
     def everything(self, also: tuple[str, ...] = ()) -> Iterator[tuple[Candidate, Measurement]]:
         """Yield every candidate of a small space with its measurement; the true front is among them.
@@ -131,8 +132,8 @@ class AnalyticEvaluator:
         for levels in itertools.product(*map(range, self.space.sizes.values())):
             candidate = self.space.candidate(dict(zip(self.space.sizes, levels, strict=True)))
             outcome = self.evaluate(Request(folder="", candidate=candidate, epochs=0, also=also))
-            assert isinstance(outcome, Measurement)
-            yield candidate, outcome
+            assert not isinstance(outcome, Infeasible)
+            yield candidate, outcome[0]
 
     def profile(self) -> dict[str, Any]:
         """Return as plain data what a search may know beforehand: the costs, the floor, and damages as they look.

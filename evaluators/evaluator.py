@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..spaces.candidate import Candidate
-from .measurement import Latency, Measurement, Outcome
+from .measurement import Latency, Measurements, Outcome
 from .promotion import Promotion
 
 
@@ -46,7 +46,7 @@ class Request:
     max_memory_bytes: float | None = None
     max_energy_mj: float | None = None
     also: tuple[str, ...] = ()
-    known: Measurement | None = None
+    known: Measurements = ()
     latencies: tuple[Latency, ...] = ()
     ancestor: str = ""
     test: bool = False

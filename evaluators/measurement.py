@@ -14,8 +14,6 @@ from scipy.special import stdtrit
 
 from .environment import UNPAUSED, worst
 
-T = TypeVar("T")
-
 MEDIAN = 50.0
 """The percentile that counts unless another is asked for."""
 
@@ -127,8 +125,8 @@ class Latency:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def place(self) -> Deployment:
-        """Where it was timed."""
+    def deployment(self) -> Deployment:
+        """The runtime and the device that were timed."""
         return Deployment(self.runtime, self.device)
 
     @cached_property
@@ -218,7 +216,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Everything that was measured of one candidate.
+    """Everything that was measured of one candidate in one deployment.
 
     Attributes:
         accuracy: the task's metric on the validation data, of the exported model in its runtime.
@@ -241,7 +239,6 @@ class Measurement:
         memory_bytes: peak memory of a fresh process that serves it; None before the end of a run unless a limit asks.
         energy_mj: millijoules of one run, by a counter of the machine; None unless a limit asks.
         warnings: why a number should not be trusted, or is worse than meant; a sentence each.
-        elsewhere: the same candidate at the study's other places, where it can be served.
         scores: the metric of each validation example, packed; empty where it gives but one number. See `scores`.
         test_scores: likewise of the test data.
     """
@@ -265,14 +262,13 @@ class Measurement:
     memory_bytes: int | None = None
     energy_mj: float | None = None
     warnings: tuple[str, ...] = ()
-    elsewhere: tuple[Measurement, ...] = ()
     scores: str = ""
     test_scores: str = ""
 
     @property
-    def everywhere(self) -> tuple[Measurement, ...]:
-        """One measurement a place, this one first."""
-        return (self, *self.elsewhere)
+    def deployment(self) -> Deployment:
+        """The runtime and the device that it was measured with."""
+        return self.latency.deployment
 
     @property
     def metrics(self) -> tuple[float, ...]:
@@ -281,35 +277,44 @@ class Measurement:
         return tuple(value for value in values if value is not None and math.isfinite(value))
 
 
-def together(
-    measurements: Iterable[Measurement], key: Callable[[Measurement], Any] = lambda m: m.latency.median_ms
-) -> Measurement:
-    """Return a candidate's measurements, one a place, as one: the deciding one, with the others elsewhere.
+Measurements = tuple[Measurement, ...]
+"""What was measured of one candidate: one measurement for each deployment, the deciding one first; see `ranked`."""
 
-    A device may serve by any of its runtimes, so its best one counts; a model must do on all devices, so their worst.
+Timed = TypeVar("Timed", Latency, Measurement)
+
+
+def best_on_each_device(each: Iterable[Timed], key: Callable[[Timed], Any]) -> dict[str, Timed]:
+    """Return for each device the one with the least key: a device may serve a candidate by any of its runtimes."""
+    return {one.deployment.device: one for one in sorted(each, key=key, reverse=True)}
+
+
+def deciding(each: Iterable[Timed], key: Callable[[Timed], Any]) -> Timed:
+    """Return the one that decides about a candidate: a model must do on all devices, so the worst device's best.
 
     Args:
-        measurements: of one candidate.
-        key: what is better is less; by default the latency.
+        each: one for each of the candidate's deployments, at least one.
+        key: less is better.
     """
-    each = sorted((replace(m, elsewhere=()) for m in measurements), key=key)
-    first = deciding(each, key, lambda m: m.latency.device)
-    return replace(first, elsewhere=tuple(m for m in each if m is not first))
+    return max(best_on_each_device(each, key).values(), key=key)
 
 
-def deciding(each: Sequence[T], key: Callable[[T], Any], device: Callable[[T], str]) -> T:
-    """Return of what is known of a candidate's places the best of the worst device.
+def slowest(latencies: Iterable[Latency]) -> Latency:
+    """Return the latency that decides: on the slowest device that of the fastest runtime."""
+    return deciding(latencies, lambda latency: latency.median_ms)
 
-    >>> deciding(["a3", "a1", "b2", "b5"], key=lambda place: place[1], device=lambda place: place[0])
-    'b2'
+
+def ranked(
+    measurements: Iterable[Measurement], key: Callable[[Measurement], Any] = lambda m: m.latency.median_ms
+) -> Measurements:
+    """Return a candidate's measurements from best to worst, except that the deciding one comes first.
+
+    Args:
+        measurements: one for each deployment, at least one.
+        key: less is better; by default the latency.
     """
-    best = {device(one): one for one in sorted(each, key=key, reverse=True)}
-    return max(best.values(), key=key)
-
-
-def slowest(latencies: Sequence[Latency]) -> Latency:
-    """Return the latency that decides of those at a candidate's places: on the slowest device the fastest runtime's."""
-    return deciding(latencies, lambda latency: latency.median_ms, lambda latency: latency.device)
+    each = sorted(measurements, key=key)
+    first = deciding(each, key)
+    return first, *(m for m in each if m is not first)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,7 +325,7 @@ class Infeasible:
         reason: one sentence.
         rung: where it ended.
         latency: how fast it was, where it came as far as being timed: on the slowest device, by its fastest runtime.
-        size_bytes: its size then; this and the others are the least at any place.
+        size_bytes: its size then; this and the other costs are the least of all deployments.
         memory_bytes: its peak memory, where that was measured.
         energy_mj: its energy, where that was measured.
         one_shot_accuracy: the validation metric before any training, where it came so far.
@@ -337,10 +342,16 @@ class Infeasible:
     raised: bool = False
 
 
-Outcome = Measurement | Infeasible
+Outcome = Measurements | Infeasible
+"""What an evaluator returns for a candidate."""
 
 
-def known(outcome: Outcome, name: str) -> float | None:
+def representative(outcome: Outcome) -> Measurement | Infeasible:
+    """Return what stands for a whole outcome: the measurement that decides by its latency, or the reason."""
+    return outcome if isinstance(outcome, Infeasible) else outcome[0]
+
+
+def known(outcome: Measurement | Infeasible, name: str) -> float | None:
     """Return a cost or the accuracy of an outcome; None where it was not measured."""
     if name == "latency":
         return None if outcome.latency is None else outcome.latency.high_ms

@@ -18,9 +18,14 @@ RUNTIME = re.compile(r"[a-z0-9_]+(:[\w.+-]*)?|[^\x00-\x1f\x7f\u2028\u2029]+\.py(
 
 
 def to_json(outcome: Outcome) -> str:
-    """Write an outcome as JSON; `from_json` reads it back equal."""
-    kind = "measurement" if isinstance(outcome, Measurement) else "infeasible"
-    return json.dumps({"kind": kind, **asdict(outcome)})
+    """Write an outcome as JSON; `from_json` reads it back equal.
+
+    The first measurement's fields are the object's own; those of the other deployments are in its ``elsewhere``.
+    """
+    if isinstance(outcome, Infeasible):
+        return json.dumps({"kind": "infeasible", **asdict(outcome)})
+    first, *others = ({**asdict(measurement), "elsewhere": ()} for measurement in outcome)
+    return json.dumps({"kind": "measurement", **first, "elsewhere": others})
 
 
 def from_json(text: str) -> Outcome:
@@ -34,9 +39,9 @@ def from_json(text: str) -> Outcome:
     kind = fields.pop("kind", None)
     if kind not in ("measurement", "infeasible"):
         raise ValueError(f"kind must be 'measurement' or 'infeasible', got {kind!r}")
-    if kind == "measurement":
-        return _measurement(fields)
-    return _infeasible(fields)
+    if kind == "infeasible":
+        return _infeasible(fields)
+    return tuple(_measurement(each) for each in (fields, *fields.get("elsewhere", ())))
 
 
 def _infeasible(fields: dict[str, Any]) -> Infeasible:
@@ -55,13 +60,13 @@ def _named(what: str, value: object, form: re.Pattern[str], such: str) -> None:
 def _measurement(fields: dict[str, Any]) -> Measurement:
     _named("file", fields.get("file", "model.onnx"), FILE, "model.onnx, beside it")
     failure = fields.get("failure")
+    fields = {name: value for name, value in fields.items() if name != "elsewhere"}
     return Measurement(
         **{
             **fields,
             "latency": _latency(fields["latency"]),
             "failure": None if failure is None else _infeasible(failure),
             "warnings": tuple(fields.get("warnings", ())),
-            "elsewhere": tuple(_measurement(other) for other in fields.get("elsewhere", ())),
         }
     )
 

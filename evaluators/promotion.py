@@ -121,7 +121,7 @@ def savings(outcomes: Iterable[Outcome], front: Iterable[Measurement]) -> str:
     outcomes = list(outcomes)
     cut = [each for each in outcomes if isinstance(each, Infeasible) and stops_early(each)]
     slow = [each for each in outcomes if isinstance(each, Infeasible) and each.rung == "latency"]
-    measured = [each for each in outcomes if isinstance(each, Measurement)]
+    measured = [each[0] for each in outcomes if not isinstance(each, Infeasible)]
     training_s = [sum(m.seconds.get(rung, 0.0) for rung in ("train", "accuracy")) for m in measured if m.epochs]
     if (not cut and not slow) or not training_s:
         return ""

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ..compressors.compact.acz import inflated
-from .measurement import Infeasible, Latency, Measurement, Outcome, Window, quantile
+from .measurement import Infeasible, Latency, Measurements, Outcome, Window, quantile
 
-Kept = TypeVar("Kept", bound=Measurement | Infeasible)
+Kept = TypeVar("Kept", Measurements, Infeasible, Outcome)
 
 LONGEST = 64 << 20
 """Bytes of text that clock readings may have; a careful measurement's have some hundred thousand."""
@@ -67,16 +67,13 @@ def _thin(latency: Latency) -> Callable[[Window], Window]:
 
 
 def _latencies(outcome: Outcome) -> list[Latency]:
-    if isinstance(outcome, Measurement):
-        return [each.latency for each in outcome.everywhere]
-    return [] if outcome.latency is None else [outcome.latency]
+    if isinstance(outcome, Infeasible):
+        return [] if outcome.latency is None else [outcome.latency]
+    return [each.latency for each in outcome]
 
 
 def _with_latencies(outcome: Kept, change: Callable[[Latency], Latency]) -> Kept:
     """Return an outcome whose latencies are changed, in the order of `_latencies`."""
-    if outcome.latency is None:
-        return outcome
-    changed = replace(outcome, latency=change(outcome.latency))
-    if isinstance(changed, Measurement):
-        return replace(changed, elsewhere=tuple(_with_latencies(each, change) for each in changed.elsewhere))
-    return changed
+    if isinstance(outcome, Infeasible):
+        return outcome if outcome.latency is None else replace(outcome, latency=change(outcome.latency))
+    return tuple(replace(each, latency=change(each.latency)) for each in outcome)

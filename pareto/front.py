@@ -15,7 +15,7 @@ from ..studies.metric_units import unit_of
 from .comparison_words import speed
 from .dominance import knee, non_dominated
 from .limits import Limits
-from .model import BASELINE, Model, decisive, devices_in, everywhere, fastest, no_worse
+from .model import BASELINE, Model, at_each_deployment, decisive, devices_in, fastest, no_worse
 from .objectives import minimised
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class ParetoFront:
 
 def _row(model: Model, limits: Limits) -> dict[str, object]:
     measured = model.measurement
-    everywhere = measured.everywhere if devices_in([model]) else ()
+    by_device = reversed(model.measurements) if devices_in([model]) else ()
     return {
         "id": model.id,
         "runtime": measured.latency.runtime,
@@ -166,7 +166,7 @@ def _row(model: Model, limits: Limits) -> dict[str, object]:
         "path": model.path,
         "file": measured.file,
         "warnings": "; ".join(measured.warnings),
-        **{f"latency_ms_{m.latency.device}": round(m.latency.median_ms, 4) for m in reversed(everywhere)},
+        **{f"latency_ms_{m.latency.device}": round(m.latency.median_ms, 4) for m in by_device},
     }
 
 
@@ -205,21 +205,23 @@ def build_front(
         raise AutocompressError("the baseline was not measured yet, so there is nothing to compare to")
     path = "" if where is None else str(where)
     front = _front(baseline, decisive((m for m in models if m.role != BASELINE), limits), profile, limits, path)
-    unchanged = everywhere([baseline])
+    unchanged = at_each_deployment([baseline])
     portfolio = []
     for alone in unchanged if len(unchanged) > 1 else ():
-        place = alone.measurement.latency.place
-        here = [m for m in everywhere(models) if m.role != BASELINE and m.measurement.latency.place == place]
-        portfolio.append(replace(_front(alone, here, profile, limits, path), name=_name(place, unchanged)))
+        deployment = alone.measurement.deployment
+        others = at_each_deployment(m for m in models if m.role != BASELINE)
+        here = [m for m in others if m.measurement.deployment == deployment]
+        portfolio.append(replace(_front(alone, here, profile, limits, path), name=_name(deployment, unchanged)))
     return replace(front, portfolio=tuple(portfolio))
 
 
-def _name(place: Deployment, unchanged: list[Model]) -> str:
-    """Return what tells a place from the others at which the unchanged network was measured."""
-    others = [m.measurement.latency.place for m in unchanged]
-    if all(place.runtime == other.runtime for other in others):
-        return place.device
-    return place.runtime if all(place.device == other.device for other in others) else str(place)
+def _name(deployment: Deployment, unchanged: list[Model]) -> str:
+    """Return what tells a deployment from the others in which the unchanged network was measured."""
+    others = [m.measurement.deployment for m in unchanged]
+    if all(deployment.runtime == other.runtime for other in others):
+        return deployment.device
+    same_device = all(deployment.device == other.device for other in others)
+    return deployment.runtime if same_device else str(deployment)
 
 
 def _front(baseline: Model, others: list[Model], profile: Profile | None, limits: Limits, where: str) -> ParetoFront:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 
 from ..errors import UsageError
-from ..evaluators.measurement import Latency, Measurement, Outcome, cut, known, together
+from ..evaluators.measurement import Infeasible, Latency, Measurement, Measurements, Outcome, cut, known
 from ..evaluators.scores import reserve, standard_error
 from ..studies.metric_units import PLAIN, SHARE, change_of, noun, shown, unit_of
 from ..units import format_quantity
@@ -112,11 +112,11 @@ class Limits:
         """The accuracy that a candidate must be expected to have to meet the least one."""
         return self.min_accuracy
 
-    def known(self, outcome: Outcome, name: str) -> float | None:
+    def known(self, outcome: Measurement | Infeasible, name: str) -> float | None:
         """Return of a cost or of the accuracy what must be within its limit; None where it was not measured."""
         return known(outcome, name)
 
-    def violations(self, outcome: Outcome) -> dict[str, float]:
+    def violations(self, outcome: Measurement | Infeasible) -> dict[str, float]:
         """Return by what share of itself each limit is missed; at most 0 is met, and what is unknown is not."""
         found = {}
         for name, limit in self._asked():
@@ -125,7 +125,7 @@ class Limits:
             found[name] = -missing if name == "accuracy" and value is not None else missing
         return found
 
-    def largest(self, outcome: Outcome) -> float:
+    def largest(self, outcome: Measurement | Infeasible) -> float:
         """Return the largest of the violations."""
         return max(self.violations(outcome).values())
 
@@ -133,7 +133,7 @@ class Limits:
         """Return whether a measurement meets every limit."""
         return self.largest(measurement) <= 0
 
-    def surely_violated_by(self, outcome: Outcome) -> bool:
+    def surely_violated_by(self, outcome: Measurement | Infeasible) -> bool:
         """Return whether a cost is certainly over its limit: for a latency, the lower end of its ratio is."""
         surely = {} if outcome.latency is None else {"latency": outcome.latency.least_ms}
         costs = ((surely.get(name, known(outcome, name)), most) for name, most in self._asked() if name != "accuracy")
@@ -144,24 +144,17 @@ class Limits:
 
         It is not where a candidate was cut that may meet them, or something was not measured that may decide.
         """
-        if isinstance(outcome, Measurement):
-            return not any(self.lacks_measurement(each) and not self._missed(each) for each in outcome.everywhere)
-        return not cut(outcome) or self.surely_violated_by(outcome)
+        if isinstance(outcome, Infeasible):
+            return not cut(outcome) or self.surely_violated_by(outcome)
+        return not any(self.lacks_measurement((each,)) and not self._missed(each) for each in outcome)
 
-    def _missed(self, outcome: Outcome) -> bool:
+    def _missed(self, outcome: Measurement | Infeasible) -> bool:
         """Return whether some limit is missed whatever the rest may be."""
         return any(share > 0 for name, share in self.violations(outcome).items() if known(outcome, name) is not None)
 
-    def lacks_measurement(self, measurement: Measurement) -> bool:
+    def lacks_measurement(self, measurements: Measurements) -> bool:
         """Return whether something was not measured that a limit is about."""
-        return any(known(each, name) is None for each in measurement.everywhere for name in self.measured)
-
-    def nearest(self, measurement: Measurement) -> Measurement:
-        """Return a measurement with that place first which decides: on the worst device its nearest runtime.
-
-        Of those that meet all limits, the fastest is the nearest.
-        """
-        return together(measurement.everywhere, self.distance)
+        return any(known(each, name) is None for each in measurements for name in self.measured)
 
     def distance(self, measurement: Measurement) -> tuple[float, float]:
         """Return what orders measurements by how near they are: the largest violation, then the latency."""
@@ -224,10 +217,10 @@ class Compared(Limits):
         """The accuracy that meets the least one with its standard error."""
         return None if self.min_accuracy is None else self.min_accuracy + reserve(self.reference, self.min_accuracy)
 
-    def known(self, outcome: Outcome, name: str) -> float | None:
+    def known(self, outcome: Measurement | Infeasible, name: str) -> float | None:
         """Return what must be within its limit; of the accuracy its lower end."""
         value = known(outcome, name)
-        if name != "accuracy" or value is None or not isinstance(outcome, Measurement):
+        if name != "accuracy" or value is None or isinstance(outcome, Infeasible):
             return value
         return value - standard_error(outcome.scores, self.reference)
 

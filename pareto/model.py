@@ -1,11 +1,11 @@
-"""A measured model, and models on each deployment that they were measured on."""
+"""A measured model, and models in each deployment that they were measured in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ..evaluators.measurement import Measurement
+from ..evaluators.measurement import Measurement, Measurements, best_on_each_device
 from ..evaluators.scores import standard_error
 from ..spaces.candidate import Candidate
 from .limits import Limits
@@ -17,6 +17,7 @@ class Model:
 
     Attributes:
         id: ``baseline``, or the trial's number in five digits.
+        measurements: one for each deployment, the deciding one first; see `ranked`.
         role: ``front``, ``baseline``, or the name of a reference baseline such as ``uniform int8``.
         path: the folder with its files, relative to the run directory; empty where none are kept.
 
@@ -24,23 +25,24 @@ class Model:
 
     id: str
     candidate: Candidate
-    measurement: Measurement
+    measurements: Measurements
     role: str = "front"
     path: str = ""
 
+    @property
+    def measurement(self) -> Measurement:
+        """The measurement that decides: with the best runtime of the device where the model does worst."""
+        return self.measurements[0]
 
-def everywhere(models: Iterable[Model]) -> list[Model]:
-    """Return models once for each place that they were measured at."""
-    return [
-        replace(model, measurement=replace(measured, elsewhere=()))
-        for model in models
-        for measured in model.measurement.everywhere
-    ]
+
+def at_each_deployment(models: Iterable[Model]) -> list[Model]:
+    """Return models once for each deployment that they were measured in."""
+    return [replace(model, measurements=(measured,)) for model in models for measured in model.measurements]
 
 
 def devices_in(models: Iterable[Model]) -> list[str]:
     """Return the devices that models were measured on, where there are several."""
-    names = dict.fromkeys(m.latency.device for model in models for m in model.measurement.everywhere)
+    names = dict.fromkeys(measured.deployment.device for model in models for measured in model.measurements)
     return list(names) if len(names) > 1 else []
 
 
@@ -48,29 +50,27 @@ def on_device(models: Iterable[Model], device: str) -> list[Model]:
     """Return models as if there were one device only; those that were not measured there are left out."""
     found = []
     for model in models:
-        here = [m for m in model.measurement.everywhere if m.latency.device == device]
-        if here:
-            found.append(replace(model, measurement=replace(here[0], elsewhere=tuple(here[1:]))))
+        here = tuple(measured for measured in model.measurements if measured.deployment.device == device)
+        found += [replace(model, measurements=here)] if here else []
     return found
 
 
 def decisive(models: Iterable[Model], limits: Limits) -> list[Model]:
-    """Return models once for each place that decides: by that runtime, it does no better on any other device.
+    """Return models once for each deployment that may decide: no other device's best is worse than it.
 
-    With one device that is each of its runtimes. With several, the others' best places are elsewhere.
+    On one device that is each of the runtimes. With several devices, the others' best measurements follow it.
     """
 
     def key(measured: Measurement) -> tuple[float, float, str]:
-        return *limits.distance(measured), measured.latency.device
+        return *limits.distance(measured), measured.deployment.device
 
     found = []
     for model in models:
-        each = [replace(m, elsewhere=()) for m in model.measurement.everywhere]
-        best = {m.latency.device: m for m in sorted(each, key=key, reverse=True)}
-        for m in each:
-            others = tuple(other for device, other in best.items() if device != m.latency.device)
-            if all(key(other) < key(m) for other in others):
-                found.append(replace(model, measurement=replace(m, elsewhere=others)))
+        best = best_on_each_device(model.measurements, key)
+        for measured in model.measurements:
+            others = tuple(other for device, other in best.items() if device != measured.deployment.device)
+            if all(key(other) < key(measured) for other in others):
+                found.append(replace(model, measurements=(measured, *others)))
     return found
 
 

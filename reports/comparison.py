@@ -181,4 +181,4 @@ def _dominated(front: ParetoFront, other: ParetoFront, mine: Points, theirs: Poi
 
 
 def _key(model: Model) -> tuple[str, str]:
-    return model.id, str(model.measurement.latency.place)
+    return model.id, str(model.measurement.deployment)

@@ -8,7 +8,6 @@ from typing import Any
 
 import optuna
 
-from ..evaluators.measurement import Measurement
 from ..pareto.objectives import objectives
 from ..storage.backends import quiet
 from ..storage.run import Trial
@@ -33,7 +32,7 @@ def importances(trials: Sequence[Trial]) -> dict[str, Any]:
     Uses Optuna's mean decrease in impurity over the levels, from the latest measured trials. All shares of an objective
     sum to 1, including those that are not reported.
     """
-    measured = [trial for trial in trials if isinstance(trial.outcome, Measurement)]
+    measured = [trial for trial in trials if isinstance(trial.outcome, tuple)]
     step = -(-len(measured) // MOST_TRIALS) or 1
     chosen = [trial for trial in measured[::step] if trial.levels.keys() == measured[-1].levels.keys()]
     names = chosen[0].levels if chosen else ()
@@ -58,9 +57,9 @@ def _at(position: int) -> Any:
 
 def _only(trial: Trial, most: Mapping[str, int]) -> optuna.trial.FrozenTrial:
     """Return a trial with only some of its levels."""
-    assert isinstance(trial.outcome, Measurement)
+    assert isinstance(trial.outcome, tuple)
     return optuna.trial.create_trial(
-        values=list(objectives(trial.outcome)),
+        values=list(objectives(trial.outcome[0])),
         params={name: trial.levels[name] for name in most},
         distributions={name: optuna.distributions.IntDistribution(0, level) for name, level in most.items()},
     )

@@ -64,4 +64,4 @@ def _hover(model: Model, unit: str) -> str:
     numbers = (
         f"{measured.latency.median_ms:.3g} ms, {shown(measured.accuracy, unit)}, {measured.size_bytes / 1e6:.3g} MB"
     )
-    return f"{escape(name)} on {escape(str(measured.latency.place))}<br>{numbers}"
+    return f"{escape(name)} on {escape(str(measured.deployment))}<br>{numbers}"

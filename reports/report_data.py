@@ -101,7 +101,7 @@ def _all(front: ParetoFront) -> tuple[ParetoFront, ...]:
 def _front(front: ParetoFront, runtime: str | None) -> dict[str, Any]:
     best = front.recommended
     return {
-        "runtime": str(front.baseline.measurement.latency.place) if runtime is None else runtime,
+        "runtime": str(front.baseline.measurement.deployment) if runtime is None else runtime,
         "name": front.name,
         "baseline": key_of(front.baseline),
         "models": [key_of(model) for model in front.models],

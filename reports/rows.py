@@ -12,7 +12,7 @@ from ..evaluators.ladder.trial_files import WRITTEN
 from ..evaluators.measurement import Infeasible, Latency, Outcome
 from ..evaluators.scores import standard_error
 from ..pareto.front import ParetoFront
-from ..pareto.model import BASELINE, Model, decisive, devices_in, everywhere, no_worse
+from ..pareto.model import BASELINE, Model, at_each_deployment, decisive, devices_in, no_worse
 from ..profiles.profile import Profile
 from ..spaces.candidate import Candidate
 from ..storage.records import read_json
@@ -34,7 +34,7 @@ class ExampleCounts:
 
 def key_of(model: Model) -> str:
     """Return the key of a model on a deployment in a report."""
-    return f"{model.id}@{model.measurement.latency.place}"
+    return f"{model.id}@{model.measurement.deployment}"
 
 
 def rows(
@@ -81,7 +81,7 @@ def rows(
 def _as_good(model: Model, other: Model) -> bool:
     """Return whether a model is faster than another one that is hardly more accurate, on the same deployment."""
     one, two = model.measurement, other.measurement
-    same = one.latency.place == two.latency.place and one.latency.median_ms < two.latency.median_ms
+    same = one.deployment == two.deployment and one.latency.median_ms < two.latency.median_ms
     return same and one.accuracy <= two.accuracy and no_worse(one, two)
 
 
@@ -111,9 +111,9 @@ def _trial(
     if isinstance(found, Infeasible):
         yield {**_ended(found, trial.id, trial.role), "decides": True, **about}
         return
-    whole = Model(id=trial.id, candidate=candidate, measurement=found, role=trial.role or FRONT)
+    whole = Model(id=trial.id, candidate=candidate, measurements=found, role=trial.role or FRONT)
     deciding = {key_of(model) for model in decisive([whole], front.limits)}
-    for model in everywhere([whole]):
+    for model in at_each_deployment([whole]):
         yield {**_model(model, TRIAL, scored, front), "decides": key_of(model) in deciding, **about}
 
 
@@ -142,7 +142,7 @@ def _model(model: Model, kind: str, scored: ExampleCounts, front: ParetoFront) -
         "id": model.id,
         "kind": kind,
         "role": "" if model.role == "front" else model.role,
-        "runtime": str(measured.latency.place),
+        "runtime": str(measured.deployment),
         "final": measured.rung == "final",
         "meets": front.limits.satisfied_by(measured),
         "accuracy": measured.accuracy,
@@ -176,7 +176,7 @@ def _ended(found: Infeasible, name: str, role: str) -> dict[str, Any]:
         "id": name,
         "kind": INFEASIBLE,
         "role": role,
-        "runtime": str(found.latency.place) if found.latency else "",
+        "runtime": str(found.latency.deployment) if found.latency else "",
         "final": False,
         "meets": False,
         "accuracy": None,

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..evaluators.measurement import Infeasible, Measurement, cut
+from ..evaluators.measurement import Infeasible, Measurement, cut, deciding, representative
 from ..evaluators.promotion import stops_early
 from ..pareto.dominance import non_dominated
 from ..pareto.front import ParetoFront
@@ -77,8 +77,8 @@ def _hypervolume(front: ParetoFront, done: Sequence[Trial], busy: Busy) -> Itera
     kept: list[Measurement] = []
     fresh: list[Measurement] = []
     for count, trial in enumerate(done, start=1):
-        if isinstance(trial.outcome, Measurement):
-            fresh += [found for found in [limits.nearest(trial.outcome)] if limits.satisfied_by(found)]
+        if isinstance(trial.outcome, tuple):
+            fresh += [found for found in [deciding(trial.outcome, limits.distance)] if limits.satisfied_by(found)]
         if count % step and count < len(done):
             continue
         if fresh:
@@ -93,8 +93,8 @@ def end_of(trial: Trial, limits: Limits) -> str:
     found = trial.outcome
     if found is None:
         return "lost" if trial.state == "fail" else "open"
-    if isinstance(found, Measurement):
-        return "met" if limits.satisfied_by(limits.nearest(found)) else "missed"
+    if not isinstance(found, Infeasible):
+        return "met" if limits.satisfied_by(deciding(found, limits.distance)) else "missed"
     if cut(found):
         return "slow" if found.rung == "latency" else "costly"
     return "unpromising" if stops_early(found) else "failed"
@@ -126,8 +126,8 @@ def _rungs(done: Sequence[Trial]) -> list[dict[str, Any]]:
     ends: Counter[str] = Counter()
     seconds: defaultdict[str, float] = defaultdict(float)
     for trial in done:
-        found = trial.outcome
-        assert found is not None
+        assert trial.outcome is not None
+        found = representative(trial.outcome)
         ends[found.rung] += 1
         if isinstance(found, Measurement):
             for rung, spent in found.seconds.items():

@@ -51,7 +51,7 @@ class _Fitting:
 
 def _table(front: ParetoFront, without: set[str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    places = {alone.baseline.measurement.latency.place for alone in front.portfolio}
+    places = {alone.baseline.measurement.deployment for alone in front.portfolio}
     told = {name for name in Deployment._fields if len({getattr(place, name) for place in places}) > 1}
     names = ("runtime", "device", "ms", "95 % range", "speed", "valid", "test", "MB", "meets")
     columns = [name for name in names if name not in without and (name not in Deployment._fields or name in told)]

@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Literal
 
-from ..evaluators.measurement import Infeasible, Measurement
+from ..evaluators.measurement import Infeasible, deciding, representative
 from ..evaluators.runtimes import plain
 from ..files import write_atomically
 from ..pareto.front import ParetoFront
@@ -152,8 +152,9 @@ def _trials(trials: Sequence[Trial], limits: Limits) -> str:
 
     rows = []
     for trial in trials:
-        found = trial.outcome
-        values = objectives(limits.nearest(found)) if isinstance(found, Measurement) else (None, None, None)
+        found = None if trial.outcome is None else representative(trial.outcome)
+        measured = trial.outcome if isinstance(trial.outcome, tuple) else ()
+        values = objectives(deciding(measured, limits.distance)) if measured else (None, None, None)
         why = found.reason if isinstance(found, Infeasible) else found.doubted if found else ""
         rows.append(
             {

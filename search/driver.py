@@ -11,7 +11,7 @@ from ..errors import LostError, StudyError, UsageError
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import failure_of
 from ..evaluators.ladder.trial_files import ERROR
-from ..evaluators.measurement import Infeasible, Measurement, Outcome, cut
+from ..evaluators.measurement import Infeasible, Outcome, cut
 from ..evaluators.promotion import savings, stops_early
 from ..pareto.model import BASELINE, Model
 from ..storage.repeated_failures import RepeatedFailures, failed_repeatedly
@@ -188,11 +188,12 @@ class Driver:
             raise StudyError(f"the unchanged network cannot be evaluated: {outcome.reason}")
         self.store.tell(number, outcome)
         self.repeated = failed_repeatedly(self.store.candidates())
-        if isinstance(outcome, Measurement):
-            unit = self.store.limits.told_by([outcome]).metric_unit
-            logger.info("trial %d finished: %s", number, in_words(outcome, unit))
-            if outcome.failure is not None:
-                progress.warning(f"trial {number} could not be trained: {outcome.failure.reason}")
+        if not isinstance(outcome, Infeasible):
+            measured = outcome[0]
+            unit = self.store.limits.told_by(outcome).metric_unit
+            logger.info("trial %d finished: %s", number, in_words(measured, unit))
+            if measured.failure is not None:
+                progress.warning(f"trial {number} could not be trained: {measured.failure.reason}")
         elif cut(outcome) or stops_early(outcome):
             logger.info("trial %d stopped early: %s", number, outcome.reason)
         else:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import RunDirectoryError, StorageError
-from ..evaluators.measurement import Measurement, Outcome
+from ..evaluators.measurement import Infeasible, Measurement, representative
 from ..evaluators.meters.latency import CAREFUL
 from ..profiles.profile import Profile
 from ..profiles.profiler import SHARES, estimate_profile_s
@@ -240,23 +240,23 @@ def _starts(space: Space, profile: Profile | None, options: Options, *, student:
     return min(options.trials, ROLES + student + 2 * len(DESCENTS) + 1 + len(SHARES) + len(EVEN))
 
 
-def _finished(options: Options) -> tuple[list[Outcome], bool]:
+def _finished(options: Options) -> tuple[list[Measurement | Infeasible], bool]:
     """Return the outcomes of a run, none if it has not started, and whether nothing is left to do."""
     try:
         run = open_run(options.out, storage=options.storage)
     except (RunDirectoryError, StorageError):
         return [], False
-    done = [trial.outcome for trial in run.trials if trial.outcome is not None]
+    done = [representative(trial.outcome) for trial in run.trials if trial.outcome is not None]
     same = run.asked is not None and run.asked.limits == options.limits
     return done, run.finished and same and len(done) >= options.trials
 
 
-def _of_trials(done: Sequence[Outcome], options: Options) -> _Known | None:
+def _of_trials(done: Sequence[Measurement | Infeasible], options: Options) -> _Known | None:
     """Return the stages' times from the trials of a run; None if there are too few."""
-    costs = stage_times(outcome for outcome in done if isinstance(outcome, Measurement))
+    costs = stage_times(found for found in done if isinstance(found, Measurement))
     if costs is None or len(done) < ENOUGH:
         return None
-    share = sum(isinstance(outcome, Measurement) and outcome.epochs > 0 for outcome in done) / len(done)
+    share = sum(isinstance(found, Measurement) and found.epochs > 0 for found in done) / len(done)
     words = f"the {len(done)} trials that {options.out} has"
     return _Known(costs, (0.7 * share, share, min(1.0, 1.5 * share)), costs.build_s, words)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import InfeasibleError, LostError, StudyError
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import UNFINISHED, UNTRAINED
-from ..evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Outcome, together
+from ..evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Measurements, Outcome, ranked
 from ..evaluators.meters.latency import CAREFUL, Meter, settled
 from ..evaluators.meters.memory import crowds_cache
 from ..evaluators.meters.parallel import Meters, at_once, meter_at
@@ -77,21 +77,21 @@ class FinalEvaluation:
         late = too_slow_for_sure(models, self.options.limits)
         chosen = [replace(m, path=_folder(m)) for m in models if m not in late]
         ended = self._trained(chosen)
-        more = then({name: measured.accuracy for name, measured in ended.items()})
+        more = then({name: measured[0].accuracy for name, measured in ended.items()})
         more = [replace(m, path=_folder(m)) for m in more if all(m.id != first.id for first in models)]
         ended |= self._trained(more)
         chosen += more
         lack = self.options.limits.lacks_measurement
-        done = {name: record for name, record in ended.items() if record.rung == "final" and not lack(record)}
+        done = {name: record for name, record in ended.items() if record[0].rung == "final" and not lack(record)}
         trained = {name: record for name, record in ended.items() if name not in done}
         done |= self._measure([m for m in chosen if m.id in trained], trained)
-        found = [replace(m, measurement=done[m.id]) for m in chosen if m.id in done]
+        found = [replace(m, measurements=done[m.id]) for m in chosen if m.id in done]
         found += with_trial_results(self.rundir, late, self.progress)
         self._report_failures()
         order = [m.id for m in (*models, *more)]
         return sorted(found, key=lambda m: order.index(m.id))
 
-    def _trained(self, models: Sequence[Model]) -> dict[str, Measurement]:
+    def _trained(self, models: Sequence[Model]) -> dict[str, Measurements]:
         """Return the outcomes of models after the longer training; those with a record are not trained again.
 
         The exception is a model whose longer training failed and whose trial's did not: the cause may have been fixed.
@@ -103,15 +103,15 @@ class FinalEvaluation:
         ended = {
             name: record
             for name, record in records.items()
-            if record.rung in ("trained", "final") and (record.failure is None or name not in again)
+            if record[0].rung in ("trained", "final") and (record[0].failure is None or name not in again)
         }
         return ended | self._train([m for m in models if m.id not in ended])
 
-    def _train(self, models: Sequence[Model]) -> dict[str, Measurement]:
+    def _train(self, models: Sequence[Model]) -> dict[str, Measurements]:
         """Train models with the longer schedule and score them on the test data, in any order."""
         waiting = deque(final_request(self.context, model) for model in models)
         by_folder = {model.path: model for model in models}
-        trained: dict[str, Measurement] = {}
+        trained: dict[str, Measurements] = {}
 
         def take(request: Request, outcome: Outcome | LostTrial) -> None:
             model = by_folder[request.folder]
@@ -148,14 +148,14 @@ class FinalEvaluation:
         failure = _failure(outcome)
         if failure is not None and request.epochs:
             self._failures.setdefault(model.id, failure)
-        if isinstance(outcome, Measurement) and failure is None and no_worse(outcome, model.measurement):
+        if isinstance(outcome, tuple) and failure is None and no_worse(outcome[0], model.measurement):
             return None
         if not isinstance(outcome, LostTrial) and request.epochs > model.measurement.epochs:
             seed = seed_of(self.options.seed, model.id, TRIAL)
             return replace(request, epochs=model.measurement.epochs, seed=seed)
         return None
 
-    def _record(self, model: Model, outcome: Outcome | LostTrial) -> Measurement | None:
+    def _record(self, model: Model, outcome: Outcome | LostTrial) -> Measurements | None:
         """Return the outcome of a model: that of its trial if it cannot be trained; None if that is gone.
 
         A retry with its trial's training is the same model, and was scored on the test data.
@@ -165,7 +165,7 @@ class FinalEvaluation:
         """
         failure = model.measurement.failure or self._failures.get(model.id)
         said = UNFINISHED if model.measurement.failure is None else UNTRAINED
-        if isinstance(outcome, Measurement) and outcome.failure is None:
+        if isinstance(outcome, tuple) and outcome[0].failure is None:
             return outcome if failure is None else _warned(outcome, failure, said)
         found = f"trials/{model.id}"
         if failure is not None:
@@ -174,7 +174,7 @@ class FinalEvaluation:
             if (self.rundir.path / found).is_dir():
                 (self.rundir.path / model.path / RECORD).unlink(missing_ok=True)
                 with_trial_results(self.rundir, [replace(model, path=found)], self.progress)
-                return _warned(replace(model.measurement, rung="trained"), failure, said)
+                return _warned([replace(each, rung="trained") for each in model.measurements], failure, said)
         wrong = _failure(outcome)
         if model.role == BASELINE:
             raise StudyError(
@@ -196,14 +196,14 @@ class FinalEvaluation:
                 "search stand; once this is fixed in the study, the same command trains them again"
             )
 
-    def _measure(self, models: Sequence[Model], trained: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    def _measure(self, models: Sequence[Model], trained: Mapping[str, Measurements]) -> dict[str, Measurements]:
         """Measure models carefully while nothing trains, and write the record that completes each one.
 
         The models take turns, each time in a fresh process, so that the windows of one model are far apart in time.
         """
-        waiting = [_Careful(model, measured) for model in models for measured in trained[model.id].everywhere]
+        waiting = [_Careful(model, measured) for model in models for measured in trained[model.id]]
         measured: dict[str, list[Measurement]] = {model.id: [] for model in models}
-        done: dict[str, Measurement] = {}
+        done: dict[str, Measurements] = {}
         while waiting:
             for number, turns in enumerate(_side_by_side(waiting)):
                 self.progress.notice(f"measuring carefully · {len(waiting)} left · {number + 1} of this round")
@@ -213,51 +213,49 @@ class FinalEvaluation:
                     if isinstance(found, Measurement):
                         measured[turn.model.id].append(found)
                     if isinstance(found, InfeasibleError):
-                        why = f"failed on {turn.place} at the end: {found.reason}"
+                        why = f"failed on {turn.deployment} at the end: {found.reason}"
                         self.progress.warning(f"model {turn.model.id} {why}")
                     if found is not None:
                         waiting.remove(turn)
                 model = turns[0].model
                 if all(other.model is not model for other in waiting) and _whole(measured[model.id], trained[model.id]):
-                    done[model.id] = together(measured[model.id])
+                    done[model.id] = ranked(measured[model.id])
                     self._write(model, done[model.id])
                     logger.info("model %s: final measurement finished", model.id)
         return done
 
     def _turn(self, turn: _Careful) -> Measurement | InfeasibleError | None:
         """Measure a model once more; return its final outcome if it has one."""
-        meter, energy = meter_at(self.meter, turn.place.device), self.options.max_energy_mj is not None
+        meter, energy = meter_at(self.meter, turn.deployment.device), self.options.max_energy_mj is not None
         try:
             turn.add(meter, self.rundir.path)
             return turn.complete(meter, self.rundir.path, energy=energy) if turn.settled else None
         except InfeasibleError as error:
             return error
 
-    def _write(self, model: Model, measurement: Measurement) -> None:
-        write_atomically(self.rundir.path / model.path / RECORD, to_json(measurement).encode())
+    def _write(self, model: Model, measurements: Measurements) -> None:
+        write_atomically(self.rundir.path / model.path / RECORD, to_json(measurements).encode())
 
 
 def _failure(outcome: Outcome | LostTrial) -> Infeasible | None:
     """Return why a training failed; None if it succeeded."""
     if isinstance(outcome, LostTrial):
         return Infeasible(reason=outcome.why, rung="train")
-    return outcome if isinstance(outcome, Infeasible) else outcome.failure
+    return outcome if isinstance(outcome, Infeasible) else outcome[0].failure
 
 
-def _warned(measured: Measurement, failure: Infeasible, said: str) -> Measurement:
-    """Return a measurement, and those of the other deployments, with the reason why the model was not trained."""
-    everywhere = [
-        replace(
-            m, failure=failure, warnings=(*dict.fromkeys([*m.warnings, said.format(failure.reason)]),), elsewhere=()
-        )
-        for m in measured.everywhere
-    ]
-    return replace(everywhere[0], elsewhere=tuple(everywhere[1:]))
+def _warned(measurements: Iterable[Measurement], failure: Infeasible, said: str) -> Measurements:
+    """Return a model's measurements with the reason why it was not trained."""
+    warning = said.format(failure.reason)
+    return tuple(
+        replace(each, failure=failure, warnings=tuple(dict.fromkeys([*each.warnings, warning])))
+        for each in measurements
+    )
 
 
-def _whole(measured: Sequence[Measurement], trained: Measurement) -> bool:
+def _whole(measured: Sequence[Measurement], trained: Measurements) -> bool:
     """Return whether a model could be measured on every device on which its trial was."""
-    return {m.latency.device for m in measured} == {m.latency.device for m in trained.everywhere}
+    return {m.deployment.device for m in measured} == {m.deployment.device for m in trained}
 
 
 class _Careful:
@@ -269,8 +267,8 @@ class _Careful:
         self.latency: Latency | None = None
 
     @property
-    def place(self) -> Deployment:
-        return self.measured.latency.place
+    def deployment(self) -> Deployment:
+        return self.measured.deployment
 
     @property
     def settled(self) -> bool:
@@ -278,14 +276,14 @@ class _Careful:
 
     def add(self, meter: Meter, folder: Path) -> None:
         """Measure for one more round."""
-        latency = meter.measure(self._file(folder), ROUND, runtime=self.place.runtime)
+        latency = meter.measure(self._file(folder), ROUND, runtime=self.deployment.runtime)
         self.latency = latency if self.latency is None else latency.joined(self.latency)
 
     def complete(self, meter: Meter, folder: Path, *, energy: bool) -> Measurement:
         """Return the measurement with its careful latency, its memory, and its energy if wanted."""
         assert self.latency is not None
-        memory_bytes = meter.memory(self._file(folder), runtime=self.place.runtime)
-        energy_mj = meter.energy(self._file(folder), runtime=self.place.runtime) if energy else None
+        memory_bytes = meter.memory(self._file(folder), runtime=self.deployment.runtime)
+        energy_mj = meter.energy(self._file(folder), runtime=self.deployment.runtime) if energy else None
         return replace(
             self.measured,
             latency=self.latency,
@@ -293,12 +291,11 @@ class _Careful:
             memory_bytes=memory_bytes,
             energy_mj=energy_mj,
             warnings=(*self.measured.warnings, *self._doubts(self.latency)),
-            elsewhere=(),
         )
 
     def _doubts(self, latency: Latency) -> Iterator[str]:
         """Yield why the latency may differ elsewhere, or at another time."""
-        yield from (f"{doubt} on {self.place}" for doubt in latency.doubts)
+        yield from (f"{doubt} on {self.deployment}" for doubt in latency.doubts)
         told = latency.environment.get("last_level_cache", "").partition(" | ")[0]  # of the machine that timed it
         if crowds_cache(self.measured.size_bytes, int(told or 0) or None):
             yield "its weights fill much of the last-level cache: it may take twice as long if others use the cache too"
@@ -311,7 +308,7 @@ def _side_by_side(waiting: Sequence[_Careful]) -> list[list[_Careful]]:
     """Return turns in their order, grouped if they can run at the same time: of one model, on all devices."""
     turns: defaultdict[tuple[str, str], list[_Careful]] = defaultdict(list)
     for turn in waiting:
-        turns[turn.model.id, turn.place.runtime].append(turn)
+        turns[turn.model.id, turn.deployment.runtime].append(turn)
     return list(turns.values())
 
 
@@ -328,8 +325,8 @@ def with_trial_results(rundir: RunDirectory, models: Sequence[Model], progress: 
             progress.warning(f"model {model.id} is not in the run directory: {error}")
         if record is None and (rundir.path / model.path).is_dir():
             shutil.copytree(rundir.path / model.path, folder, dirs_exist_ok=True, copy_function=copy_atomically)
-            write_atomically(folder / RECORD, to_json(model.measurement).encode())
-        found.append(replace(model, measurement=record or model.measurement, path=_folder(model)))
+            write_atomically(folder / RECORD, to_json(model.measurements).encode())
+        found.append(replace(model, measurements=record or model.measurements, path=_folder(model)))
     return found
 
 

@@ -95,7 +95,7 @@ def too_slow_for_sure(models: Sequence[Model], limits: Limits) -> list[Model]:
     if not any(limits.satisfied_by(m.measurement) for m in models if m.role != BASELINE):
         return []
     references = [m for m in models if m.role not in ("front", BASELINE)]
-    return [m for m in references if all(map(limits.surely_violated_by, m.measurement.everywhere))]
+    return [m for m in references if all(map(limits.surely_violated_by, m.measurements))]
 
 
 def _best(models: Sequence[Model], baseline: Measurement, limits: Limits, count: int) -> list[Model]:

@@ -52,7 +52,7 @@ def trial_request(
         max_energy_mj=most.max_energy_mj,
         also=limits.measured,
         known=known,
-        latencies=() if known is None else tuple(each.latency for each in known.everywhere),
+        latencies=tuple(each.latency for each in known),
         timeout_s=options.trial_timeout_s,
         promotion=_promotion(context, store, trial),
         attempt=trial.attempt,
@@ -69,7 +69,7 @@ def final_request(context: RunContext, model: Model) -> Request:
         unchanged=model.role == BASELINE,
         seed=seed_of(context.options.seed, model.id, FINAL),
         ancestor=f"trials/{model.id}/{ANCESTOR}",
-        latencies=tuple(measured.latency for measured in model.measurement.everywhere),
+        latencies=tuple(measured.latency for measured in model.measurements),
         test=True,
         timeout_s=10 * context.options.trial_timeout_s,
     )

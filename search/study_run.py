@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import StudyError
-from ..evaluators.measurement import Measurement
+from ..evaluators.measurement import Infeasible
 from ..pareto.front import ParetoFront, build_front
 from ..pareto.model import BASELINE, Model
 from ..reports import write as files
@@ -139,7 +139,7 @@ def _unless_nothing_came(rundir: RunDirectory, store: StudyStore) -> Iterator[No
     try:
         yield
     except StudyError:
-        if not any(isinstance(found, Measurement) for found in store.candidates().values()):
+        if not any(not isinstance(found, Infeasible) for found in store.candidates().values()):
             _taken_away(rundir)
         raise
 
@@ -213,7 +213,7 @@ class StudyRun:
         from ..storage.fingerprint import loosen
 
         outcomes = self.store.candidates().values()
-        if failures.in_training and not any(isinstance(found, Measurement) and found.epochs for found in outcomes):
+        if failures.in_training and not any(isinstance(found, tuple) and found[0].epochs for found in outcomes):
             loosen(self.rundir, self.store.study if self.options.storage else None)
 
     @contextmanager

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import UsageError
-from ..evaluators.measurement import Measurement
+from ..evaluators.measurement import Measurement, representative
 from ..pareto.front import select
 from ..pareto.model import BASELINE
 from ..pareto.objectives import front_hypervolume, objectives
@@ -45,7 +45,7 @@ class TensorBoardWriter:
             if trial.number in self._written:
                 continue
             self._written.add(trial.number)
-            found = outcome(trial)
+            found = representative(outcome(trial))
             self._writer.add_scalar("trial/measured", float(isinstance(found, Measurement)), trial.number)
             if isinstance(found, Measurement):
                 if trial.user_attrs.get("role") == BASELINE:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunDirectoryError
-from ..evaluators.measurement import Measurement
+from ..evaluators.measurement import Infeasible, Measurements
 from ..evaluators.outcome_json import from_json
 
 RECORD = "measurement.json"
 
 
-def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measurement | None:
-    """Return the measurement in a complete model's folder; None where there is none.
+def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measurements | None:
+    """Return the measurements in a complete model's folder; None where there is none.
 
     Args:
         folder: the model's.
@@ -37,9 +37,9 @@ def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measur
             f"a record must be as autocompress writes it; {str(folder / RECORD)!r} is not "
             f"({type(error).__name__}: {error}). Delete the folder."
         ) from error
-    if not isinstance(outcome, Measurement):
+    if isinstance(outcome, Infeasible):
         return None
-    code = {each.latency.runtime for each in outcome.everywhere if ".py" in each.latency.runtime}
+    code = {each.latency.runtime for each in outcome if ".py" in each.latency.runtime}
     if runtimes is not None and code - set(runtimes):
         raise RunDirectoryError(
             f"a runtime in a Python file must be named on the command line to be run; {str(folder / RECORD)!r} is of "

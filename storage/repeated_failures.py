@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..evaluators.ladder.failure import failure_of
-from ..evaluators.measurement import Infeasible, Measurement, Outcome
+from ..evaluators.measurement import Infeasible, Measurement, Outcome, representative
 from ..evaluators.promotion import ONE_SHOT, TRAIN
 
 LEAST = 3
@@ -71,10 +71,10 @@ def failed_repeatedly(outcomes: Mapping[int, Outcome]) -> RepeatedFailures | Non
 
 def _reached(outcome: Outcome) -> float:
     """Return how far a candidate came: up to the rung on which it failed, or past the one on which it ended."""
-    if isinstance(outcome, Measurement) and outcome.failure is None:
-        return len(RUNGS) if outcome.epochs or TRAIN in outcome.seconds else _height(TRAIN) - 0.5
-    failure = failure_of(outcome)
-    return _height(outcome.rung) + 0.5 if failure is None else _height(failure.rung)
+    found, failure = representative(outcome), failure_of(outcome)
+    if isinstance(found, Measurement) and failure is None:
+        return len(RUNGS) if found.epochs or TRAIN in found.seconds else _height(TRAIN) - 0.5
+    return _height(found.rung) + 0.5 if failure is None else _height(failure.rung)
 
 
 def _height(rung: str) -> int:

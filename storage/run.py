@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import RunDirectoryError, StorageError
-from ..evaluators.measurement import Measurement, Outcome
+from ..evaluators.measurement import Measurement, Measurements, Outcome, ranked, representative
 from ..pareto.front import ParetoFront, build_front
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
@@ -147,8 +147,8 @@ class Run:
             )
         if self._finished is not None and limits == self.against_baseline(self._finished):
             models = tuple(m for m in models if m.id in self._records and _is_final(m))
-        nearest = [replace(m, measurement=limits.nearest(m.measurement)) for m in models]
-        return build_front(nearest, self.profile, limits, where=self.path)
+        judged = [replace(m, measurements=ranked(m.measurements, limits.distance)) for m in models]
+        return build_front(judged, self.profile, limits, where=self.path)
 
     @property
     def _finished(self) -> Limits | None:
@@ -161,7 +161,7 @@ class Run:
             return Limits(fields.pop("target_ms"), **fields)
 
     @cached_property
-    def _records(self) -> dict[str, Measurement]:
+    def _records(self) -> dict[str, Measurements]:
         """The measurements in the models' folders, by model; a folder without one is not complete."""
         folders = [self.path / BASELINE, *sorted((self.path / "models").glob("*"))]
         return {folder.name: record for folder in folders if (record := read_record(folder)) is not None}
@@ -173,7 +173,7 @@ class Run:
             model = by_id.get(name) or self._cut(name)
             if model is not None:
                 path = name if name == BASELINE else f"models/{name}"
-                by_id[name] = replace(model, measurement=record, path=path)
+                by_id[name] = replace(model, measurements=record, path=path)
         for model in by_id.values():
             there = (self.path / model.path / model.measurement.file).is_file()
             yield model if there else replace(model, path="")
@@ -181,10 +181,13 @@ class Run:
     def _cut(self, name: str) -> Model | None:
         """Return the candidate of a trial that ended before it was measured, to be given its measurement."""
         trial = next((trial for trial in self.trials if trial.id == name), None)
-        if trial is None or trial.candidate is None or trial.outcome is None or trial.outcome.latency is None:
+        if trial is None or trial.candidate is None or trial.outcome is None:
             return None
-        unknown = Measurement(accuracy=0.0, latency=trial.outcome.latency, size_bytes=0, params=0, macs=0)
-        return Model(id=name, candidate=trial.candidate, measurement=unknown)
+        latency = representative(trial.outcome).latency
+        if latency is None:
+            return None
+        unknown = Measurement(accuracy=0.0, latency=latency, size_bytes=0, params=0, macs=0)
+        return Model(id=name, candidate=trial.candidate, measurements=(unknown,))
 
 
 def _is_final(model: Model) -> bool:

@@ -14,7 +14,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import StorageError
-from ..evaluators.measurement import Infeasible, Measurement, Outcome
+from ..evaluators.measurement import Infeasible, Measurement, Measurements, Outcome, deciding, representative
 from ..evaluators.outcome_json import from_json, to_json
 from ..evaluators.raw_times import packed, thinned
 from ..files import write_atomically
@@ -86,7 +86,7 @@ class StudyStore:
         """What a model must meet today; its accuracy is compared to the baseline's once that is known."""
         if not self._compared:
             outcomes = (outcome(t) for t in self.finished() if t.user_attrs.get("role") == BASELINE)
-            baseline = next((found for found in outcomes if isinstance(found, Measurement)), None)
+            baseline = next((found[0] for found in outcomes if not isinstance(found, Infeasible)), None)
             self._limits, self._compared = self._limits.against(baseline), baseline is not None
         return self._limits
 
@@ -96,10 +96,10 @@ class StudyStore:
 
     def violations(self, trial: FrozenTrial) -> dict[str, float]:
         """Return by how much a finished trial misses each of today's limits; see `Limits.violations`."""
-        return self.limits.violations(self._nearest(outcome(trial)))
+        return self.limits.violations(self._deciding(outcome(trial)))
 
-    def _nearest(self, found: Outcome) -> Outcome:
-        return self.limits.nearest(found) if isinstance(found, Measurement) else found
+    def _deciding(self, found: Outcome) -> Measurement | Infeasible:
+        return found if isinstance(found, Infeasible) else deciding(found, self.limits.distance)
 
     @property
     def notice(self) -> Callable[[str], object]:
@@ -211,18 +211,18 @@ class StudyStore:
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
         """Write an outcome, and then that the trial has ended; between the two it can be told once more."""
-        latency = outcome.latency
+        latency = representative(outcome).latency
         if latency is not None:
             trial.set_user_attr("readings", packed(outcome))
             trial.set_user_attr("latency_ms", latency.median_ms)
             trial.set_user_attr("high_ms", latency.high_ms)
-        nearest = self._nearest(outcome)
-        for name, violation in self.limits.violations(nearest).items():
+        found = self._deciding(outcome)
+        for name, violation in self.limits.violations(found).items():
             if name not in trial.constraints:
                 trial.set_constraint(name, violation)
         trial.set_user_attr("outcome", to_json(thinned(outcome)))
-        if isinstance(nearest, Measurement):
-            self.study.tell(trial, list(objectives(nearest)))
+        if isinstance(found, Measurement):
+            self.study.tell(trial, list(objectives(found)))
         else:
             self.study.tell(trial, state=TrialState.PRUNED)
 
@@ -284,10 +284,10 @@ class StudyStore:
         """Return what is known of a candidate from an earlier trial of the same network."""
         return next(map(outcome, filter(self._holds, self._same(candidate, role))), None)
 
-    def measured(self, candidate: Candidate, role: str = "") -> Measurement | None:
+    def measured(self, candidate: Candidate, role: str = "") -> Measurements:
         """Return what was measured of a candidate before, though something may be missing that a limit is about."""
         found = (outcome(trial) for trial in self._same(candidate, role) if trial.number not in self._void)
-        return next((each for each in found if isinstance(each, Measurement)), None)
+        return next((each for each in found if not isinstance(each, Infeasible)), ())
 
     def _same(self, candidate: Candidate, role: str) -> list[FrozenTrial]:
         return self._ledger.same((candidate.to_json(), self._apart(role)))

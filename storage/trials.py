@@ -10,7 +10,7 @@ from functools import lru_cache
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ..evaluators.measurement import Infeasible, Measurement, Outcome, cut
+from ..evaluators.measurement import Infeasible, Measurement, Measurements, Outcome, cut, ranked
 from ..evaluators.outcome_json import from_json
 from ..evaluators.raw_times import unpacked
 from ..pareto.front import select
@@ -119,10 +119,10 @@ class MeasuredModels:
         limits, text = self._limits(), model.candidate.to_json()
         for trial in self._ledger.update():
             if trial.state == TrialState.COMPLETE and trial.user_attrs["candidate"] == text:
-                measurement = outcome(trial)
-                if isinstance(measurement, Measurement) and limits.nearest(measurement) == model.measurement:
-                    whole = unpacked(measurement, trial.user_attrs.get("readings", ""))
-                    return replace(model, measurement=limits.nearest(whole))
+                found = judged(trial, limits)
+                if found.measurements == model.measurements:
+                    whole = unpacked(_measured(trial), trial.user_attrs.get("readings", ""))
+                    return replace(model, measurements=ranked(whole, limits.distance))
         return model
 
     def _update(self) -> None:
@@ -157,7 +157,7 @@ def _again(before: Model, model: Model, limits: Limits) -> Model:
     first, last = sorted((before, model), key=lambda each: each.path)
     if first.measurement.failure is not None:
         return last
-    return first if limits.lacks_measurement(last.measurement) else replace(first, measurement=last.measurement)
+    return first if limits.lacks_measurement(last.measurements) else replace(first, measurements=last.measurements)
 
 
 def selected(models: Sequence[Model], limits: Limits) -> list[Model]:
@@ -181,17 +181,22 @@ def trial_name(number: int) -> str:
 
 
 def judged(trial: FrozenTrial, limits: Limits) -> Model:
-    """Return the model that a complete trial has measured, with that runtime first that limits have first."""
-    measurement = outcome(trial)
-    assert isinstance(measurement, Measurement)
+    """Return the model that a complete trial has measured; limits say which measurement decides."""
     role = trial.user_attrs.get("role") or "front"
     return Model(
         id=BASELINE if role == BASELINE else trial_name(trial.number),
         candidate=Candidate.from_json(trial.user_attrs["candidate"]),
-        measurement=limits.nearest(measurement),
+        measurements=ranked(_measured(trial), limits.distance),
         role=role,
         path=f"trials/{trial_name(trial.number)}",
     )
+
+
+def _measured(trial: FrozenTrial) -> Measurements:
+    """Return a complete trial's measurements."""
+    found = outcome(trial)
+    assert not isinstance(found, Infeasible)
+    return found
 
 
 def unmeasured(trial: FrozenTrial) -> Model | None:
@@ -210,4 +215,4 @@ def unmeasured(trial: FrozenTrial) -> Model | None:
         energy_mj=found.energy_mj,
     )
     candidate = Candidate.from_json(trial.user_attrs["candidate"])
-    return Model(id=trial_name(trial.number), candidate=candidate, measurement=unknown)
+    return Model(id=trial_name(trial.number), candidate=candidate, measurements=(unknown,))

@@ -72,16 +72,18 @@ def made_run(
         asked = store.ask()
         request = Request(folder="", candidate=asked.candidate, epochs=1, target_ms=None if asked.role else target_ms)
         outcome = problem.evaluate(request)
-        if isinstance(outcome, Measurement):
+        if isinstance(outcome, tuple):
+            (measured,) = outcome
             divided = 1.0 if asked.role == "baseline" else faster
             windows = tuple(
-                replace(w, candidate_ns=tuple(ns / divided for ns in w.candidate_ns)) for w in outcome.latency.windows
+                replace(w, candidate_ns=tuple(ns / divided for ns in w.candidate_ns)) for w in measured.latency.windows
             )
-            outcome = replace(
-                outcome,
-                accuracy=scale * outcome.accuracy,
-                latency=replace(outcome.latency, runtime=runtime, windows=windows),
+            measured = replace(
+                measured,
+                accuracy=scale * measured.accuracy,
+                latency=replace(measured.latency, runtime=runtime, windows=windows),
             )
+            outcome = (measured,)
         store.tell(asked.number, outcome)
     kept = [*store.found.references(), *(m for m in store.found.front() if m.role == "front")]
     for model in kept:
@@ -119,7 +121,7 @@ def _files(place: Path, measured: Measurement, candidate: Candidate, seed: int) 
     (place / "canonical.onnx").write_bytes(content)
     save_file({"layer.weight": weight}, place / "model.safetensors")
     (place / "candidate.json").write_text(candidate.to_json())
-    (place / "measurement.json").write_text(to_json(measured))
+    (place / "measurement.json").write_text(to_json((measured,)))
     inputs = random.standard_normal((8, WIDTH)).astype(np.float32)
     with load(measured.latency.runtime).build(content, threads=1) as engine:
         (output,) = engine.infer([inputs])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.peers_tools import TOOLS
 
-from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Measurement, representative
 from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.pareto.objectives import front_hypervolume
 
@@ -26,7 +26,7 @@ class Row:
     who: str
     what: str
     seconds: float
-    outcome: Outcome
+    outcome: Measurement | Infeasible
 
     def __str__(self) -> str:
         start = f"{self.who:13} {self.what:40}"
@@ -72,7 +72,13 @@ class Results:
     def write(self, path: Path | None) -> None:
         """Write everything as JSON, so that little is lost."""
         if path is not None:
-            rows = [{**vars(row), "outcome": to_json(row.outcome)} for row in self.rows]
+            rows = [
+                {
+                    **vars(row),
+                    "outcome": to_json(row.outcome if isinstance(row.outcome, Infeasible) else (row.outcome,)),
+                }
+                for row in self.rows
+            ]
             path.write_text(json.dumps({**vars(self), "rows": rows}))
 
     def read(self, path: Path) -> None:
@@ -88,7 +94,7 @@ class Results:
                     f"--with needs a file of the same {name}, {getattr(self, name)}; {path} has {found[name]}"
                 )
         known = {row.who for row in self.rows}
-        rows = [Row(**{**row, "outcome": from_json(row["outcome"])}) for row in found["rows"]]
+        rows = [Row(**{**row, "outcome": representative(from_json(row["outcome"]))}) for row in found["rows"]]
         self.rows += [row for row in rows if row.who not in known]
         self.rows = [
             replace(row, outcome=self.alike(row.outcome)) if isinstance(row.outcome, Measurement) else row

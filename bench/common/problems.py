@@ -204,7 +204,7 @@ class Problem:
             return Infeasible(reason=reason, rung="latency", latency=latency)
         accuracy = float(self.accuracy(levels)[0]) + NOISE * noise[1]
         size = round(float(self.size_bytes(levels)[0]))
-        return Measurement(accuracy=accuracy, latency=latency, size_bytes=size, params=size // 4, macs=0)
+        return (Measurement(accuracy=accuracy, latency=latency, size_bytes=size, params=size // 4, macs=0),)
 
     def profile(self) -> Mapping[str, Any]:
         """Return as plain data what a search knows beforehand: a `Profile` reads it."""

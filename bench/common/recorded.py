@@ -215,9 +215,9 @@ class RecordedProblem:
         """The unchanged network."""
         unchanged = self.space.candidate({})
         found = self.evaluate(Request(folder="", candidate=unchanged, epochs=0)) if unchanged in self.rows else None
-        if not isinstance(found, Measurement):
+        if not isinstance(found, tuple):
             raise ValueError("a table must hold the unchanged network; this one does not")
-        return found
+        return found[0]
 
     def profile(self) -> dict[str, Any]:
         """Return what a search knows beforehand, as plain data for `Profile.from_dict`."""
@@ -245,7 +245,7 @@ class RecordedProblem:
             return Infeasible(reason=reason, rung=rung, latency=latency)
         accuracy = row.accuracy(upto)
         assert accuracy is not None
-        return Measurement(
+        measurement = Measurement(
             accuracy=accuracy,
             latency=latency,
             size_bytes=row.size_bytes,
@@ -255,6 +255,7 @@ class RecordedProblem:
             epochs=self.epochs[upto] if training is not None and training.accuracy == accuracy else 0.0,
             seconds={**row.seconds, **(training.seconds if training is not None else {})},
         )
+        return (measurement,)
 
     def _upto(self, epochs: float) -> str:
         """Return the longest recorded training of at most so many epochs."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...errors import InfeasibleError, LostError, in_a_line
 from ...files import full
-from ..measurement import Infeasible, Measurement, Outcome, cut
+from ..measurement import Infeasible, Outcome, cut
 from ..promotion import stops_early
 
 UNTRAINED = "it could not be trained, and is what it was before: {}"
@@ -41,6 +41,6 @@ def why(error: Exception, rung: str, folder: Path) -> Infeasible:
 
 def failure_of(outcome: Outcome) -> Infeasible | None:
     """Return why a candidate failed; None if it went well, costs too much, or was stopped early."""
-    if isinstance(outcome, Measurement):
-        return outcome.failure
-    return None if cut(outcome) or stops_early(outcome) else outcome
+    if isinstance(outcome, Infeasible):
+        return None if cut(outcome) or stops_early(outcome) else outcome
+    return outcome[0].failure

@@ -24,7 +24,7 @@ from ...files import write_atomically
 from ...spaces.candidate import BITS
 from ..device_lock import pause, training, waited_s
 from ..evaluator import Request
-from ..measurement import Deployment, Infeasible, Latency, Measurement, Outcome, slowest, together
+from ..measurement import Deployment, Infeasible, Latency, Measurement, Measurements, Outcome, ranked, slowest
 from ..meters.isolated_engine import engine
 from ..meters.latency import Meter
 from ..meters.parallel import Meters, devices_of
@@ -126,7 +126,7 @@ class _Evaluation:
         self.task = replace(ladder.task, student=None) if request.unchanged else ladder.task
         self.folder = ladder.folder / request.folder
         self._ends = time.monotonic() + request.timeout_s - waited_s()
-        self.latencies = {latency.place: latency for latency in request.latencies}
+        self.latencies = {latency.deployment: latency for latency in request.latencies}
         self.rung = "build"
         self.seconds: dict[str, float] = {}
         self.spending = ResourceLimits(request, ladder.meter, compact=ladder.compact)
@@ -155,7 +155,7 @@ class _Evaluation:
         self._inherit()
         compressed, served = self._build(epochs=0)
         places = self._within_limits(served)
-        if self.request.known is not None:
+        if self.request.known:
             return self._completed(self.request.known, places)
         served = [it for it in served if any(place.runtime == it.runtime.name for place in places)]
         with self._on("one-shot"):
@@ -169,7 +169,7 @@ class _Evaluation:
                 self.failure = why(error, self.rung, self.folder)
         measurements = [m for scored in best.values() for m in self._measurements(scored, places)]
         self._keep(list(best.values()))
-        return together(measurements)
+        return ranked(measurements)
 
     def _trained(self, best: Mapping[str, _Scored]) -> dict[str, _Scored]:
         """Return what training has made better, by the names of the runtimes."""
@@ -265,9 +265,9 @@ class _Evaluation:
     def _size(self, it: _Served) -> int:
         return len(it.packed) if self.ladder.compact else len(it.artefact)
 
-    def _completed(self, known: Measurement, places: Collection[Deployment]) -> Measurement:
+    def _completed(self, known: Measurements, places: Collection[Deployment]) -> Measurements:
         """Return what was known of the candidate with what was missing."""
-        return together([self.spending.added(m) for m in known.everywhere if m.latency.place in places])
+        return ranked(self.spending.added(m) for m in known if m.deployment in places)
 
     def ended(self, stopped: Infeasible) -> Infeasible:
         """Return why the candidate came no further, with what is known of it."""

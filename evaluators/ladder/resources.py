@@ -45,7 +45,7 @@ class ResourceLimits:
 
     def added(self, measurement: Measurement) -> Measurement:
         """Return a measurement with the memory and energy at its place."""
-        place = measurement.latency.place
+        place = measurement.deployment
         memory, energy = (self._found[name].get(place) for name in ("memory", "energy"))
         return replace(
             measurement,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...evaluators.measurement import Infeasible, Measurement
+from ...evaluators.measurement import Infeasible, deciding
 from ...pareto.front import ParetoFront
 from ...pareto.limits import Limits
 from ...pareto.model import Model
@@ -46,7 +46,8 @@ def prospects(run: Run, limits: Limits) -> Prospects:
     recent = {trial.number for trial in ended[-RECENT:]}
     known, improved = minimised(()), 0
     for trial in run.trials:
-        if isinstance(trial.outcome, Measurement) and limits.satisfied_by(found := limits.nearest(trial.outcome)):
+        found = deciding(trial.outcome, limits.distance) if isinstance(trial.outcome, tuple) else None
+        if found is not None and limits.satisfied_by(found):
             point = minimised((found,))
             improved += trial.number in recent and not (known <= point).all(axis=1).any()
             known = np.concatenate([known, point])

@@ -51,9 +51,9 @@ def card(run: Run, front: ParetoFront, model: Model, folder: Path, proof: str) -
 def _headline(name: str, front: ParetoFront, model: Model) -> str:
     measured, base = model.measurement, front.baseline.measurement
     if model.id == front.baseline.id:
-        return f"The unchanged network of the study {code(name)}, for {escaped(measured.latency.place)}."
+        return f"The unchanged network of the study {code(name)}, for {escaped(measured.deployment)}."
     return (
-        f"The network of the study {code(name)}, compressed for {escaped(measured.latency.place)}. "
+        f"The network of the study {code(name)}, compressed for {escaped(measured.deployment)}. "
         f"Compared with the unchanged network: {gains(measured, base)}, "
         f"{points_of(measured.accuracy - base.accuracy, front.unit)} on the validation data."
     )

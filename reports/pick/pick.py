@@ -165,7 +165,7 @@ def _copy(run: Run, model: Model, folder: Path) -> None:
             f"a picked model must have its files; {model.id} has no {' and no '.join(gone)}: its run continues, and "
             "other models are better by now. Pick again."
         )
-    (folder / RECORD).write_text(to_json(measured))
+    (folder / RECORD).write_text(to_json(model.measurements))
     runtime = measured.latency.runtime
     if has_program(runtime):
         title = f"Runs {run.identity['study']} {model.id} ({measured.file})"

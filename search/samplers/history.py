@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ...evaluators.measurement import Measurement, known
+from ...evaluators.measurement import Infeasible, known
 from ...pareto.limits import Limits
 from ...storage.trials import outcome
 from .encoding import EncodedSpace, LevelArray, Numbers
@@ -144,5 +144,5 @@ def _known(trial: FrozenTrial, name: str) -> float:
     if "outcome" not in trial.user_attrs:
         return float("nan")
     found = outcome(trial)
-    everywhere = found.everywhere if isinstance(found, Measurement) else (found,)
-    return max((float(value) for each in everywhere if (value := known(each, name)) is not None), default=float("nan"))
+    each = (found,) if isinstance(found, Infeasible) else found
+    return max((float(value) for one in each if (value := known(one, name)) is not None), default=float("nan"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...errors import LostError, UsageError
 from ...evaluators.evaluator import Request, Wrapping
 from ...evaluators.ladder.trial_files import ERROR
-from ...evaluators.measurement import Measurement, Outcome
+from ...evaluators.measurement import Infeasible, Outcome
 from ...evaluators.scratch import scratch
 from ...storage.artifacts import ArtifactStore
 from .base import LostTrial
@@ -47,7 +47,7 @@ class WithArtifacts(Wrapping):
                 folder, _, name = request.ancestor.rpartition("/")
                 self._artifacts.get(ladder.folder, folder, name)  # without it, it goes on from the original
             outcome = ladder.evaluate(request)
-            if isinstance(outcome, Measurement):
+            if not isinstance(outcome, Infeasible):
                 self._artifacts.put(ladder.folder, request.folder)
             elif (ladder.folder / request.folder / ERROR).exists():
                 self._artifacts.put(ladder.folder, request.folder, ERROR)
@@ -66,7 +66,7 @@ class WithArtifacts(Wrapping):
 
 def fetch_outcome(artifacts: ArtifactStore, root: Path, request: Request, outcome: Outcome) -> Outcome | LostTrial:
     """Copy the wanted files of a finished request to the run directory: a finished model, or a traceback."""
-    measured = isinstance(outcome, Measurement)
+    measured = not isinstance(outcome, Infeasible)
     if measured and not request.test:
         return outcome  # wherever it is, that is where its heirs will look for it
     try:

@@ -11,7 +11,7 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Infeasible, Measurement
+from autocompress.evaluators.measurement import Infeasible
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE
 from autocompress.profiles.profile import Profile
@@ -88,9 +88,8 @@ def test_measurements_are_those_of_the_longest_training_that_is_asked_for(
     """Without epochs an evaluation gives the untrained accuracy, with some that of the training which they allow."""
     problem = bench["recorded"].RecordedProblem(table)
     candidate = problem.pool[7]
-    true = PROBLEM.evaluate(Request(folder="", candidate=candidate, epochs=0))
-    assert isinstance(true, Measurement)
-    found = [problem.evaluate(Request(folder="", candidate=candidate, epochs=epochs)) for epochs in (0, 0.5, 1, 4)]
+    (true,) = PROBLEM.evaluate(Request(folder="", candidate=candidate, epochs=0))
+    found = [problem.evaluate(Request(folder="", candidate=candidate, epochs=epochs))[0] for epochs in (0, 0.5, 1, 4)]
     losses = [round(true.accuracy - measured.accuracy, 6) for measured in found]
     assert losses == [0.2, 0.1, 0.0, 0.0]
     assert [measured.epochs for measured in found] == [0.0, 0.25, 1.0, 1.0]
@@ -105,7 +104,7 @@ def test_what_cannot_be_or_is_too_slow_tells_why(bench: dict[str, ModuleType], t
     untrained = problem.evaluate(replace(request, candidate=problem.pool[3], target_ms=None))
     assert (untrained.reason, untrained.rung) == ("the loss became nan", "train")
     for candidate in problem.pool:
-        latency = PROBLEM.evaluate(Request(folder="", candidate=candidate, epochs=0)).latency
+        latency = PROBLEM.evaluate(Request(folder="", candidate=candidate, epochs=0))[0].latency
         found = problem.evaluate(Request(folder="", candidate=candidate, epochs=1, target_ms=TARGET_MS))
         cut = isinstance(found, Infeasible) and found.rung == "latency"
         assert cut == (latency.low_ms > TARGET_MS and candidate != problem.pool[5])

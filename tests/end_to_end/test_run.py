@@ -12,7 +12,6 @@ import pandas
 import pytest
 from optuna.trial import FrozenTrial
 
-from autocompress.evaluators.measurement import Measurement
 from autocompress.evaluators.outcome_json import from_json
 from autocompress.evaluators.scores import unpacked
 from autocompress.spaces.candidate import Candidate
@@ -164,8 +163,7 @@ def test_each_model_is_complete(finished: Finished, front: pandas.DataFrame) -> 
         assert {path.name for path in folder.iterdir()} >= FILES
         candidate = Candidate.from_json((folder / "candidate.json").read_text())
         assert candidate.to_json() == (folder / "candidate.json").read_text()
-        measurement = from_json((folder / "measurement.json").read_text())
-        assert isinstance(measurement, Measurement)
+        (measurement,) = from_json((folder / "measurement.json").read_text())
         assert measurement.accuracy == pytest.approx(row.accuracy)
         for scores, accuracy in (
             (measurement.scores, row.accuracy),

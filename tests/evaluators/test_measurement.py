@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window, half_width, placement
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window, half_width, placement
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Plan, settled
 from autocompress.evaluators.outcome_json import from_json, to_json
 
@@ -27,20 +27,23 @@ LATENCIES = st.builds(
     baseline_spread=st.floats(0, 1),
     environment=st.dictionaries(st.text(), st.text()),
 )
+MEASURED = st.builds(
+    Measurement,
+    accuracy=FLOATS,
+    latency=LATENCIES,
+    size_bytes=st.integers(0),
+    params=st.integers(0),
+    macs=st.integers(0),
+    test_accuracy=st.none() | FLOATS,
+    one_shot_accuracy=st.none() | FLOATS,
+    rung=st.text(),
+    parity=FLOATS,
+    seconds=st.dictionaries(st.text(), FLOATS),
+)
+
 OUTCOMES = st.one_of(
-    st.builds(
-        Measurement,
-        accuracy=FLOATS,
-        latency=LATENCIES,
-        size_bytes=st.integers(0),
-        params=st.integers(0),
-        macs=st.integers(0),
-        test_accuracy=st.none() | FLOATS,
-        one_shot_accuracy=st.none() | FLOATS,
-        rung=st.text(),
-        parity=FLOATS,
-        seconds=st.dictionaries(st.text(), FLOATS),
-    ),
+    st.tuples(MEASURED),
+    st.tuples(MEASURED, MEASURED),
     st.builds(Infeasible, reason=st.text(), rung=st.text(), latency=st.none() | LATENCIES),
 )
 
@@ -52,7 +55,7 @@ def latency(*ratios: float, baseline_ms: float = 10.0) -> Latency:
 
 
 @given(OUTCOMES)
-def test_json_brings_every_outcome_back(outcome: Measurement | Infeasible) -> None:
+def test_json_brings_every_outcome_back(outcome: Outcome) -> None:
     """`from_json` undoes `to_json`."""
     assert from_json(to_json(outcome)) == outcome
 

@@ -49,11 +49,11 @@ def measured(*, accuracy: float = 0.9, ms: float = 1.0, size: int = 1000, spread
 def front_of(*measurements: Measurement, target_ms: float = 5.0) -> ParetoFront:
     """Return a front with these models, whose ids are their positions."""
     models = [
-        Model(id=f"{i:05d}", candidate=Candidate(), measurement=m, path=f"models/{i:05d}")
+        Model(id=f"{i:05d}", candidate=Candidate(), measurements=(m,), path=f"models/{i:05d}")
         for i, m in enumerate(measurements)
     ]
     baseline = Model(
-        id="baseline", candidate=Candidate(), measurement=measured(ms=10.0), role="baseline", path="baseline"
+        id="baseline", candidate=Candidate(), measurements=(measured(ms=10.0),), role="baseline", path="baseline"
     )
     return ParetoFront(limits=Limits(target_ms), baseline=baseline, models=tuple(models))
 
@@ -177,7 +177,7 @@ def fronts(draw: st.DrawFn) -> ParetoFront:
         known = draw(st.booleans())
         found = measured(accuracy=float(scores.mean()), ms=draw(st.integers(1, 12)), size=draw(st.integers(1, 3)))
         found = replace(found, scores=packed(scores) if known else "")
-        return Model(id=name, candidate=Candidate(), measurement=found, role=role)
+        return Model(id=name, candidate=Candidate(), measurements=(found,), role=role)
 
     models = tuple(model(f"{i:05d}", "front") for i in range(draw(st.integers(1, 8))))
     limits = Limits(

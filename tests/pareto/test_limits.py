@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.evaluators.ladder.resources import too_much
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window, cut, known
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Window, cut, deciding, known, ranked
 from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.evaluators.scores import packed
 from autocompress.pareto.limits import Limits, merged
@@ -222,22 +222,21 @@ def test_what_lacks_a_number_does_not_hold_where_that_may_decide() -> None:
     """A measurement without its memory is measured again for a limit of that, unless it misses another limit anyway."""
     old = replace(FINE, memory_bytes=None)
     asked = Limits(5.0, max_memory_bytes=6e7)
-    assert Limits(5.0).still_valid(old)
-    assert not asked.still_valid(old)
-    assert asked.lacks_measurement(old)
-    assert asked.still_valid(FINE)
-    assert replace(asked, max_size_bytes=10).still_valid(old)
+    assert Limits(5.0).still_valid((old,))
+    assert not asked.still_valid((old,))
+    assert asked.lacks_measurement((old,))
+    assert asked.still_valid((FINE,))
+    assert replace(asked, max_size_bytes=10).still_valid((old,))
 
 
 def test_of_several_runtimes_the_nearest_counts() -> None:
     """The fastest of those that meet all limits comes first, though another is faster."""
     fast = replace(FINE, latency=replace(LATENCY, baseline_ms=1.0, runtime="fast"), memory_bytes=10**9)
     slow = replace(FINE, latency=replace(LATENCY, baseline_ms=12.0, runtime="slow"))
-    both = replace(fast, elsewhere=(replace(FINE, memory_bytes=None), slow))
-    nearest = ALL.nearest(both)
-    assert [m.latency.runtime for m in nearest.everywhere] == ["slow", "onnxruntime", "fast"]
-    assert Limits(5.0).nearest(both).latency.runtime == "fast"
-    assert ALL.nearest(FINE) == FINE
+    each = fast, replace(FINE, memory_bytes=None), slow
+    assert [m.deployment.runtime for m in ranked(each, ALL.distance)] == ["slow", "onnxruntime", "fast"]
+    assert ranked(each, Limits(5.0).distance)[0].deployment.runtime == "fast"
+    assert deciding((FINE,), ALL.distance) == FINE
 
 
 def test_a_metric_that_is_no_share_is_said_as_a_number() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome, Window
+from autocompress.evaluators.measurement import Infeasible, Outcome, Window
 from autocompress.pareto.front import ParetoFront, build_front
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE, Model
@@ -49,12 +49,14 @@ class Told:
 Tell = Callable[..., Told]
 
 
-def measured(outcome: Outcome, name: str) -> Outcome:
-    """Return an outcome with the seconds that its rungs took, on a runtime of this name."""
-    latency = outcome.latency
-    assert latency is not None
-    found = replace(outcome, latency=replace(latency, runtime=name))
-    return replace(found, seconds={"build": 2.0, "train": 5.0}) if isinstance(found, Measurement) else found
+def measured(outcome: Outcome, runtimes: Sequence[str]) -> Outcome:
+    """Return an outcome with the seconds that its rungs took, on several runtimes; a failed one is of the first."""
+    if isinstance(outcome, Infeasible):
+        assert outcome.latency is not None
+        return replace(outcome, latency=replace(outcome.latency, runtime=runtimes[0]))
+    (one,) = outcome
+    seconds = {"build": 2.0, "train": 5.0}
+    return tuple(replace(one, latency=replace(one.latency, runtime=name), seconds=seconds) for name in runtimes)
 
 
 def finals(models: Sequence[Model]) -> list[Model]:
@@ -63,8 +65,9 @@ def finals(models: Sequence[Model]) -> list[Model]:
         replace(
             model,
             path=BASELINE if model.role == BASELINE else f"models/{model.id}",
-            measurement=replace(
-                model.measurement, rung="final", test_accuracy=model.measurement.accuracy - 0.01, memory_bytes=5_000_000
+            measurements=tuple(
+                replace(m, rung="final", test_accuracy=m.accuracy - 0.01, memory_bytes=5_000_000)
+                for m in model.measurements
             ),
         )
         for model in models
@@ -104,15 +107,11 @@ def tell() -> Tell:
             if broken and number % 7 == 6 and not role:
                 outcome = Infeasible(reason=broken, rung="build")
             else:
-                each = [measured(outcome, name) for name in runtimes]
-                outcome = each[0]
-                if isinstance(outcome, Measurement):
-                    others = [m for m in each[1:] if isinstance(m, Measurement)]
-                    outcome = replace(outcome, elsewhere=tuple(others))
+                outcome = measured(outcome, runtimes)
             began = BEGAN + timedelta(seconds=10 * number)
             trial = Trial(
                 number=number,
-                state="complete" if isinstance(outcome, Measurement) else "pruned",
+                state="complete" if isinstance(outcome, tuple) else "pruned",
                 role=role,
                 levels=levels,
                 candidate=candidate,
@@ -121,9 +120,9 @@ def tell() -> Tell:
                 ended=began + timedelta(seconds=8),
             )
             trials.append(trial)
-            if isinstance(outcome, Measurement):
+            if isinstance(outcome, tuple):
                 name = BASELINE if role == BASELINE else trial.id
-                models.append(Model(id=name, candidate=candidate, measurement=outcome, role=role or "front"))
+                models.append(Model(id=name, candidate=candidate, measurements=outcome, role=role or "front"))
         limits = Limits(target_ms)
         front = build_front(models, profile, limits)
         if ended:
@@ -145,7 +144,7 @@ def as_errors(told: Told) -> Told:
     def changed(model: Model) -> Model:
         it = model.measurement
         test = None if it.test_accuracy is None else it.test_accuracy - 1.25
-        return replace(model, measurement=replace(it, accuracy=it.accuracy - 1.25, test_accuracy=test))
+        return replace(model, measurements=(replace(it, accuracy=it.accuracy - 1.25, test_accuracy=test),))
 
     front = told.front
     models, references = (tuple(map(changed, each)) for each in (front.models, front.references))
@@ -159,7 +158,7 @@ def slower(told: Told) -> Told:
         it = model.measurement
         windows = (Window(baseline_ns=(100,), candidate_ns=(116,)),) * 3
         latency = replace(it.latency, windows=windows)
-        return replace(model, measurement=replace(it, latency=latency, accuracy=0.999, size_bytes=2 * size))
+        return replace(model, measurements=(replace(it, latency=latency, accuracy=0.999, size_bytes=2 * size),))
 
     front = told.front
     size = front.baseline.measurement.size_bytes

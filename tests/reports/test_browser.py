@@ -199,11 +199,13 @@ def test_the_page_recommends_the_unchanged_network_where_nothing_is_better(told:
     models = tuple(
         replace(
             model,
-            measurement=replace(
-                model.measurement,
-                accuracy=worst,
-                latency=replace(
-                    model.measurement.latency, windows=(Window(baseline_ns=(100,), candidate_ns=(150,)),) * 3
+            measurements=(
+                replace(
+                    model.measurement,
+                    accuracy=worst,
+                    latency=replace(
+                        model.measurement.latency, windows=(Window(baseline_ns=(100,), candidate_ns=(150,)),) * 3
+                    ),
                 ),
             ),
         )
@@ -278,7 +280,7 @@ def test_the_table_sorts_filters_and_chooses(told: Told, opened: Open) -> None:
     page.select_option("#which", "all")
     assert page.inner_text("#count") == f"{len(told.data()['points'])} models"
     page.fill("#find", "no such operator")
-    assert len(rows(page)) == sum(trial.outcome is not None and trial.outcome.rung == "build" for trial in told.trials)
+    assert len(rows(page)) == sum(getattr(trial.outcome, "rung", "") == "build" for trial in told.trials)
     page.fill("#find", "")
     page.check("#meeting")
     assert {row[8] for row in rows(page)} == {"yes"}
@@ -334,7 +336,7 @@ def test_what_a_user_named_is_text(told: Told, opened: Open) -> None:
     )
     layers = tuple(replace(layer, name=layer.name + EVIL) for layer in told.profile.network.layers)
     network = replace(told.profile.network, layers=layers, left_alone=((EVIL, EVIL),))
-    models = tuple(replace(m, measurement=replace(m.measurement, warnings=(EVIL,))) for m in told.front.models)
+    models = tuple(replace(m, measurements=(replace(m.measurement, warnings=(EVIL,)),)) for m in told.front.models)
     references = tuple(replace(m, role=EVIL) for m in told.front.references)
     evil = Told(
         replace(told.front, models=models, references=references, reasons=(EVIL,)),
@@ -369,7 +371,7 @@ def test_a_phone_needs_no_sideways_scrolling(word: str, width: int, told: Told, 
         else t
         for t in told.trials
     )
-    models = tuple(replace(m, measurement=replace(m.measurement, warnings=(word,))) for m in told.front.models)
+    models = tuple(replace(m, measurements=(replace(m.measurement, warnings=(word,)),)) for m in told.front.models)
     network = replace(told.profile.network, left_alone=(("layer", word),))
     front = replace(told.front, models=models, reasons=(word,))
     about = replace(ABOUT, folder=ABOUT.folder + word, study={**ABOUT.study, "study": "imaginary" + word})

@@ -12,7 +12,6 @@ import jsonschema
 import pytest
 
 import autocompress.reports.search_history as course_module
-from autocompress.evaluators.measurement import Measurement
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.objectives import front_hypervolume
 from autocompress.reports.caveats import caveats
@@ -141,7 +140,7 @@ def test_the_hypervolume_ends_with_that_of_all_models(tell: Tell, monkeypatch: p
     line = search_history(told.front, told.trials)["hypervolume"]
     assert [step["trials"] for step in line] == list(range(1, len(told.trials) + 1))
     assert [step["value"] for step in line] == sorted(step["value"] for step in line)
-    all_models = [t.outcome for t in told.trials if isinstance(t.outcome, Measurement)]
+    all_models = [t.outcome[0] for t in told.trials if isinstance(t.outcome, tuple)]
     meeting = [m for m in all_models if told.front.limits.satisfied_by(m)]
     expected = front_hypervolume(meeting, told.front.baseline.measurement, told.front.target_ms)
     assert line[-1]["value"] == pytest.approx(expected, abs=1e-4)
@@ -201,7 +200,7 @@ def test_doubts_name_what_is_wrong(tell: Tell) -> None:
     wide = replace(latency, windows=(*latency.windows, replace(latency.windows[0], candidate_ns=(1.0,), contention=3)))
     wide = replace(wide, windows=tuple(replace(window, contention=2.0) for window in wide.windows))
     wide = replace(wide, environment={"trainers_paused": "no"})
-    worse = replace(best, measurement=replace(best.measurement, latency=wide, test_accuracy=0.5, warnings=("odd",)))
+    worse = replace(best, measurements=(replace(best.measurement, latency=wide, test_accuracy=0.5, warnings=("odd",)),))
     models = tuple(worse if model == best else model for model in told.front.models)
     front = replace(told.front, models=models, limits=Limits(1e9))
     data = replace(told, front=front).data(replace(ABOUT, state="interrupted"))

@@ -152,7 +152,7 @@ def test_the_unchanged_network_is_recommended_in_words(tell: Tell) -> None:
     """Where no model found is better than the unchanged network, that is said plainly."""
     told = slower(tell())
     worse = replace(told.front.models[0].measurement, accuracy=0.1)
-    told = replace(told, front=replace(told.front, models=(replace(told.front.models[0], measurement=worse),)))
+    told = replace(told, front=replace(told.front, models=(replace(told.front.models[0], measurements=(worse,)),)))
     assert told.front.recommended is told.front.baseline
     console = Console(width=140, file=io.StringIO())
     print_table(told.front, "run", console)
@@ -183,7 +183,7 @@ def test_a_latency_of_one_window_is_not_known_to_infinity_per_cent(tell: Tell) -
     best = told.front.recommended
     assert best is not None
     latency = replace(best.measurement.latency, windows=best.measurement.latency.windows[:1])
-    models = (replace(best, measurement=replace(best.measurement, latency=latency)),)
+    models = (replace(best, measurements=(replace(best.measurement, latency=latency),)),)
     warnings = replace(told, front=replace(told.front, models=models)).data()["warnings"]
     assert f"Model {best.id}: the uncertainty of the latency is unknown." in warnings
     assert not any("inf" in warning for warning in warnings)

@@ -16,7 +16,6 @@ from rich.console import Console
 from autocompress.commands.output import as_json
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Measurement
 from autocompress.pareto.front import ParetoFront, select
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import Model
@@ -40,10 +39,9 @@ PNG, SVG = b"\x89PNG\r\n\x1a\n", b"<?xml"
 
 def model(name: str, candidate: Candidate, role: str = "front") -> Model:
     """Return a model as the end of a run leaves it."""
-    outcome = PROBLEM.evaluate(Request(folder="", candidate=candidate, epochs=0, test=True))
-    assert isinstance(outcome, Measurement)
-    large = replace(outcome, size_bytes=outcome.size_bytes * 1000)
-    return Model(id=name, candidate=candidate, measurement=large, role=role, path=f"models/{name}")
+    (measured,) = PROBLEM.evaluate(Request(folder="", candidate=candidate, epochs=0, test=True))
+    large = replace(measured, size_bytes=measured.size_bytes * 1000)
+    return Model(id=name, candidate=candidate, measurements=(large,), role=role, path=f"models/{name}")
 
 
 def front_for(target_ms: float) -> ParetoFront:
@@ -90,7 +88,7 @@ def served_by(front: ParetoFront, name: str) -> ParetoFront:
 
     def there(model: Model) -> Model:
         latency = replace(model.measurement.latency, runtime=name)
-        return replace(model, measurement=replace(model.measurement, latency=latency))
+        return replace(model, measurements=(replace(model.measurement, latency=latency),))
 
     models, references = (tuple(map(there, each)) for each in (front.models, front.references))
     return replace(front, baseline=there(front.baseline), models=models, references=references)
@@ -181,7 +179,8 @@ def limited(front: ParetoFront, limits: Limits) -> ParetoFront:
     """Return a front of which memory and energy are known, under limits."""
     models = tuple(
         replace(
-            m, measurement=replace(m.measurement, memory_bytes=m.measurement.size_bytes + 50_000_000, energy_mj=12.5)
+            m,
+            measurements=(replace(m.measurement, memory_bytes=m.measurement.size_bytes + 50_000_000, energy_mj=12.5),),
         )
         for m in front.models
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, together
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Measurements, Outcome, ranked
 from autocompress.evaluators.meters.latency import CAREFUL, Plan
 from autocompress.evaluators.meters.parallel import Meters
 from autocompress.evaluators.runtime import Kernel
@@ -37,13 +36,9 @@ TARGET_MS = 4.0
 LIMITS = Limits(TARGET_MS)
 
 
-Known = TypeVar("Known", Outcome, Measurement)
-
-
-def served(outcome: Known) -> Known:
-    """Return an outcome as of the runtime that the run asks for."""
-    latency = outcome.latency
-    return outcome if latency is None else replace(outcome, latency=replace(latency, runtime="onnxruntime"))
+def served(measurements: Measurements) -> Measurements:
+    """Return measurements as of the runtime that the run asks for."""
+    return tuple(replace(each, latency=replace(each.latency, runtime="onnxruntime")) for each in measurements)
 
 
 class Trainer:
@@ -60,7 +55,8 @@ class Trainer:
         self.requests.append(request)
         (self.folder / request.folder).mkdir(parents=True, exist_ok=True)
         (self.folder / request.folder / "model.onnx").write_bytes(request.candidate.to_json().encode())
-        return self.spoil(request, served(self.problem.evaluate(request)))
+        outcome = self.problem.evaluate(request)
+        return self.spoil(request, outcome if isinstance(outcome, Infeasible) else served(outcome))
 
 
 class Clock:
@@ -96,7 +92,7 @@ class Clock:
 @pytest.fixture
 def models(search: Callable[..., StudyStore], small: AnalyticEvaluator) -> list[Model]:
     """Return what a search has measured."""
-    return [replace(m, measurement=served(m.measurement)) for m in search(small, trials=60).models()]
+    return [replace(m, measurements=served(m.measurements)) for m in search(small, trials=60).models()]
 
 
 @pytest.fixture
@@ -148,7 +144,9 @@ def test_reference_baselines_that_are_surely_late_stay_as_their_trials_left_them
     """They are neither trained nor measured again, until a looser target can be met by them."""
     whole = next(m.measurement for m in models if m.role == "front" and LIMITS.satisfied_by(m.measurement))
     slow = replace(whole, latency=replace(whole.latency, baseline_ms=3 * TARGET_MS / whole.latency.ratio), accuracy=1.0)
-    reference = Model(id="90000", candidate=models[1].candidate, measurement=slow, role="uniform", path="trials/90000")
+    reference = Model(
+        id="90000", candidate=models[1].candidate, measurements=(slow,), role="uniform", path="trials/90000"
+    )
     Trainer(rundir.path, small, unspoiled).evaluate(
         Request(folder=reference.path, candidate=reference.candidate, epochs=1)
     )
@@ -172,7 +170,7 @@ def made(name: str, accuracy: float, ratio: float, like: Measurement, role: str 
     """Return a model that was trained for one pass, of a share of the target's latency."""
     latency = replace(like.latency, baseline_ms=ratio * TARGET_MS / like.latency.ratio)
     measured = replace(like, accuracy=accuracy, latency=latency, epochs=1.0)
-    return Model(id=name, candidate=Candidate(), measurement=measured, role=role)
+    return Model(id=name, candidate=Candidate(), measurements=(measured,), role=role)
 
 
 @pytest.fixture
@@ -199,7 +197,7 @@ def test_nobody_is_taken_to_the_end_who_can_add_nothing(ladder: list[Model]) -> 
     """What stays dominated, whatever the others gained, is left where it is; so is what misses the limits."""
     ended = {m.id: m.measurement.accuracy + 0.01 for m in ladder if m.id != "00009"}
     assert likely_finalists(ladder, ended, LIMITS) == []
-    slow = [replace(m, measurement=made(m.id, 0.9, 1.5, m.measurement).measurement) for m in ladder]
+    slow = [replace(m, measurements=(made(m.id, 0.9, 1.5, m.measurement).measurement,)) for m in ladder]
     assert likely_finalists(slow, {"baseline": 0.91}, LIMITS) == []
 
 
@@ -234,7 +232,7 @@ def test_each_finalist_is_trained_scored_and_measured(
     assert {request.epochs for request in trainer.requests} <= {0.0, 10.0}
     assert all(request.test for request in trainer.requests)
     for model in done:
-        assert read_record(rundir.path / model.path) == model.measurement
+        assert read_record(rundir.path / model.path) == model.measurements
         assert model.measurement.rung == "final"
         assert len(model.measurement.latency.windows) >= CAREFUL.min_windows
 
@@ -246,12 +244,12 @@ def test_a_longer_training_stays_that_is_worse_by_chance_alone(
     before, after = (packed(np.repeat([0.0, 1.0, 0.0], each)) for each in ([0, 160, 40], [3, 159, 38]))
 
     def spoil(request: Request, outcome: Outcome) -> Outcome:
-        if request.epochs < 10.0 or not isinstance(outcome, Measurement):
+        if request.epochs < 10.0 or isinstance(outcome, Infeasible):
             return outcome
-        return replace(outcome, accuracy=0.795, scores=after)
+        return (replace(outcome[0], accuracy=0.795, scores=after),)
 
     chosen = [
-        replace(m, measurement=replace(m.measurement, accuracy=0.8, epochs=1.0, scores=before))
+        replace(m, measurements=(replace(m.measurement, accuracy=0.8, epochs=1.0, scores=before),))
         for m in trained_to_the_end(models)
         if m.role == "front"
     ][:1]
@@ -267,13 +265,13 @@ def test_what_longer_training_spoils_is_trained_as_in_its_trial(
     """A model that ends worse, or not at all, with the longer schedule gets the schedule and seed of its trial."""
 
     def spoil(request: Request, outcome: Outcome) -> Outcome:
-        if request.epochs < 10.0 or not isinstance(outcome, Measurement):
+        if request.epochs < 10.0 or isinstance(outcome, Infeasible):
             return outcome
         if request.folder == chosen[-1].path.replace("trials", "models"):
             return Infeasible(reason="the loss became nan", rung="train")
-        return replace(outcome, accuracy=0.0)
+        return (replace(outcome[0], accuracy=0.0),)
 
-    chosen = trained_to_the_end([replace(m, measurement=replace(m.measurement, epochs=1.0)) for m in models])
+    chosen = trained_to_the_end([replace(m, measurements=(replace(m.measurement, epochs=1.0),)) for m in models])
     trainer = Trainer(rundir.path, small, spoil)
     done = finals(rundir, trainer, Clock(chosen)).run(chosen)
     assert {m.id: m.measurement.accuracy for m in done} == {m.id: m.measurement.accuracy for m in chosen}
@@ -284,11 +282,11 @@ def test_what_longer_training_spoils_is_trained_as_in_its_trial(
         assert seeds == {epochs: wanted[epochs] for epochs in seeds}
 
 
-def on_both(measurement: Measurement) -> Measurement:
+def on_both(measurement: Measurement) -> Measurements:
     """Return a measurement on two devices, of which the second is 1.5 times slower."""
     latency = measurement.latency
     each = (("gpu0", 1.0), ("edge", 1.5))
-    return together(
+    return ranked(
         replace(measurement, latency=replace(latency, device=device, baseline_ms=factor * latency.baseline_ms))
         for device, factor in each
     )
@@ -296,7 +294,7 @@ def on_both(measurement: Measurement) -> Measurement:
 
 def test_fronts_on_each_device_alone_are_taken_to_the_end_too(models: list[Model]) -> None:
     """Beside the front for all devices come the best of those that only the faster one runs in time."""
-    both = [replace(m, measurement=on_both(m.measurement)) for m in models]
+    both = [replace(m, measurements=on_both(m.measurement)) for m in models]
     chosen = [m for m in finalists(both, LIMITS) if m.role == "front"]
     assert {m.measurement.latency.device for m in chosen} == {"edge"}
     everywhere = [m for m in chosen if LIMITS.satisfied_by(m.measurement)]
@@ -304,7 +302,7 @@ def test_fronts_on_each_device_alone_are_taken_to_the_end_too(models: list[Model
     whole = [both[i] for i in select([m.measurement for m in both], LIMITS)]
     assert len(everywhere) >= min(FINALISTS, sum(m.role == "front" for m in whole))
     assert 0 < len(partly) <= ALONE
-    assert all(LIMITS.satisfied_by(m.measurement.elsewhere[0]) for m in partly)
+    assert all(LIMITS.satisfied_by(m.measurements[1]) for m in partly)
     assert max(m.measurement.accuracy for m in partly) > max(m.measurement.accuracy for m in everywhere)
 
 
@@ -331,7 +329,7 @@ def test_what_fails_on_one_of_the_devices_is_left_out(
     """The others are measured on both, each with its own meter."""
 
     def spoil(request: Request, outcome: Outcome) -> Outcome:
-        return on_both(outcome) if isinstance(outcome, Measurement) else outcome
+        return outcome if isinstance(outcome, Infeasible) else on_both(outcome[0])
 
     chosen = trained_to_the_end(models)
     broken = chosen[-1].candidate.to_json().encode()
@@ -339,7 +337,7 @@ def test_what_fails_on_one_of_the_devices_is_left_out(
     ended = finals(rundir, Trainer(rundir.path, small, spoil), Meters(clocks)).run(chosen)  # type: ignore[arg-type]
     assert [m.id for m in ended] == [m.id for m in chosen[:-1]]
     for model in ended:
-        assert sorted(m.latency.device for m in model.measurement.everywhere) == ["edge", "gpu0"]
+        assert sorted(m.latency.device for m in model.measurements) == ["edge", "gpu0"]
 
 
 def test_an_interrupted_end_goes_on_without_training_again(
@@ -384,5 +382,5 @@ def test_an_interrupted_search_leaves_models_as_found(rundir: RunDirectory, mode
         (rundir.path / model.path / "model.onnx").write_bytes(b"model")
     for model in with_trial_results(rundir, chosen, Silent()):
         assert (rundir.path / model.path / "model.onnx").read_bytes() == b"model"
-        assert read_record(rundir.path / model.path) == model.measurement
+        assert read_record(rundir.path / model.path) == model.measurements
         assert model.measurement.rung == "short"

@@ -84,7 +84,7 @@ def rundir(tmp_path: Path) -> Iterator[RunDirectory]:
 def models(found: Measurement = FOUND) -> list[Model]:
     """Return both models as the search found them."""
     candidates = {name: Candidate({"bits": {name: 8}}) for name in ("00001", "00002")}
-    return [Model(id=n, candidate=c, measurement=found, path=f"trials/{n}") for n, c in candidates.items()]
+    return [Model(id=n, candidate=c, measurements=(found,), path=f"trials/{n}") for n, c in candidates.items()]
 
 
 def ended(
@@ -101,12 +101,13 @@ def ended(
 
 def longer_fails(epochs: float) -> Outcome:
     """Fail in a training that is longer than that of the search."""
-    return replace(FOUND, rung="trained", test_accuracy=0.7, epochs=0.0, failure=WHY) if epochs > 1 else again(epochs)
+    failed = replace(FOUND, rung="trained", test_accuracy=0.7, epochs=0.0, failure=WHY)
+    return (failed,) if epochs > 1 else again(epochs)
 
 
 def again(epochs: float) -> Outcome:
     """Return what a training of the search's length gives."""
-    return replace(FOUND, rung="trained", test_accuracy=0.75, epochs=epochs)
+    return (replace(FOUND, rung="trained", test_accuracy=0.75, epochs=epochs),)
 
 
 def never(epochs: float) -> Outcome:
@@ -122,7 +123,7 @@ def test_what_cannot_be_trained_longer_stands_as_the_search_left_it(rundir: RunD
         measured = model.measurement
         assert (measured.rung, measured.epochs, measured.test_accuracy, measured.failure) == ("final", 1.0, 0.75, WHY)
         assert measured.warnings == ("its final training failed, and it is what the search left: " + WHY.reason,)
-        assert read_record(rundir.path / model.path) == measured
+        assert read_record(rundir.path / model.path) == (measured,)
     assert [text for text in told if "final training" in text] == [
         "the final training of 00001, 00002 failed: ValueError: a batch of one. Their results from the search "
         "stand; once this is fixed in the study, the same command trains them again"
@@ -136,7 +137,7 @@ def test_what_cannot_be_trained_again_keeps_the_search_s_files(rundir: RunDirect
         assert (rundir.path / model.path / "model.onnx").read_text() == "search"
         assert model.measurement.accuracy == FOUND.accuracy
         assert model.measurement.failure is not None
-        assert read_record(rundir.path / model.path) == model.measurement
+        assert read_record(rundir.path / model.path) == model.measurements
     assert len([text for text in told if "failed" in text]) == 1
 
 
@@ -164,7 +165,7 @@ def test_what_could_not_be_trained_in_its_trial_is_not_trained_at_the_end(rundir
 
 def test_a_run_whose_baseline_cannot_be_scored_any_more_says_why(rundir: RunDirectory) -> None:
     """As where a metric raises on the test data, which no trial saw: there is nothing to compare to."""
-    baseline = Model(id="baseline", candidate=Candidate(), measurement=FOUND, role="baseline", path="trials/00000")
+    baseline = Model(id="baseline", candidate=Candidate(), measurements=(FOUND,), role="baseline", path="trials/00000")
     clock: Any = Clock()
     options = Options(out=rundir.path, workers=0, target_ms=5.0)
     trainer = Trainer(rundir.path, lambda epochs: replace(WHY, rung="test"))
@@ -178,7 +179,7 @@ def test_a_run_whose_baseline_cannot_be_scored_any_more_says_why(rundir: RunDire
 def test_the_table_names_every_model_that_was_not_trained(rundir: RunDirectory) -> None:
     """Not just the recommended one, and one reason is told once."""
     found, *_ = ended(rundir, longer_fails)
-    baseline = replace(found[0], id="baseline", role="baseline", measurement=replace(FOUND, epochs=0.0))
+    baseline = replace(found[0], id="baseline", role="baseline", measurements=(replace(FOUND, epochs=0.0),))
     front = ParetoFront(limits=Limits(5.0), baseline=baseline, models=tuple(found))
     shown = [str(part) for part in render(front, "run").renderables if isinstance(part, Text)]  # type: ignore[attr-defined]
     assert [line for line in shown if WHY.reason in line] == [

@@ -13,7 +13,7 @@ LATENCY = Latency(windows=(Window(baseline_ns=(2,), candidate_ns=(1,)),) * 3, ba
 def model(name: str, *, epochs: float = 1.0, accuracy: float = 0.9, **axes: dict[str, float]) -> Model:
     """Return a measured model."""
     measured = Measurement(accuracy=accuracy, latency=LATENCY, size_bytes=1, params=1, macs=1, epochs=epochs)
-    return Model(id=name, candidate=Candidate(axes), measurement=measured)
+    return Model(id=name, candidate=Candidate(axes), measurements=(measured,))
 
 
 def chosen(candidate: dict[str, dict[str, float]], *models: Model) -> str:

@@ -37,8 +37,7 @@ def context(tmp_path: Path, small: AnalyticEvaluator) -> Iterator[RunContext]:
 @pytest.fixture
 def measured(small: AnalyticEvaluator) -> Measurement:
     """Return what a trained candidate costs."""
-    found = small.evaluate(Request(folder="", candidate=Candidate(), epochs=0))
-    assert isinstance(found, Measurement)
+    (found,) = small.evaluate(Request(folder="", candidate=Candidate(), epochs=0))
     return replace(found, epochs=2.0)
 
 
@@ -85,7 +84,7 @@ def test_a_candidate_inherits_from_a_model_with_files(
 ) -> None:
     """It names the weights of the wider neighbour, unless inheriting is switched off."""
     wider = Candidate({"pruning_ratio": {"layer0": 0.375}})
-    model = Model(id="00004", candidate=wider, measurement=measured, path="trials/00004")
+    model = Model(id="00004", candidate=wider, measurements=(measured,), path="trials/00004")
     store, trial = opened(small), PendingTrial(12, PRUNED, "", 0)
     assert trial_request(context, store, trial, [model]).ancestor.startswith("trials/00004/")
     assert trial_request(context, store, trial).ancestor == ""
@@ -95,11 +94,11 @@ def test_a_candidate_inherits_from_a_model_with_files(
 
 def test_a_final_training_is_longer_and_scored_on_the_test_data(context: RunContext, measured: Measurement) -> None:
     """It has the final passes, a seed of its own and more time; a model whose training failed is only scored."""
-    model = Model(id="00004", candidate=PRUNED, measurement=measured, path="models/00004")
+    model = Model(id="00004", candidate=PRUNED, measurements=(measured,), path="models/00004")
     request = final_request(context, model)
     assert (request.folder, request.candidate, request.test) == ("models/00004", PRUNED, True)
     assert (request.epochs, request.timeout_s) == (10.0, 600.0)
     assert request.seed == seed_of(7, "00004", FINAL)
     assert request.ancestor.startswith("trials/00004/")
     failed = replace(measured, failure=Infeasible(reason="the loss became nan", rung="train"))
-    assert final_request(context, replace(model, measurement=failed)).epochs == 0.0
+    assert final_request(context, replace(model, measurements=(failed,))).epochs == 0.0

@@ -169,7 +169,7 @@ def test_what_was_not_measured_is_added_where_it_may_decide(case: str, field: st
     store = whole(CASES[case], more=len(open_ones), evaluator=evaluator)
     assert evaluator.seen == Counter(open_ones.keys())
     for request in evaluator.requests:
-        assert request.known == open_ones[request.candidate].measurement
+        assert request.known == open_ones[request.candidate].measurements
         assert request.latencies == (open_ones[request.candidate].measurement.latency,)
         assert request.also == (case,)
     found = front(store)
@@ -213,7 +213,7 @@ def test_the_search_looks_where_all_limits_are_met(search: Search, small: Analyt
 def test_proposals_keep_to_what_a_limit_allows(field: str, search: Search) -> None:
     """The sampler learns what candidates hold and draw from those that were measured or cut, and stays within it."""
     problem = AnalyticEvaluator(6)
-    unchanged = problem.evaluate(Request(folder="", candidate=Candidate(), epochs=0, also=ALSO))
+    (unchanged,) = problem.evaluate(Request(folder="", candidate=Candidate(), epochs=0, also=ALSO))
     assert unchanged.memory_bytes is not None
     assert unchanged.energy_mj is not None
     most = {"max_memory_bytes": 0.5 * unchanged.memory_bytes, "max_energy_mj": 0.25 * unchanged.energy_mj}[field]

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.measurement import Measurement
 from autocompress.pareto.objectives import front_hypervolume, objectives
 from autocompress.search.tensorboard import TensorBoardWriter
 from autocompress.storage.backends import METRICS
@@ -32,7 +31,7 @@ def test_each_trial_has_its_numbers(search: Search, small: AnalyticEvaluator, tm
     with TensorBoardWriter(str(tmp_path / "board"), store):
         pass
     found, outcomes = scalars(tmp_path / "board"), {t.number: outcome(t) for t in store.finished()}
-    measured = {number: it for number, it in outcomes.items() if isinstance(it, Measurement)}
+    measured = {number: it[0] for number, it in outcomes.items() if isinstance(it, tuple)}
     assert 0 < len(measured) < len(outcomes)
     for position, name in enumerate(METRICS):
         expected = {number: objectives(it)[position] for number, it in measured.items()}

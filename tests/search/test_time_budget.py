@@ -11,7 +11,7 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.search.dispatch import RunContext
 from autocompress.search.options import Options
 from autocompress.search.time_budget import CAREFUL_PROCESSES, StageTimes, TimeBudget, stage_times
@@ -28,8 +28,7 @@ COSTS = StageTimes(build_s=2.0, measure_s=5.0, careful_s=8.0, score_s=1.0, epoch
 
 def trial(problem: AnalyticEvaluator, *, epochs: float, **seconds: float) -> Measurement:
     """Return what a trial measured that took so long."""
-    found = problem.evaluate(Request(folder="", candidate=Candidate(), epochs=0))
-    assert isinstance(found, Measurement)
+    (found,) = problem.evaluate(Request(folder="", candidate=Candidate(), epochs=0))
     latency = replace(found.latency, processes=2)
     return replace(found, latency=latency, epochs=epochs, seconds={k.replace("_", "-"): v for k, v in seconds.items()})
 
@@ -87,7 +86,9 @@ class Timed:
         """Evaluate, and add the seconds."""
         outcome = self.problem.evaluate(request)
         seconds = {"build": 1.0, "latency": 1.0, "one-shot": 1.0, "train": self.train_s}
-        return replace(outcome, epochs=request.epochs, seconds=seconds) if isinstance(outcome, Measurement) else outcome
+        if isinstance(outcome, Infeasible):
+            return outcome
+        return tuple(replace(each, epochs=request.epochs, seconds=seconds) for each in outcome)
 
 
 @pytest.mark.parametrize(("train_s", "reserved"), [(HOUR_S / 100, (0.05, 0.49)), (HOUR_S, (0.5, 0.5))])

@@ -17,7 +17,7 @@ from autocompress.evaluators import runtimes
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.ladder.ladder import Ladder
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Measurements, Outcome, Window
 from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.repeated_failures import JUDGED, LEAST, failed_repeatedly
@@ -27,7 +27,7 @@ from autocompress.studies.task import Batch, Task
 Search = Callable[..., StudyStore]
 
 LATENCY = Latency(windows=(Window(baseline_ns=(2,), candidate_ns=(1,)),) * 3, baseline_ms=2.0)
-TRAINED = Measurement(accuracy=0.9, latency=LATENCY, size_bytes=1, params=1, macs=1, epochs=1.0)
+TRAINED = (Measurement(accuracy=0.9, latency=LATENCY, size_bytes=1, params=1, macs=1, epochs=1.0),)
 CUT = Infeasible(reason="too slow", rung="latency", latency=LATENCY)
 
 
@@ -36,9 +36,9 @@ def raised(reason: str, rung: str = "train") -> Infeasible:
     return Infeasible(reason=reason, rung=rung, raised=True)
 
 
-def untrained(failure: Infeasible) -> Measurement:
+def untrained(failure: Infeasible) -> Measurements:
     """Return a model that was scored before its training failed."""
-    return replace(TRAINED, epochs=0.0, failure=failure)
+    return (replace(TRAINED[0], epochs=0.0, failure=failure),)
 
 
 def numbered(outcomes: Sequence[Outcome]) -> dict[int, Outcome]:
@@ -91,13 +91,13 @@ class Failing:
     def evaluate(self, request: Request) -> Outcome:
         """Fail in building, or in training."""
         found = self.problem.evaluate(request)
-        if request.unchanged or not isinstance(found, Measurement):
+        if request.unchanged or isinstance(found, Infeasible):
             return found
         self.seen.append(request.candidate)
         if len(self.seen) <= self.good:
-            return replace(found, epochs=1.0)
+            return (replace(found[0], epochs=1.0),)
         failure = raised(f"RuntimeError: {len(self.seen)} labels", self.rung)
-        return failure if self.rung == "build" else replace(found, epochs=0.0, failure=failure)
+        return failure if self.rung == "build" else (replace(found[0], epochs=0.0, failure=failure),)
 
 
 def test_the_search_stops_and_keeps_what_was_scored(search: Search, small: AnalyticEvaluator) -> None:
@@ -164,16 +164,15 @@ def test_a_model_is_kept_that_was_scored_before_its_training_failed(tmp_path: Pa
     ladder = Ladder(task, supplies_of(task), [runtimes.load("onnxruntime")], meter, tmp_path)
     candidate = Candidate({"pruning_ratio": {"0": 0.5}})
     request = Request(folder="trials/00001", candidate=candidate, epochs=1.0, latencies=(LATENCY,))
-    outcome = ladder.evaluate(request)
-    assert isinstance(outcome, Measurement)
-    assert outcome.failure is not None
-    assert outcome.failure.raised
-    assert outcome.failure.rung == "train"
-    assert "ValueError: two outputs are more than one (raised in the task's `loss`" in outcome.failure.reason
-    assert "test_repeated_failures.py" in outcome.failure.reason
-    assert outcome.epochs == 0
-    assert outcome.accuracy == outcome.one_shot_accuracy
-    assert outcome.warnings == (f"it could not be trained, and is what it was before: {outcome.failure.reason}",)
+    (measured,) = ladder.evaluate(request)
+    assert measured.failure is not None
+    assert measured.failure.raised
+    assert measured.failure.rung == "train"
+    assert "ValueError: two outputs are more than one (raised in the task's `loss`" in measured.failure.reason
+    assert "test_repeated_failures.py" in measured.failure.reason
+    assert measured.epochs == 0
+    assert measured.accuracy == measured.one_shot_accuracy
+    assert measured.warnings == (f"it could not be trained, and is what it was before: {measured.failure.reason}",)
     folder = tmp_path / "trials" / "00001"
     assert {"model.onnx", "model.safetensors", "candidate.json", "error.txt"} <= {
         file.name for file in folder.iterdir()

@@ -71,7 +71,7 @@ def test_a_model_that_was_taken_to_the_end_is_told_as_measured_then(
     store = search(small, trials=TRIALS)
     model = store.models()[3]
     place = tmp_path / "run" / "models" / model.id
-    write_atomically(place / "measurement.json", to_json(model.measurement).encode())
+    write_atomically(place / "measurement.json", to_json(model.measurements).encode())
     write_atomically(place / model.measurement.file, b"a file")
     by_id = {m.id: m for m in open_run(tmp_path / "run").models}
     assert by_id[model.id].path == f"models/{model.id}"
@@ -86,12 +86,12 @@ def test_the_front_of_a_finished_run_has_the_baselines_without_final_training(
     before = open_run(out).front()
     late = next(m for m in before.references)
     record = out / late.path / "measurement.json"
-    record.write_text(to_json(replace(late.measurement, rung="short")))
+    record.write_text(to_json((replace(late.measurement, rung="short"),)))
     front = open_run(out).front()
     assert [(m.id, m.path) for m in front.references] == [(m.id, m.path) for m in before.references]
     assert next(m.measurement.rung for m in front.references if m.id == late.id) == "short"
     trained = next(m for m in before.models if m.role == "front")
-    (out / trained.path / "measurement.json").write_text(to_json(replace(trained.measurement, rung="short")))
+    (out / trained.path / "measurement.json").write_text(to_json((replace(trained.measurement, rung="short"),)))
     assert trained.id not in [m.id for m in open_run(out).front().models]
 
 

@@ -11,7 +11,7 @@ import pytest
 from autocompress.errors import UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.pareto.model import BASELINE
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.study_store import ATTEMPTS, PendingTrial, StudyStore, outcome
@@ -49,7 +49,7 @@ def test_outcomes_survive_reopening(url: str | None, opened: Open, small: Analyt
     store = opened(small, url=url, target_ms=3.0)
     run(store, small, 14)
     before = known(store)
-    assert {type(result) for _, _, result in before} == {Measurement, Infeasible}
+    assert {type(result) for _, _, result in before} == {tuple, Infeasible}
     again = opened(small, url=url, target_ms=3.0)
     assert known(again) == before
     assert again.ask().number == 14

@@ -56,9 +56,9 @@ def line(address: str, *devices: str, trials: int) -> list[object]:
 
 def record(out: Path, row: pandas.Series) -> dict[str, Measurement]:
     """Return what is kept of a model, by device."""
-    measurement = from_json((out / str(row.path) / "measurement.json").read_text())
-    assert isinstance(measurement, Measurement)
-    return {each.latency.device: each for each in measurement.everywhere}
+    measurements = from_json((out / str(row.path) / "measurement.json").read_text())
+    assert isinstance(measurements, tuple)
+    return {each.deployment.device: each for each in measurements}
 
 
 def test_a_model_meets_the_target_when_it_does_on_every_device(address: str, folder: Path, command: Command) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.ladder.deployments import within_limit
-from autocompress.evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Window
+from autocompress.evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Window, ranked
 from autocompress.evaluators.meters.parallel import at_once
 from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.pareto.limits import Limits
@@ -28,26 +28,20 @@ def measured(milliseconds: float, runtime: str = "ort", device: str = "", accura
 
 def model(*measurements: Measurement) -> Model:
     """Return a model that was measured at several places."""
-    return Model(id="1", candidate=Candidate(), measurement=Limits(5.0).nearest(_one(measurements)))
-
-
-def _one(measurements: tuple[Measurement, ...]) -> Measurement:
-    from dataclasses import replace
-
-    return replace(measurements[0], elsewhere=measurements[1:])
+    return Model(id="1", candidate=Candidate(), measurements=ranked(measurements, Limits(5.0).distance))
 
 
 def places(models: list[Model]) -> list[str]:
     """Return the places that models have first."""
-    return [str(m.measurement.latency.place) for m in models]
+    return [str(m.measurement.deployment) for m in models]
 
 
 def test_the_worst_device_decides_by_its_best_runtime() -> None:
     """A device serves by any runtime, and a model must do on all devices."""
     one = model(measured(1, "ort", GPU), measured(9, "vino", GPU), measured(4, "ort", EDGE), measured(3, "vino", EDGE))
-    assert str(one.measurement.latency.place) == "vino on edge"
-    assert len(one.measurement.everywhere) == 4
-    assert from_json(to_json(one.measurement)) == one.measurement
+    assert str(one.measurement.deployment) == "vino on edge"
+    assert len(one.measurements) == 4
+    assert from_json(to_json(one.measurements)) == one.measurements
     assert Limits(3.0).satisfied_by(one.measurement)
     assert not Limits(2.9).satisfied_by(one.measurement)
 
@@ -56,12 +50,12 @@ def test_a_model_is_a_point_where_no_other_device_is_worse() -> None:
     """On one device each runtime is one; with several, a runtime that another device undercuts is none."""
     alone = decisive([model(measured(2, "ort"), measured(9, "vino"))], Limits(5.0))
     assert places(alone) == ["ort", "vino"]
-    assert all(m.measurement.elsewhere == () for m in alone)
+    assert all(len(m.measurements) == 1 for m in alone)
     each = measured(1, "ort", GPU), measured(9, "vino", GPU), measured(4, "ort", EDGE), measured(3, "vino", EDGE)
     found = decisive([model(*each)], Limits(5.0))
     assert sorted(places(found)) == ["ort on edge", "vino on edge", "vino on gpu0"]
-    by_place = {str(m.measurement.latency.place): m.measurement.elsewhere for m in found}
-    assert [str(other.latency.place) for other in by_place["vino on gpu0"]] == ["vino on edge"]
+    by_place = {str(m.measurement.deployment): m.measurements[1:] for m in found}
+    assert [str(other.deployment) for other in by_place["vino on gpu0"]] == ["vino on edge"]
     equal = decisive([model(measured(1, device=GPU), measured(1, device=EDGE))], Limits(5.0))
     assert len(equal) == 1
 

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
 from autocompress.search.options import SAMPLERS
@@ -52,7 +52,7 @@ def told_on(scale: Callable[[float], float]) -> Evaluate:
 
     def evaluate(asked: PendingTrial) -> Outcome:
         found = measured(asked)
-        return replace(found, accuracy=scale(found.accuracy)) if isinstance(found, Measurement) else found
+        return (replace(found[0], accuracy=scale(found[0].accuracy)),) if isinstance(found, tuple) else found
 
     return evaluate
 
@@ -177,7 +177,6 @@ def test_mutation_aims_at_the_target(scale: float, opened: Open) -> None:
 
     def slower(asked: PendingTrial) -> Outcome:
         outcome = whole(asked)
-        assert outcome.latency is not None
         return outcome if scale == 1.0 else _slowed(outcome, scale)
 
     store = opened(PROBLEM)
@@ -191,8 +190,9 @@ def test_mutation_aims_at_the_target(scale: float, opened: Open) -> None:
 
 
 def _slowed(outcome: Outcome, scale: float) -> Outcome:
-    assert outcome.latency is not None
-    return replace(outcome, latency=replace(outcome.latency, baseline_ms=outcome.latency.baseline_ms * scale))
+    assert isinstance(outcome, tuple)
+    latency = outcome[0].latency
+    return (replace(outcome[0], latency=replace(latency, baseline_ms=latency.baseline_ms * scale)),)
 
 
 def test_crowding_is_infinite_at_the_ends() -> None:

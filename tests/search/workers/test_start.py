@@ -245,12 +245,12 @@ def test_a_killed_worker_costs_its_trial_only(pool: RayWorkers, tmp_path: Path) 
     os.kill(pid, signal.SIGKILL)
     pool.submit(request_for("trials/other"))
     ended = {request.folder: outcome for request, outcome in results(pool, 2)}
-    assert isinstance(ended["trials/other"], Measurement)
+    assert isinstance(ended["trials/other"], tuple)
     assert isinstance(ended[f"{tmp_path}/hang"], LostTrial)
     idle(pool)
     for i in range(2):
         pool.submit(request_for(f"trials/{i}"))
-    assert all(isinstance(outcome, Measurement) for _, outcome in results(pool, 2))
+    assert all(isinstance(outcome, tuple) for _, outcome in results(pool, 2))
 
 
 def test_what_never_ends_is_ended(pool: RayWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_what_is_waited_for_a_device_is_no_time_of_a_trial(pool: RayWorkers, mon
     began = time.monotonic()
     for name in ("one/waits", "other/waits"):
         pool.submit(request_for(name, timeout_s=0.5))
-    assert all(isinstance(outcome, Measurement) for _, outcome in results(pool, 2))
+    assert all(isinstance(outcome, tuple) for _, outcome in results(pool, 2))
     assert time.monotonic() - began >= 2 * SLOW_S
 
 
