@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -13,6 +12,7 @@ from rich.control import Control
 from rich.segment import ControlType
 
 from ..errors import AutocompressError, UsageError
+from ..reports.json_result import finite
 
 OK, MISSES, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done, nothing meets what was asked for, a mistake of the user, Ctrl-C."""
@@ -56,12 +56,4 @@ def as_json(data: object) -> str:
     >>> as_json([8, float("nan")]).split()
     ['[', '8,', 'null', ']']
     """
-    return json.dumps(_finite(data), indent=1)
-
-
-def _finite(data: object) -> object:
-    if isinstance(data, Mapping):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
+    return json.dumps(finite(data), indent=1)

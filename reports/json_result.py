@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..pareto.front import ParetoFront
-from ..pareto.model import Model
+if TYPE_CHECKING:
+    from ..pareto.front import ParetoFront
+    from ..pareto.model import Model
 
 
 def as_data(front: ParetoFront, where: str) -> dict[str, Any]:
@@ -31,3 +35,18 @@ def as_data(front: ParetoFront, where: str) -> dict[str, Any]:
 def _models(front: ParetoFront, models: tuple[Model, ...]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = replace(front, models=models).to_pandas().to_dict("records")
     return rows
+
+
+def finite(data: Any) -> Any:
+    """Return plain data with None for numbers that are not finite, and text for paths.
+
+    >>> finite({"ms": float("nan"), "sizes": (1, 2.5)})
+    {'ms': None, 'sizes': [1, 2.5]}
+    """
+    if isinstance(data, Mapping):
+        return {str(name): finite(each) for name, each in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(each) for each in data]
+    if isinstance(data, os.PathLike):
+        return os.fspath(data)
+    return None if isinstance(data, float) and not math.isfinite(data) else data

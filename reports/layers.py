@@ -1,20 +1,32 @@
-"""The changes of a candidate to each layer, with the estimated saving and damage."""
+"""The layers in a report: their costs and sensitivities, and the changes of a candidate, as data and in words."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..profiles.profile import Profile
 from ..spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SETTINGS, SPARSITY, Candidate
-from .layer_words import in_file
+from ..spaces.layers import Layer, Network
 
 ON_LAYERS = (BITS, RANK, SPARSITY, PALETTE)
 """Axes whose targets are layers."""
 
 PLACES = 4
 """Decimal places of shares, enough for drawing."""
+
+FLOAT = 32
+
+INTEGERS = 8
+"""Most bits of a weight that is stored as an integer."""
+
+REPORTED_ZEROS = 0.1
+"""Zeros of a layer are reported from this share of its weights on."""
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def changes(
@@ -29,32 +41,31 @@ def changes(
     with all choices. A group's damage is listed at its first layer.
 
     Args:
-        profile: what is known of the network.
-        candidate: what was chosen.
-        levels: the same as the levels of a trial; damages are looked up by them.
-        written: what the model's file holds of each layer; None where no file was kept.
+        profile: the network's profile.
+        candidate: the choices.
+        levels: the choices as levels of a trial, by which damages are found.
+        written: how the model's file stores each layer; None if no file was kept.
 
     Returns:
-        By layer: ``pruned`` (share of its output channels that went), ``pruned_inputs``, ``bits``, ``rank``,
-        ``sparsity``, ``palette``, all as they were chosen, ``written`` (how its weights lie in the file), ``ms`` and
-        ``damage``; what does not apply or is not known is left out.
-
+        By layer: ``pruned`` (removed share of its output channels), ``pruned_inputs``, ``bits``, ``rank``,
+        ``sparsity``, ``palette``, all as chosen, ``written`` (how the file stores its weights), ``ms`` and ``damage``;
+        without the entries that do not apply or are unknown.
     """
     pruned = candidate[PRUNING_RATIO]
     found = {}
     for layer in profile.network.layers:
         kept_inputs = math.prod(1 - float(pruned.get(group, 0.0)) for group in {*layer.in_groups} - {layer.out_group})
-        told: dict[str, Any] = {
+        change: dict[str, Any] = {
             "pruned": float(pruned.get(layer.out_group or "", 0.0)) or None,
             "pruned_inputs": round(1 - kept_inputs, PLACES) or None,
             **{axis: candidate[axis].get(layer.name) for axis in ON_LAYERS},
         }
-        told = {name: value for name, value in told.items() if value is not None}
-        if told:
+        change = {name: value for name, value in change.items() if value is not None}
+        if change:
             damage = _damage(profile, layer.name, levels)
-            stored = in_file(written or {}, layer.name)
-            told |= {"written": stored} if stored else {}
-            found[layer.name] = {**told, **({} if damage is None else {"damage": round(damage, 6)})}
+            stored = stored_in_words(written or {}, layer.name)
+            change |= {"written": stored} if stored else {}
+            found[layer.name] = {**change, **({} if damage is None else {"damage": round(damage, 6)})}
     for name, milliseconds in profile.costs.predict_layers_ms(profile.network, candidate).items():
         if name in found:
             found[name]["ms"] = round(milliseconds, 5)
@@ -83,9 +94,8 @@ def network(profile: Profile, values: Mapping[str, Mapping[int, Any]]) -> dict[s
     """Return the network: the costs of its layers, and their sensitivity to each choice.
 
     Args:
-        profile: what is known of it.
-        values: for a choice's name and a level the value on offer, as far as that is known; see `levels_of`.
-
+        profile: the network's profile.
+        values: the known values of each choice by level; see `levels_of`.
     """
     costs = profile.costs
     return {
@@ -136,7 +146,7 @@ def _sensitivity(name: str, by_level: tuple[float, ...], values: Mapping[int, An
 
 
 def levels_of(chosen: list[tuple[Candidate, Mapping[str, int]]]) -> dict[str, dict[int, Any]]:
-    """Return the values behind the levels of choices, as far as candidates have chosen them.
+    """Return the values behind the levels of each choice; only of levels that a candidate has.
 
     >>> levels_of([(Candidate({"bits": {"conv1": 8}}), {"bits:conv1": 1, "bits:head": 0})])
     {'bits:conv1': {1: 8}}
@@ -149,3 +159,92 @@ def levels_of(chosen: list[tuple[Candidate, Mapping[str, int]]]) -> dict[str, di
             if value is not None:
                 found.setdefault(name, {})[level] = value
     return found
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors in a safetensors file; reads only its header."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, path.stat().st_size)))
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def changes_in_words(candidate: Candidate, network: Network, shapes: Shapes) -> list[tuple[str, str]]:
+    """Return the changes to each layer in words; empty if it is unchanged.
+
+    Args:
+        candidate: the choices.
+        network: the unchanged layers.
+        shapes: shapes of the compressed weights, which show to what a ratio was rounded.
+
+    >>> layer = Layer(name="conv1", kind="conv2d", params=0, macs=0, out_group="conv1", shape=(64, 3, 3, 3))
+    >>> chosen = Candidate({"pruning_ratio": {"conv1": 0.38}, "bits": {"conv1": 8}})
+    >>> changes_in_words(chosen, Network(layers=(layer,), groups=()), {"conv1.weight": (40, 3, 3, 3)})
+    [('conv1', '40 of 64 outputs kept, INT8')]
+    >>> layer = Layer(name="up", kind="conv_transpose2d", params=0, macs=0, out_group="up", shape=(64, 32, 2, 2))
+    >>> chosen = Candidate({"pruning_ratio": {"up": 0.5}})
+    >>> changes_in_words(chosen, Network(layers=(layer,), groups=()), {"up.weight": (32, 40, 2, 2)})
+    [('up', '40 of 64 outputs kept')]
+    """
+    return [(layer.name, ", ".join(_words(candidate, layer, shapes))) for layer in network.layers]
+
+
+def _words(candidate: Candidate, layer: Layer, shapes: Shapes) -> Iterator[str]:
+    ratio = candidate[PRUNING_RATIO].get(layer.out_group or "")
+    weight = shapes.get(f"{layer.name}.weight")
+    if ratio:
+        axis = int(layer.transposed and layer.groups == 1)  # of its outputs, in the weight as it is stored
+        whole = bool(weight) and bool(layer.shape) and len(weight or ()) == len(layer.shape)
+        kept = f"{(weight or ())[axis]} of {layer.shape[0]} outputs kept" if whole else ""
+        yield kept or f"{ratio:.0%} of its outputs pruned"
+    rank, zeros = candidate[RANK].get(layer.name), candidate[SPARSITY].get(layer.name)
+    bits, palette = candidate[BITS].get(layer.name, FLOAT), candidate[PALETTE].get(layer.name)
+    if rank is not None:
+        yield f"factorised to {float(rank):.0%} of its rank"
+    if zeros is not None:
+        yield f"{zeros} of its weights are zero" if isinstance(zeros, str) else f"{zeros:.0%} of its weights are zero"
+    if palette is not None:
+        yield f"weights from a palette of {2 ** int(palette)}"
+    if bits != FLOAT:
+        yield f"INT{bits}" if bits != 4 else "weights in INT4"
+
+
+def stored_in_words(written: Mapping[str, Mapping[str, Any]], layer: str) -> str:
+    """Return how a layer's weights are stored in the written file; empty if that is unknown.
+
+    Args:
+        written: see `Written.to_dict`.
+        layer: its name; for a factorised layer, the parts are given one after another.
+
+    >>> row = {"bits": 8, "integers": True, "zeros": 0.5, "distinct": 90, "two_four": False}
+    >>> stored_in_words({"conv1": row, "fc.0": {**row, "bits": 32, "zeros": 0.0, "distinct": 4}}, "conv1")
+    'INT8, 50% zeros'
+    >>> stored_in_words({"fc.0": {**row, "bits": 32, "zeros": 0.0, "distinct": 4}}, "fc")
+    'float, 4 values'
+    """
+    rows = [row for name, row in written.items() if name == layer or name.startswith(f"{layer}.")]
+    return " and ".join(dict.fromkeys(", ".join(_stored(row)) for row in rows))
+
+
+def _stored(row: Mapping[str, Any]) -> Iterator[str]:
+    bits = int(row["bits"])
+    small = f"INT{bits}" if bits <= INTEGERS else f"{bits}-bit float"
+    yield "float" if bits == FLOAT else small if row["integers"] else f"weights in {small}"
+    if row["two_four"]:
+        yield "two of four zero"
+    elif row["zeros"] >= REPORTED_ZEROS:
+        yield f"{row['zeros']:.0%} zeros"
+    if bits == FLOAT and row["distinct"] is not None:
+        yield f"{row['distinct']} values"
+
+
+def settings_in_words(candidate: Candidate) -> list[str]:
+    """Return the settings of pruning, factorisation, calibration and training in words.
+
+    >>> settings_in_words(Candidate({"pruning": {"importance": "taylor"}}))
+    ['pruning: importance taylor']
+    """
+    return [
+        f"{axis}: {', '.join(f'{name} {value}' for name, value in targets.items())}"
+        for axis, targets in settings(candidate).items()
+    ]

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +19,7 @@ from ..version import __version__
 from .accuracy_interval import difference, paired, rounded
 from .caveats import caveats
 from .importance import importances
+from .json_result import finite
 from .layers import levels_of, network
 from .rows import ExampleCounts, key_of, rows
 from .search_history import search_history
@@ -90,8 +89,8 @@ def build(
         "environment": _environment(front, about.calibration),
     }
     data["warnings"] = caveats(front, data, about.scored)
-    finite: dict[str, Any] = _finite(data)
-    return finite
+    plain: dict[str, Any] = finite(data)
+    return plain
 
 
 def _all(front: ParetoFront) -> tuple[ParetoFront, ...]:
@@ -167,14 +166,3 @@ def _environment(front: ParetoFront, calibration: Mapping[str, Any]) -> dict[str
         except PackageNotFoundError:
             continue
     return {name: str(value) for name, value in found.items()}
-
-
-def _finite(value: Any) -> Any:
-    """Return plain data with None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {str(name): _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,7 +14,7 @@ from ...pareto.model import Model
 from ...storage.records import read_json
 from ...storage.run import Run
 from ...studies.metric_units import noun, points_of, shown
-from .. import layer_words as inwords
+from ..layers import changes_in_words, settings_in_words, stored_in_words, tensor_shapes
 from ..markdown import code, escaped
 
 UNCHANGED = 5
@@ -111,17 +111,17 @@ def _done(run: Run, model: Model, folder: Path) -> Iterator[str]:
         yield "Nothing: this is the unchanged network."
         return
     file = folder / "model.safetensors"
-    shapes = inwords.shapes_in(file) if file.exists() else {}
-    layers = inwords.by_layer(model.candidate, run.profile.network, shapes)
+    shapes = tensor_shapes(file) if file.exists() else {}
+    layers = changes_in_words(model.candidate, run.profile.network, shapes)
     changed, rest = [(n, w) for n, w in layers if w], [n for n, w in layers if not w]
     if changed:
         written = read_json(folder / WRITTEN) or {}
         yield from ("| layer | what was done | in the file |", "|---|---|---|")
-        yield from (f"| {code(n)} | {escaped(words)} | {inwords.in_file(written, n)} |" for n, words in changed)
+        yield from (f"| {code(n)} | {escaped(words)} | {stored_in_words(written, n)} |" for n, words in changed)
     if rest:
         named = ", ".join(code(name) for name in rest[:UNCHANGED]) + (", …" if len(rest) > UNCHANGED else "")
         yield f"\nUnchanged: {named}; {len(rest)} of {len(layers)} layers."
-    chosen = inwords.settings(model.candidate)
+    chosen = settings_in_words(model.candidate)
     if chosen:
         yield f"\nSettings: {escaped('; '.join(chosen))}."
     if model.measurement.epochs:

@@ -1,4 +1,4 @@
-"""A report and a model's card tell what lies in the file beside what was chosen."""
+"""The layers in a report and in a model card: what was chosen, and how the file stores it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 from autocompress.evaluators.ladder.trial_files import WRITTEN
 from autocompress.profiles.profile import Profile
-from autocompress.reports import layer_words as inwords
-from autocompress.reports.layers import changes
+from autocompress.reports.layers import changes, stored_in_words
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.records import read_json
 
@@ -34,9 +33,9 @@ def test_words_tell_how_weights_are_stored() -> None:
     row = {"macs": 1, "integers": False, "bits": 4, "zeros": 0.0, "distinct": 15, "two_four": False}
     sparse = {**row, "bits": 32, "zeros": 0.5, "distinct": None, "two_four": True}
     written = {"a": row, "b.0": sparse, "b.1": {**row, "bits": 32, "distinct": 16}, "b.2": sparse}
-    assert inwords.in_file(written, "a") == "weights in INT4"
-    assert inwords.in_file(written, "b") == "float, two of four zero and float, 16 values"
-    assert inwords.in_file(written, "c") == ""
+    assert stored_in_words(written, "a") == "weights in INT4"
+    assert stored_in_words(written, "b") == "float, two of four zero and float, 16 values"
+    assert stored_in_words(written, "c") == ""
 
 
 def test_time_that_is_no_layers_is_told(tell: Tell) -> None:
