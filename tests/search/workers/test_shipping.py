@@ -17,7 +17,7 @@ import pytest
 from autocompress.errors import LostError, UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.pareto.front import select
 from autocompress.search.workers.base import LostTrial
 from autocompress.search.workers.shipping import WithArtifacts, fetch_outcome
@@ -304,8 +304,8 @@ def shipped(artifacts: ArtifactStore) -> WithArtifacts:
 def test_a_trial_is_uploaded_from_a_folder_of_the_node(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """The run directory is not touched; the next trial goes on from weights that are brought to it; nothing is left."""
     evaluator = shipped(remote)
-    assert isinstance(evaluator.evaluate(request_for(NAME)), Measurement)
-    assert isinstance(evaluator.evaluate(request_for("trials/00002", ancestor=f"{NAME}/model.onnx")), Measurement)
+    assert isinstance(evaluator.evaluate(request_for(NAME)), tuple)
+    assert isinstance(evaluator.evaluate(request_for("trials/00002", ancestor=f"{NAME}/model.onnx")), tuple)
     remote.put(filled(tmp_path / "a", "trials/00003", b"marked"), "trials/00003")
     evaluator.evaluate(request_for("trials/00004", ancestor="trials/00003/model.onnx"))
     evaluator.evaluate(request_for("trials/00005", ancestor="trials/00099/model.onnx"))
