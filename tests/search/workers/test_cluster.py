@@ -21,7 +21,7 @@ from autocompress.errors import InfeasibleError, UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.ladder.deployments import time_deployments
-from autocompress.evaluators.measurement import Deployment, Latency, Measurement, Outcome
+from autocompress.evaluators.measurement import Deployment, Latency, Outcome
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Calibration, Plan
 from autocompress.evaluators.meters.parallel import Meters, devices_of
 from autocompress.evaluators.runtime import Kernel
@@ -304,7 +304,7 @@ def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[...,
         assert {type(outcome) for outcome in outcomes} == {LostTrial, tuple}
         until(lambda: "1 of 2 workers wait for a free CPU" in workers.held_up())
         submitted(workers, 1)
-        assert isinstance(gathered(workers, 1)[0][1], Measurement)
+        assert isinstance(gathered(workers, 1)[0][1], tuple)
         extra = nodes.add_node(num_cpus=1)
         until(lambda: not workers.held_up() and workers.free() == 2)
     nodes.remove_node(extra)

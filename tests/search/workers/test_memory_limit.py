@@ -17,7 +17,7 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
-from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
+from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.search.workers.base import LostTrial, Result
 from autocompress.search.workers.memory_limit import MemoryLimited, died, watched
 from autocompress.search.workers.ray_workers import RayWorkers
@@ -132,7 +132,7 @@ def test_a_worker_over_the_limit_ends_with_its_processes(workers: RayWorkers, tm
     while not all(gone(pid) for pid in pids):
         assert time.monotonic() < end
         time.sleep(0.1)
-    assert isinstance(ended(workers, "trials/00001")[1], Measurement)
+    assert isinstance(ended(workers, "trials/00001")[1], tuple)
 
 
 def test_what_ray_ended_for_want_of_memory_is_told_from_other_deaths() -> None:
