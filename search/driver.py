@@ -105,7 +105,7 @@ class Driver:
         )
 
     def _next_request(self) -> Request | None:
-        """Return the next trial's request; a candidate whose outcome is known is told at once."""
+        """Return the next trial's request; a candidate with a known outcome gets it at once."""
         while self._may_begin():
             trial = self.store.ask()
             known = self.store.outcome_of(trial.candidate, trial.role)
