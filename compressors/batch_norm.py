@@ -21,11 +21,11 @@ Pair = tuple[str, str]
 
 
 class Folded(nn.Identity):
-    """Stands where a batch norm was that is part of the layer before it."""
+    """Takes the place of a batch norm that was folded into the layer before it."""
 
 
 def fold_batch_norm(model: nn.Module, examples: Inputs) -> nn.Module:
-    """Return a copy in which batch norms are part of the layers that feed them, and a `Folded` in their place.
+    """Return a copy with batch norms folded into the layers that feed them; a `Folded` takes each norm's place.
 
     Pairs are found by the identity of the tensor that passes between them in one forward pass. Each is folded for
     itself: where that would change the outputs, as something else reads the layer too, its norm stays.
@@ -35,13 +35,13 @@ def fold_batch_norm(model: nn.Module, examples: Inputs) -> nn.Module:
 
 
 def folded(model: nn.Module) -> bool:
-    """Tell whether layers of a network compute without batch norms, as those were folded or never were there."""
+    """Return whether a network has no batch norm left: they were folded, or there never were any."""
     modules = list(model.modules())
     return any(isinstance(m, Folded) for m in modules) or not any(isinstance(m, NORMS) for m in modules)
 
 
 def _pairs(model: nn.Module, examples: Inputs) -> list[Pair]:
-    """Return each layer that feeds one batch norm alone, with that norm, which it alone feeds."""
+    """Return pairs of a layer and a batch norm that are connected to each other alone."""
     names = {module: name for name, module in model.named_modules()}
     made: dict[int, tuple[nn.Module, int]] = {}
     alive: list[Tensor] = []  # keeps every tensor, so that no identity is used twice
@@ -71,7 +71,7 @@ def _pairs(model: nn.Module, examples: Inputs) -> list[Pair]:
 
 
 def _that_fold(model: nn.Module, examples: Inputs, pairs: list[Pair], expected: Tensor) -> list[Pair]:
-    """Return the pairs that can be folded without a change of the outputs, by trying halves."""
+    """Return the pairs that can be folded without changing the outputs, found by bisection."""
     outputs = run(_folded(model, pairs), examples) if pairs else expected
     if torch.allclose(expected, outputs, rtol=1e-3, atol=1e-3 * float(expected.abs().max()) + 1e-6, equal_nan=True):
         return pairs
@@ -101,7 +101,7 @@ def _fold(layer: Any, norm: Any) -> None:
 
 
 def estimate_batch_norm(model: nn.Module, batches: Sequence[Inputs]) -> None:
-    """Re-estimate the running statistics of all batch norms in place: mean and variance over all that they see.
+    """Re-estimate the running mean and variance of all batch norms in place, over all inputs they see.
 
     What lies between the batches is part of the variance. Each batch is normalised by its own statistics meanwhile, as
     in training, so batches of one example are left out where there are others. Where a norm sees one value a channel
@@ -127,7 +127,7 @@ def estimate_batch_norm(model: nn.Module, batches: Sequence[Inputs]) -> None:
 
 
 def _train_if_it_varies(norm: Any, inputs: Inputs) -> None:
-    """Let a norm take a batch's statistics where that has more than one value a channel."""
+    """Let a norm use a batch's statistics if the batch has more than one value for each channel."""
     norm.train(inputs[0].numel() > len(norm.running_mean))
 
 
@@ -140,7 +140,7 @@ class _Moments:
         self.squares: Any = 0.0
 
     def add(self, norm: Any, inputs: Inputs, _: Tensor) -> None:
-        """Take up the statistics that a norm has of its last batch, where it took them."""
+        """Add the statistics of a norm's last batch, if the norm computed them."""
         if not norm.training:
             return
         count = inputs[0].numel() // len(norm.running_mean)
@@ -151,7 +151,7 @@ class _Moments:
         self.count = total
 
     def write(self, norm: Any) -> None:
-        """Give a norm the statistics of all batches; one that saw none keeps its own."""
+        """Write the statistics of all batches to a norm; a norm that saw no batch keeps its own."""
         if self.count:
             norm.running_mean.copy_(self.mean)
             norm.running_var.copy_(self.squares / max(1, self.count - 1))

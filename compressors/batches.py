@@ -1,4 +1,4 @@
-"""A task's training data as a training sees them: one endless stream, in an order that a seed decides."""
+"""A task's training data as one endless stream of batches, in an order that a seed decides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COUNTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def endless(train: Loader) -> Generator[Batch]:
-    """Yield the batches of one pass after the other, in an order drawn from the random states of the moment.
+    """Yield the batches of one pass after another, in an order drawn from the current random states.
 
     A list of batches, and a DataLoader that does not shuffle, give their batches in another order in each pass, since
     a training may be a small part of one. A generator of a DataLoader's own is seeded at the start, so that the order
@@ -50,7 +50,7 @@ def one_pass(train: Loader) -> Iterator[Batch]:
 
 
 def batches_in(train: Loader) -> int:
-    """Return the batches of one pass; where a loader does not tell, they are counted once in a process.
+    """Return the number of batches in one pass; a loader without a length is counted once per process.
 
     A `DataLoader` of an `IterableDataset` has a length only if that has one. No random state is changed.
 
@@ -76,7 +76,7 @@ def batches_in(train: Loader) -> int:
 
 
 def _reordered(train: Loader) -> Iterable[Batch]:
-    """Return what gives the batches of one pass, in an order that is drawn where the data have none of their own."""
+    """Return an iterable of one pass's batches, in a random order unless the data define their own."""
     if isinstance(train, Sequence):
         return (train[i] for i in torch.randperm(len(train)).tolist())
     if not isinstance(train, DataLoader) or not isinstance(_sampler(train), SequentialSampler):
@@ -92,12 +92,12 @@ def _reordered(train: Loader) -> Iterable[Batch]:
 
 
 def _sampler(train: Loader) -> Any:
-    """Return what decides on the order of a DataLoader's examples; None for all else."""
+    """Return the sampler that orders a DataLoader's examples; None for other loaders."""
     return getattr(getattr(train, "batch_sampler", None), "sampler", getattr(train, "sampler", None))
 
 
 def _seed(train: Loader) -> None:
-    """Seed the random states that a loader has for itself from torch's."""
+    """Seed a loader's own random generators from torch's."""
     seed = int(torch.randint(2**62, ()))
     for generator in (getattr(it, "generator", None) for it in (train, _sampler(train))):
         if isinstance(generator, torch.Generator):

@@ -1,4 +1,4 @@
-"""What a network has frozen stays frozen in every network that is made of it."""
+"""Keeps frozen parameters frozen in every network derived from the original."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def freeze_as(model: nn.Module, original: nn.Module) -> None:
-    """Freeze, in place, what is made of parameters that want no gradient in the original; all else is trained.
+    """Freeze, in place, what was derived from parameters without gradients in the original; train everything else.
 
     A parameter goes by the one of its name; one that has no such name, as the factors and steps of a layer, by its
     layer's weight. An original that is frozen as a whole was made ready to be served: all of it is trained.

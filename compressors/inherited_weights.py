@@ -30,7 +30,7 @@ class Ancestor:
 
     @classmethod
     def of(cls, candidate: Candidate, model: nn.Module) -> Ancestor | None:
-        """Return a candidate's trained network; None where it has other layers than the original, only narrower."""
+        """Return a candidate's trained network; None if its layers differ from the original's in more than width."""
         if candidate[RANK] or candidate[SPARSITY]:
             return None
         return cls(candidate=candidate, state={name: value.clone() for name, value in model.state_dict().items()})
@@ -42,7 +42,7 @@ class Ancestor:
 
     @classmethod
     def read(cls, path: Path) -> Ancestor | None:
-        """Return what `to_bytes` wrote; None where there is no such file, or not a whole one."""
+        """Return what `to_bytes` wrote; None if the file is missing or incomplete."""
         try:
             with safe_open(path, "pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping

@@ -1,4 +1,4 @@
-"""Runs a network as it is, counts what its layers do, and finds them by name."""
+"""Runs a network, counts its layers' parameters and MACs, and finds layers by name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a layer holds and does."""
+    """A layer's parameters and multiply-accumulates."""
 
     kind: str
     params: int
@@ -100,18 +100,18 @@ def _work(model: nn.Module, examples: Inputs, flops: FlopCounterMode) -> dict[st
 
 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
-    """Return the operations of attention: products of queries and keys, and of what comes of them and values."""
+    """Return the operations of attention: query-key products and attention-value products."""
     *many, targets, width = query
     return 2 * math.prod(many) * targets * key[-2] * (width + value[-1])
 
 
 def _lstm(steps: Sequence[int], weight: Sequence[int], recurrent: Sequence[int], *_: Any, **__: Any) -> int:
-    """Return the operations of an LSTM's level in one direction, whose inputs are of shape (steps, batch, inputs)."""
+    """Return the operations of one LSTM level in one direction, for inputs of shape (steps, batch, inputs)."""
     return 2 * steps[0] * steps[1] * (math.prod(weight) + math.prod(recurrent))
 
 
 def _bilinear(first: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-    """Return the operations of a bilinear layer, whose first inputs are of shape (batch, inputs)."""
+    """Return the operations of a bilinear layer, for first inputs of shape (batch, inputs)."""
     return 2 * math.prod(first[:-1]) * math.prod(weight)
 
 
@@ -130,7 +130,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def output_axis(layer: nn.Module) -> int:
-    """Return along which dimension of its weight a layer's output channels lie."""
+    """Return the dimension of a layer's weight that holds its output channels."""
     return int(isinstance(layer, TRANSPOSED))
 
 
@@ -153,7 +153,7 @@ def shape(layer: nn.Module) -> tuple[int, ...]:
 
 
 def stride(layer: nn.Module) -> float:
-    """Return how many positions of its inputs a layer has for each position of its outputs."""
+    """Return the number of input positions for each output position of a layer."""
     if not isinstance(layer, CONVOLUTIONS):
         return 1
     steps = math.prod(layer.stride)
@@ -162,7 +162,7 @@ def stride(layer: nn.Module) -> float:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode for a while; each module's own mode is put back afterwards."""
+    """Put a network into evaluation mode inside the context; each module's own mode is restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -174,7 +174,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def padded_with_zeros(model: nn.Module) -> Iterator[None]:
-    """Let convolutions pad with zeros for a while, as shapes are the same: other paddings copy slices of tensors."""
+    """Let convolutions pad with zeros inside the context: other modes copy slices of tensors."""
     modes = [(module, module.padding_mode) for module in model.modules() if isinstance(module, CONVOLUTIONS)]
     for module, _ in modes:
         module.padding_mode = "zeros"
@@ -199,16 +199,16 @@ def version(tensor: Tensor) -> int:
 
 
 def always_called(module: nn.Module) -> None:
-    """Let PyTorch's encoder layers call a module in a layer's place; they compute without their modules otherwise."""
+    """Make PyTorch's encoder layers call a module that replaces a layer; their fast path would bypass it."""
     module.register_forward_pre_hook(_as_they_are)
 
 
 def _as_they_are(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Change nothing before a module computes."""
+    """Do nothing; the mere presence of a hook disables the fast path."""
 
 
 def parts(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
-    """Return a layer with its name, or, where it was factorised, the layers that take its place with theirs.
+    """Return a layer with its name; for a factorised one, return the layers that replace it.
 
     Raises:
         InfeasibleError: the network has no such layer.
@@ -224,7 +224,7 @@ def parts(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
 
 
 def multiplies(module: nn.Module) -> bool:
-    """Whether a module does nothing but what a layer of its type does, with a weight that is a parameter of its own."""
+    """Whether a module computes only what its layer type does, with a weight that is its own parameter."""
     plain = next((layer for layer in LAYERS if isinstance(module, layer)), None)
     if plain is None or "weight" not in module._parameters:
         return False

@@ -1,4 +1,4 @@
-"""Turns a candidate into a compressed network: prune, quantize, distil, export — the order of the techniques."""
+"""Turns a candidate into a compressed network: prune, quantize, distil, export, in this order."""
 
 from __future__ import annotations
 
@@ -92,16 +92,16 @@ class Compressed:
 
     @property
     def low_precision(self) -> float:
-        """The share of them that the file has on integers."""
+        """The share of multiply-accumulates that the file computes on integers."""
         return self.written.low_precision
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return the network's float weights by name, batch norms folded; each has memory of its own."""
+        """Return the network's float weights by name, batch norms folded; each is a copy."""
         return {k: v.contiguous().clone() for k, v in self.plain.state_dict().items()}
 
 
 def space_of(network: Network, capabilities: Capabilities, task: Task | None = None) -> Space:
-    """Return everything that all techniques offer for a network on a runtime.
+    """Return the space of everything that the techniques offer for a network on a runtime.
 
     Args:
         network: its layers and groups.
@@ -120,7 +120,7 @@ def space_of(network: Network, capabilities: Capabilities, task: Task | None = N
 
 
 def supplies_of(task: Task, batch: int | None = None) -> Supplies:
-    """Return the example inputs, and as much data for statistics, ranges and gradients as a trial has the time for.
+    """Return the example inputs and as much data for statistics, ranges and gradients as a trial has time for.
 
     Args:
         task: gives both.
@@ -149,14 +149,14 @@ def supplies_of(task: Task, batch: int | None = None) -> Supplies:
 
 
 def _tiled(inputs: torch.Tensor, batch: int) -> torch.Tensor:
-    """Return so many examples, repeated where there are fewer."""
+    """Return a number of examples, repeated if there are too few."""
     repeated = itertools.islice(itertools.cycle(range(len(inputs))), batch)
     return inputs[list(repeated)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Techniques that are applied one after the other, and the training that follows.
+    """Techniques that are applied in sequence, and the training that follows.
 
     Attributes:
         techniques: what is applied, in order.
@@ -177,7 +177,7 @@ class Phase:
 def phases(
     candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...], *, student: bool = False
 ) -> list[Phase]:
-    """Return the way to a candidate: small channels, pruning bit by bit, other shapes, numbers; each is trained.
+    """Return the phases to a candidate: regularise, prune in steps, factorise, quantize; each is trained.
 
     A student is trained in float before its numbers change, since it may never have been trained.
 
@@ -280,7 +280,7 @@ def apply_candidate(
 
 @contextmanager
 def _building() -> Iterator[None]:
-    """Tell what torch raises when shapes do not fit as what it is; not so what the user's own functions raise."""
+    """Report torch's shape errors as infeasible candidates, but not errors from the user's own functions."""
     try:
         yield
     except RuntimeError as error:
@@ -290,13 +290,13 @@ def _building() -> Iterator[None]:
 
 
 def _lacks_memory(error: RuntimeError) -> bool:
-    """Return whether torch ran out of memory; on a processor only the message says so."""
+    """Return whether torch ran out of memory; on a CPU only the message shows it."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @dataclass(frozen=True)
 class _Training:
-    """How a candidate is trained in all of its phases, on one stream of batches; see `compress`."""
+    """Trains a candidate in all of its phases, on one stream of batches; see `apply_candidate`."""
 
     task: Task
     candidate: Candidate
@@ -308,7 +308,7 @@ class _Training:
     pause: Callable[[], None] | None
 
     def run(self, model: nn.Module, phase: Phase, number: int) -> None:
-        """Train a network in place for a phase's share; phases draw other random numbers each."""
+        """Train a network in place for a phase's share; each phase has its own random numbers."""
         with _held(model, self.candidate):
             distill.distil(
                 model,
@@ -327,7 +327,7 @@ class _Training:
 
 @contextmanager
 def _held(model: nn.Module, candidate: Candidate) -> Iterator[None]:
-    """Keep what techniques made of a network while it is trained."""
+    """Keep a network's zeros, palettes and other structure while it is trained."""
     with ExitStack() as stack:
         for technique in TECHNIQUES:
             if candidate[technique.axis]:
@@ -336,7 +336,7 @@ def _held(model: nn.Module, candidate: Candidate) -> Iterator[None]:
 
 
 def _file(plain: nn.Module, supplies: Supplies) -> onnx.ModelProto:
-    """Return a float network as an ONNX graph, an empty one where it has none and needs none."""
+    """Return a float network as an ONNX graph; an empty one if none can or need be made."""
     try:
         return to_onnx(plain, supplies.examples, supplies.way)
     except InfeasibleError:

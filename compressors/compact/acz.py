@@ -1,4 +1,4 @@
-"""The compact file (``.acz``): an ONNX file in fewer bytes, of which the same bytes come back.
+"""The compact file (``.acz``): an ONNX file in fewer bytes, without loss.
 
 The numbers of large tensors are cut out of the file and entropy-coded by their bit patterns, so that −0.0 and NaN
 survive; what is left is deflated. No runtime reads it: it is for storing and sending. docs/acz.md describes the format.
@@ -88,7 +88,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a compact file says of itself: the original's size and SHA-256, the structure's size here, the tensors."""
+    """The header of a compact file: size and SHA-256 of the original, size of the structure, and the tensors."""
 
     size: int
     sha256: str
@@ -98,7 +98,7 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-    """What a tensor became.
+    """How a tensor was stored.
 
     Attributes:
         entry: how it is coded.
@@ -166,7 +166,7 @@ def pack(onnx: bytes) -> bytes:
 
 
 def unpack(packed: bytes) -> bytes:
-    """Return the ONNX file of which a compact file was made, the same to the byte.
+    """Return the original ONNX file, byte for byte.
 
     Raises:
         CompactFileError: it is none, is damaged, or was written by a newer version.
@@ -187,7 +187,7 @@ def unpack(packed: bytes) -> bytes:
 
 
 def inflated(data: bytes, most: int) -> bytes:
-    """Return what a zlib stream holds; a few bytes may stand for gigabytes, so no more is made than it may hold.
+    """Decompress a zlib stream up to a limit, since a few bytes can expand to gigabytes.
 
     Raises:
         ValueError: it holds more, ends too early, or is followed by something.
@@ -203,12 +203,12 @@ def inflated(data: bytes, most: int) -> bytes:
 
 
 def stored_bytes(onnx: bytes) -> int:
-    """Return how many bytes an ONNX file takes in its compact form."""
+    """Return the size in bytes of an ONNX file in its compact form."""
     return len(pack(onnx))
 
 
 def tensors(packed: bytes) -> Iterator[StoredTensor]:
-    """Yield what each tensor that is coded by itself became.
+    """Yield how each separately coded tensor was stored.
 
     Raises:
         CompactFileError: see `unpack`.
@@ -222,7 +222,7 @@ def tensors(packed: bytes) -> Iterator[StoredTensor]:
 
 
 def _code(tensor: wire.Numbers, data: bytes) -> tuple[Entry, list[bytes]]:
-    """Return a tensor's entry and its streams: of whole elements, or of each of their bytes where that is shorter."""
+    """Return a tensor's entry and streams: of whole elements, or of single byte planes if those are shorter."""
     width = max(1, int(tensor.bytes_each)) if len(data) % max(1, tensor.bytes_each) == 0 else 1
     elements = np.frombuffer(data, _TYPES[width])
     ways = [[elements], list(_planes(elements))][: 1 if width == 1 else 2]
@@ -240,7 +240,7 @@ def _code(tensor: wire.Numbers, data: bytes) -> tuple[Entry, list[bytes]]:
 
 
 def _estimate(stream: huffman.Symbols) -> int:
-    """Return about how many bytes a stream takes."""
+    """Estimate how many bytes a stream takes."""
     _, counts = huffman.tally(stream)
     fits = len(counts) <= 2**huffman.LIMIT
     return min(stream.nbytes, huffman.size(counts, stream.itemsize)) if fits else stream.nbytes
@@ -260,7 +260,7 @@ def _planes(elements: huffman.Symbols) -> Iterator[NDArray[np.uint8]]:
 
 
 def _decode(entry: Entry, streams: Iterator[bytes]) -> huffman.Symbols:
-    """Return a tensor's elements from the streams that come next."""
+    """Decode a tensor's elements from the next streams."""
     width = entry.width // len(entry.parts)
     parts = [
         np.frombuffer(stream, _TYPES[width]) if part.coding == RAW else huffman.decode(stream, _TYPES[width])
@@ -276,7 +276,7 @@ def _decode(entry: Entry, streams: Iterator[bytes]) -> huffman.Symbols:
 
 
 def _read(packed: bytes) -> tuple[Header, bytes, Iterator[bytes]]:
-    """Return header, structure and streams of a compact file whose hash is right."""
+    """Return header, structure and streams of a compact file after checking its hash."""
     if not packed.startswith(MAGIC) or len(packed) < _PREFIX.size + _HASH_SIZE:
         raise CompactFileError(f"A compact file must begin with {MAGIC!r} and be whole; got {packed[:8]!r}.")
     _, version, size = _PREFIX.unpack_from(packed)
@@ -311,7 +311,7 @@ def _header(data: Any) -> Header:
 
 @contextmanager
 def _whole() -> Iterator[None]:
-    """Turn what reading may raise into one error."""
+    """Raise one kind of error for everything that can go wrong while reading."""
     try:
         yield
     except _UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""Canonical, length-limited Huffman code over numpy symbols, in lanes that are decoded side by side.
+"""Canonical, length-limited Huffman code over NumPy symbols, in lanes that are decoded in parallel.
 
 The shortest prefix code (Huffman, Proc. IRE 1952) with no codeword over 16 bits, found by package-merge (Larmore and
 Hirschberg, J. ACM 1990). The code is canonical: how many codewords there are of each length tells all of them.
@@ -28,7 +28,7 @@ Integers = NDArray[np.int64]
 
 
 def lengths(counts: NDArray[np.integer]) -> Integers:
-    """Return the bits of each symbol's codeword, at most `LIMIT`, such that all symbols together take the fewest.
+    """Return the optimal codeword length in bits of each symbol, at most `LIMIT`.
 
     Package-merge: a symbol's bits are the number of levels at which it is among the cheapest coins.
 
@@ -73,7 +73,7 @@ def tally(symbols: Symbols) -> tuple[Symbols, Integers]:
 
 
 def size(counts: NDArray[np.integer], itemsize: int) -> int:
-    """Return about how many bytes symbols take with these counts: codewords and codebook, without the lanes' sizes."""
+    """Estimate the bytes that symbols with these counts take: codewords and codebook, without the lanes' sizes."""
     return int((counts * lengths(counts)).sum()) // 8 + itemsize * len(counts)
 
 
@@ -204,7 +204,7 @@ def _varint(number: int) -> bytes:
 
 
 def _varints(data: bytes, count: int) -> tuple[list[int], int]:
-    """Return so many numbers in LEB128, and where they end."""
+    """Decode `count` numbers in LEB128; return them and the position after them."""
     source = iter(data)
     numbers = [_read(source) for _ in range(count)]
     return numbers, sum(len(_varint(number)) for number in numbers)

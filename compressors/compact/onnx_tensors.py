@@ -1,4 +1,4 @@
-"""Finds where the numbers of tensors lie in the bytes of an ONNX file, with neither onnx nor protobuf.
+"""Locates the numbers of tensors in the bytes of an ONNX file, without onnx or protobuf.
 
 Protocol Buffers are fields, one after the other: a key (number and wire type) and a value
 (https://protobuf.dev/programming-guides/encoding). The numbers below are those of onnx.proto.
@@ -55,7 +55,7 @@ class Numbers:
 
 
 def numbers(model: bytes) -> Iterator[Numbers]:
-    """Yield the numbers of all tensors of an ONNX file that stand in one piece, in the order of the file.
+    """Yield the numbers of all tensors that an ONNX file stores contiguously, in the order of the file.
 
     Raises:
         ValueError: the bytes are no ONNX model, or it keeps the numbers of a tensor in another file.

@@ -77,7 +77,7 @@ def attention_matrix(
 
 @contextmanager
 def recorded() -> Iterator[list[Tensor]]:
-    """Give the list to which each attention that this thread computes meanwhile adds its matrix, gradients included.
+    """Record the matrix of each attention that this thread computes inside the context, with gradients.
 
     Seen is whatever calls `torch.nn.functional.scaled_dot_product_attention` (timm, Hugging Face's "sdpa") and
     `nn.MultiheadAttention`, which computes its matrix once more, without dropout.
@@ -88,7 +88,7 @@ def recorded() -> Iterator[list[Tensor]]:
 
 
 class _Recorder(TorchFunctionMode):
-    """Sees PyTorch's functions that this thread calls; PyTorch's encoder layers do without their fast path then."""
+    """Intercepts the PyTorch functions that this thread calls; this also disables the encoder layers' fast path."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _Recorder(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function, after the matrix of an attention was computed."""
+        """Call a function; record the matrix first if it computes attention."""
         named = dict(kwargs or {})
         if func is functional.scaled_dot_product_attention:
             self.found.append(_matrix_of(*args, **named))
@@ -121,12 +121,12 @@ def _matrix_of(
     scale: float | None = None,
     **_: Any,
 ) -> Tensor:
-    """Return the matrix for the arguments of `scaled_dot_product_attention`."""
+    """Return the attention matrix for the arguments of `scaled_dot_product_attention`."""
     return attention_matrix(query, key, attn_mask, causal=is_causal, scale=scale)
 
 
 def paired(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return up to four pairs of matrices of the same shape at the same relative depth, the last ones among them."""
+    """Return up to four pairs of matrices with equal shapes and relative depths; the last ones are always included."""
     if not student:
         return []
     pairs = ((student[as_deep(i, len(teacher), len(student))], teacher[i]) for i in spread(len(teacher)))

@@ -1,4 +1,4 @@
-"""Fast training: a network is trained in bfloat16 where the processor has instructions for it.
+"""Trains a network in bfloat16 where the processor has instructions for it.
 
 That is decided by what the network and the processor are, not by a trial of speed: a trial on a busy machine would
 decide otherwise from run to run, and trainings with one seed would differ. Channels stay first: PyTorch 2.14's
@@ -53,7 +53,7 @@ def _runs(model: nn.Module, examples: Inputs) -> bool:
 
 @contextmanager
 def in_bfloat16(model: nn.Module) -> Iterator[None]:
-    """Let a network compute products and convolutions in bfloat16 while the context lasts.
+    """Compute a network's products and convolutions in bfloat16 inside the context.
 
     Its parameters stay float32, and so do its outputs.
     """

@@ -40,7 +40,7 @@ DEFAULTS: Mapping[str, Value] = {choice.target: choice.levels[0] for choice in C
 
 
 def choices(task: Task) -> tuple[Choice, ...]:
-    """Return the settings that do something in the training of a task: none where it trains with its own `fit`."""
+    """Return the settings that affect a task's training: none if the task trains with its own `fit`."""
     if task.fit is not None:
         return ()
     chosen = choose_distance(task)
@@ -66,7 +66,7 @@ def distil(
     deadline: float = math.inf,
     pause: Callable[[], None] | None = None,
 ) -> None:
-    """Train a student in place for so many passes over the task's training data.
+    """Train a student in place for a number of passes over the task's training data.
 
     The loss is (1 − weight) · the task's + weight · the task's `distance` + features · `FeatureLoss` + attention · that
     of `attention.py`. The teacher is given what the loss gives the student.
@@ -123,7 +123,7 @@ def _fit(
 
 @contextmanager
 def _before_each_batch(student: nn.Module, pause: Callable[[], None] | None) -> Iterator[None]:
-    """Call a function before each batch of the student, also in the user's own training."""
+    """Call a function before each of the student's batches, also in the user's own training."""
     hook = student.register_forward_pre_hook(lambda *call: None if pause is None else pause())
     try:
         yield
@@ -204,12 +204,12 @@ def _losses(taught: DistillationLoss, batches: Iterator[Batch], most: int) -> It
 
 
 def _decay(parameter: Tensor) -> float:
-    """Return a parameter's weight decay: none for norms, biases and steps, which are to be of their own size."""
+    """Return a parameter's weight decay: none for norms, biases and learned steps."""
     return 0.01 if parameter.dim() > 1 else 0.0
 
 
 def _scale(parameter: Tensor) -> float:
-    """Return the size of a parameter's numbers; a learning rate is relative to it, so that one fits all widths.
+    """Return a parameter's magnitude; learning rates are relative to it, so that one rate fits all widths.
 
     (Shazeer and Stern, Adafactor, ICML 2018, section 8.)
     """

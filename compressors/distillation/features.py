@@ -35,7 +35,7 @@ class Point:
 
 
 def spread(length: int, most: int = POINTS) -> list[int]:
-    """Return up to so many positions of a sequence, evenly apart, the last one among them.
+    """Return at most `most` evenly spaced positions of a sequence, the last one included.
 
     >>> spread(8), spread(2), spread(0)
     ([1, 3, 5, 7], [0, 1], [])
@@ -45,7 +45,7 @@ def spread(length: int, most: int = POINTS) -> list[int]:
 
 
 def as_deep(position: int, length: int, other: int) -> int:
-    """Return the position of the same relative depth in a sequence of another length.
+    """Return the position at the same relative depth in a sequence of another length.
 
     >>> [as_deep(i, 4, 8) for i in range(4)], [as_deep(i, 4, 2) for i in range(4)]
     ([1, 3, 5, 7], [0, 0, 1, 1])
@@ -82,7 +82,7 @@ def find_points(
 
 
 def called(model: nn.Module, inputs: Inputs, kinds: tuple[type[nn.Module], ...] = (nn.Module,)) -> list[str]:
-    """Return the names of the modules of some kinds that give a tensor, in the order in which they end first."""
+    """Return the names of modules of certain types that return a tensor, in the order in which they first finish."""
     order: dict[str, None] = {}
     with _hooked({name: m for name, m in model.named_modules() if name and isinstance(m, kinds)}, order.__setitem__):
         run(model, inputs)
@@ -91,7 +91,7 @@ def called(model: nn.Module, inputs: Inputs, kinds: tuple[type[nn.Module], ...] 
 
 @contextmanager
 def _hooked(modules: Mapping[str, nn.Module], keep: Any) -> Iterator[None]:
-    """Give each output of some modules to ``keep(name, output)`` while the context lasts."""
+    """Call ``keep(name, output)`` with each output of some modules inside the context."""
 
     def hook(name: str) -> Any:
         return lambda module, _, output: keep(name, _as_image(module, output)) if isinstance(output, Tensor) else None
@@ -105,7 +105,7 @@ def _hooked(modules: Mapping[str, nn.Module], keep: Any) -> Iterator[None]:
 
 
 def _as_image(layer: nn.Module, output: Tensor) -> Tensor:
-    """Return what a convolution makes as (batch, channels, height, width), all else as it is."""
+    """Return a convolution's output as (batch, channels, height, width), and anything else unchanged."""
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() != output.dim() or output.dim() not in (3, 5):
         return output
@@ -114,7 +114,7 @@ def _as_image(layer: nn.Module, output: Tensor) -> Tensor:
 
 @dataclass
 class Taps:
-    """Records the outputs of two networks at some points; of several runs the last counts.
+    """Records the outputs of two networks at some points; the last run counts.
 
     What convolutions make in one dimension or in three is recorded as if it were an image.
     """
@@ -125,14 +125,14 @@ class Taps:
 
     @contextmanager
     def on(self, student: nn.Module, teacher: nn.Module) -> Iterator[None]:
-        """Record while the context lasts."""
+        """Record inside the context."""
         ours = {point.student: student.get_submodule(point.student) for point in self.points}
         theirs = {point.teacher: teacher.get_submodule(point.teacher) for point in self.points}
         with _hooked(ours, self._ours.__setitem__), _hooked(theirs, self._theirs.__setitem__):
             yield
 
     def pairs(self) -> list[Pair]:
-        """Return what was recorded, the teacher's without gradients, one pair a point."""
+        """Return the recorded pairs, one for each point; the teacher's have no gradients."""
         return [(self._ours[point.student], self._theirs[point.teacher].detach()) for point in self.points]
 
 
@@ -175,7 +175,7 @@ class FeatureLoss(nn.Module):
 
 
 def same_resolution(student: Tensor, teacher: Tensor) -> Pair:
-    """Average the finer of two features of the same number of dimensions over its positions, to the other's."""
+    """Average-pool the finer of two features of equal dimensions to the resolution of the other."""
     if student.dim() == 4:
         height, width = map(min, student.shape[2:], teacher.shape[2:])
         first, second = (functional.adaptive_avg_pool2d(x, (height, width)) for x in (student, teacher))
@@ -188,14 +188,14 @@ def same_resolution(student: Tensor, teacher: Tensor) -> Pair:
 
 
 def _rows(student: Tensor, teacher: Tensor) -> Pair:
-    """Return features as rows of float channels, one row a position."""
+    """Return features as rows of float channels, one row for each position."""
     moved = (x.movedim(1, -1) if x.dim() == 4 else x for x in (student, teacher))
     ours, theirs = (x.reshape(-1, x.shape[-1]).float() for x in moved)
     return ours, theirs
 
 
 def _fitted(ours: Tensor, theirs: Tensor) -> nn.Linear:
-    """Return the linear map from one to the other of least squared error, with a ridge."""
+    """Return the ridge-regression map from one to the other."""
     with torch.random.fork_rng():  # its first weights are thrown away
         adapter = nn.Linear(ours.shape[1], theirs.shape[1], device=ours.device)
     center, target = ours.mean(0), theirs.mean(0)

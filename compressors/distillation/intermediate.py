@@ -1,4 +1,4 @@
-"""What a student learns from the inside of its teacher: features and attention, as one term of the loss."""
+"""Intermediate hints: a student learns its teacher's features and attention, as one term of the loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .features import FeatureLoss, Pair, Taps, find_points
 
 
 class Hints:
-    """The weighted loss between the insides of two networks.
+    """The weighted loss between two networks' features and attention.
 
     Attention is that of the matrices where both networks have some of one shape, else that of spatial maps.
 
@@ -84,19 +84,19 @@ class Hints:
         run(self.teacher, inputs)
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """Return what is to be trained with the student, and thrown away afterwards."""
+        """Return the parameters to train with the student and discard afterwards."""
         return self._feature_loss.parameters() if self._features else ()
 
     @contextmanager
     def tapped(self) -> Iterator[None]:
-        """Record features and maps while the context lasts."""
+        """Record features and maps inside the context."""
         networks = self.student, self.teacher
         with evaluating(self.teacher), self._taps.on(*networks), self._maps.on(*networks):
             yield
 
     @contextmanager
     def watched(self, model: nn.Module) -> Iterator[None]:
-        """Record the attention matrices of one of the networks, which runs meanwhile."""
+        """Record the attention matrices of one network inside the context."""
         side = int(model is self.teacher)
         if not self._lengths[side]:
             yield
@@ -106,7 +106,7 @@ class Hints:
         self._matrices[side][:] = found[-self._lengths[side] :]
 
     def loss(self) -> Tensor:
-        """Return the weighted loss of what was recorded last."""
+        """Return the weighted loss of the last recording."""
         terms: list[Tensor] = []
         if self._features:
             terms.append(self._features * self._feature_loss(self._taps.pairs()))
@@ -120,7 +120,7 @@ class Hints:
 
 
 def offers(task: Task, hint: str) -> bool:
-    """Return whether a task's networks have ``"features"`` or ``"attention"`` that can be compared."""
+    """Return which of ``"features"`` and ``"attention"`` can be compared between a task's networks."""
     teacher = task.model if task.teacher is None else task.teacher
     weights = {"features": 0.0, "attention": 0.0, hint: 1.0}
     try:
@@ -131,7 +131,7 @@ def offers(task: Task, hint: str) -> bool:
 
 
 def _twin(teacher: nn.Module, student: nn.Module, inputs: Inputs) -> nn.Module:
-    """Return a teacher whose layers compute the same thing as the student's: with a batch norm in them, or without."""
+    """Return a teacher whose batch norms are folded if the student's are, so that their layers compare."""
     return fold_batch_norm(teacher, inputs) if folded(student) and not folded(teacher) else teacher
 
 

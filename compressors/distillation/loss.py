@@ -1,4 +1,4 @@
-"""The loss of distillation: the task's own, the distance to the teacher's outputs, and hints from its inside."""
+"""The distillation loss: the task's own, the distance to the teacher's outputs, and intermediate hints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Call:
     outputs: list[Tensor]
 
     def like(self, target: Tensor) -> Tensor:
-        """Return the outputs that a teacher's compare to: the first of the same shape, where there are any."""
+        """Return the outputs to compare with the teacher's: the first of the same shape, if any."""
         return next((each for each in self.outputs if each.shape == target.shape), self.outputs[0])
 
 
@@ -58,7 +58,7 @@ class DistillationLoss:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Record what the student is given while the context lasts, and what hints need."""
+        """Record the student's inputs and what hints need inside the context."""
 
         def keep(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
             outputs = [each for each in tensors_in(output).values() if each.requires_grad]

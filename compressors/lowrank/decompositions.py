@@ -32,7 +32,7 @@ class Matrices(NamedTuple):
 
 
 class Tucker2(NamedTuple):
-    """A kernel as a smaller one between two matrices of orthonormal columns.
+    """A kernel as a smaller core between two matrices with orthonormal columns.
 
     Attributes:
         out: (out channels, rank_out).
@@ -51,7 +51,7 @@ class Tucker2(NamedTuple):
 
 
 class Cp(NamedTuple):
-    """A kernel as a sum of outer products of four vectors, the columns of these.
+    """A kernel as a sum of outer products of the columns of four factors.
 
     Attributes:
         out: (out channels, rank), not normalised.
@@ -72,7 +72,7 @@ class Cp(NamedTuple):
 
 
 def svd(weight: Tensor, rank: int) -> Matrices:
-    """Return the matrices of a rank whose product is nearest to a weight (out, in) in the Frobenius norm.
+    """Return the best approximation of a weight (out, in) of a given rank, in the Frobenius norm.
 
     The error is the root of the sum of the squared singular values left out (Eckart and Young, Psychometrika 1936).
 
@@ -86,7 +86,7 @@ def svd(weight: Tensor, rank: int) -> Matrices:
 
 
 def rank_for_energy(values: Tensor, share: float) -> int:
-    """Return the smallest rank whose squared singular values make up a share of all of them; at least 1.
+    """Return the smallest rank that keeps a share of the squared singular values; at least 1.
 
     Args:
         values: singular values (n,), largest first.
@@ -201,7 +201,7 @@ def _gram(*factors: Tensor) -> Tensor:
 
 
 def _solve(target: Tensor, gram: Tensor, before: Tensor) -> Tensor:
-    """Return the factor for which ``factor @ gram`` is nearest to a target (n, rank), not far from where it was."""
+    """Solve ``factor @ gram ≈ target`` for a factor (n, rank) near its previous value."""
     damping = CP_DAMPING * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
     system = gram + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     solved: Tensor = torch.linalg.solve(system, target + damping * before, left=False)
@@ -209,7 +209,7 @@ def _solve(target: Tensor, gram: Tensor, before: Tensor) -> Tensor:
 
 
 def _normalised(out: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Return factors of which all but the first have columns of norm 1."""
+    """Scale the columns of all factors except the first to norm 1."""
     least = torch.finfo(out.dtype).tiny
     norms = [factor.norm(dim=0).clamp_min(least) for factor in others]
     scaled = [factor / norm for factor, norm in zip(others, norms, strict=True)]

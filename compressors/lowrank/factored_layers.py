@@ -1,4 +1,4 @@
-"""The layers that take the place of one, and how they are made of a low-rank approximation of its weight."""
+"""The layers that replace a factorised one, built from a low-rank approximation of its weight."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OF_DIMENSIONS: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d
 
 
 class Factorized(nn.Sequential):
-    """Layers in the place of one, which can be asked what that one was asked: some modules look at their layers.
+    """Replaces one layer by several, and keeps its attributes: some modules read them from their layers.
 
     Args:
         layer: the layer that they replace.
@@ -49,7 +49,7 @@ class Factorized(nn.Sequential):
 
     @property
     def weight(self) -> Tensor:
-        """The weight of the layer that computes what these do: (out, in), or (out, in, …)."""
+        """The weight of one layer that computes the same: (out, in), or (out, in, …)."""
         product, *others = (cast(Tensor, factor.weight) for factor in self)
         for weight in others:
             if weight.dim() == 2:
@@ -62,24 +62,24 @@ class Factorized(nn.Sequential):
 
     @property
     def bias(self) -> Tensor | None:
-        """The bias of the last, which is the layer's."""
+        """The bias of the last layer."""
         return cast("Tensor | None", self[-1].bias)
 
 
 def linear_factors(layer: nn.Module, rank: int) -> list[nn.Module]:
-    """Return two linear layers of a rank in the place of one."""
+    """Return two linear layers of a given rank that replace one."""
     left, right = lowrank.svd(cast(Tensor, layer.weight).detach(), rank)
     return [_linear(right), _linear(left, cast("Tensor | None", layer.bias))]
 
 
 def pointwise_factors(layer: Convolution, rank: int) -> list[nn.Module]:
-    """Return two 1×1 convolutions of a rank in the place of one; the first takes its stride."""
+    """Return two 1×1 convolutions of a given rank that replace one; the first has its stride."""
     left, right = lowrank.svd(layer.weight.detach().flatten(1), rank)
     return [_conv(_pointwise(right, layer), **_steps(layer)), _conv(_pointwise(left, layer), layer.bias)]
 
 
 def tucker_factors(layer: Convolution, rank_out: int, rank_in: int) -> list[nn.Module]:
-    """Return a convolution of fewer channels between two of 1×1, in the place of a larger one."""
+    """Return a convolution with fewer channels between two 1×1 convolutions, which replace a larger one."""
     out, core, inner = lowrank.tucker2(layer.weight.detach(), rank_out, rank_in)
     first, last = _conv(_pointwise(inner.T, layer)), _conv(_pointwise(out, layer), layer.bias)
     return [first, _conv(core, **_steps(layer)), last]
@@ -106,12 +106,12 @@ def is_area(layer: Convolution) -> bool:
 
 
 def _pointwise(matrix: Tensor, layer: Convolution) -> Tensor:
-    """Return a matrix (out, in) as the weight of a 1×1 convolution of as many dimensions as a layer's."""
+    """Return a matrix (out, in) as the weight of a 1×1 convolution with as many dimensions as a layer's."""
     return matrix[(..., *[None] * len(layer.kernel_size))]
 
 
 def _steps(layer: Convolution, *axes: int) -> dict[str, Any]:
-    """Return how a convolution moves along some of its dimensions, all where none is named; it stays along others."""
+    """Return a convolution's stride, padding and dilation along some dimensions, neutral along the others."""
 
     def along(values: Sequence[int], still: int) -> tuple[int, ...]:
         return tuple(value if axis in axes or not axes else still for axis, value in enumerate(values))

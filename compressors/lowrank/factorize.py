@@ -1,4 +1,4 @@
-"""Low-rank factorization: a layer becomes two, three or four smaller ones, one after the other.
+"""Low-rank factorization: a layer becomes a chain of two, three or four smaller ones.
 
 A linear layer or a 1×1 convolution becomes two by singular value decomposition (Denton et al., NeurIPS 2014). A larger
 convolution becomes 1×1, k×k and 1×1 by Tucker-2 (Kim et al., ICLR 2016), or 1×1, k×1, 1×k and 1×1, those in the middle
@@ -52,7 +52,7 @@ class Factorize(Technique):
     axis = RANK
 
     def choices(self, network: Network, capabilities: Capabilities) -> tuple[Choice, ...]:
-        """Offer each layer the shares of its rank at which the factors multiply less than the layer does."""
+        """Offer each layer the shares of its rank at which the factors take fewer MACs than the layer."""
         offers = ((layer.name, levels(layer)) for layer in network.layers)
         return tuple(
             Choice(axis=self.axis, target=name, levels=(1.0, *shares), neutral=1.0) for name, shares in offers if shares
@@ -103,7 +103,7 @@ class Factorize(Technique):
 
 
 def levels(layer: Layer) -> tuple[float, ...]:
-    """Return the shares of a layer's rank on offer, mild to strong: those that cost less than those before them.
+    """Return the shares of a layer's rank to offer, mild to strong; each costs less than the one before.
 
     >>> levels(Layer(name="conv", kind="conv2d", params=0, macs=0, shape=(64, 64, 3, 3)))
     (0.75, 0.5, 0.375, 0.25, 0.125)
@@ -123,7 +123,7 @@ def levels(layer: Layer) -> tuple[float, ...]:
 
 
 def ranks_of(shape: Sequence[int], share: float) -> Ranks:
-    """Return the ranks of a weight of shape (out, in, …) of which a share stays, as multiples that kernels like."""
+    """Return the ranks that keep a share of a weight's (out, in, …), as multiples that kernels like."""
     return tuple(_rounded(share * full, full) for full in _full(shape))
 
 
@@ -184,12 +184,12 @@ def _why_not(layer: nn.Module | None, *, called: bool) -> str | None:
 
 
 def _multiple(full: int) -> int:
-    """Return what the ranks of so many channels are multiples of: a power of 2."""
+    """Return the power of 2 that ranks for this many channels are multiples of."""
     return 1 << (min(MULTIPLE, max(1, full // 4)).bit_length() - 1)
 
 
 def _full(shape: Sequence[int]) -> Ranks:
-    """Return the largest ranks of a weight."""
+    """Return the full ranks of a weight."""
     (out, inner), positions = shape[:2], math.prod(shape[2:])
     if positions == 1:
         return (min(out, inner),)
@@ -202,7 +202,7 @@ def _rounded(rank: float, full: int, towards: Callable[[float], int] = round) ->
 
 
 def _ranks_by_energy(weight: Tensor, share: float) -> Ranks:
-    """Return the smallest ranks that keep a share of the squared singular values, of each side where it is a kernel."""
+    """Return the smallest ranks that keep a share of the squared singular values, for each side of a kernel."""
     full = _full(weight.shape)
     sides = [lowrank.mode_values(weight, mode) for mode in range(len(full))]
     ranks = (lowrank.rank_for_energy(values, share) for values in sides)
@@ -210,7 +210,7 @@ def _ranks_by_energy(weight: Tensor, share: float) -> Ranks:
 
 
 def _cp_rank(layer: Convolution, cost: float) -> int:
-    """Return the largest rank of which the factors cost no more for one output position, or the smallest there is."""
+    """Return the largest rank whose factors cost at most so much for one output position, or the smallest rank."""
     out, inner, *size = layer.weight.shape
     spatial = size[0] * layer.stride[1] + size[1] if is_area(layer) else math.prod(size)
     each = inner * math.prod(layer.stride) + spatial + out

@@ -32,7 +32,7 @@ NEAR = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A network's file, and how it came about.
+    """An exported network, and how it was exported.
 
     Attributes:
         graph: the network.
@@ -70,7 +70,7 @@ def to_onnx(model: nn.Module, examples: Inputs, way: Way | None = None) -> onnx.
 
 
 def exported(model: nn.Module, examples: Inputs) -> Exported:
-    """Export a network in the first way that computes what it does, at another size of the batch too.
+    """Export a network in the first way whose file matches it, at another batch size too.
 
     A batch that its forward turns into a number of Python is a constant of the file. Where no exporter does without,
     the file has the examples' batch.
@@ -111,7 +111,7 @@ def exported(model: nn.Module, examples: Inputs) -> Exported:
 
 
 def _fixed(model: nn.Module, examples: Inputs, decided: tuple[str, ...], why: str) -> Exported | None:
-    """Return a file with the examples' batch; None where that does not do what the network does either."""
+    """Return a file with the examples' fixed batch; None if that does not match the network either."""
     with warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
         graph = _finished(model, examples, Way(fixed=True))
@@ -139,7 +139,7 @@ def _finished(model: nn.Module, examples: Inputs, way: Way) -> onnx.ModelProto:
 
 
 def _decided(said: Iterable[warnings.WarningMessage]) -> Iterator[str]:
-    """Yield the lines of the user's own code of which the exporter warns that they depend on the inputs."""
+    """Yield the lines of the user's code that depend on the inputs, as the exporter warns."""
     for each in said:
         if issubclass(each.category, TracerWarning):
             line = users_line(each.filename, each.lineno)
@@ -148,7 +148,7 @@ def _decided(said: Iterable[warnings.WarningMessage]) -> Iterator[str]:
 
 
 def _taken(said: Sequence[warnings.WarningMessage]) -> str:
-    """Return what to know of a file where the exporter warns of branches; empty where it does not."""
+    """Return a note on the branches that the exporter decided; empty if it warned of none."""
     lines = dict.fromkeys(_decided(each for each in said if "Python boolean" in str(each.message)))
     return (
         f"the exported file takes the branches in {', '.join([*lines][:3])} that the example inputs take, whatever its "
@@ -171,7 +171,7 @@ def _note(examples: Inputs, decided: Sequence[str], why: str) -> str:
 
 
 def _baked(graph: onnx.ModelProto, model: nn.Module, examples: Inputs) -> str:
-    """Return how a file fails to do what the network does, at a larger size of the batch or at the examples' own.
+    """Return how a file's outputs differ from the network's, at a larger batch or at the examples' own.
 
     It is empty where the file does the same, or cannot be loaded here.
     """
@@ -184,7 +184,7 @@ def _baked(graph: onnx.ModelProto, model: nn.Module, examples: Inputs) -> str:
 
 
 def _apart(graph: onnx.ModelProto, model: nn.Module, inputs: Inputs) -> str:
-    """Return how a file fails to do what the network does; empty where it does the same."""
+    """Return how a file's outputs differ from the network's; empty if they match."""
     try:
         with torch.no_grad():
             expected: Tensor = model(*(x.clone() for x in inputs))
@@ -246,7 +246,7 @@ def _traced(model: nn.Module, examples: Inputs) -> onnx.ModelProto:
 
 
 def _all_inputs(proto: onnx.ModelProto, model: nn.Module, examples: Inputs) -> None:
-    """Give a graph the inputs too that it does not read, so that it is called as the network is."""
+    """Add the inputs that a graph does not read, so that it is called like the network."""
     given = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in proto.graph.input}
     del proto.graph.input[:]
     for name, x in zip(_names(model, examples), examples, strict=True):
@@ -255,7 +255,7 @@ def _all_inputs(proto: onnx.ModelProto, model: nn.Module, examples: Inputs) -> N
 
 
 def _explicit_padding(proto: onnx.ModelProto) -> None:
-    """Write how much convolutions pad where the exporter leaves it to the runtime: not all can if they are dilated.
+    """Write explicit padding where the exporter leaves it to the runtime: not every runtime can if it is dilated.
 
     Their stride is 1, as PyTorch allows no other.
     """

@@ -31,7 +31,7 @@ STAYS_SINGLE = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 
 
 def half(file: bytes) -> bytes:
-    """Return the file with float layers in FP16: weights, biases, and all that is computed from them.
+    """Return the file with float layers in FP16: weights, biases and everything computed from them.
 
     Layers between Q/DQ pairs read and write FP16 too, so that INT8 and FP16 meet without casts. Softmax and layer
     norms are no exception: TensorRT accumulates their sums in float32. Scales are rounded up, so that nothing is
@@ -119,7 +119,7 @@ def int4_weights(file: bytes, block: int = 128) -> bytes:
 
 
 def two_four(file: bytes) -> bytes:
-    """Return the file with the two smaller of every four weights of a layer set to 0, where four divides their number.
+    """Return the file with the two smallest of every four weights set to 0, in layers whose size is a multiple of four.
 
     The four lie side by side along the axis that is summed up, as sparse tensor cores need it. This is for asking
     what sparsity would gain: without training afterwards it costs accuracy.
@@ -134,7 +134,7 @@ def two_four(file: bytes) -> bytes:
 
 
 def sparsened(weight: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
-    """Return a weight of which the two smaller of every four along an axis are 0."""
+    """Return a weight with the two smallest of every four values along an axis set to 0."""
     moved = np.moveaxis(weight, axis, -1)
     fours = moved.reshape(-1, 4)
     kept = np.argsort(-np.abs(fours.astype(np.float32)), axis=1, kind="stable")[:, :2]
@@ -157,7 +157,7 @@ def is_two_four(weight: NDArray[np.generic], axis: int) -> bool:
 
 @dataclass(frozen=True)
 class _Weight:
-    """A stored weight: the layer that multiplies with it, its constant, and the axis that the layer sums up."""
+    """A stored weight: the layer that multiplies with it, its constant, and the axis that the layer sums over."""
 
     node: NodeProto
     name: str
@@ -186,7 +186,7 @@ def _quantizers(proto: ModelProto) -> list[NodeProto]:
 
 
 def _halve_scales(proto: ModelProto) -> None:
-    """Round scales up to FP16, and weights again to the scales that they have then."""
+    """Round scales up to FP16, and round the weights again with those scales."""
     constants = {constant.name: constant for constant in proto.graph.initializer}
     rounded: dict[str, NDArray[np.float32]] = {}
     weights: set[str] = set()
@@ -207,7 +207,7 @@ def _halve_scales(proto: ModelProto) -> None:
 
 
 def _up(value: NDArray[np.float32], dtype: DTypeLike) -> NDArray[np.floating]:
-    """Return numbers in a type that may be narrower, none of them smaller than it was."""
+    """Round numbers up to a type that may be narrower."""
     nearest = value.astype(dtype)
     return np.asarray(np.where(nearest < value, np.nextafter(nearest, nearest.dtype.type(np.inf)), nearest))
 
@@ -223,7 +223,7 @@ def _check_range(node: NodeProto, constants: Mapping[str, TensorProto], scale: N
 
 
 def _spread(scale: NDArray[np.floating], node: NodeProto, weight: TensorProto) -> NDArray[np.floating]:
-    """Return scales in a shape that multiplies a weight."""
+    """Broadcast scales to a shape that multiplies a weight."""
     given = {a.name: a.i for a in node.attribute}
     axis = given.get("axis", 1)
     if given.get("block_size"):
@@ -241,7 +241,7 @@ def _round_again(weight: TensorProto, ratio: NDArray[np.floating]) -> None:
 
 
 def _halved(constant: TensorProto, name: str) -> TensorProto:
-    """Return a constant in FP16; infinities stay, and float32's largest number, which stands for them, is FP16's."""
+    """Return a constant in FP16; infinities stay, and float32's maximum becomes FP16's."""
     value = numpy_helper.to_array(constant)
     beyond = np.abs(value[np.isfinite(value) & (np.abs(value) < SINGLE_MAX)])
     if beyond.max(initial=0) > HALF_MAX:
@@ -253,7 +253,7 @@ def _halved(constant: TensorProto, name: str) -> TensorProto:
 
 
 def _cast_at_the_edges(proto: ModelProto) -> None:
-    """Cast float32 inputs to FP16 and FP16 outputs to float32; all between reads and writes the FP16 names."""
+    """Cast float32 inputs to FP16 and FP16 outputs to float32; everything between uses the FP16 names."""
     graph = proto.graph
     stored = {constant.name for constant in graph.initializer}
     inputs = [i.name for i in graph.input if _is_single(i) and i.name not in stored]
@@ -285,7 +285,7 @@ def _prepend(proto: ModelProto, nodes: list[NodeProto]) -> None:
 
 
 def at_opset(file: bytes, version: int) -> ModelProto:
-    """Return a file as a graph of at least an operator set."""
+    """Return a file as a graph of at least this operator set."""
     proto = onnx.load_from_string(file)
     if all(opset.version >= version for opset in proto.opset_import if opset.domain == ""):
         return proto
@@ -298,7 +298,7 @@ def at_opset(file: bytes, version: int) -> ModelProto:
 
 
 def _checked(proto: ModelProto) -> bytes:
-    """Return a file without constants that nothing reads, after ONNX's own check of shapes and types."""
+    """Drop unread constants, run ONNX's check of shapes and types, and return the file."""
     graph = proto.graph
     drop_unread(graph)
     del graph.value_info[:]

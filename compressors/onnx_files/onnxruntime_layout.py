@@ -29,7 +29,7 @@ MERGES = {"Concat", "Add"}
 
 
 def unsigned_activations(canonical: bytes, calibration: Batches = ()) -> bytes:
-    """Return the file with activations in UINT8, whose steps end where the least number does that came.
+    """Return the file with activations in UINT8, whose range starts at the smallest value seen.
 
     Ranges stay, so that activations are clipped where training clipped them; what is not negative, or hardly, as after
     a SiLU, gets up to twice as fine steps. What a transposed convolution reads stays in INT8 if it may be negative.
@@ -65,7 +65,7 @@ WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def _read_by_transposed(proto: ModelProto) -> set[str]:
-    """Return the tensors that transposed convolutions read as integers: OpenVINO's kernel takes no zero point but 0."""
+    """Return the integer inputs of transposed convolutions: OpenVINO's kernel takes only a zero point of 0."""
     makers = {name: node for node in proto.graph.node for name in node.output}
     found = set()
     for node in proto.graph.node:
@@ -76,7 +76,7 @@ def _read_by_transposed(proto: ModelProto) -> set[str]:
 
 
 def maxima_of_integers(flavoured: bytes) -> bytes:
-    """Return the file with tensors rounded before their maxima are taken, and not after, which is the same.
+    """Return the file with tensors rounded before max pooling instead of after it; the result is the same.
 
     OpenVINO would fuse the rounding into its kernel, whose outputs are wrong then by a tenth of their range.
     """
@@ -103,7 +103,7 @@ def maxima_of_integers(flavoured: bytes) -> bytes:
 
 
 def integer_outputs(unsigned: bytes, calibration: Batches) -> bytes:
-    """Return the file with all that quantized convolutions make in UINT8, also where a layer in float reads it.
+    """Return the file with all outputs of quantized convolutions in UINT8, even if a float layer reads them.
 
     ONNX Runtime runs a convolution, or a linear layer and its ReLU, in integers only when nothing but integers leaves
     it. For a layer in float they become numbers again with one scale a channel, all equal: it would quantize the
@@ -152,14 +152,14 @@ def integer_outputs(unsigned: bytes, calibration: Batches) -> bytes:
 
 
 def _weights_meet(proto: ModelProto, name: str) -> bool:
-    """Tell whether an operator with weights reads a tensor, or what only moves it: ONNX Runtime moves scales too."""
+    """Return whether an operator with weights reads a tensor, directly or through nodes that only move it."""
     readers = [node for node in proto.graph.node if name in node.input]
     moved = [node.output[0] for node in readers if node.op_type in MOVES]
     return any(node.op_type in WEIGHTED for node in readers) or any(_weights_meet(proto, each) for each in moved)
 
 
 def _read_as_floats(proto: ModelProto, makers: Mapping[str, NodeProto]) -> dict[str, NodeProto]:
-    """Return the tensors that nodes read as floats though they must leave a quantized layer as integers."""
+    """Return the tensors that nodes read as floats although they leave a quantized layer as integers."""
     readers = defaultdict(list)
     for node in proto.graph.node:
         for name in node.input:
@@ -181,7 +181,7 @@ def _read_as_floats(proto: ModelProto, makers: Mapping[str, NodeProto]) -> dict[
 
 
 def _grid(low: float, reach: float) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return the step and the zero point in UINT8 for numbers from −reach, or a larger low, to reach."""
+    """Return the UINT8 scale and zero point for numbers from max(−reach, low) to reach."""
     if low >= 0:
         return np.array(reach / 255, np.float32), np.array(0, np.uint8)
     if low <= -reach:
@@ -191,7 +191,7 @@ def _grid(low: float, reach: float) -> tuple[NDArray[np.float32], NDArray[np.uin
 
 
 def _lows(proto: ModelProto, names: Collection[str], calibration: Batches) -> dict[str, float]:
-    """Return where the numbers of tensors begin: 0 where they cannot be negative, −∞ where that is unknown.
+    """Return the lower bounds of tensors: 0 if they cannot be negative, −∞ if unknown.
 
     A tensor and its moved copy begin alike, so that runtimes move integers.
     """
@@ -224,7 +224,7 @@ def _never_negative(name: str, makers: Mapping[str, NodeProto], constants: Mappi
 
 
 def _insert(proto: ModelProto, added: Mapping[str, Sequence[NodeProto]]) -> None:
-    """Put nodes after those that make the named tensors."""
+    """Insert nodes after the producers of the named tensors."""
     nodes: list[NodeProto] = []
     waiting = list(reversed(proto.graph.node))
     while waiting:
@@ -253,7 +253,7 @@ def _keep_activations_apart(proto: ModelProto) -> None:
 
 
 def _narrow_weights(proto: ModelProto) -> None:
-    """Make integer weights smaller, and their scales larger, where sums of products or a bias would overflow."""
+    """Shrink integer weights and grow their scales where sums of products or a bias would overflow."""
     constants = {i.name: i for i in proto.graph.initializer}
     dequantize = {n.output[0]: n for n in proto.graph.node if n.op_type == "DequantizeLinear"}
     readers: dict[str, list[NodeProto]] = defaultdict(list)  # of each weight: a layer may run twice
@@ -280,7 +280,7 @@ def _narrow_weights(proto: ModelProto) -> None:
 
 
 def _overflow(integers: NDArray[np.int8], axis: int) -> NDArray[np.float32]:
-    """Return for each output channel how much smaller its weights must be, at least 1.
+    """Return for each output channel the factor by which its weights must shrink, at least 1.
 
     Products are added in pairs of neighbours, input channels innermost: 255 times two weights of one sign must fit.
     """

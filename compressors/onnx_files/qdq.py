@@ -62,7 +62,7 @@ def insert(
     *,
     method: str = MAX,
 ) -> onnx.ModelProto:
-    """Return a copy of a float graph in which the given layers compute on integers, or have weights in INT4.
+    """Return a copy of a float graph whose given layers compute on integers or have INT4 weights.
 
     Args:
         graph: the exported float network.
@@ -138,7 +138,7 @@ class _Inserter:
         return self.proto
 
     def _between(self) -> tuple[list[NodeProto], set[str]]:
-        """Return the additions, concatenations and pools that read integers alone, and the tensors that are integers.
+        """Return the additions, concatenations and pools that read only integers, and the integer tensors.
 
         These are what quantized convolutions made, and what quantized layers read: it is rounded anyway.
         """
@@ -163,7 +163,7 @@ class _Inserter:
         return name
 
     def _copied(self, weight: str, layer: str) -> str:
-        """Return the name of a weight that is for one layer alone, of those that shared it."""
+        """Return the name of a copy of a shared weight for one layer."""
         return self._constant(f"{weight}_of_{layer}", numpy_helper.to_array(self.constants[weight]))
 
     def _pair(self, name: str, scale: float) -> list[NodeProto]:
@@ -245,14 +245,14 @@ def _untranspose(node: NodeProto) -> None:
 
 
 def layers_of(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
-    """Return for each weight in the graph the name of its layer, one of those that share it."""
+    """Map each weight in the graph to the name of its layer (one of them, if several share it)."""
     found = owners(proto, model)
     nodes = [node for node in proto.graph.node if node.op_type in MULTIPLY and made(node) in found]
     return {node.input[1]: found[made(node)] for node in nodes} | recurrent_layers.layers_of(proto, model)
 
 
 def owners(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
-    """Return for what a node makes the name of the layer that it computes: by its weight's name, else by its values.
+    """Map each node's output to the layer that it computes, by the weight's name or else by its values.
 
     Where layers share a weight, or have the same values, the name of the node decides, and then their order.
     """
@@ -282,7 +282,7 @@ def owners(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
 
 
 def _multiplies_alike(node: NodeProto, stored: NDArray[np.generic], layer: nn.Module) -> bool:
-    """Whether a product with a layer's weight has the outputs of the layer: a decoder may multiply by the transpose."""
+    """Whether a product with a layer's weight computes the layer: a decoder may multiply by the transpose."""
     if not isinstance(layer, nn.Linear) or stored.ndim != 2:
         return True
     weight = layer.weight.detach().numpy()
@@ -290,18 +290,18 @@ def _multiplies_alike(node: NodeProto, stored: NDArray[np.generic], layer: nn.Mo
 
 
 def _alike(one: Scales, other: Scales) -> bool:
-    """Whether weights are rounded to the same steps."""
+    """Whether two layers' weights are rounded to the same steps."""
     return one.bits == other.bits and np.array_equal(one.weight, other.weight)  # type: ignore[arg-type]  # both may be None
 
 
 def _inside(layer: str, node: str) -> bool:
-    """Return whether an exporter's name for a node, as ``/blocks/blocks.0/fc/MatMul``, has a layer's path in order."""
+    """Return whether a node's name, such as ``/blocks/blocks.0/fc/MatMul``, contains a layer's path in order."""
     path = iter(re.split(r"[./]", node))
     return all(part in path for part in layer.split("."))
 
 
 def _constants(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Return the constants by name; the exporter writes equal ones once, and hands them on by identities."""
+    """Return the constants by name, also through the identities that the exporter adds for equal ones."""
     constants = {constant.name: constant for constant in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Identity" and node.input[0] in constants:

@@ -74,7 +74,7 @@ class _Stored:
 
 
 def dynamic(canonical: bytes) -> bytes:
-    """Return the file with INT8 LSTMs as nodes of ONNX Runtime's own, which compute in integers.
+    """Return the file with INT8 LSTMs as ONNX Runtime's own nodes, which compute in integers.
 
     Its kernel rounds the inputs of a run, and each step's hidden state, to UINT8 over the range they have. Weights are
     narrowed to 7 bits, for the reason in `flavours.unsigned_activations`. There is no such kernel for a GRU: its
@@ -121,7 +121,7 @@ def _stored(proto: ModelProto) -> dict[str, _Stored]:
 
 
 def _narrowed(weight: _Stored) -> Iterable[TensorProto]:
-    """Return a weight as the kernel takes it: its columns first, scales and zero points of each direction's rows."""
+    """Return a weight in the kernel's layout: columns first, with scales and zero points for each direction's rows."""
     halved = np.rint(weight.integers / 2).astype(np.int8)
     parts: dict[str, NDArray[np.generic]] = {
         "kernel": np.ascontiguousarray(halved.transpose(0, 2, 1)),
@@ -154,7 +154,7 @@ def _unfolded(proto: ModelProto, node: NodeProto) -> list[NodeProto]:
 
 
 def _rebuilt(proto: ModelProto, nodes: Iterable[NodeProto]) -> ModelProto:
-    """Give a graph its nodes, without those whose outputs nothing reads, and without unread constants."""
+    """Replace a graph's nodes; drop nodes and constants that nothing reads."""
     kept: list[NodeProto] = []
     wanted = {output.name for output in proto.graph.output}
     for node in reversed(list(nodes)):

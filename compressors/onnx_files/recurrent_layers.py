@@ -1,4 +1,4 @@
-"""Which nodes of an ONNX file are a network's recurrent layers, and their weights in INT8."""
+"""Finds a network's recurrent layers in an ONNX file, and quantizes their weights to INT8."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ GATES: dict[type[nn.Module], tuple[int, ...]] = {nn.LSTM: (0, 3, 1, 2), nn.GRU: 
 
 
 def layers_of(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
-    """Return for each weight of an LSTM or GRU node the name of its layer, by its values."""
+    """Map each weight of an LSTM or GRU node to its layer's name, by its values."""
     return {weight: layer for layer, _, weights in _found(proto, model) for weight in weights}
 
 
 def owners(proto: onnx.ModelProto, model: nn.Module) -> dict[str, str]:
-    """Return for what an LSTM or GRU node makes the name of the layer that it computes."""
+    """Map each LSTM or GRU node's output to the layer that it computes."""
     return {made(node): layer for layer, node, _ in _found(proto, model)}
 
 
 def _found(proto: onnx.ModelProto, model: nn.Module) -> Iterator[tuple[str, onnx.NodeProto, list[str]]]:
-    """Yield the layers, nodes and weights of those LSTM and GRU nodes whose weights are those of layers."""
+    """Yield layer, node and weights for LSTM and GRU nodes whose weights belong to a layer."""
     names = {
         weight.tobytes(): name
         for name, module in model.named_modules()
@@ -69,7 +69,7 @@ def insert(graph: onnx.ModelProto, model: nn.Module, names: Collection[str]) -> 
 
 
 def _as_in_onnx(layer: nn.RNNBase) -> list[NDArray[np.float32]]:
-    """Return each level's input and recurrent weights as ONNX has them: (directions, gates × hidden, inputs)."""
+    """Return each level's input and recurrent weights in ONNX's layout: (directions, gates × hidden, inputs)."""
     order = GATES[type(layer)]
     found = []
     for level in range(layer.num_layers):

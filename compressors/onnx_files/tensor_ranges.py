@@ -1,4 +1,4 @@
-"""The ranges of tensors inside an ONNX graph. This module imports no torch, as `flavours.py`."""
+"""The ranges of tensors inside an ONNX graph. This module imports no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 
 
 def least(proto: onnx.ModelProto, names: Collection[str], calibration: Batches) -> dict[str, float]:
-    """Return the least number that each named tensor takes; the arguments are those of `largest`."""
+    """Return the smallest value of each named tensor; the arguments are those of `largest`."""
     found: dict[str, float] = {}
     for name, value in values(proto, names, calibration) if names else ():
         found[name] = min(found.get(name, np.inf), float(value.min()))
@@ -31,7 +31,7 @@ def least(proto: onnx.ModelProto, names: Collection[str], calibration: Batches) 
 def largest(
     proto: onnx.ModelProto, names: Collection[str], calibration: Batches, method: str = MAX
 ) -> dict[str, float]:
-    """Return the largest magnitude to keep of each named tensor: of all that it takes, unless a method clips.
+    """Return the largest magnitude to keep of each named tensor: its maximum, unless a method clips.
 
     Args:
         proto: the graph.
@@ -56,7 +56,7 @@ def largest(
 def values(
     proto: onnx.ModelProto, names: Collection[str], calibration: Batches
 ) -> Iterator[tuple[str, NDArray[np.floating]]]:
-    """Yield what the named tensors take, one batch after the other."""
+    """Yield the values of the named tensors, batch by batch."""
     given = [source.name for source in proto.graph.input]
     made = sorted(set(names) - {*given})
     session = _session(proto, made) if made else None
@@ -68,7 +68,7 @@ def values(
 
 
 def _pieces(proto: onnx.ModelProto, batch: Batch) -> Iterator[Batch]:
-    """Yield a batch as a graph takes it: where that has one size alone, in pieces, the last one filled up."""
+    """Yield a batch as a graph takes it; for a fixed batch size, in pieces, the last one padded."""
     dims = [source.type.tensor_type.shape.dim for source in proto.graph.input]
     sizes = {shape[0].dim_value if len(shape) else 0 for shape in dims}
     counts = {len(x) for x in batch}
@@ -81,7 +81,7 @@ def _pieces(proto: onnx.ModelProto, batch: Batch) -> Iterator[Batch]:
 
 
 def _session(proto: onnx.ModelProto, names: Collection[str]) -> onnxruntime.InferenceSession:
-    """Return what computes some tensors of a graph."""
+    """Return a session that computes some tensors of a graph."""
     watched = onnx.ModelProto()
     watched.CopyFrom(proto)
     del watched.graph.output[:]
@@ -90,7 +90,7 @@ def _session(proto: onnx.ModelProto, names: Collection[str]) -> onnxruntime.Infe
 
 
 def loaded(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Return what computes a graph on one core."""
+    """Return a session for a graph on one core."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what fails raises
     options.intra_op_num_threads = 1

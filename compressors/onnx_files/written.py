@@ -1,4 +1,4 @@
-"""What a network's file holds: how much it computes, on what numbers, and how its weights are stored.
+"""What a network's file holds: its MACs, the number format of each, and how weights are stored.
 
 All of it is read from the ONNX graph that was written, so that a wish which came to nothing shows. Where there is no
 such file, it is read from the network itself.
@@ -44,7 +44,7 @@ SMALL = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class StoredWeight:
-    """A weight as it lies in the file.
+    """A weight as stored in the file.
 
     Attributes:
         bits: of one number.
@@ -63,7 +63,7 @@ class StoredWeight:
 
     @classmethod
     def of(cls, weight: NDArray[np.generic], bits: int = FLOAT, axis: int = 1) -> StoredWeight:
-        """Look at a weight whose products are summed up along an axis."""
+        """Describe a weight whose products are summed over an axis."""
         numbers = weight.astype(np.float32) if bits < 8 else weight  # INT4 has no order of its own in NumPy
         sparse = weight.ndim > axis and is_two_four(numbers, axis)
         zeros = int((numbers == 0).sum())
@@ -71,7 +71,7 @@ class StoredWeight:
 
 
 def _distinct(weight: NDArray[np.generic]) -> int | None:
-    """Return how many different numbers there are, of which a few tell that they are too many."""
+    """Return how many distinct values there are; a sample is enough to see that there are too many."""
     for part in (weight.reshape(-1)[: 16 * LARGEST_PALETTE], weight):
         found = len(np.unique(part))
         if found > LARGEST_PALETTE:
@@ -101,7 +101,7 @@ class Product:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """Everything in a file that multiplies and accumulates."""
+    """All products in a file."""
 
     products: tuple[Product, ...]
 
@@ -112,16 +112,16 @@ class Written:
 
     @property
     def low_precision(self) -> float:
-        """The share of them that is on integers."""
+        """The share of multiply-accumulates on integers."""
         macs = self.macs
         return sum(product.macs for product in self.products if product.integers) / macs if macs else 0.0
 
     def of(self, layer: str) -> tuple[Product, ...]:
-        """Return what computes a layer, or the parts that take its place."""
+        """Return the products of a layer, or of the layers that replace it."""
         return tuple(p for p in self.products if p.layer == layer or p.layer.startswith(f"{layer}."))
 
     def to_dict(self) -> dict[str, dict[str, object]]:
-        """Return for each layer its multiply-accumulates, and how its weights are stored, as data for JSON."""
+        """Return each layer's multiply-accumulates and weight storage, as JSON-compatible data."""
         found: dict[str, dict[str, object]] = {}
         for layer in dict.fromkeys(product.layer for product in self.products if product.layer):
             products = [product for product in self.products if product.layer == layer]
@@ -139,7 +139,7 @@ class Written:
 
 
 def in_file(proto: onnx.ModelProto, layers: Mapping[str, str], examples: Inputs) -> Written:
-    """Read what a graph multiplies and accumulates.
+    """Read the products of a graph.
 
     Args:
         proto: the canonical graph.
@@ -153,7 +153,7 @@ def in_file(proto: onnx.ModelProto, layers: Mapping[str, str], examples: Inputs)
 
 
 def in_network(model: nn.Module, examples: Inputs) -> Written:
-    """Read the same from a network in float that has no ONNX file."""
+    """Read the products of a float network that has no ONNX file."""
     products = []
     for name, macs in work(model, examples).items():
         module = model.get_submodule(name)
@@ -165,7 +165,7 @@ def in_network(model: nn.Module, examples: Inputs) -> Written:
 
 
 def lacks(written: Written, candidate: Candidate) -> str:
-    """Return an axis of which something was chosen and nothing is there; empty where something of each is."""
+    """Return an axis that a candidate chose but the file lacks; empty if the file has all of them."""
     for axis, holds in ((SPARSITY, _has_zeros), (PALETTE, _has_a_palette)):
         asked = {name: level for name, level in candidate[axis].items() if level not in (0, FLOAT)}
         weights = [(p.weight, level) for name, level in asked.items() for p in written.of(name)]
@@ -181,12 +181,12 @@ def _has_zeros(weight: StoredWeight, level: Value) -> bool:
 
 
 def _has_a_palette(weight: StoredWeight, level: Value) -> bool:
-    """Whether a weight has few values; in integers they are few already."""
+    """Whether a weight has few distinct values; integers have few anyway."""
     return weight.bits <= 8 or (weight.distinct is not None and weight.distinct <= 2 ** int(level))
 
 
 class _Reader:
-    """Finds the products of a graph and of the branches in it."""
+    """Finds the products of a graph and its subgraphs."""
 
     def __init__(self, proto: onnx.ModelProto, layers: Mapping[str, str], examples: Inputs) -> None:
         self.layers = layers
@@ -202,7 +202,7 @@ class _Reader:
             self.shapes |= _measured(proto, missing, examples)
 
     def products(self, graph: GraphProto) -> Iterator[Product]:
-        """Yield the products of a graph; where one of several branches runs, those of the largest."""
+        """Yield the products of a graph; for a conditional, those of the largest branch."""
         for node in graph.node:
             inner = [list(self.products(each)) for each in branches(node)]
             if inner:
@@ -225,7 +225,7 @@ class _Reader:
         return Product(kind=node.op_type, layer=layer, macs=count, integers=integers, weight=weight)
 
     def _rounded(self, name: str) -> bool:
-        """Whether a tensor is INT8 that a node reads as floats."""
+        """Whether a tensor is INT8 read as floats."""
         maker = self.makers.get(name)
         if maker is None or maker.op_type != "DequantizeLinear":
             return False
@@ -251,7 +251,7 @@ class _Reader:
 
 
 def _summed(node: NodeProto, rank: int) -> int:
-    """Return the axis of a node's weight along which its products are summed up."""
+    """Return the axis of a node's weight that its products are summed over."""
     if node.op_type == "MatMul":
         return max(0, rank - 2)
     if node.op_type == "ConvTranspose" or (node.op_type == "Gemm" and not _flag(node, "transB")):
@@ -264,7 +264,7 @@ def _flag(node: NodeProto, name: str) -> bool:
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """Yield a graph and those of the branches in it."""
+    """Yield a graph and its subgraphs."""
     yield graph
     for node in graph.node:
         for inner in branches(node):
@@ -294,7 +294,7 @@ def _recurrent(node: NodeProto, shapes: Shapes) -> int:
 
 
 def _einsum(node: NodeProto, shapes: Shapes) -> int:
-    """Return the product of all sizes that an equation has letters for; an ellipsis is what is left on the left."""
+    """Return the product of the sizes of all letters in an equation; an ellipsis stands for the leading dimensions."""
     equation = next(a.s.decode() for a in node.attribute if a.name == "equation").replace(" ", "")
     if len(node.input) < 2:
         return 0
@@ -320,7 +320,7 @@ COUNTED: dict[str, Callable[[NodeProto, Shapes], int]] = {
 
 
 def _inferred(proto: onnx.ModelProto, examples: Inputs) -> dict[str, Shape]:
-    """Return the shapes that follow from those of the examples, without running anything."""
+    """Infer shapes from those of the examples, without running the graph."""
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
     for graph in _graphs(bare.graph):
@@ -349,7 +349,7 @@ def _inferred(proto: onnx.ModelProto, examples: Inputs) -> dict[str, Shape]:
 
 
 def _measured(proto: onnx.ModelProto, names: Iterable[str], examples: Inputs) -> dict[str, Shape]:
-    """Return the shapes that tensors have when the graph runs on the examples; empty where it does not run."""
+    """Return the shapes of tensors from running the graph on the examples; empty if it does not run."""
     batch: Sequence[NDArray[np.generic]] = [x.numpy() for x in examples]
     outside = {name for node in proto.graph.node for name in (*node.input, *node.output)}
     try:
