@@ -77,7 +77,7 @@ def pick(
     """
     with reported():
         from ..reports.pick.pick import copy_model
-        from ..reports.pick.selection import choose, parse_selection
+        from ..reports.pick.selection import parse_selection, select_model
         from ..storage.run import open_run
 
         opened = open_run(run, storage=storage)
@@ -88,52 +88,52 @@ def pick(
             "max_memory": max_memory,
         }
         selection = parse_selection(opened, id, knee=knee, runtime=runtime, **limits)
-        choice = choose(opened, selection)
+        selected = select_model(opened, selection)
         output = Console(soft_wrap=not sys.stdout.isatty())
-        if not selection.id and not choice.front.meets(choice.model):
+        if not selection.id and not selected.front.meets(selected.model):
             if whole:
-                typer.echo(as_json(_data(choice)))
+                typer.echo(as_json(_data(selected)))
             else:
-                output.print(Text("\n".join(_misses(choice, opened.path))))
+                output.print(Text("\n".join(_misses(selected, opened.path))))
             raise typer.Exit(MISSES)
         with working() as notice:
-            notice(f"copying {choice.model.id} and running it in a fresh process")
-            picked = copy_model(opened, choice, out, force=force, prove=check, runtime=runtime)
+            notice(f"copying {selected.model.id} and running it in a fresh process")
+            picked = copy_model(opened, selected, out, force=force, prove=check, runtime=runtime)
         if whole:
-            typer.echo(as_json(_data(choice, picked)))
+            typer.echo(as_json(_data(selected, picked)))
         else:
             output.print(Text("\n".join(_lines(picked))))
     raise typer.Exit(OK)
 
 
-def _misses(choice: SelectedModel, where: Path) -> list[str]:
+def _misses(selected: SelectedModel, where: Path) -> list[str]:
     """Return the message for the case that no model meets the limits."""
     return [
-        f"Nothing meets {choice.front.limits}, so nothing was copied. The nearest model:",
-        *_told(choice),
-        *choice.front.reasons,
-        *(f"  {line}" for line in choice.advice),
-        f"  To pick this model anyway: autocompress pick {shlex.quote(str(where))} {choice.model.id}",
+        f"Nothing meets {selected.front.limits}, so nothing was copied. The nearest model:",
+        *_told(selected),
+        *selected.front.reasons,
+        *(f"  {line}" for line in selected.advice),
+        f"  To pick this model anyway: autocompress pick {shlex.quote(str(where))} {selected.model.id}",
     ]
 
 
 def _lines(picked: PickedModel) -> list[str]:
-    choice = picked.choice
-    met = "meets" if choice.front.meets(choice.model) else "misses"
+    selected = picked.selected
+    met = "meets" if selected.front.meets(selected.model) else "misses"
     return [
-        f"{picked.folder}/ has {choice.model.id}, which {met} {choice.front.limits}:",
-        *_told(choice),
+        f"{picked.folder}/ has {selected.model.id}, which {met} {selected.front.limits}:",
+        *_told(selected),
         f"  {picked.proof or 'not run: --no-check'}",
-        *(f"  {line}" for line in choice.advice),
+        *(f"  {line}" for line in selected.advice),
         f"  Next: python {shlex.quote(str(picked.folder / 'load.py'))}; the model card is {picked.folder}/README.md",
     ]
 
 
-def _told(choice: SelectedModel) -> list[str]:
-    measured, base = choice.model.measurement, choice.front.baseline.measurement
+def _told(selected: SelectedModel) -> list[str]:
+    measured, base = selected.model.measurement, selected.front.baseline.measurement
     from ..pareto.comparison_words import size, speed
 
-    latency, unit = measured.latency, choice.front.unit
+    latency, unit = measured.latency, selected.front.unit
     test = "" if measured.test_accuracy is None else f" (test {shown(measured.test_accuracy, unit)})"
     return [
         f"  {latency.median_ms:.3g} ms ({latency.low_ms:.3g}–{latency.high_ms:.3g}) on {latency.deployment}, "
@@ -143,8 +143,8 @@ def _told(choice: SelectedModel) -> list[str]:
     ]
 
 
-def _data(choice: SelectedModel, picked: PickedModel | None = None) -> dict[str, object]:
-    model, front = choice.model, choice.front
+def _data(selected: SelectedModel, picked: PickedModel | None = None) -> dict[str, object]:
+    model, front = selected.model, selected.front
     measured = model.measurement
     return {
         "folder": str(picked.folder) if picked else None,
@@ -163,5 +163,5 @@ def _data(choice: SelectedModel, picked: PickedModel | None = None) -> dict[str,
         "size_bytes": measured.size_bytes,
         "rung": measured.rung,
         "proof": picked.proof if picked else None,
-        "advice": list(choice.advice),
+        "advice": list(selected.advice),
     }

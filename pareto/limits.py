@@ -36,7 +36,7 @@ class Limits:
         unit: of the metric, see `units`; None if the task does not say, and the measured values decide.
 
     >>> str(Limits(5.0, max_size_bytes=4e6, min_accuracy=0.88)), str(Limits(5.0, min_change=-0.3, unit="dB"))
-    ('5 ms, 4 MB, 88.00% accuracy', '5 ms, -0.3 dB of the metric')
+    ('5 ms, 4 MB, 88.00% accuracy', '5 ms, -0.3 dB in the metric')
     """
 
     target_ms: float
@@ -50,8 +50,8 @@ class Limits:
 
     def __str__(self) -> str:
         share = self.metric_unit == SHARE
-        kinds = {"memory": " of memory", "accuracy": " accuracy" if share else " of the metric"}
-        words = [self._words(name, limit) + kinds.get(name, "") for name, limit in self._asked()]
+        form = {"memory": "{} of memory", "accuracy": "{} accuracy" if share else "metric {}"}
+        words = [form.get(name, "{}").format(self._words(name, limit)) for name, limit in self._asked()]
         if self.min_change is not None:
             words.append(change_of(self.min_change, self.metric_unit))
         return ", ".join(words)

@@ -49,16 +49,16 @@ def change_of(difference: float, unit: str) -> str:
     """Return a difference of two values with the metric's name.
 
     >>> change_of(-0.005, "%"), change_of(-0.41, "dB")
-    ('-0.50% accuracy', '-0.41 dB of the metric')
+    ('-0.50% accuracy', '-0.41 dB in the metric')
     """
-    return f"{change_shown(difference, unit)} {'accuracy' if unit == SHARE else 'of the metric'}"
+    return f"{change_shown(difference, unit)} {'accuracy' if unit == SHARE else 'in the metric'}"
 
 
 def points_of(difference: float, unit: str) -> str:
     """Return a difference for running text; for shares it is in points.
 
     >>> points_of(-0.005, "%"), points_of(-0.41, "dB")
-    ('-0.50 points of accuracy', '-0.41 dB of the metric')
+    ('-0.50 points of accuracy', '-0.41 dB in the metric')
     """
     return f"{bare(difference, unit)} points of accuracy" if unit == SHARE else change_of(difference, unit)
 

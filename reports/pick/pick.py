@@ -22,7 +22,7 @@ from ...storage.records import RECORD
 from ...storage.run import Run
 from . import metadata
 from .model_card import card
-from .selection import SelectedModel, Selection, choose
+from .selection import SelectedModel, Selection, select_model
 
 PREDICTIONS = "predictions.npz"
 
@@ -37,22 +37,22 @@ PATIENCE_S = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class PickedModel:
-    """A model that was picked.
+    """A model that was copied out of a run.
 
     Attributes:
-        folder: with the copy.
-        choice: which model it is, and what is to be known of it.
-        proof: how it did in a process of its own; empty where that was not tried.
+        folder: the folder with the copy.
+        selected: the model, its front and advice.
+        proof: the result of running the copy in a fresh process; empty if it was not run.
     """
 
     folder: Path
-    choice: SelectedModel
+    selected: SelectedModel
     proof: str = ""
 
     @property
     def model(self) -> Model:
         """The model."""
-        return self.choice.model
+        return self.selected.model
 
 
 def pick_model(
@@ -71,19 +71,19 @@ def pick_model(
         UsageError: there is no such model, its files were not kept, or the folder exists.
         AutocompressError: no model meets the limits, or the copy's outputs differ from the stored ones.
     """
-    choice = choose(run, selection)
-    front, model = choice.front, choice.model
+    selected = select_model(run, selection)
+    front, model = selected.front, selected.model
     if not selection.id and not front.meets(model):
         raise AutocompressError(
-            f"the picked model must meet {front.limits}; none does. {' '.join(choice.advice)} "
+            f"the picked model must meet {front.limits}; none does. {' '.join(selected.advice)} "
             f"The nearest is {model.id}: pick it by its id."
         )
-    return copy_model(run, choice, out, force=force, prove=prove, runtime=selection.runtime)
+    return copy_model(run, selected, out, force=force, prove=prove, runtime=selection.runtime)
 
 
 def copy_model(
     run: Run,
-    choice: SelectedModel,
+    selected: SelectedModel,
     out: Path | None = None,
     *,
     force: bool = False,
@@ -94,13 +94,13 @@ def copy_model(
 
     Args:
         run: where it is.
-        choice: the model.
+        selected: the model.
         out: see `pick_model`.
         force: see `pick_model`.
         prove: see `pick_model`.
         runtime: the one that the user named; a run directory alone cannot name a runtime that is run as code.
     """
-    model = choice.model
+    model = selected.model
     if prove:
         _trusted(model, runtime)
     out = Path(f"{run.identity['study']}-{model.id}") if out is None else out
@@ -115,11 +115,11 @@ def copy_model(
             for path in folder.iterdir():
                 metadata.describe(path, said)
         proof = _verify_copy(model, folder) if prove else ""
-        (folder / CARD).write_text(card(run, choice.front, model, folder, proof), encoding="utf-8")
+        (folder / CARD).write_text(card(run, selected.front, model, folder, proof), encoding="utf-8")
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
-    return PickedModel(folder=out, choice=choice, proof=proof)
+    return PickedModel(folder=out, selected=selected, proof=proof)
 
 
 def _trusted(model: Model, runtime: str) -> None:

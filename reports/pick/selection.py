@@ -1,4 +1,4 @@
-"""Chooses one model of a run: the recommended one, the knee, the best for other limits, or a certain one."""
+"""Selects one model of a run: the recommended one, the knee, the best for other limits, or one by its id."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .advice import advice, resume_command
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """How a model is chosen: in one way, or not at all for the recommended model.
+    """How to select a model, in one way at most; by default the recommended model.
 
     Attributes:
-        id: of a certain model.
-        knee: whether it is the front's knee.
-        limits: what the model must meet instead of what the run was asked for.
-        fastest: whether the fastest is meant, and not the most accurate, of those that meet the limits.
-        runtime: the only one that counts, where the run has several.
+        id: the model's id or role; empty for any.
+        knee: whether to select the front's knee.
+        limits: limits instead of the run's; None keeps those.
+        fastest: whether to select the fastest model that meets the limits, instead of the recommended one.
+        runtime: the only runtime that counts, if the run has several; empty for any.
     """
 
     id: str = ""
@@ -35,25 +35,30 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectedModel:
-    """A model, the front that it is of, and what is to be known of both."""
+    """A selected model.
+
+    Attributes:
+        model: the model.
+        front: the front for the limits of the selection.
+        advice: hints for the user, one sentence each, such as whether more trials would help.
+    """
 
     model: Model
     front: ParetoFront
     advice: tuple[str, ...] = ()
 
 
-def choose(run: Run, selection: Selection) -> SelectedModel:
+def select_model(run: Run, selection: Selection) -> SelectedModel:
     """Return the selected model.
 
     Raises:
-        UsageError: there is no such model, or its files were not kept; the message tells the way out.
+        UsageError: there is no such model, or its files were not kept.
     """
     front = _on(run.front(selection.limits), selection.runtime)
     model = _certain(run, front, selection) if selection.id else _best(front, selection)
-    said = tuple(advice(run, front, model))
     if not model.path:
-        raise UsageError(f"a model that is picked must have its files; {_without_files(run, front, model)}")
-    return SelectedModel(model=model, front=front, advice=said)
+        raise UsageError(f"a picked model must have its files; {_without_files(run, front, model)}")
+    return SelectedModel(model=model, front=front, advice=tuple(advice(run, front, model)))
 
 
 def _best(front: ParetoFront, selection: Selection) -> Model:
@@ -66,7 +71,7 @@ def _best(front: ParetoFront, selection: Selection) -> Model:
 
 
 def _certain(run: Run, front: ParetoFront, selection: Selection) -> Model:
-    """Return the model of an id or role, at the place that decides, on the runtime where it is nearest to limits."""
+    """Return the model with the selected id or role, on the deployment that is nearest to the limits."""
     name = selection.id.zfill(5) if selection.id.isdigit() else selection.id.replace("-", "−")  # as roles are written
     found = [m for m in decisive(run.models, front.limits) if name == m.id or (name == m.role != "front")]
     found = [m for m in found if selection.runtime in ("", m.measurement.latency.runtime)]
@@ -75,14 +80,14 @@ def _certain(run: Run, front: ParetoFront, selection: Selection) -> Model:
     ended = next((trial for trial in run.trials if trial.id == name), None)
     if ended is not None and ended.outcome is not None:
         why = getattr(ended.outcome, "reason", "")
-        raise UsageError(f"ID must be a model that was measured to the end; {name} ended before: {why}.")
+        raise UsageError(f"ID must be a model that was measured completely; {name} stopped before: {why}.")
     roles = {m.id: "" if m.role in ("front", m.id) else f" ({m.role})" for m in (front.baseline, *front.models)}
     known = ", ".join(id + role for id, role in roles.items())
     raise UsageError(f"ID must be a model of {str(run.path)!r}; got {selection.id!r}. On its front are: {known}.")
 
 
 def _on(front: ParetoFront, runtime: str) -> ParetoFront:
-    """Return the front on one runtime alone, where one is named."""
+    """Return the front of one runtime, or the front itself if none is given."""
     if not runtime:
         return front
     alone = [each for each in front.portfolio or (front,) if each.baseline.measurement.latency.runtime == runtime]
@@ -94,12 +99,12 @@ def _on(front: ParetoFront, runtime: str) -> ParetoFront:
     if len(alone) == len(front.portfolio):
         return front
     raise UsageError(
-        "--runtime needs a run that was measured on one device; leave it out for what does on all of them."
+        "--runtime must be left out if the run was measured on several devices: a model must meet the limits on each."
     )
 
 
 def _without_files(run: Run, front: ParetoFront, model: Model) -> str:
-    """Say why there are none, and how to have them."""
+    """Return why a model has no files, and how to get them."""
     count = sum(trial.outcome is not None for trial in run.trials)
     others = [m for m in front.models if m.id != model.id]
     pair = [model.measurement, *(m.measurement for m in others)]
@@ -112,7 +117,7 @@ def _without_files(run: Run, front: ParetoFront, model: Model) -> str:
         f": autocompress pick {shlex.quote(str(run.path))} {better.id}" if better is not None and better.path else ""
     )
     return (
-        f"those of {model.id} were deleted, since others are as good in all and better in something. "
+        f"those of {model.id} were deleted, because other models are at least as good in every objective. "
         f"The recommended one has its files{picked}"
     )
 
@@ -131,16 +136,16 @@ def parse_selection(
 ) -> Selection:
     """Return how a model is selected, from values as on the command line.
 
-    Limits take the place of those that the run was asked for; the others of these stay.
+    The given limits replace those of the run; its other limits stay.
 
     Raises:
-        UsageError: several ways of choosing were named, or a word is none that its option takes.
+        UsageError: several ways of selecting were given, or a value is not valid for its option.
     """
     least = {"min_accuracy": min_accuracy, "min_change": min_change}
     words = {**least, "max_size": max_size, "max_memory": max_memory}
     limited = target_latency is not None or any(word is not None for word in words.values())
     if bool(id) + knee + limited > 1:
-        raise UsageError("a model is chosen in one way: by an ID, by --knee, or by limits. Leave the others out.")
+        raise UsageError("a model must be selected in one way: by an ID, by --knee or by limits. Leave the others out.")
     if not limited:
         return Selection(id=id, knee=knee, runtime=runtime)
     asked = parse_limits("1s" if target_latency is None else target_latency, **words)

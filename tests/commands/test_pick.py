@@ -96,7 +96,7 @@ def test_a_model_whose_files_went_meanwhile_is_told(folder: Path, made_run: Made
     ("words", "said"),
     [
         (("runs",), "RUN must be a run directory, which has a study.json"),
-        (("runs/lights", "0", "--knee"), "chosen in one way"),
+        (("runs/lights", "0", "--knee"), "selected in one way"),
         (("runs/lights", "--target-latency", "4"), "--target-latency must be"),
     ],
 )

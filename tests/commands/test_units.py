@@ -40,10 +40,10 @@ def test_a_picked_model_is_told_in_its_unit(runs: Path) -> None:
     text = said("pick", "db", "--min-accuracy", "-3dB", "-o", "served", "--no-check")
     base = open_run("db").front().baseline.measurement.accuracy
     assert re.search(r"\d dB on the validation data", text)
-    assert f"{base - 3:.4g} dB of the metric" in text
+    assert f"metric {base - 3:.4g} dB" in text
     card = (runs / "served" / "README.md").read_text()
     assert f"{base:.4g} dB" in card
-    assert re.search(r"[+-][\d.]+ dB of the metric on the validation data", card)
+    assert re.search(r"[+-][\d.]+ dB in the metric on the validation data", card)
     assert "validation metric" in card
     for each in (text, card):
         assert not SHARES.search(each.replace("--min-accuracy", ""))

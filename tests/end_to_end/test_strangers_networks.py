@@ -37,7 +37,7 @@ FRONTS: dict[str, tuple[str, ...]] = {
     "dead channels": ("dead_channels:task",),
     "tones": ("tones:task",),
     "windows": ("windows:task", "windows.py:40", "one example at a time"),
-    "super-resolution": ("super_resolution:task", " dB of the metric on the test data"),
+    "super-resolution": ("super_resolution:task", " dB in the metric on the test data"),
     "a last batch of one": ("last_of_one:task", "batches of one example are skipped in training"),
     "a stream": ("stream:task",),
     "two inputs": ("two_inputs:task",),

@@ -242,21 +242,21 @@ def test_of_several_runtimes_the_nearest_counts() -> None:
 def test_a_metric_that_is_no_share_is_said_as_a_number() -> None:
     """A least error or a least number of decibels is asked for, missed and told on the metric's own scale."""
     asked = Limits(5.0, min_accuracy=-0.35)
-    assert str(asked) == "5 ms, -0.35 of the metric"
+    assert str(asked) == "5 ms, metric -0.35"
     assert asked.verdicts(replace(FINE, accuracy=-0.412))["accuracy"] == "metric -0.412, 0.062 under -0.35"
-    assert str(Limits(5.0, min_accuracy=27.5)) == "5 ms, 27.5 of the metric"
+    assert str(Limits(5.0, min_accuracy=27.5)) == "5 ms, metric 27.5"
 
 
 def test_limits_are_told_in_the_metrics_unit() -> None:
     """Values, differences and errors have the unit that the task says, and limits are the same in any."""
     asked = Limits(5.0, min_accuracy=30.0, unit="dB")
-    assert str(asked) == "5 ms, 30 dB of the metric"
+    assert str(asked) == "5 ms, metric 30 dB"
     assert asked.verdicts(replace(FINE, accuracy=29.4))["accuracy"] == "metric 29.4 dB, 0.6 dB under 30 dB"
     change = Limits(5.0, min_change=-0.5, unit="dB")
-    assert str(change) == "5 ms, -0.5 dB of the metric"
-    assert str(change.against(replace(FINE, accuracy=30.27))) == "5 ms, 29.77 dB of the metric"
+    assert str(change) == "5 ms, -0.5 dB in the metric"
+    assert str(change.against(replace(FINE, accuracy=30.27))) == "5 ms, metric 29.77 dB"
     assert str(Limits(5.0, min_change=-0.005, unit="%")) == "5 ms, -0.50% accuracy"
-    assert str(Limits(5.0, min_change=-20.0, unit="")) == "5 ms, -20 of the metric"
+    assert str(Limits(5.0, min_change=-20.0, unit="")) == "5 ms, -20 in the metric"
     assert replace(asked, unit=None) == asked
 
 

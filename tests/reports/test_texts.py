@@ -125,12 +125,12 @@ def test_a_metric_in_decibels_is_told_in_decibels(tell: Tell) -> None:
     printed, summed, page = console.file.getvalue(), summary(told.data(about)), told.front._repr_html_()
     assert best.measurement.test_accuracy is not None
     assert base.test_accuracy is not None
-    change = f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} dB of the metric on the test data"
+    change = f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} dB in the metric on the test data"
     for text in (printed, summed):
         assert f"{base.accuracy:.4g} dB" in text
         assert change in text
     for text in (printed, summed, page):
-        assert "-0.3 dB of the metric" in text
+        assert "-0.3 dB in the metric" in text
         assert not re.search(r"accurac|points|\.\d+%", text)
     assert told.data()["limits"]["unit"] == "dB"
 
@@ -173,7 +173,7 @@ def test_a_metric_that_is_no_share_is_shown_as_the_number_that_it_is(tell: Tell)
     for text in (console.file.getvalue(), summed.replace("\\", ""), told.front._repr_html_()):
         assert f"{base.accuracy:.4g}" in text
         assert not re.search(r"\d %?%|points", text.replace("95 %", "").replace("width:100%", ""))
-    assert f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} of the metric" in console.file.getvalue()  # type: ignore[operator]
+    assert f"{best.measurement.test_accuracy - base.test_accuracy:+.4g} in the metric" in console.file.getvalue()  # type: ignore[operator]
     assert f"{told.front.baseline.measurement.accuracy:.2%}" not in summed
 
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from autocompress.errors import AutocompressError, UsageError
 from autocompress.pareto.limits import Limits
 from autocompress.reports.pick.pick import pick_model
-from autocompress.reports.pick.selection import Selection, choose, parse_selection
+from autocompress.reports.pick.selection import Selection, parse_selection, select_model
 from autocompress.storage.run import Run, open_run
 
 MadeRun = Callable[..., Path]
@@ -74,9 +74,9 @@ def test_a_reference_baseline_goes_by_its_name(run: Run) -> None:
     assert any("−" in m.role for m in named)
     for model in named:
         for name in (model.role, model.role.replace("−", "-")):
-            assert choose(run, Selection(id=name)).model.id == model.id
+            assert select_model(run, Selection(id=name)).model.id == model.id
     with pytest.raises(UsageError, match="must be a model"):
-        choose(run, Selection(id="front"))
+        select_model(run, Selection(id="front"))
 
 
 def test_the_copy_says_what_it_is(run: Run, tmp_path: Path) -> None:
@@ -140,20 +140,20 @@ def test_a_model_is_chosen_by_its_id(run: Run) -> None:
     """Leading zeros may be left out; the baseline has a name."""
     model = run.front().models[0]
     for name in (model.id, str(int(model.id))):
-        assert choose(run, parse_selection(run, name)).model.id == model.id
-    assert choose(run, parse_selection(run, "baseline")).model.role == "baseline"
+        assert select_model(run, parse_selection(run, name)).model.id == model.id
+    assert select_model(run, parse_selection(run, "baseline")).model.role == "baseline"
 
 
 def test_another_target_is_answered_without_a_trial(run: Run) -> None:
     """The most accurate within a latency; the fastest from an accuracy on; a command takes it to the end."""
     models = [m for m in run.models if m.role != "baseline"]
     within = [m for m in models if m.measurement.latency.high_ms <= 3.5]
-    choice = choose(run, parse_selection(run, target_latency="3.5ms"))
-    assert choice.model.measurement.accuracy == max(m.measurement.accuracy for m in within)
+    selected = select_model(run, parse_selection(run, target_latency="3.5ms"))
+    assert selected.model.measurement.accuracy == max(m.measurement.accuracy for m in within)
     accurate = [m for m in models if m.measurement.accuracy >= 0.85 and m.measurement.latency.high_ms <= 4.0]
-    choice = choose(run, parse_selection(run, min_accuracy="85%"))
-    assert choice.model.measurement.latency.median_ms == min(m.measurement.latency.median_ms for m in accurate)
-    assert choice.front.limits == Limits(4.0, min_accuracy=0.85)
+    selected = select_model(run, parse_selection(run, min_accuracy="85%"))
+    assert selected.model.measurement.latency.median_ms == min(m.measurement.latency.median_ms for m in accurate)
+    assert selected.front.limits == Limits(4.0, min_accuracy=0.85)
 
 
 def test_in_python_a_number_is_the_metrics_own_and_a_change_has_a_name(run: Run) -> None:
@@ -170,35 +170,37 @@ def test_in_python_a_number_is_the_metrics_own_and_a_change_has_a_name(run: Run)
 def test_whether_more_trials_help_is_told(made_run: MadeRun, tmp_path: Path) -> None:
     """What was trained briefly has its command; where trials were cut for a stricter target they are counted."""
     run = open_run(made_run(tmp_path / "run", trials=24, target_ms=3.0, finished=False))
-    choice = choose(run, parse_selection(run, target_latency="2.9ms"))
+    selected = select_model(run, parse_selection(run, target_latency="2.9ms"))
     assert (
         "was trained and measured briefly. For its final evaluation: autocompress lights.py --target-latency 2.9ms"
-        in choice.advice[0]
+        in selected.advice[0]
     )
-    assert "--trials 24" in choice.advice[0]
-    choice = choose(run, parse_selection(run, target_latency="6ms"))
+    assert "--trials 24" in selected.advice[0]
+    selected = select_model(run, parse_selection(run, target_latency="6ms"))
     cut = [t for t in run.trials if getattr(t.outcome, "rung", "") == "latency" and not t.role]
     may = [t for t in cut if t.outcome is not None and not Limits(6.0).still_valid(t.outcome)]
     assert may
-    assert any(line.startswith(f"{len(may)} trial") and "stopped for stricter limits" in line for line in choice.advice)
-    choice = choose(run, parse_selection(run, target_latency="0.01ms"))
-    assert "No trial can meet 0.01 ms" in choice.advice[-1]
-    assert not choice.front.meets_target
+    assert any(
+        line.startswith(f"{len(may)} trial") and "stopped for stricter limits" in line for line in selected.advice
+    )
+    selected = select_model(run, parse_selection(run, target_latency="0.01ms"))
+    assert "No trial can meet 0.01 ms" in selected.advice[-1]
+    assert not selected.front.meets_target
 
 
 def test_a_dominated_model_has_no_files_and_a_way_out(run: Run) -> None:
     """Its files were deleted; what is better is named with the command that picks it."""
     gone = next(m for m in run.models if not m.path)
     with pytest.raises(UsageError, match=f"those of {gone.id} were deleted.*autocompress pick .*run"):
-        choose(run, parse_selection(run, gone.id))
+        select_model(run, parse_selection(run, gone.id))
 
 
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
-        ({"id": "00001", "knee": True}, "chosen in one way"),
-        ({"id": "00001", "target_latency": "4ms"}, "chosen in one way"),
-        ({"knee": True, "max_size": "4MB"}, "chosen in one way"),
+        ({"id": "00001", "knee": True}, "selected in one way"),
+        ({"id": "00001", "target_latency": "4ms"}, "selected in one way"),
+        ({"knee": True, "max_size": "4MB"}, "selected in one way"),
         ({"id": "99999"}, "On its front are: baseline, "),
         ({"runtime": "openvino"}, "--runtime must be one of the run's: onnxruntime; got 'openvino'"),
         ({"target_latency": "4"}, "--target-latency must be"),
@@ -208,21 +210,21 @@ def test_a_dominated_model_has_no_files_and_a_way_out(run: Run) -> None:
 def test_what_cannot_be_picked_is_told(wish: dict[str, object], said: str, run: Run) -> None:
     """The message gives the rule, the value and the way out."""
     with pytest.raises(UsageError, match=said):
-        choose(run, parse_selection(run, **wish))  # type: ignore[arg-type]
+        select_model(run, parse_selection(run, **wish))  # type: ignore[arg-type]
 
 
 def test_a_trial_that_ended_early_is_no_model(made_run: MadeRun, tmp_path: Path) -> None:
     """The message says why it ended."""
     run = open_run(made_run(tmp_path / "run", trials=24, target_ms=3.0))
     ended = next(t for t in run.trials if getattr(t.outcome, "rung", "") == "latency" and not t.role)
-    with pytest.raises(UsageError, match=f"{ended.id} ended before: .*target"):
-        choose(run, parse_selection(run, ended.id))
+    with pytest.raises(UsageError, match=f"{ended.id} stopped before: .*target"):
+        select_model(run, parse_selection(run, ended.id))
 
 
 def test_the_unchanged_network_is_chosen_where_nothing_is_better(made_run: MadeRun, tmp_path: Path) -> None:
     """The recommended model, and the fastest of a least accuracy, are the unchanged network where all is slower."""
     run = open_run(made_run(tmp_path / "slow", faster=0.05, target_ms=1000.0))
-    assert choose(run, Selection()).model.id == "baseline"
-    chosen = choose(run, parse_selection(run, min_accuracy="-50%"))
+    assert select_model(run, Selection()).model.id == "baseline"
+    chosen = select_model(run, parse_selection(run, min_accuracy="-50%"))
     assert chosen.model.id == "baseline"
     assert chosen.front.meets_target
