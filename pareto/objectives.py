@@ -9,6 +9,9 @@ import numpy as np
 from ..evaluators.measurement import Measurement
 from .dominance import Points, hypervolume
 
+LOSS = 0.1
+"""Distance from the baseline's accuracy to the reference point's, as a share of the baseline's."""
+
 
 def objectives(measurement: Measurement) -> tuple[float, float, float]:
     """Return what a study optimises: accuracy (up), latency in milliseconds (down), size in bytes (down)."""
@@ -21,15 +24,38 @@ def minimised(measurements: Iterable[Measurement]) -> Points:
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
+def reference_accuracy(accuracy: float) -> float:
+    """Return the accuracy of the reference point, up to which a hypervolume counts, for the baseline's accuracy.
+
+    >>> round(reference_accuracy(0.9), 3), round(reference_accuracy(-0.5), 3)
+    (0.81, -0.55)
+    """
+    return accuracy - (LOSS * abs(accuracy) or 1.0)
+
+
+def relative(points: Points, *, accuracy: float, latency_ms: float, size_bytes: float) -> Points:
+    """Return minimised points between an ideal model, which is 0, and the reference point, which is 1.
+
+    The ideal model has the baseline's accuracy, no latency and no size. The reference point has `reference_accuracy`.
+
+    Args:
+        points: shape (models, 3); see `minimised`.
+        accuracy: the baseline's.
+        latency_ms: the reference point's.
+        size_bytes: the reference point's.
+    """
+    spread = np.array([LOSS * abs(accuracy) or 1.0, latency_ms, float(size_bytes)])
+    found: Points = (points - np.array([-accuracy, 0.0, 0.0])) / spread
+    return found
+
+
 def front_hypervolume(measurements: Iterable[Measurement], baseline: Measurement, target_ms: float) -> float:
     """Return the hypervolume of measurements between 0 and 1.
 
-    The box reaches from an ideal model (the baseline's accuracy, no latency, no size) to a tenth of that accuracy
-    less, the target latency and the baseline's size.
+    The reference point has `reference_accuracy`, the target latency and the baseline's size.
     """
     points = minimised(measurements)
     if not len(points):
         return 0.0
-    scale = np.array([0.1 * abs(baseline.accuracy) or 1.0, target_ms, float(baseline.size_bytes)])
-    origin = np.array([-baseline.accuracy, 0.0, 0.0])
-    return hypervolume(np.maximum((points - origin) / scale, 0.0), np.ones(3))
+    base = {"accuracy": baseline.accuracy, "latency_ms": target_ms, "size_bytes": baseline.size_bytes}
+    return hypervolume(np.maximum(relative(points, **base), 0.0), np.ones(3))

@@ -11,7 +11,7 @@ from ..evaluators.measurement import Measurement
 from ..pareto.dominance import Points, hypervolume
 from ..pareto.front import ParetoFront
 from ..pareto.model import Model
-from ..pareto.objectives import minimised
+from ..pareto.objectives import LOSS, minimised, reference_accuracy, relative
 from ..storage.run import Run
 from ..studies.metric_units import noun, shown
 
@@ -20,9 +20,6 @@ MILLISECONDS, RATIOS = "milliseconds", "ratios"
 
 SAME_PLACE = ("runtime", "threads", "batch", "percentile", "device", "sizes")
 """Fields of a study's identity that describe how it was measured."""
-
-LOSS = 0.1
-"""Distance between the ideal model and the reference, as a share of the unchanged network's accuracy."""
 
 PLACES = 9
 """Decimal places of compared values, so that a model in another unit is not better than itself."""
@@ -154,8 +151,7 @@ def _scaled(one: ParetoFront, other: ParetoFront, by: str) -> tuple[tuple[Points
     points = [minimised(m.measurement for m in front.models) for front in fronts]
     if by == RATIOS:
         scaled = [
-            (these - [-base.accuracy, 0.0, 0.0])
-            / [LOSS * abs(base.accuracy) or 1.0, base.latency.median_ms, base.size_bytes]
+            relative(these, accuracy=base.accuracy, latency_ms=base.latency.median_ms, size_bytes=base.size_bytes)
             for these, base in zip(points, bases, strict=True)
         ]
         less = f"{LOSS:.0%} of its {noun(one.unit)} less"
@@ -164,10 +160,9 @@ def _scaled(one: ParetoFront, other: ParetoFront, by: str) -> tuple[tuple[Points
     best = max(base.accuracy for base in bases)
     target_ms = max(front.target_ms for front in fronts)
     size = max(base.size_bytes for base in bases)
-    origin, spread = np.array([-best, 0.0, 0.0]), np.array([LOSS * abs(best) or 1.0, target_ms, float(size)])
-    least = f"{shown(best - LOSS * abs(best), one.unit)} {noun(one.unit)}"
-    words = f"{least}, {target_ms:g} ms, {size / 1e6:.3g} MB"
-    return ((points[0] - origin) / spread, (points[1] - origin) / spread), words
+    scaled = [relative(these, accuracy=best, latency_ms=target_ms, size_bytes=size) for these in points]
+    least = f"{shown(reference_accuracy(best), one.unit)} {noun(one.unit)}"
+    return (scaled[0], scaled[1]), f"{least}, {target_ms:g} ms, {size / 1e6:.3g} MB"
 
 
 def _dominated(front: ParetoFront, other: ParetoFront, mine: Points, theirs: Points) -> dict[tuple[str, str], str]:

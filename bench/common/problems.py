@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
+from autocompress.pareto.objectives import LOSS
 from autocompress.spaces.candidate import BITS, DISTILLATION, PRUNING_RATIO, Candidate
 from autocompress.spaces.layers import Group, Layer, Network
 from autocompress.spaces.space import Choice, Space
@@ -143,7 +144,7 @@ class Problem:
     def box(self, levels: Array, target_ms: float) -> Array:
         """Return what is true of points as `front_hypervolume` counts it, 0 the ideal and 1 nothing, (points, 3)."""
         unchanged = float(self.accuracy(np.zeros((1, 2 * LAYERS + SETTINGS), int))[0])
-        drop = (unchanged - self.accuracy(levels)) / (0.1 * unchanged)
+        drop = (unchanged - self.accuracy(levels)) / (LOSS * unchanged)
         costs = self.latency_ms(levels) / target_ms, self.size_bytes(levels) / self.baseline_bytes
         points: Array = np.maximum(np.stack([drop, *costs], axis=1), 0.0)
         return points

@@ -8,13 +8,11 @@ import numpy as np
 from scipy.special import ndtr
 
 from ...pareto.limits import Limits
+from ...pareto.objectives import LOSS
 from .cost_predictor import CostPredictor
 from .damage_model import PosteriorSamples
 from .encoding import LevelArray, Numbers
 from .hypervolume_improvement import Improvement
-
-DROP = 0.1
-"""Lost accuracy, as a share of the baseline's, at which the hypervolume's box ends."""
 
 HEADROOM = 0.01
 """Largest gain in accuracy that counts, as a share of the baseline's."""
@@ -93,6 +91,6 @@ class ExpectedImprovement:
 
     def _boxes(self, levels: LevelArray, latency: Numbers, accuracy: Numbers) -> Numbers:
         """Return points scaled to the ideal, 0, and to the end of the box, 1, shape (beliefs, points, 3)."""
-        drop = ((self.accuracy - accuracy) / self._scale + HEADROOM) / (DROP + HEADROOM)
+        drop = ((self.accuracy - accuracy) / self._scale + HEADROOM) / (LOSS + HEADROOM)
         size = self.costs.size_bytes(levels) / self.size_bytes
         return np.stack(np.broadcast_arrays(drop, np.exp(latency), size), axis=2)
