@@ -1,13 +1,15 @@
-"""The knee of a front depends on its shape alone."""
+"""Non-domination, hypervolume and the knee of a front."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from optuna._hypervolume import compute_hypervolume
 
-from autocompress.pareto.dominance import Points, knee, non_dominated
+from autocompress.pareto.dominance import Points, hypervolume, knee, non_dominated
 
 FRONTS = st.integers(1, 4).flatmap(
     lambda objectives: arrays(
@@ -56,3 +58,55 @@ def test_a_corner_is_found(place: float, count: int) -> None:
 def test_where_all_lie_on_the_chord_the_first_end_counts() -> None:
     """Nothing bends, so no point is better than the ends."""
     assert knee(np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])) == 0
+
+
+@st.composite
+def points(draw: st.DrawFn, values: st.SearchStrategy[float], least: int = 2, most: int = 3) -> Points:
+    """Draw an array of shape (up to 12 points, objectives) on a coarse grid, where ties are common."""
+    shape = draw(st.integers(1, 12)), draw(st.integers(least, most))
+    return draw(arrays(np.float64, shape, elements=values))
+
+
+GRID = st.integers(0, 6).map(float)
+WITH_NAN = GRID | st.just(float("nan"))
+
+
+@given(points(WITH_NAN, 1, 4))
+def test_non_domination_is_its_definition(rows: Points) -> None:
+    """A point stays if no other is as good everywhere and better somewhere; a point with a NaN never stays."""
+    expected = [
+        not np.isnan(p).any() and not any((q <= p).all() and (q < p).any() for q in rows if not np.isnan(q).any())
+        for p in rows
+    ]
+    assert non_dominated(rows).tolist() == expected
+
+
+@given(points(GRID))
+def test_equal_points_stay_together(rows: Points) -> None:
+    """Doubling every point doubles the mask."""
+    once = non_dominated(rows)
+    assert non_dominated(np.vstack([rows, rows])).tolist() == [*once, *once]
+
+
+@given(points(GRID))
+def test_hypervolume_agrees_with_optuna(rows: Points) -> None:
+    """The volume is the one that Optuna's algorithm finds for the points inside the box."""
+    reference = np.full(rows.shape[1], 5.0)
+    inside = rows[(rows < reference).all(axis=1)]
+    expected = compute_hypervolume(inside, reference) if len(inside) else 0.0
+    assert hypervolume(rows, reference) == pytest.approx(expected)
+
+
+@given(points(GRID))
+def test_hypervolume_counts_the_dominated_cells(rows: Points) -> None:
+    """On a grid of unit cells the volume is the number of cells above any point."""
+    cells = np.stack(np.meshgrid(*[np.arange(5.0)] * rows.shape[1]), axis=-1).reshape(-1, rows.shape[1])
+    dominated = (cells[:, None, :] >= rows[None]).all(axis=2).any(axis=1).sum()
+    assert hypervolume(rows, np.full(rows.shape[1], 5.0)) == dominated
+
+
+@given(points(WITH_NAN))
+def test_a_nan_adds_no_volume(rows: Points) -> None:
+    """Points with a NaN count for nothing."""
+    reference = np.full(rows.shape[1], 5.0)
+    assert hypervolume(rows, reference) == hypervolume(rows[~np.isnan(rows).any(axis=1)], reference)

@@ -1,40 +1,24 @@
-"""What remains: non-domination, hypervolume, and the front that is reported."""
+"""The front that is reported, its recommended model and its table."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from optuna._hypervolume import compute_hypervolume
 
 from autocompress.evaluators.measurement import Latency, Measurement, Window
 from autocompress.evaluators.scores import packed
-from autocompress.pareto.dominance import Points, hypervolume, non_dominated
 from autocompress.pareto.front import ParetoFront, select
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import Model
-from autocompress.pareto.objectives import front_hypervolume
 from autocompress.spaces.candidate import Candidate
 
 COLUMNS = {
     *("id", "meets_target", "latency_ms", "latency_low_ms", "latency_high_ms", "accuracy", "test_accuracy"),
     *("size_bytes", "params", "macs", "path"),
 }
-
-
-@st.composite
-def points(draw: st.DrawFn, values: st.SearchStrategy[float], least: int = 2, most: int = 3) -> Points:
-    """Draw an array of shape (up to 12 points, objectives) on a coarse grid, where ties are common."""
-    shape = draw(st.integers(1, 12)), draw(st.integers(least, most))
-    return draw(arrays(np.float64, shape, elements=values))
-
-
-GRID = st.integers(0, 6).map(float)
-WITH_NAN = GRID | st.just(float("nan"))
 
 
 def measured(*, accuracy: float = 0.9, ms: float = 1.0, size: int = 1000, spread: float = 0.0) -> Measurement:
@@ -56,62 +40,6 @@ def front_of(*measurements: Measurement, target_ms: float = 5.0) -> ParetoFront:
         id="baseline", candidate=Candidate(), measurements=(measured(ms=10.0),), role="baseline", path="baseline"
     )
     return ParetoFront(limits=Limits(target_ms), baseline=baseline, models=tuple(models))
-
-
-@given(points(WITH_NAN, 1, 4))
-def test_non_domination_is_its_definition(rows: Points) -> None:
-    """A point stays if no other is as good everywhere and better somewhere; a point with a NaN never stays."""
-    expected = [
-        not np.isnan(p).any() and not any((q <= p).all() and (q < p).any() for q in rows if not np.isnan(q).any())
-        for p in rows
-    ]
-    assert non_dominated(rows).tolist() == expected
-
-
-@given(points(GRID))
-def test_equal_points_stay_together(rows: Points) -> None:
-    """Doubling every point doubles the mask."""
-    once = non_dominated(rows)
-    assert non_dominated(np.vstack([rows, rows])).tolist() == [*once, *once]
-
-
-@given(points(GRID))
-def test_hypervolume_agrees_with_optuna(rows: Points) -> None:
-    """The volume is the one that Optuna's algorithm finds for the points inside the box."""
-    reference = np.full(rows.shape[1], 5.0)
-    inside = rows[(rows < reference).all(axis=1)]
-    expected = compute_hypervolume(inside, reference) if len(inside) else 0.0
-    assert hypervolume(rows, reference) == pytest.approx(expected)
-
-
-@given(points(GRID))
-def test_hypervolume_counts_the_dominated_cells(rows: Points) -> None:
-    """On a grid of unit cells the volume is the number of cells above any point."""
-    cells = np.stack(np.meshgrid(*[np.arange(5.0)] * rows.shape[1]), axis=-1).reshape(-1, rows.shape[1])
-    dominated = (cells[:, None, :] >= rows[None]).all(axis=2).any(axis=1).sum()
-    assert hypervolume(rows, np.full(rows.shape[1], 5.0)) == dominated
-
-
-@given(points(WITH_NAN))
-def test_a_nan_adds_no_volume(rows: Points) -> None:
-    """Points with a NaN count for nothing."""
-    reference = np.full(rows.shape[1], 5.0)
-    assert hypervolume(rows, reference) == hypervolume(rows[~np.isnan(rows).any(axis=1)], reference)
-
-
-def test_no_points_no_volume() -> None:
-    """The empty front has no volume."""
-    assert hypervolume(np.empty((0, 3)), np.ones(3)) == 0.0
-    assert front_hypervolume([], measured(), 5.0) == 0.0
-
-
-def test_front_hypervolume_lies_between_nothing_and_everything() -> None:
-    """An ideal model fills the box; one that is slower than the target or loses a tenth adds nothing."""
-    baseline = measured(accuracy=0.9, ms=10.0, size=1000)
-    ideal = measured(accuracy=0.95, ms=1e-6, size=0)
-    assert front_hypervolume([ideal], baseline, 5.0) == pytest.approx(1.0)
-    useless = [measured(ms=6.0, size=10), measured(accuracy=0.8, size=10)]
-    assert front_hypervolume(useless, baseline, 5.0) == 0.0
 
 
 def test_front_prefers_what_meets_the_target() -> None:
