@@ -1,4 +1,4 @@
-"""How many examples are looked at where a network is not trained: for statistics, ranges and gradients."""
+"""How many examples are used without training: for statistics, ranges and gradients."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Any = TypeVar("_Any")
 
 
 def affordable(model: nn.Module, examples: Inputs) -> int:
-    """Return on how many examples a network can be run without keeping a trial waiting.
+    """Return the number of examples that a network can run on without delaying a trial.
 
     Its size decides, not a clock, so that the result is the same each time.
     """
@@ -40,7 +40,7 @@ def affordable(model: nn.Module, examples: Inputs) -> int:
 
 
 def enough(batches: Iterable[tuple[_Any, int]], examples: int) -> list[_Any]:
-    """Return batches until they hold so many examples, a few in any case, and all where there are no more.
+    """Return batches until they hold `examples` examples: at least a few, and at most all.
 
     Args:
         batches: each with the number of its examples.
@@ -60,7 +60,7 @@ def enough(batches: Iterable[tuple[_Any, int]], examples: int) -> list[_Any]:
 
 
 def joined(model: nn.Module, batches: list[Inputs]) -> list[Inputs]:
-    """Return small batches put together; as they are where they do not fit, or the network takes no others."""
+    """Concatenate small batches; leave them if their shapes differ or the network has a fixed batch."""
     size = len(batches[0][0])
     fit = {tuple(x.shape[1:] for x in batch) for batch in batches}
     if size >= JOINED or len(fit) > 1 or not all(map(have_a_batch, batches)):
@@ -75,7 +75,7 @@ def joined(model: nn.Module, batches: list[Inputs]) -> list[Inputs]:
 
 
 def divided(batch: Batch) -> list[Batch]:
-    """Return a batch as several smaller ones; as it is where it is not made of tensors with one first dimension."""
+    """Split a batch into smaller ones; leave it if its tensors do not share a first dimension."""
     sizes = set(_sizes(batch))
     if len(sizes) != 1 or None in sizes:
         return [batch]
@@ -83,7 +83,7 @@ def divided(batch: Batch) -> list[Batch]:
 
 
 def _sizes(batch: Batch) -> Iterator[int | None]:
-    """Yield the first dimension of each tensor in a batch, None for anything that has none."""
+    """Yield the first dimension of each tensor in a batch; None for anything without one."""
     if type(batch) in (tuple, list, dict):
         for value in batch.values() if isinstance(batch, dict) else batch:
             yield from _sizes(value)

@@ -18,7 +18,7 @@ from ..studies.task import Batch, cross_entropy
 
 @dataclass(frozen=True, kw_only=True)
 class Supplies:
-    """What a technique may use besides the network.
+    """What a technique may use in addition to the network.
 
     Attributes:
         examples: the network's inputs as it is served, batch first.
@@ -52,15 +52,15 @@ class Technique(Protocol):
     """The candidate's axis on which it is chosen; a candidate with nothing there is not touched by it."""
 
     def choices(self, network: Network, capabilities: Capabilities) -> tuple[Choice, ...]:
-        """Return what may vary in a network on a runtime, all on the technique's axis, the neutral level first."""
+        """Return the choices for a network on a runtime, all on the technique's axis, the neutral level first."""
         ...
 
     def settings(self) -> tuple[Choice, ...]:
-        """Return how it works, as choices on axes of its own that every candidate states, the default first."""
+        """Return the technique's settings, as choices on axes of its own, the default first."""
         return ()
 
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
-        """Return the network with what the candidate chooses; the given network is not changed.
+        """Return the network with the candidate applied; the given network is not changed.
 
         Raises:
             InfeasibleError: the network cannot be built that way.
@@ -69,7 +69,7 @@ class Technique(Protocol):
         ...
 
     def hold(self, model: nn.Module, candidate: Candidate) -> AbstractContextManager[None]:
-        """Keep what was made of a network (zeros that stay zero) while it is trained in place."""
+        """Keep a network's structure, such as its zeros, while it is trained in place."""
         return nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""Weights that several modules of a network share, and modules that it holds under several names."""
+"""Weights that several modules share, and modules that a network holds under several names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOOKS = (
 
 
 def tied(model: nn.Module) -> list[list[str]]:
-    """Return the names of parameters that are one, for each that different modules have.
+    """Return the names of each parameter that several modules share.
 
     >>> net = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 4))
     >>> net[1].weight = net[0].weight
@@ -32,7 +32,7 @@ def tied(model: nn.Module) -> list[list[str]]:
 
 
 def shared_with(model: nn.Module) -> Mapping[str, str]:
-    """Return for each module with a parameter that is another's too the name of that one."""
+    """Map each module that shares a parameter to the name of the other module."""
     found: dict[str, str] = {}
     for names in tied(model):
         owners = [name.rpartition(".")[0] for name in names]
@@ -41,7 +41,7 @@ def shared_with(model: nn.Module) -> Mapping[str, str]:
 
 
 def tie(model: nn.Module, together: Sequence[Sequence[str]]) -> None:
-    """Make parameters one again that have to be, in place.
+    """Tie parameters again, in place.
 
     Args:
         model: a network that was changed.
@@ -61,7 +61,7 @@ def tie(model: nn.Module, together: Sequence[Sequence[str]]) -> None:
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of the one of a name, in place, under all names that this one has, with its hooks."""
+    """Replace a module in place, under all of its names, and keep its hooks."""
     old = model.get_submodule(name)
     if old not in set(module.modules()) and module not in set(old.modules()):  # neither holds the other with its own
         for hooks in HOOKS:

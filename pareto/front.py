@@ -112,7 +112,7 @@ class ParetoFront:
 
     @property
     def knee(self) -> Model | None:
-        """The model where giving up more of one objective begins to pay less in the others; see `knee.knee`.
+        """The model where giving up more of one objective begins to pay less in the others; see `dominance.knee`.
 
         Among those that meet the limits, where any does.
         """

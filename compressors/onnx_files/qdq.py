@@ -1,7 +1,7 @@
 """Writes quantization into an ONNX graph as explicit Q/DQ pairs: the one canonical file.
 
 Canonical means what TensorRT accepts: INT8 with zero point 0, weights stored as integers with one scale for each
-output channel, biases in float. Runtimes that like another layout rewrite it; see `flavours.py`.
+output channel, biases in float. Runtimes that like another layout rewrite it; see `onnxruntime_layout.py`.
 
 A residual addition, a concatenation or a pooling of what quantized convolutions made is quantized as well, since
 runtimes fuse a quantized convolution only when its neighbours take integers too. What linear layers made is merged in
@@ -69,7 +69,7 @@ def insert(
         model: the network it was exported from, without quantizers.
         scales: for each layer to quantize, how its numbers are rounded.
         calibration: inputs from which the ranges of the tensors between layers are taken.
-        method: how they are taken; one of `calibrate.METHODS`.
+        method: how they are taken; one of `calibration.METHODS`.
 
     Raises:
         InfeasibleError: weights are in INT4, and the graph has no form in an operator set that knows blocks.

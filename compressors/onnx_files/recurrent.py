@@ -77,8 +77,8 @@ def dynamic(canonical: bytes) -> bytes:
     """Return the file with INT8 LSTMs as ONNX Runtime's own nodes, which compute in integers.
 
     Its kernel rounds the inputs of a run, and each step's hidden state, to UINT8 over the range they have. Weights are
-    narrowed to 7 bits, for the reason in `flavours.unsigned_activations`. There is no such kernel for a GRU: its
-    weights stay integers in the file, and become floats in steps that ONNX Runtime takes once, when it loads.
+    narrowed to 7 bits, for the reason in `onnxruntime_layout.unsigned_activations`. A GRU has no such
+    kernel: its weights stay integers in the file, and ONNX Runtime turns them into floats once, when it loads.
     """
     proto = onnx.load_from_string(canonical)
     stored = _stored(proto)

@@ -37,7 +37,7 @@ def largest(
         proto: the graph.
         names: of tensors that its nodes make or that are its inputs.
         calibration: batches of its inputs.
-        method: one of `calibrate.METHODS`.
+        method: one of `calibration.METHODS`.
 
     """
     if not names:

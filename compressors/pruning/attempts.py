@@ -1,4 +1,4 @@
-"""Groups are tried on copies of a network: which can be pruned, and by how many channels at a time."""
+"""Tries pruning on copies of a network: which groups can be pruned, and by how many channels at a time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Width = Callable[[Traced], int]
 
 
 class Attempts:
-    """Prunes copies of a network to see what comes of it.
+    """Prunes copies of a network to see whether they still work.
 
     Args:
         model: the network; it is not changed.
@@ -52,7 +52,7 @@ class Attempts:
         self.left = TRIES
 
     def split(self, groups: Sequence[Traced]) -> tuple[list[Traced], Left]:
-        """Split groups into those that can be pruned and those that cannot, with the reasons, by trying halves."""
+        """Split groups into those that can be pruned and those that cannot, with reasons, by bisection."""
         left: Left = []
         for width_of in WIDTHS:
             groups, broken = self._bisect(groups, width_of)
@@ -71,7 +71,7 @@ class Attempts:
         return [*first[0], *second[0]], [*first[1], *second[1]]
 
     def _coarser(self, group: Traced) -> Traced | None:
-        """Return the group with the least granularity with which its widths do not break the network."""
+        """Return the group with the smallest granularity at which its widths do not break the network."""
         found = None
         for multiple in COARSER:
             granularity = group.data.granularity * multiple
@@ -84,7 +84,7 @@ class Attempts:
         return found
 
     def _breaks(self, groups: Sequence[Traced], width_of: Width) -> str | None:
-        """Return what goes wrong where groups have certain widths; None where nothing does."""
+        """Return the error of a network whose groups have these widths; None if it works."""
         if self.left == 0:
             return f"{TRIES} networks were tried to find out which groups can be pruned, and none was left for it"
         self.left -= 1
@@ -125,7 +125,7 @@ class Attempts:
         return way.least_important(scores, width)
 
     def _means_the_same(self, pruned: nn.Module, gone: dict[str, list[int]]) -> bool:
-        """Whether a pruned network computes what the whole one does where nobody reads the channels that are gone."""
+        """Whether a pruned network matches the full one with the pruned channels silenced."""
         groups = [channel_group(self.graph, self.modules[name], channels) for name, channels in gone.items()]
         recorded = Statistics()
         with torch.random.fork_rng(devices=[]), silent(self.graph, groups), recorded:
@@ -138,13 +138,13 @@ class Attempts:
 
 
 def _half(group: Traced) -> int:
-    """Return about half a group's width, the larger half."""
+    """Return half of a group's width, rounded up."""
     steps = group.data.channels // group.data.granularity
     return (steps - steps // 2) * group.data.granularity
 
 
 def _most(group: Traced) -> int:
-    """Return a group's width without the fewest channels that may go."""
+    """Return a group's width after the smallest possible pruning step."""
     return max(group.data.channels - group.data.granularity, group.data.granularity)
 
 

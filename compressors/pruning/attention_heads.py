@@ -1,4 +1,4 @@
-"""Attention heads: they are pruned whole, from all projections at once, and what counts them is put right.
+"""Prunes whole attention heads, from all projections at once, and corrects the module's head count.
 
 A channel of a query alone cannot go: the heads behind it would take over each other's channels. A head can: without
 it the network computes what it would with that head's columns of the output projection at zero (Michel et al., Are
@@ -34,7 +34,7 @@ class Heads:
         owner: qualified name of the module that counts them.
         inputs: names of the layers that make queries, keys and values: three layers, or one for all three, in which
             all queries come before all keys.
-        output: name of the layer that reads what the heads found.
+        output: name of the layer that reads the heads' outputs.
         count: how many there are.
         size: channels of one head.
 
@@ -48,7 +48,7 @@ class Heads:
 
     @property
     def name(self) -> str:
-        """The layer that stands for the group."""
+        """The root layer, whose name is the group's."""
         return self.inputs[0]
 
     @property
@@ -58,25 +58,25 @@ class Heads:
 
     @property
     def granularity(self) -> int:
-        """Output channels of the layer that stands for the group which one head takes."""
+        """Output channels of the root layer that one head takes."""
         return self.size * (3 if len(self.inputs) == 1 else 1)
 
     @property
     def channels(self) -> int:
-        """Output channels of the layer that stands for the group."""
+        """Output channels of the root layer."""
         return self.count * self.granularity
 
     def head_of(self, channel: int) -> int:
-        """Return the head that an output channel of the layer that stands for the group belongs to."""
+        """Return the head that an output channel of the root layer belongs to."""
         return channel % self.width // self.size
 
     def columns(self, heads: Sequence[int]) -> list[int]:
-        """Return the input channels of the output layer that some heads make, in order."""
+        """Return the output layer's input channels that come from some heads, in order."""
         return [head * self.size + i for head in heads for i in range(self.size)]
 
 
 def find_heads(model: nn.Module, called: Sequence[str]) -> list[Heads]:
-    """Return the attentions whose heads may be pruned: those that `remove_heads` may understand.
+    """Return the attentions whose heads may be pruned: those whose structure `remove_heads` knows.
 
     Args:
         model: a network.
@@ -115,7 +115,7 @@ def _heads_of(
 
 
 def _counted(module: nn.Module, width: int) -> tuple[int, int]:
-    """Return how many heads of how many channels a module says it has; zeros where that does not make the width."""
+    """Return the number and size of a module's heads, by its attributes; zeros if they do not add up to its width."""
     known = vars(module)
     for name in COUNTS:
         count = known.get(name)
@@ -127,7 +127,7 @@ def _counted(module: nn.Module, width: int) -> tuple[int, int]:
 
 
 def remove_heads(model: nn.Module, heads: Heads, gone: Sequence[int]) -> None:
-    """Remove some heads of an attention in place, and put right what its module says of their number and width."""
+    """Remove heads of an attention in place, and update its module's attributes for their number and width."""
     stay = [head for head in range(heads.count) if head not in set(gone)]
     columns = heads.columns(stay)
     for name in heads.inputs:
@@ -154,7 +154,7 @@ def _chosen(parameter: Tensor, indices: Tensor, dim: int) -> nn.Parameter:
 
 
 def prunable(model: nn.Module, found: Sequence[Heads], run: Callable[[nn.Module], Tensor]) -> list[bool]:
-    """Return for each attention whether removing a head equals silencing it, which means that it was understood.
+    """Return for each attention whether removing a head equals silencing it, so that its structure is as assumed.
 
     Args:
         model: the network; it is not changed.
@@ -184,7 +184,7 @@ def prunable(model: nn.Module, found: Sequence[Heads], run: Callable[[nn.Module]
 
 
 class HeadGroup(TracedGroup):  # type: ignore[misc]  # the library has no types
-    """All that goes with some heads, in the form that importances of channels read."""
+    """The slices of all layers that belong to heads, in the form that channel importances read."""
 
     def __init__(self, graph: Any, heads: Heads, channels: Sequence[int]) -> None:
         super().__init__()

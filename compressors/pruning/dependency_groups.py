@@ -26,7 +26,7 @@ from .tracing_limits import TooLargeError, bounded
 
 @dataclass(frozen=True)
 class Traced:
-    """A group as it was found: its name and width, the layers that read its channels, and whether it is of heads."""
+    """A group as traced: its name and width, the layers that read its channels, and whether it has heads."""
 
     data: Group
     readers: tuple[str, ...]
@@ -58,12 +58,12 @@ def dependency_graph(model: nn.Module, examples: Inputs) -> Any:
 
 
 def channel_group(graph: Any, root: nn.Module, channels: list[int]) -> Any:
-    """Return all that must go when some output channels of a layer go; for attention they are those of whole heads."""
+    """Return everything to remove with some output channels of a layer; in attention, whole heads."""
     return _followed(graph, root, channels)[0]
 
 
 def _followed(graph: Any, root: nn.Module, channels: list[int]) -> tuple[Any, Any]:
-    """Return a group, and the same as it was followed, before what belongs to one layer was merged."""
+    """Return a group, and the same group as traced, before the slices of one layer were merged."""
     if root in graph.heads:
         return HeadGroup(graph, graph.heads[root], channels), None
     with bounded() as groups:
@@ -72,7 +72,7 @@ def _followed(graph: Any, root: nn.Module, channels: list[int]) -> tuple[Any, An
 
 
 def units(graph: Any, root: nn.Module) -> Units:
-    """Return how the output channels of a layer may go: of attention whole heads."""
+    """Return how the output channels of a layer may be removed: in attention, whole heads."""
     count = graph.get_out_channels(root)
     if root in graph.heads:
         heads = graph.heads[root]
@@ -92,13 +92,13 @@ def remove(group: Any) -> None:
 
 
 def _reads_in_groups(group: Any, dep: Any) -> bool:
-    """Whether a dependency is on a convolution of several groups that reads the channels."""
+    """Whether a dependency is on a grouped convolution that reads the channels."""
     node, reads = dep.target, not group._DG.is_out_channel_pruning_fn(dep.handler)
     return reads and node.type == ops.OPTYPE.CONV and node.module.groups > 1
 
 
 def _narrow(layer: Any, channels: Sequence[int]) -> None:
-    """Remove input channels of a convolution with groups, as many of each; the library removes each group's last."""
+    """Remove input channels of a grouped convolution, equally many from each group (torch-pruning does not)."""
     gone, each = set(channels), layer.in_channels // layer.groups
     rows = [[c % each for c in range(g * each, (g + 1) * each) if c not in gone] for g in range(layer.groups)]
     weights = layer.weight.detach().chunk(layer.groups)
@@ -108,7 +108,7 @@ def _narrow(layer: Any, channels: Sequence[int]) -> None:
 
 
 def find_groups(model: nn.Module, examples: Inputs) -> tuple[list[Traced], list[tuple[str, str]]]:
-    """Return the groups in order of their names' modules, and those that are too large to trace."""
+    """Return the groups in module order, and those that are too large to trace."""
     model = copied(model)
     graph = dependency_graph(model, examples)
     modules = dict(model.named_modules())
@@ -176,7 +176,7 @@ def _traced(graph: Any, traced: Any, losers: list[nn.Module], order: Order) -> T
 
 
 def _check(graph: Any, traced: Any) -> None:
-    """Raise where channels were followed to places that do not exist."""
+    """Raise if channels were followed to positions that do not exist."""
     for dep, idxs in traced:
         module, out = dep.target.module, graph.is_out_channel_pruning_fn(dep.handler)
         width = graph.get_out_channels(dep.target) if out else graph.get_in_channels(dep.target)
@@ -207,7 +207,7 @@ def _output_layers(model: nn.Module, examples: Inputs) -> set[nn.Module]:
 
 
 def why_not(group: Traced, kept: set[str]) -> str | None:
-    """Return why a group must be left alone; None where nothing says so before it is tried."""
+    """Return why a group must be left alone; None if nothing is known before it is tried."""
     touched = kept.intersection(group.data.members + group.readers)
     if touched:
         return f"the task keeps {min(touched)}, which shares its channels"

@@ -1,7 +1,7 @@
-"""What a channel is worth: scores of the channels of a dependency group, by the name of the method.
+"""Importance of channels: scores of the channels of a dependency group, by several methods.
 
 A channel lives in several layers: those that write it, the norms that scale it, and those that read it (Fang et al.,
-DepGraph, CVPR 2023, section 3.3). `parts` says where; the methods differ in what they make of it.
+DepGraph, CVPR 2023, section 3.3). `group_slices` finds where; the methods differ in what they make of it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Score = Callable[[str], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """What is kept of the gradients of batches, so that there may be many of them.
+    """What is kept of the gradients of many batches.
 
     Attributes:
         changes: for each batch and parameter, Σ parameter × gradient at each position along its first dimension, and
@@ -78,14 +78,14 @@ class GroupSlice:
         return self.weight.dim() == 1
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield what would go with a channel: the weight, and the bias of a layer that does not read."""
+        """Yield what goes with a channel: the weight, and the bias of a layer that writes the channel."""
         yield self.weight
         if not self.reads and self.layer.bias is not None:
             yield cast(nn.Parameter, self.layer.bias)
 
 
 def select(tensor: Tensor, dim: int, rows: Tensor) -> Tensor:
-    """Return what lies at some positions of a dimension, (rows, entries); a bias lies along dimension 0."""
+    """Return the entries at some positions of a dimension, (rows, entries); a bias lies along dimension 0."""
     return tensor.transpose(0, dim)[rows].reshape(len(rows), -1)
 
 
@@ -118,7 +118,7 @@ def group_slices(graph: Any, group: Any) -> list[GroupSlice]:
 
 
 def scorer(importance: str, model: nn.Module, graph: Any, supplies: Supplies) -> Score:
-    """Return what scores the channels of a network's groups.
+    """Return a function that scores the channels of a network's groups.
 
     ``magnitude`` and ``l1``: the L2 and L1 norm over all parts of the group (Fang et al., DepGraph, CVPR 2023,
     section 3.3). ``taylor``: the squared first-order change of the loss when all readers see zeros in place of the
@@ -162,7 +162,7 @@ def scorer(importance: str, model: nn.Module, graph: Any, supplies: Supplies) ->
 
 
 def _gradients(model: nn.Module, supplies: Supplies, importance: str) -> Gradients:
-    """Return the gradients of each batch's loss in evaluation mode; none is left on the parameters."""
+    """Return the gradients of each batch's loss in evaluation mode; the parameters keep none."""
     if not supplies.batches:
         raise InfeasibleError(f"importance {importance!r} needs batches of training data, got none", rung="build")
     parameters = list(model.parameters())

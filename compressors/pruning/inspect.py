@@ -68,7 +68,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
 
 
 def unstored(network: Network, found: Collection[str]) -> Network:
-    """Return a network that knows which layers its exported file has no weights of.
+    """Return a network description that names the layers whose weights the exported file lacks.
 
     Args:
         network: see `inspect`.
@@ -85,12 +85,12 @@ def _kept(name: str, keep: Sequence[str]) -> bool:
 
 
 def _holds(name: str, members: Collection[str]) -> bool:
-    """Whether a module is one whose own products shrink with the heads of its layers."""
+    """Whether a module's own products shrink with the heads of its layers."""
     return any(member.startswith(name + ".") for member in members)
 
 
 def _beyond(module: nn.Module, done: Mapping[str, int], name: str) -> str:
-    """Return why what a module computes without layers is left alone, and how much that is."""
+    """Return why the products that a module computes without layers are left alone, and their share."""
     kind, share = type(module).__name__, f"{done[name] / sum(done.values()):.0%} {WORK}"
     if next(module.parameters(recurse=False), None) is not None and next(module.children(), None) is None:
         return f"no technique changes a {kind}: {share}"
@@ -98,7 +98,7 @@ def _beyond(module: nn.Module, done: Mapping[str, int], name: str) -> str:
 
 
 def _embeddings(model: nn.Module) -> Iterator[tuple[str, float]]:
-    """Yield the embeddings that hold a good part of a network's parameters, and that part."""
+    """Yield the embeddings that hold a large share of a network's parameters, with the share."""
     whole = sum(p.numel() for p in model.parameters())
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.weight.numel() >= LARGE * whole:

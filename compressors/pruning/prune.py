@@ -1,4 +1,4 @@
-"""Structured pruning: whole channels go, and the shapes shrink."""
+"""Structured pruning: removes whole channels, so that shapes shrink."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Prune(Technique):
     axis = PRUNING_RATIO
 
     def choices(self, network: Network, capabilities: Capabilities) -> tuple[Choice, ...]:
-        """Offer each group the ratios that leave a multiple of channels which the runtime likes."""
+        """Offer each group the ratios that leave a multiple of channels that the runtime prefers."""
         offers = ((group, ratios(group, capabilities.channel_multiple)) for group in network.groups)
         return tuple(
             Choice(axis=self.axis, target=group.name, levels=levels, neutral=0.0)
@@ -56,7 +56,7 @@ class Prune(Technique):
         )
 
     def settings(self) -> tuple[Choice, ...]:
-        """Offer what a channel is worth, in how many steps channels go, and what makes them small before."""
+        """Offer the importance, the number of pruning steps, and the penalty before pruning."""
         return SETTINGS
 
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
@@ -71,7 +71,7 @@ def _setting(candidate: Candidate, target: str) -> Value:
 
 
 def _widths(model: nn.Module, candidate: Candidate) -> dict[str, tuple[int, int]]:
-    """Return for each group of a candidate how many channels it has, and how many it is to keep."""
+    """Return for each group of a candidate the channels that it has and the channels that it keeps."""
     modules, widths = dict(model.named_modules()), {}
     for name, ratio in candidate[PRUNING_RATIO].items():
         if name not in modules:
@@ -82,7 +82,7 @@ def _widths(model: nn.Module, candidate: Candidate) -> dict[str, tuple[int, int]
 
 
 def schedule(candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...]) -> Sequence[Candidate]:
-    """Return what to prune, one after the other with training in between; together they are the candidate.
+    """Return the pruning steps of a candidate, with training between them.
 
     The channels go in equal parts, in as many steps as the candidate's settings say. Each step's ratios are of what
     the steps before it left; groups and steps in which nothing goes are left out.
@@ -111,7 +111,7 @@ def schedule(candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...
 
 
 def beyond(candidate: Candidate, done: Candidate, model: nn.Module) -> Candidate:
-    """Return a candidate whose pruning is what remains after another's; all else is the candidate's.
+    """Return a candidate with only the pruning that remains after another candidate's.
 
     Args:
         candidate: what to reach.
@@ -128,7 +128,7 @@ def beyond(candidate: Candidate, done: Candidate, model: nn.Module) -> Candidate
 
 
 def way(channels: int, width: int, steps: int, *, granularity: int = 1) -> list[int]:
-    """Return the widths after each of some steps from so many channels to a width, evenly apart.
+    """Return evenly spaced widths, one for each step, from all channels down to a width.
 
     They are multiples of the largest power of two that the width is a multiple of, if there are enough of them.
 
@@ -150,7 +150,7 @@ def way(channels: int, width: int, steps: int, *, granularity: int = 1) -> list[
 def penalty(
     candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...]
 ) -> Callable[[nn.Module], Tensor] | None:
-    """Return what is added to the loss of the unpruned network, so that channels become small before they go.
+    """Return the penalty on the unpruned network's loss, which makes channels small before they are removed.
 
     Args:
         candidate: names the groups and, in its settings, the penalty.
@@ -180,7 +180,7 @@ def ratios(group: Group, multiple: int) -> tuple[float, ...]:
 
 
 def _offered(channels: int, multiple: int) -> list[int]:
-    """Return the widths below so many channels that are multiples, evenly apart, the widest first."""
+    """Return evenly spaced widths below a number of channels that are multiples, the widest first."""
     steps = (round(channels * (1 - step / STEPS) / multiple) * multiple for step in range(1, STEPS))
     return sorted({width for width in steps if multiple <= width < channels}, reverse=True)
 
@@ -194,7 +194,7 @@ def global_ratios(
     importance: str = "magnitude",
     multiple: int = 8,
 ) -> dict[str, float]:
-    """Return the pruning ratios of all groups for which one threshold decides, those of 0 left out.
+    """Return the nonzero pruning ratios of all groups under one global threshold.
 
     Scores are relative to the mean of their group. Of each group the nearest of its `ratios` is taken, at most 7/8, and
     the threshold is the one with which the channels that go are nearest to the share asked for.

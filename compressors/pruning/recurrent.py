@@ -20,7 +20,7 @@ WIDTH_STAYS = "its hidden width stays, as each of its gates reads it back"
 
 
 class Inputs(torch_pruning.BasePruningFunc):  # type: ignore[misc]  # the library has no types
-    """Tells torch-pruning how the channels go that a recurrent layer reads; those that it makes stay."""
+    """Tells torch-pruning how to remove a recurrent layer's input channels; its outputs stay."""
 
     def prune_in_channels(self, layer: nn.RNNBase, idxs: Sequence[int]) -> nn.RNNBase:
         """Remove columns of the first level's input weights, in each direction."""
@@ -49,7 +49,7 @@ PRUNERS = {kind: Inputs() for kind in RECURRENT}
 
 
 class _OneStep(torch.autograd.Function):
-    """Stands for all that a recurrent layer does, so that a tracer of gradients meets it as one operation."""
+    """Stands for a whole recurrent layer, so that tracing meets one operation."""
 
     @staticmethod
     def forward(ctx: Any, shapes: Sequence[tuple[int, ...]], x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -64,9 +64,9 @@ class _OneStep(torch.autograd.Function):
 
 @contextmanager
 def as_one_operation(model: nn.Module) -> Iterator[None]:
-    """Let each recurrent layer of a network be one operation for a while; what the network computes is of no use then.
+    """Trace each recurrent layer as one operation inside the context; the outputs are meaningless there.
 
-    PyTorch unrolls them into operations of each step, of which a tracer would make a graph.
+    Otherwise PyTorch unrolls them into the operations of each step.
     """
     layers = [module for module in model.modules() if isinstance(module, RECURRENT)]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What makes channels small while a network is trained, so that pruning them afterwards costs little."""
+"""Penalties that make channels small during training, so that pruning them costs little."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TINY = 1e-12  # under the root, whose slope at zero is infinite
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """Where a parameter holds the channels of a group; see `importance.Part`."""
+    """Where a parameter holds the channels of a group; see `importance.GroupSlice`."""
 
     parameter: str
     dim: int
@@ -44,13 +44,13 @@ class _Group:
 
 @dataclass(frozen=True, eq=False)
 class Penalty:
-    """A number to add to the loss of a network; it can be pickled and holds no network."""
+    """A penalty on the loss of a network; it can be pickled and holds no network."""
 
     kind: str
     groups: Sequence[_Group]
 
     def __call__(self, model: nn.Module) -> Tensor:
-        """Return the penalty of a network with the parameters of the one that it was made for; a scalar."""
+        """Return the penalty of a network with the same parameters as the original; a scalar."""
         parameters = dict(model.named_parameters())
         sizes = (_sizes(self.kind, group.views, len(group.weights), parameters) for group in self.groups)
         terms = [(group.weights * size).sum() for group, size in zip(self.groups, sizes, strict=True)]
@@ -110,6 +110,6 @@ def _sizes(kind: str, views: Sequence[_View], count: int, parameters: dict[str, 
 
 
 def _growth(sizes: Tensor) -> Tensor:
-    """Return factors 1…2^`GROWTH`, the largest for the least size."""
+    """Return factors from 1 to 2^`GROWTH`, the largest for the smallest size."""
     span = (sizes.max() - sizes.min()).clamp_min(TINY)
     return 2 ** (GROWTH * (sizes.max() - sizes) / span)

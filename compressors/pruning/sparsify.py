@@ -1,4 +1,4 @@
-"""Sparsity: weights that are zero and stay zero.
+"""Unstructured and 2:4 sparsity: weights that are zero and stay zero.
 
 In the pattern 2:4 the two smaller of every four weights side by side along the input channels go, which sparse tensor
 cores skip (Mishra et al., arXiv:2104.08378, section 3). Unstructured, the smallest weights of a layer go (Han et al.,
@@ -37,7 +37,7 @@ class Sparsify(Technique):
     axis = SPARSITY
 
     def choices(self, network: Network, capabilities: Capabilities) -> tuple[Choice, ...]:
-        """Offer each layer the shares and patterns that the runtime gains from, where its shape allows them."""
+        """Offer each layer the shares and patterns that speed up the runtime and fit its shape."""
         found = []
         for layer in network.layers:
             levels = tuple(level for level in capabilities.sparsity if _fits(layer, level))
@@ -71,7 +71,7 @@ class Sparsify(Technique):
 
     @contextmanager
     def hold(self, model: nn.Module, candidate: Candidate) -> Iterator[None]:
-        """Keep zeros zero: what is zero now has no gradient, so that no elementwise optimizer moves it."""
+        """Keep zeros zero: they get no gradient, so that no elementwise optimizer moves them."""
         found = (part for name, level in candidate[self.axis].items() if level for part in parts(model, name))
         weights = {weight for _, part in found if isinstance(weight := part.weight, nn.Parameter)}
         hooks = [_hooked(weight) for weight in weights if weight.requires_grad]
@@ -88,7 +88,7 @@ def _hooked(weight: Tensor) -> RemovableHandle:
 
 
 class _Mask:
-    """Lets gradients pass only where a weight is not zero now."""
+    """Passes gradients only where a weight is nonzero."""
 
     def __init__(self, weight: Tensor) -> None:
         self.kept = weight.detach() != 0
@@ -98,7 +98,7 @@ class _Mask:
 
 
 def largest(weight: Tensor, sparsity: float) -> Tensor:
-    """Return a mask of a weight's shape that is true for all but its smallest numbers; the first of equal ones go.
+    """Return a mask of a weight's shape that is false for its smallest values; of equal ones, the first.
 
     Args:
         weight: of any shape.
@@ -120,7 +120,7 @@ def _fits(layer: Layer, level: Value) -> bool:
 
 
 def _to_two_four(name: str, weights: list[Tensor]) -> None:
-    """Bring those weights into the pattern, in place, whose inputs four divides."""
+    """Apply the 2:4 pattern in place to the weights whose inputs are a multiple of four."""
     fitting = [weight for weight in weights if weight.shape[1] % FOUR == 0]
     if not fitting:
         inputs = " and ".join(str(weight.shape[1]) for weight in weights)

@@ -1,4 +1,4 @@
-"""Bounds on the tracing of dependencies, which for some networks would eat all memory and never end.
+"""Bounds the tracing of dependencies, which for some networks would exhaust memory and never end.
 
 Channels are followed by their indices from operation to operation, and widths are looked for along every way through
 the network. Where a network rolls, cuts and joins what it reshapes, the ways multiply. Steps are counted as they are
@@ -36,7 +36,7 @@ class TooLargeError(RuntimeError):
 
 @contextmanager
 def bounded(steps: int | None = None) -> Iterator[list[Any]]:
-    """Bound the tracing of dependencies for a while, by default to `STEPS`; gives a list of the groups as they come.
+    """Bound the tracing of dependencies inside the context, by default to `STEPS`; yield a list of the traced groups.
 
     The first is the one asked for as it was followed, before what belongs to one layer is merged.
 

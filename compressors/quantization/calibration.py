@@ -1,7 +1,7 @@
-"""Where to clip: the largest magnitude that a quantizer keeps, from a histogram of what calibration saw.
+"""Calibration: the largest magnitude that a quantizer keeps, from a histogram of calibration data.
 
 Exact zeros lie on every grid and are not counted, so that the share of them that a ReLU makes moves no range.
-This module imports no torch, as `ranges.py`.
+This module imports no torch, as `onnx_files/tensor_ranges.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LARGEST_BIAS = 2**29
 
 
 class Histogram:
-    """Counts of magnitudes above 0 in equal bins, whose range doubles when a larger one comes.
+    """A histogram of nonzero magnitudes in equal bins; its range doubles when a larger one comes.
 
     Attributes:
         counts: of shape (BINS,).
@@ -65,7 +65,7 @@ class Histogram:
 
     @property
     def used(self) -> int:
-        """How many bins there are up to the last one that is not empty."""
+        """The number of bins up to the last nonempty one."""
         return int(np.flatnonzero(self.counts)[-1]) + 1
 
     @property
@@ -75,18 +75,18 @@ class Histogram:
         return middles
 
     def edge(self, bins: int) -> float:
-        """Return the magnitude at which so many bins end, at most the largest that came."""
+        """Return the upper edge of a number of bins, at most the largest magnitude seen."""
         return min(bins * (self.reach / BINS), self.largest)
 
 
 def percentile(histogram: Histogram, share: float) -> float:
-    """Return the least magnitude that a share of all magnitudes, between 0 and 1, does not exceed."""
+    """Return the smallest magnitude that a share of all magnitudes, between 0 and 1, does not exceed."""
     below = np.cumsum(histogram.counts)
     return histogram.edge(int(np.searchsorted(below, share * below[-1])) + 1)
 
 
 def mse(histogram: Histogram, top: int = TOP) -> float:
-    """Return the threshold with the least squared error of rounding and clipping together.
+    """Return the threshold that minimises the squared error of rounding and clipping together.
 
     (Banner et al., NeurIPS 2019, section 3, searched over evenly spaced thresholds rather than a fitted density.)
     """
@@ -117,7 +117,7 @@ def entropy(histogram: Histogram, top: int = TOP) -> float:
 
 
 def _divergence(counts: NDArray[np.int64], kept: int, levels: int) -> float:
-    """Return the divergence of the first bins, merged into levels, from those with all beyond them in the last."""
+    """Return the divergence between clipped bins and the same bins merged into levels."""
     inside = counts[:kept].astype(np.float64)
     clipped = inside.copy()
     clipped[-1] += counts[kept:].sum()
@@ -146,5 +146,5 @@ DEFAULT = next(iter(METHODS))
 
 
 def threshold(histogram: Histogram, method: str, top: int = TOP) -> float:
-    """Return the largest magnitude to keep by one of `METHODS`, with ``top`` steps up to it; 0 for no magnitudes."""
+    """Return the largest magnitude to keep by one of `METHODS`, for ``top`` steps; 0 without data."""
     return METHODS[method](histogram, top) if histogram.largest else 0.0

@@ -1,4 +1,4 @@
-"""K-means of numbers on a line: the few values that stand best for many."""
+"""One-dimensional k-means: the few values that represent many best."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BINS = 2048
 
 
 def centroids(values: NDArray[np.floating], count: int) -> NDArray[np.floating]:
-    """Return at most so many numbers that stand for all values with the least squared error that Lloyd's rounds find.
+    """Return at most `count` centroids that Lloyd's algorithm finds for the least squared error.
 
     The rounds (Lloyd, IEEE Trans. Inf. Theory 1982) begin where the cube root of the values' density puts the
     centroids, which is the best place for many of them (Panter and Dite, Proc. IRE 1951); Deep Compression's even steps
@@ -44,12 +44,12 @@ def centroids(values: NDArray[np.floating], count: int) -> NDArray[np.floating]:
 
 
 def nearest(values: NDArray[np.floating], centres: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Return for each value the index of the nearest of sorted centroids; of two as near, the lower."""
+    """Return for each value the index of the nearest sorted centroid; ties go to the lower one."""
     return np.searchsorted(_middles(centres), values.astype(np.float64), side="left")
 
 
 def _first(values: NDArray[np.floating], count: int) -> NDArray[np.float64]:
-    """Return centroids at even steps of the summed cube root of the density."""
+    """Return initial centroids at even steps of the cumulative cube root of the density."""
     heights, borders = np.histogram(values.astype(np.float64), BINS)
     mass = np.concatenate((np.zeros(1), np.cumsum(np.cbrt(heights))))
     found: NDArray[np.float64] = np.interp((np.arange(count) + 0.5) / count * mass[-1], mass, borders)
@@ -62,7 +62,7 @@ def _middles(centres: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _edges(values: NDArray[np.floating], centres: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return where each cluster begins among sorted values, and their number."""
+    """Return where each cluster begins among sorted values, and the number of values."""
     inner = np.searchsorted(values, _middles(centres), side="right")
     return np.concatenate((np.zeros(1, np.int64), inner, np.full(1, len(values))))
 
@@ -70,7 +70,7 @@ def _edges(values: NDArray[np.floating], centres: NDArray[np.float64]) -> NDArra
 def _means(
     values: NDArray[np.floating], sums: NDArray[np.float64], edges: NDArray[np.int64], centres: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the mean of each cluster; an empty one stays where it is."""
+    """Return the mean of each cluster; an empty cluster keeps its centroid."""
     start, stop = edges[:-1], edges[1:]
     full = stop > start
     means = (sums[stop] - sums[start]) / np.maximum(stop - start, 1)

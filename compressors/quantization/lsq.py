@@ -1,4 +1,4 @@
-"""Steps of quantizers that are trained with the network (LSQ: Esser et al., ICLR 2020)."""
+"""Quantizer steps that are trained with the network (LSQ: Esser et al., ICLR 2020)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEAST = 2.0**-10
 
 
 class LearnedStep(nn.Module):
-    """Positive steps that are trained, as a factor of where they began.
+    """Positive trained steps, stored as a factor of their initial values.
 
     A factor is near 1 whatever a network's numbers are, and so are the learning rates that are relative to a
     parameter's size.
@@ -26,12 +26,12 @@ class LearnedStep(nn.Module):
         self.factor = nn.Parameter(torch.ones_like(first))
 
     def forward(self) -> Tensor:
-        """Return the steps, in the shape that they began with."""
+        """Return the steps in their initial shape."""
         return self.first * self.factor.clamp_min(LEAST)
 
 
 def round_learned(x: Tensor, step: Tensor, top: int, count: int) -> Tensor:
-    """Return numbers on a grid −top…top of steps; the steps get gradients as well as the numbers.
+    """Round numbers to a grid of steps from −top to top; steps and numbers both get gradients.
 
     With v = x / step, the gradient of the step is round(v) − v for numbers inside of the range and ±top beyond it
     (equation 3 of the paper), scaled by 1 / √(count · top) (section 2.2).

@@ -1,7 +1,7 @@
-"""Palettes: the weights of a layer take few distinct values, so that a file can store indices into a list of them.
+"""Palettes: a layer's weights take few distinct values, so that a file can store indices into them.
 
 K-means of a layer's weights, and training of what they share (Han et al., Deep Compression, ICLR 2016, section 3). It
-changes what is stored (`compact.py`), not what is run: a served model is as fast as before.
+changes what is stored (`compact/acz.py`), not what is run: a served model is as fast as before.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Palettize(Technique):
     axis = PALETTE
 
     def choices(self, network: Network, capabilities: Capabilities) -> tuple[Choice, ...]:
-        """Offer each convolution and linear layer the sizes of a palette, where stored bytes count."""
+        """Offer each convolution and linear layer palette sizes, if the stored size counts."""
         if not capabilities.palettes:
             return ()
         layers = (layer for layer in network.layers if layer.shape)
@@ -77,7 +77,7 @@ class Palettize(Technique):
 
 
 def palettized(weight: Tensor, size: int) -> Tensor:
-    """Return a weight with at most so many distinct values, each near what it was.
+    """Return a weight with at most `size` distinct values, near the original.
 
     Weights that are zero stay so: zero is then one of the values.
 
@@ -97,13 +97,13 @@ def palettized(weight: Tensor, size: int) -> Tensor:
 
 
 def _float_layers(model: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
-    """Return the layers that a target names and whose weights the file holds in float, with their names."""
+    """Return the layers of a target whose weights the file holds in float, with their names."""
     return [(part, layer) for part, layer in parts(model, name) if isinstance(layer, LAYERS)]
 
 
 @contextmanager
 def _tied(layer: nn.Module, size: int) -> Iterator[None]:
-    """Keep weights that are equal now equal, where they are at most so many different ones.
+    """Keep equal weights equal if there are at most `size` distinct ones.
 
     Each gets the mean of their gradients: the projection on what they may do together. Deep Compression takes the sum,
     which points the same way; the mean keeps the size of the steps, and of the norm that gradients are clipped to.

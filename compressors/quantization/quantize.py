@@ -48,7 +48,7 @@ LEAST = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class Scales:
-    """How a layer's numbers are rounded; what its exported file holds.
+    """The scales of a layer, as its exported file holds them.
 
     Attributes:
         input: the step of its input; None for an input in float.
@@ -64,7 +64,7 @@ class Scales:
 
 
 class Quantize(Technique):
-    """Gives each layer its bits: 8 for weights and activations alike, 4 for the weights of a linear layer alone."""
+    """Gives each layer its bits: 8 for weights and activations, or 4 for the weights of a linear layer."""
 
     axis = BITS
 
@@ -76,7 +76,7 @@ class Quantize(Technique):
         )
 
     def settings(self) -> tuple[Choice, ...]:
-        """Offer the ways to find ranges (see `calibrate.METHODS`), and whether training moves them."""
+        """Offer the calibration methods (see `calibration.METHODS`), and whether scales are trained."""
         return (
             Choice(axis=QUANTIZATION, target="calibration", levels=tuple(METHODS), needs=self.axis),
             Choice(axis=QUANTIZATION, target="scales", levels=("fixed", "learned"), needs=self.axis),
@@ -105,7 +105,7 @@ class Quantize(Technique):
 
 
 def levels(layer: Layer, capabilities: Capabilities) -> tuple[int, ...]:
-    """Return the bits of a layer on offer: those that the runtime has kernels for, on a layer of this kind.
+    """Return the bits to offer a layer: those that the runtime has kernels for.
 
     A layer that computes in a way of its own has no weight that could be rounded apart from it. A transposed
     convolution in groups has output channels of which several share a place in its weight, and thus a scale.
@@ -118,7 +118,7 @@ def levels(layer: Layer, capabilities: Capabilities) -> tuple[int, ...]:
 
 
 def without_kernels(network: Network, capabilities: Capabilities) -> Iterator[tuple[str, str]]:
-    """Yield the layers that stay in float since there are no integer kernels for their kind, and the reason."""
+    """Yield the layers that stay in float for lack of integer kernels, with the reason."""
     for layer in network.layers if len(capabilities.bits) > 1 else ():
         if layer.kind in capabilities.float_kinds:
             yield layer.name, f"it stays in float, as {capabilities.runtime} has no integer kernels for a {layer.kind}"
@@ -127,12 +127,12 @@ def without_kernels(network: Network, capabilities: Capabilities) -> Iterator[tu
 
 
 def calibration_of(candidate: Candidate) -> str:
-    """Return the candidate's way to find ranges, one of `calibrate.METHODS`."""
+    """Return the candidate's calibration method, one of `calibration.METHODS`."""
     return str(candidate[QUANTIZATION].get("calibration", DEFAULT))
 
 
 class WeightQuantizer(nn.Module):
-    """Rounds a weight to ``bits``; the scales follow the weight as it trains, until they are learned.
+    """Rounds a weight to ``bits``; its scales follow the weight during training unless they are learned.
 
     Args:
         bits: of a weight.
@@ -148,7 +148,7 @@ class WeightQuantizer(nn.Module):
         self.learned: LearnedStep | None = None
 
     def forward(self, weight: Tensor, least: Tensor | None = None) -> Tensor:
-        """Return the weight on its grid, whose steps are at least so large; gradients pass straight through."""
+        """Round the weight with steps of at least a given size; gradients pass straight through."""
         rows = self._rows(weight)
         scale = self._steps(rows, least)
         if self.learned is not None:
@@ -159,11 +159,11 @@ class WeightQuantizer(nn.Module):
         return rounded.reshape(weight.transpose(0, self.axis).shape).transpose(0, self.axis)
 
     def learn(self, weight: Tensor) -> None:
-        """Train the scales from now on, beginning with those of a weight."""
+        """Train the scales from now on, starting from those of a weight."""
         self.learned = LearnedStep(weight_scale(self._rows(weight), self.top))
 
     def scale(self, weight: Tensor, least: Tensor | None = None) -> Tensor:
-        """Return the steps of a weight, of shape (out,) or (out, blocks), none of them below the least."""
+        """Return the steps of a weight, of shape (out,) or (out, blocks), each at least the minimum."""
         steps = self._steps(self._rows(weight), least).detach()
         return steps if self.block is None else steps.reshape(len(weight), -1)
 
@@ -182,11 +182,11 @@ def weight_scale(weight: Tensor, top: int = 127) -> Tensor:
 
 
 class ActivationQuantizer(nn.Module):
-    """Rounds a layer's input to ``bits`` over the range that calibration found; scale per tensor, zero point 0.
+    """Rounds a layer's input to ``bits`` over its calibrated range; one scale for the tensor, zero point 0.
 
     Args:
         bits: of the input.
-        method: finds the range; one of `calibrate.METHODS`.
+        method: finds the range; one of `calibration.METHODS`.
     """
 
     largest: Tensor
@@ -201,7 +201,7 @@ class ActivationQuantizer(nn.Module):
         self.learned: LearnedStep | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the input on its grid, or, while calibrating, as it is."""
+        """Return the rounded input; while calibrating, the input itself."""
         if self.calibrating:
             if self.seen is None:
                 self.largest.copy_(torch.maximum(self.largest, x.detach().abs().max()))
@@ -213,7 +213,7 @@ class ActivationQuantizer(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x, self.scale, 0, -self.top, self.top)
 
     def calibrated(self) -> None:
-        """Round from now on, over the range of what came."""
+        """Round from now on, over the range seen so far."""
         if self.seen is not None:
             self.largest.fill_(threshold(self.seen, self.method, self.top))
         self.calibrating, self.seen = False, None
@@ -231,12 +231,12 @@ class ActivationQuantizer(nn.Module):
 
 
 class Quantized(nn.Module):
-    """A layer whose weight, and in INT8 its input, are rounded before it computes.
+    """A layer that rounds its weight, and in INT8 its input, before it computes.
 
     Args:
         layer: a convolution or a linear layer.
         bits: 8, or 4 for the weights of a linear layer in blocks.
-        method: finds the range of its input; one of `calibrate.METHODS`.
+        method: finds the range of its input; one of `calibration.METHODS`.
 
     Raises:
         InfeasibleError: 4 bits for what is no linear layer, or for one that no block of weights divides.
@@ -253,7 +253,7 @@ class Quantized(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The layer's weight, which some modules look at."""
+        """The layer's weight, which some modules read."""
         return self.layer.weight  # type: ignore[return-value]  # layers have one
 
     @property
@@ -263,25 +263,25 @@ class Quantized(nn.Module):
 
     @property
     def scales(self) -> Scales:
-        """How it rounds."""
+        """The scales that it rounds with."""
         steps = self.round_weight.scale(self.weight, self._least_steps()).cpu().numpy()
         return Scales(None if self.round_input is None else self.round_input.scale, steps, self.bits)
 
     def learn_scales(self) -> None:
-        """Train the scales from now on, beginning with those of calibration."""
+        """Train the scales from now on, starting from the calibrated ones."""
         self.round_weight.learn(self.weight)
         if self.round_input is not None and self.round_input.learned is None:
             self.round_input.learn()
 
     def forward(self, x: Tensor, *more: Any, **options: Any) -> Tensor:
-        """Compute as the layer does, on rounded numbers."""
+        """Compute the layer on rounded numbers."""
         weight = self.round_weight(self.layer.weight, self._least_steps())
         x = x if self.round_input is None else self.round_input(x)
         output: Tensor = functional_call(self.layer, {"weight": weight}, (x, *more), options)
         return output
 
     def _least_steps(self) -> Tensor | None:
-        """Return the least step of each output channel's weights; None where there is no bias in integers.
+        """Return the smallest step of each output channel's weights; None without an integer bias.
 
         A channel that is dead, or nearly so, has weights about 0 and may still have a bias. In the steps of its
         largest weight that bias would not fit into 32 bits; in larger ones its weights become 0.
@@ -327,7 +327,7 @@ def _calibrate(model: nn.Module, supplies: Supplies) -> None:
 
 
 def _share_ranges(model: nn.Module, examples: Inputs) -> None:
-    """Give layers that read the same tensor one quantizer: in the exported file the tensor is rounded once."""
+    """Share one quantizer between layers that read the same tensor: the exported file rounds it once."""
     layers = [m for m in model.modules() if isinstance(m, Quantized) and m.round_input is not None]
     read: dict[tuple[int, int], tuple[Tensor, Quantized]] = {}  # keeps the tensors, so that no identity is used twice
 
@@ -347,7 +347,7 @@ def _share_ranges(model: nn.Module, examples: Inputs) -> None:
 
 
 def strip(model: nn.Module) -> tuple[nn.Module, dict[str, Scales]]:
-    """Return a float copy without quantizers, and the scales of each layer that had some."""
+    """Return a float copy without quantizers, and the scales of each quantized layer."""
     model = copied(model)
     scales: dict[str, Scales] = {}
     for name, module in list(model.named_modules()):

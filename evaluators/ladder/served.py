@@ -82,7 +82,7 @@ def checked(
         runtime: serves it.
         supplies: gives the inputs for both.
         quantized: whether layers of it are rounded in PyTorch too.
-        patience_s: seconds that the runtime has to build it; see `isolated.engine`.
+        patience_s: seconds that the runtime has to build it; see `isolated_engine.engine`.
 
     Raises:
         InfeasibleError: the runtime cannot serve it, or computes something else.
@@ -104,7 +104,7 @@ def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...
         model: in PyTorch.
         served: the same by a runtime.
         batches: of inputs.
-        tolerance: see `outputs.tolerance`.
+        tolerance: see `parity.tolerance`.
 
     Raises:
         InfeasibleError: outputs that are not finite, the same for all inputs, or too far apart.

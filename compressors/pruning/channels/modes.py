@@ -1,4 +1,4 @@
-"""Networks that are others while they train: heads, outputs and ways that are there in training mode only."""
+"""Networks that differ in training mode: heads, outputs and branches that exist only there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shapes = tuple[object, ...]
 
 @contextmanager
 def training(model: nn.Module) -> Iterator[None]:
-    """Put a network into training mode for a while; its statistics and the random numbers are as before afterwards.
+    """Put a network into training mode inside the context; statistics and random states are restored afterwards.
 
     Norms keep to their statistics, so that one example is enough.
     """
@@ -36,7 +36,7 @@ def training(model: nn.Module) -> Iterator[None]:
 
 
 def in_all_modes(model: nn.Module, inputs: Inputs) -> Any:
-    """Return the outputs in evaluation mode, and with them those in training mode where more layers run in that."""
+    """Return the outputs in evaluation mode, plus those in training mode if more layers run there."""
     with evaluating(model):
         outputs, served = _calls(model, inputs)
     try:
@@ -49,7 +49,7 @@ def in_all_modes(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def only_in_training(model: nn.Module, inputs: Inputs) -> set[nn.Module]:
-    """Return the modules that run in training mode and do not run in evaluation mode."""
+    """Return the modules that run in training mode but not in evaluation mode."""
     with evaluating(model), torch.no_grad():
         _, served = _calls(model, inputs)
     try:
@@ -60,14 +60,14 @@ def only_in_training(model: nn.Module, inputs: Inputs) -> set[nn.Module]:
 
 
 def shapes_in_training(model: nn.Module, inputs: Inputs) -> Shapes:
-    """Return the shapes of the outputs in training mode, whatever their form, and the type of all else in them."""
+    """Return the shapes of all tensors in the outputs in training mode, and the types of everything else."""
     with training(model), torch.no_grad():
         leaves = list(_leaves(model(*inputs)))
     return tuple(tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf) for leaf in leaves)
 
 
 def _leaves(outputs: Any) -> Iterator[Any]:
-    """Yield what outputs are made of, in containers and data classes however deep."""
+    """Yield the leaves of nested containers and data classes."""
     for leaf in _pytree.tree_leaves(outputs):
         if is_dataclass(leaf) and not isinstance(leaf, type):
             yield from _leaves([getattr(leaf, field.name) for field in fields(leaf)])

@@ -1,4 +1,4 @@
-"""How operations move channels, where the library that traces dependencies does not know it or gets it wrong.
+"""How operations move channels, where torch-pruning does not know it or gets it wrong.
 
 A channel's position changes where tensors are joined, cut, folded (as in a gated linear unit), turned into pixels or
 shuffled. Shapes and settings are read from the operations that autograd recorded.
@@ -23,12 +23,12 @@ Positions = Sequence[int]
 
 @dataclass(frozen=True)
 class Move:
-    """A mapping of channels along an edge of the graph, in the form that the library wants; each is named once."""
+    """A mapping of channels along an edge of the graph, in torch-pruning's form."""
 
     to: Callable[[int], Positions]
 
     def __call__(self, idxs: Sequence[Any]) -> list[Any]:
-        """Map channels with the root's channels that they belong to."""
+        """Map channels, each with its root channel."""
         found: dict[int, Any] = {}
         for index in idxs:
             for position in self.to(index.idx):
@@ -37,7 +37,7 @@ class Move:
 
 
 class Shape(NamedTuple):
-    """Sizes of what goes into an operation and of what comes out, and which dimension has the channels."""
+    """Input and output sizes of an operation, and the dimension that holds the channels."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -50,7 +50,7 @@ class Shape(NamedTuple):
 
 
 class ChannelMove(NamedTuple):
-    """What an operation does with channels: where one goes, and where one that comes out is from."""
+    """How an operation moves channels: where an input channel goes, and where an output channel comes from."""
 
     forward: Callable[[int], Positions]
     backward: Callable[[int], Positions]
@@ -62,17 +62,17 @@ def signed(number: int) -> int:
 
 
 def named(fn: Any, *kinds: str) -> bool:
-    """Whether a recorded operation is of one of some kinds."""
+    """Whether a recorded operation is of one of these kinds."""
     return fn is not None and hasattr(fn, "name") and fn.name().startswith(kinds)
 
 
 def sizes(fn: Any, output: int = 0) -> tuple[int, ...]:
-    """Return the shape of what an operation gave."""
+    """Return the shape of an operation's output."""
     return tuple(fn._input_metadata[output].shape)
 
 
 def inputs(fn: Any) -> list[tuple[Any, int]]:
-    """Return the operations before one, and which of their outputs it takes; parameters are left out."""
+    """Return an operation's inputs: operations and the index of their output; parameters are left out."""
     return [(f, i) for f, i in fn.next_functions if f is not None and not named(f, "torch::autograd::Accumulate")]
 
 
@@ -102,7 +102,7 @@ class Axes:
 
 
 def _axis(fn: Any, axis: int | None, before: tuple[int, ...]) -> int | None:
-    """Return where an operation puts the dimension of its input."""
+    """Return the output dimension that an input's dimension becomes."""
     after = sizes(fn)
     if axis is None:
         return None
@@ -119,7 +119,7 @@ def _axis(fn: Any, axis: int | None, before: tuple[int, ...]) -> int | None:
 
 
 def shape(fn: Any, axes: Axes) -> Shape | None:
-    """Return what goes into an operation and comes out; None where channels and other dimensions look alike."""
+    """Return an operation's input and output shapes; None if channels and other dimensions look alike."""
     if not hasattr(fn, "next_functions") or not inputs(fn):
         return None
     before, output = inputs(fn)[0]
@@ -128,7 +128,7 @@ def shape(fn: Any, axes: Axes) -> Shape | None:
 
 
 def shuffled(fn: Any, axes: Axes) -> int | None:
-    """Return the number of groups that an operation shuffles channels between; None if it does something else."""
+    """Return the number of groups that a channel shuffle has; None for other operations."""
     if named(fn, "ChannelShuffle"):
         return int(fn._saved_groups)
     apart = taken_apart(fn)
@@ -141,7 +141,7 @@ def shuffled(fn: Any, axes: Axes) -> int | None:
 
 
 def taken_apart(fn: Any) -> Any:
-    """Return the view into groups of channels that a later view puts together in another order; None if it does not."""
+    """Return the view into groups of channels that a later view merges in another order; None if there is none."""
     if not named(fn, *VIEWS) or not inputs(fn):
         return None
     turned = inputs(fn)[0][0]
@@ -154,7 +154,7 @@ def taken_apart(fn: Any) -> Any:
 
 
 def operation(fn: Any, axes: Axes) -> ChannelMove | None:
-    """Return what an operation of one input does with channels; None where each stays where it is."""
+    """Return how an operation with one input moves channels; None if they stay in place."""
     groups = shuffled(fn, axes)
     if groups is not None:
         count = math.prod(sizes(fn)[1:2])
@@ -186,14 +186,14 @@ def _cuts(fn: Any, of: Shape) -> bool:
 
 
 def slices(fn: Any, of: Shape) -> tuple[int, int, int]:
-    """Return the start, the step and the end of what is cut from the channels."""
+    """Return start, step and end of a slice of channels."""
     start, step = signed(fn._saved_start), fn._saved_step
     start = max(start + of.channels, 0) if start < 0 else start
     return start, step, start + of.after[of.axis] * step
 
 
 def cut(fn: Any, axes: Axes) -> list[int] | None:
-    """Return the sizes of the parts that channels are split into; None for what does not split them."""
+    """Return the sizes of the parts that channels are split into; None for other operations."""
     of = shape(fn, axes) if named(fn, "Split") else None
     if of is None or signed(fn._saved_dim) % len(of.before) != of.axis:
         return None
@@ -201,7 +201,7 @@ def cut(fn: Any, axes: Axes) -> list[int] | None:
 
 
 def teach(graph: Any) -> None:
-    """Tell a dependency graph how operations move channels, so that it follows each to the right place."""
+    """Correct a dependency graph's channel mappings, so that it follows each channel to the right place."""
     axes = Axes()
     nodes = [node for node in graph.module2node.values() if hasattr(node.grad_fn, "next_functions")]
     graph.axes, of = axes, {node.grad_fn: node for node in nodes}
@@ -230,7 +230,7 @@ _OPERATIONS = (ops._ElementWiseOp, ops._SliceOp, ops._ReshapeOp, ops._OutputOp)
 
 
 def _forget(node: Any) -> None:
-    """Take away the library's mapping of an operation, for good."""
+    """Remove the library's own mapping of an operation permanently."""
     node.type = ops.OPTYPE.ELEMENTWISE
     for other in {*node.inputs, *node.outputs}:
         for dep in (*node.dependencies, *other.dependencies):
@@ -239,14 +239,14 @@ def _forget(node: Any) -> None:
 
 
 def _put(dep: Any, mapping: Any, *, first: bool, slot: int = 0) -> None:
-    """Add a mapping to a dependency, before or after those that are there, in place of one of the library's two."""
+    """Add a mapping to a dependency, before or after the existing ones, replacing one of the library's two."""
     theirs, ours = dep.index_mapping[:2], dep.index_mapping[2:]
     theirs[slot] = None
     dep.index_mapping = [*theirs, mapping, *ours] if first else [*theirs, *ours, mapping]
 
 
 def _edges(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the dependencies of an operation on each of its inputs in order, there and back."""
+    """Yield the dependencies between an operation and each of its inputs in order, in both directions."""
     used: dict[Any, int] = {}
     for before in node.inputs:
         number = used.get(before, 0)
@@ -284,7 +284,7 @@ def _tracked(node: Any) -> list[tuple[Any, int]]:
 
 
 def _teach_parameters(node: Any, axes: Axes) -> None:
-    """Find the dimension of parameters that has an operation's channels; those that have none of it stay."""
+    """Find the dimension of parameters that holds an operation's channels; parameters without it stay."""
     axis = axes(node.grad_fn) if inputs(node.grad_fn) else None
     if axis is None or not named(node.grad_fn, *BROADCASTING):
         return
@@ -302,21 +302,21 @@ def _teach_parameters(node: Any, axes: Axes) -> None:
 
 @dataclass(frozen=True)
 class Join:
-    """A mapping of the channels of one of the tensors that are joined; it follows what the others lose."""
+    """A mapping of the channels of one concatenated tensor; it accounts for what the others lose."""
 
     module: Any
     part: int
     back: bool
 
     def __call__(self, idxs: Sequence[Any]) -> list[Any]:
-        """Map channels with the root's channels that they belong to."""
+        """Map channels, each with its root channel."""
         parts = self.module.concat_sizes
         start = sum(parts[: self.part])
         return Move(_within(start, parts[self.part]) if self.back else _shifted(start))(idxs)
 
 
 def _teach_join(node: Any, axes: Axes) -> None:
-    """Follow what is joined along its channels, among it what no gradient comes from, as the network's inputs."""
+    """Follow concatenations along channels, including inputs without gradients, such as the network's own."""
     fn = node.grad_fn
     if not node.enable_index_mapping or len(node.inputs) != len(inputs(fn)):
         return

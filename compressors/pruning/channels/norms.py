@@ -1,4 +1,4 @@
-"""How channels go that norms scale, where the library that prunes does not know the norm."""
+"""Prunes the channels of norms that torch-pruning does not know."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class RmsNorm(torch_pruning.BasePruningFunc):  # type: ignore[misc]  # the library has no types
-    """Takes channels out of a norm over its inputs' last dimension."""
+    """Removes channels from a norm over the last dimension."""
 
     def prune_out_channels(self, layer: nn.RMSNorm, idxs: Sequence[int]) -> nn.RMSNorm:
         """Remove scales."""

@@ -1,4 +1,4 @@
-"""Whether channels mean what they are taken for: a network without them computes what it does where nobody reads them.
+"""Checks a group: a network without its channels must match the full one with those channels silenced.
 
 Statistics over all channels, as of layer norms, do change with some gone. They are recorded and played back, so that
 nothing else is compared than which channel is which.
@@ -19,7 +19,7 @@ REDUCTIONS = ("mean", "var", "std", "sum", "norm", "vector_norm", "amax")
 
 
 class Statistics(TorchFunctionMode):
-    """Records the statistics that a network takes over its channels, or plays them back to one with fewer channels.
+    """Records a network's statistics over channels, or plays them back to one with fewer channels.
 
     Args:
         known: recorded before, in order.
@@ -44,7 +44,7 @@ class Statistics(TorchFunctionMode):
         return result
 
     def taken(self, x: Tensor, statistic: Tensor) -> Tensor:
-        """Return a statistic of a tensor, or what it was of the one that had all channels."""
+        """Return a statistic of a tensor, or the recorded one of the tensor with all channels."""
         self.found.append((x.shape, statistic))
         if self.known is None or len(self.found) > len(self.known):
             return statistic
@@ -76,7 +76,7 @@ class Statistics(TorchFunctionMode):
         return _affine(((apart - mean) / deviation).reshape(x.shape), scale, shift)
 
     def local_response_norm(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        """Return what it is given: its neighbours change."""
+        """Return the input unchanged, since a channel's neighbours differ."""
         return x
 
     def normalize(self, x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, **_: Any) -> Tensor:
@@ -101,11 +101,11 @@ def _affine(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
 
 @contextmanager
 def silent(graph: Any, groups: Iterable[Any]) -> Iterator[None]:
-    """Let nobody read the channels of some groups of a network for a while.
+    """Silence the channels of some groups inside the context: no layer reads them.
 
     Args:
-        graph: the network's dependencies; see `groups.dependency_graph`.
-        groups: what would go, whole layers or parts of them; see `groups.channel_group`.
+        graph: the network's dependencies; see `dependency_groups.dependency_graph`.
+        groups: what would go, whole layers or parts of them; see `dependency_groups.channel_group`.
 
     """
     before: list[tuple[Tensor, Tensor]] = []
@@ -142,7 +142,7 @@ def _mute(layer: nn.Module, channels: Tensor) -> None:
 
 
 def same(actual: Tensor, expected: Tensor) -> bool:
-    """Whether two networks give the same, up to the order in which numbers are added."""
+    """Whether two networks' outputs agree, up to the order of summation."""
     if actual.shape != expected.shape:
         return False
     actual, expected = actual.double(), expected.double()

@@ -1,4 +1,4 @@
-"""Which channels of a group go together, and in what numbers: what the layers and operations behind them want.
+"""Which channels of a group must go together, and in what multiples, as the layers behind them require.
 
 Channels that a gated linear unit multiplies, that become the pixels of one channel or that a shuffle interleaves go as
 one: a unit. A group norm, a grouped convolution and a split find their parts by counting: of each part the same
@@ -27,7 +27,7 @@ DIVIDING = ("NativeGroupNorm", "Split", "Slice", "ChannelShuffle", *VIEWS)
 
 @dataclass(frozen=True)
 class Units:
-    """How the channels of a layer may go.
+    """How the channels of a layer may be removed.
 
     Attributes:
         of: for each channel the unit it belongs to.
@@ -40,16 +40,16 @@ class Units:
 
     @property
     def steps(self) -> int:
-        """Into how many equal shares all parts can be divided; a whole number of them goes."""
+        """The number of equal shares that all parts divide into; whole shares are removed."""
         return math.gcd(*Counter(self.parts).values())
 
     @property
     def granularity(self) -> int:
-        """The least number of channels that can go."""
+        """The smallest number of channels that can be removed."""
         return len(self.of) // self.steps
 
     def least_important(self, scores: Tensor, width: int) -> list[int]:
-        """Return the channels that go so that about ``width`` stay, in order: of each part those of the least scores.
+        """Return the channels to remove so that about ``width`` stay, sorted: the lowest scores of each part.
 
         Args:
             scores: how important each channel is, shape (channels,); a unit is worth the sum of its channels.
@@ -69,7 +69,7 @@ class Units:
 
 
 class Wish(NamedTuple):
-    """What a layer or an operation wants of the channels that it reads or makes.
+    """A constraint of a layer or operation on the channels that it reads or makes.
 
     Attributes:
         what: the layer or operation in words.
@@ -86,10 +86,10 @@ class Wish(NamedTuple):
 
 
 def units_of(graph: Any, root: nn.Module, followed: Any) -> Units:
-    """Return how the output channels of a layer may go.
+    """Return how the output channels of a layer may be removed.
 
     Args:
-        graph: the dependencies of a network; see `groups.dependency_graph`.
+        graph: the dependencies of a network; see `dependency_groups.dependency_graph`.
         root: the layer.
         followed: the group of all its channels as it was followed, before what belongs to one layer was merged.
 
@@ -133,13 +133,13 @@ def units_of(graph: Any, root: nn.Module, followed: Any) -> Units:
 
 
 def _numbered(values: Iterable[Hashable]) -> list[int]:
-    """Return for each value the number of distinct ones before it came first."""
+    """Number the distinct values in order of first appearance."""
     known: dict[Hashable, int] = {}
     return [known.setdefault(value, len(known)) for value in values]
 
 
 def _reached(graph: Any, followed: Any) -> Iterator[tuple[Any, bool, Mapping[int, set[int]]]]:
-    """Yield the nodes that may want something, whether they make channels, and the root's channels at theirs."""
+    """Yield the nodes that may constrain a group, whether they make channels, and the root's channels at theirs."""
     asking = {dep.target for dep, _ in followed.items if _asks(dep.target)}
     sources = {node: node.inputs[0] for node in asking if named(node.grad_fn, "Slice")}
     found: dict[tuple[Any, bool], dict[int, set[int]]] = {}
@@ -156,7 +156,7 @@ def _reached(graph: Any, followed: Any) -> Iterator[tuple[Any, bool, Mapping[int
 
 
 def divides(graph: Any) -> bool:
-    """Whether anything in a network may want certain numbers of channels, or have channels go together."""
+    """Whether anything in a network may constrain the number of channels or tie channels together."""
     return any(
         named(node.grad_fn, *DIVIDING, "Cat", "Glu", "Pixel")
         or (isinstance(node.module, nn.modules.conv._ConvNd) and node.module.groups > 1)
@@ -169,7 +169,7 @@ def _asks(node: Any) -> bool:
 
 
 def _wish(graph: Any, node: Any, *, out: bool) -> Wish | None:
-    """Return what a node wants; None where it takes channels as they come."""
+    """Return a node's constraint; None if it has none."""
     module, fn = node.module, node.grad_fn
     if isinstance(module, nn.modules.conv._ConvNd):
         if module.groups == 1 or node.type == ops.OPTYPE.DEPTHWISE_CONV:
@@ -199,7 +199,7 @@ def _wish(graph: Any, node: Any, *, out: bool) -> Wish | None:
 
 
 def _cut(fn: Any, of: Shape) -> Wish | None:
-    """Return what a slice wants: whole strides, or parts that are as long as it is."""
+    """Return a slice's constraint: whole strides, or parts as long as the slice."""
     (start, step, _), size = slices(fn, of), of.after[of.axis]
     if step > 1:
         strides = [range(i, min(i + step, of.channels)) for i in range(0, of.channels, step)]
