@@ -146,14 +146,14 @@ def _run(study: str, name: str, options: Options, source: dict[str, Any], *, qui
 def _tell(name: str, options: Options, load: Callable[[], Task], *, quiet: bool, whole: bool) -> None:
     """Print what a run would do."""
     from ..search.dry_run import estimate_run
-    from .dry_run import as_data, of_forecast
+    from .dry_run import as_data, as_table
 
     with _progress(quiet=quiet) as progress, redirect_stdout(sys.stderr if whole else sys.stdout):
         plan = estimate_run(name, load, options, progress)
     if whole:
         typer.echo(as_json(as_data(plan)))
     else:
-        Console(soft_wrap=not sys.stdout.isatty()).print(of_forecast(plan))
+        Console(soft_wrap=not sys.stdout.isatty()).print(as_table(plan))
 
 
 def _show(front: ParetoFront, out: Path, *, whole: bool) -> None:

@@ -15,7 +15,7 @@ from ..search.dry_run import Axis, RunEstimate, Span
 from ..search.progress import counted, duration
 
 
-def of_forecast(plan: RunEstimate) -> RenderableType:
+def as_table(plan: RunEstimate) -> RenderableType:
     """Return a plan in 80 columns: the space, the steps, and the estimated time."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, text in (*_unchanged(plan), *_space(plan), *_steps(plan), *_times(plan)):

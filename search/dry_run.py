@@ -172,7 +172,8 @@ def estimate_run(name: str, load: Callable[[], Task], options: Options, progress
     known = _of_trials(done, options) or _of_candidate(setup, flight, progress, profiled=profile is not None)
     space = setup.space if profile is None else profile.space(setup.space)
     capacity = of_run(task, options)
-    workers = min(max(1, capacity.workers), os.cpu_count() or 1)
+    cores = math.inf if options.ray_address else os.cpu_count() or 1  # more workers than cores are no faster
+    workers = int(min(max(1, capacity.workers), cores))
     network, search, finals = _times(known, options, task, done=len(done), workers=workers)
     return RunEstimate(
         study=name,
@@ -235,9 +236,10 @@ def _axes(space: Space) -> tuple[Axis, ...]:
 
 def _starts(space: Space, profile: Profile | None, options: Options, *, student: bool) -> int:
     """Return how many candidates the initial design has, or may have if there is no profile."""
-    if profile is not None:
-        return min(options.trials, len(warm_start(space, profile, options.target_ms, student=student)))
-    return min(options.trials, ROLES + student + 2 * len(DESCENTS) + 1 + len(SHARES) + len(EVEN))
+    if profile is None:
+        return min(options.trials, ROLES + student + 2 * len(DESCENTS) + 1 + len(SHARES) + len(EVEN))
+    target_ms = options.target_ms / profile.slowness  # predictions are of the first device
+    return min(options.trials, len(warm_start(space, profile, target_ms, student=student)))
 
 
 def _finished(options: Options) -> tuple[list[Measurement | Infeasible], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,20 @@ def test_more_trials_take_longer_and_more_workers_do_not(make_task: MakeTask, tm
     assert 40 * STAGES.measure_s < crew.search.about_s < many.search.about_s
     assert crew.workers == 2
     assert crew.network.about_s > many.network.about_s  # Ray has to start
+
+
+@pytest.mark.usefixtures("timed")
+def test_a_clusters_workers_are_not_bounded_by_this_machines_cores(make_task: MakeTask, tmp_path: Path) -> None:
+    """Trials on a cluster run at a time on as many workers as were asked for."""
+    task = make_task()
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        some, twice = (
+            estimated(task, options(tmp_path / "run", workers=workers, ray_address=address)) for workers in (500, 1000)
+        )
+    measured_s = 24 * STAGES.measure_s
+    assert some.search.about_s - measured_s == pytest.approx(2 * (twice.search.about_s - measured_s))
+    assert some.rests_on.endswith("on this machine, not on the cluster")
 
 
 @pytest.mark.usefixtures("timed")
