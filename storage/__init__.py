@@ -1,1 +1,1 @@
-"""Everything that a study keeps on disk: the Optuna study, the run directory, artifacts; and opening them again."""
+"""Everything that a study keeps on disk: the Optuna study, the run directory, artifacts; and reading them again."""

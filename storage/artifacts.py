@@ -1,4 +1,4 @@
-"""Where the files of trials are kept: in the run directory, unless a store that all nodes reach was named."""
+"""Keeps the files of trials: in the run directory, or in a store that all nodes reach."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .redact import plain_url, redacted
 
 
 class ArtifactStore(Protocol):
-    """Where the folders of requests are kept; their names are those below a run directory."""
+    """Keeps the folders of requests under their names below a run directory."""
 
     def put(self, root: Path, folder: str, only: str = "") -> None:
-        """Keep a folder, or one file of it, that lies below a local root.
+        """Keep a folder, or one file of it, from below a local root.
 
         Raises:
             LostError: it cannot be kept.
@@ -31,15 +31,15 @@ class ArtifactStore(Protocol):
         ...
 
     def get(self, root: Path, folder: str, only: str = "") -> bool:
-        """Bring a folder, or one file of it, below a local root; return whether it is kept at all.
+        """Copy a folder, or one file of it, below a local root; return whether it is kept at all.
 
         Raises:
-            LostError: it cannot be brought.
+            LostError: it cannot be copied.
         """
         ...
 
     def delete(self, folder: str) -> None:
-        """Delete a folder, which need not be there.
+        """Delete a folder, which need not exist.
 
         Raises:
             LostError: it cannot be deleted.
@@ -48,32 +48,32 @@ class ArtifactStore(Protocol):
 
 
 class LocalArtifacts:
-    """The run directory itself, which all workers of this machine write to."""
+    """The run directory itself, to which all workers of this machine write."""
 
     def put(self, root: Path, folder: str, only: str = "") -> None:
-        """Do nothing: it is there."""
+        """Do nothing: it is already there."""
 
     def get(self, root: Path, folder: str, only: str = "") -> bool:
-        """Return that it is there, if it is anywhere."""
+        """Return whether it exists."""
         return True
 
     def delete(self, folder: str) -> None:
-        """Do nothing: who owns the run directory tidies it."""
+        """Do nothing: the owner of the run directory deletes files."""
 
 
 MANIFEST = "manifest.json"
 
 
 PLACE = re.compile(r"[0-9a-f]{32}")
-"""Name of a folder that an upload goes to."""
+"""Name of the folder of an upload."""
 
 
 NAME = re.compile(r"(?!\.\.?(/|$))[\w. +-]+(/(?!\.\.?(/|$))[\w. +-]+)*")
-"""Name of a file in a manifest: a relative path that goes down only."""
+"""Name of a file in a manifest: a relative path without ``..``."""
 
 
 WAITS_S = (1.0, 4.0, 15.0)
-"""Between the tries to reach a store that does not answer."""
+"""Seconds between tries to reach a store that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ class RemoteArtifacts:
     """Folders at an fsspec URL.
 
     Args:
-        url: of the study's folder.
-        driver: tells the models that one driver finishes from another's of the same study.
+        url: URL of the study's folder.
+        driver: distinguishes the models that this driver finishes from those of another driver of the study.
     """
 
     url: str
     driver: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     def put(self, root: Path, folder: str, only: str = "") -> None:
-        """Upload to a new place, then let the manifest name it."""
+        """Upload to a new folder, then let the manifest name it."""
         source = root / folder
         found = (p for p in source.rglob("*") if p.is_file() and not p.is_symlink() and only in ("", p.name))
         names = sorted(str(p.relative_to(source)) for p in found)
@@ -107,7 +107,7 @@ class RemoteArtifacts:
         self._insist("written", upload)
 
     def get(self, root: Path, folder: str, only: str = "") -> bool:
-        """Download what is not there already, and check it."""
+        """Download what is missing, and check it."""
 
         def download() -> bool:
             files, base = self._open(folder)
@@ -128,7 +128,7 @@ class RemoteArtifacts:
         return self._insist("read", download)
 
     def delete(self, folder: str) -> None:
-        """Delete the manifest first, then all that the folder holds."""
+        """Delete the manifest first, then all files of the folder."""
 
         def remove() -> None:
             files, base = self._open(folder)
@@ -141,7 +141,7 @@ class RemoteArtifacts:
         """Write, read and delete a folder.
 
         Raises:
-            LostError: one of that fails.
+            LostError: one of these fails.
         """
         with scratch() as here, scratch() as there:
             folder = f"probe-{uuid.uuid4().hex}"
@@ -159,7 +159,7 @@ class RemoteArtifacts:
         return files, f"{path}/{folder}" if folder.startswith("trials/") else f"{path}/{self.driver}/{folder}"
 
     def _insist(self, verb: str, action: Callable[[], T], waits_s: Sequence[float] | None = None) -> T:
-        """Do something a few times until it succeeds."""
+        """Try something a few times until it succeeds."""
         for wait in (*(WAITS_S if waits_s is None else waits_s), None):
             try:
                 return action()
@@ -187,17 +187,17 @@ def _digest(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What a folder holds: where its files are, and their digests by name."""
+    """The content of a folder: where its files are, and their digests by name."""
 
     place: str
     files: Mapping[str, str]
 
 
 def _manifest(files: Any, base: str) -> _Manifest | None:
-    """Return the manifest of a folder; None where there is none, or not a whole one.
+    """Return the manifest of a folder; None if there is none, or an incomplete one.
 
     Raises:
-        LostError: it names what is not in its folder: somebody else has written it.
+        LostError: it names files outside its folder: someone else has written it.
     """
     try:
         found = json.loads(files.cat_file(f"{base}/{MANIFEST}"))
@@ -223,7 +223,7 @@ def _foreign(base: str, rule: str) -> LostError:
 
 
 def _inside(root: Path, target: Path) -> Path:
-    """Return where to write, which no link leads out of a root.
+    """Return a path to write to, checking that no link leads out of a root.
 
     Raises:
         LostError: one does.
@@ -241,10 +241,10 @@ def _remove(files: Any, path: str) -> None:
 
 
 def check_artifacts(url: str, workers: int | None) -> str:
-    """Return a URL, made absolute, where something was written, read and deleted.
+    """Return a URL, made absolute, after writing, reading and deleting something there.
 
     Args:
-        url: of any file system that fsspec knows.
+        url: URL of any file system that fsspec knows.
         workers: how many processes will use it.
 
     Raises:

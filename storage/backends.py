@@ -1,4 +1,4 @@
-"""Where Optuna keeps a study: a journal file in the run directory, or a database."""
+"""Optuna's storage of a study: a journal file in the run directory, or a database."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .journal import Journal, ReadJournal
 from .redact import plain_url, redacted
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
-"""Of accuracy, latency in milliseconds, and size in bytes."""
+"""Directions of accuracy, latency in milliseconds, and size in bytes."""
 
 METRICS = ("accuracy", "latency_ms", "size_bytes")
-"""Names of these, as programs show them that read a study's storage."""
+"""Names of the objectives, which programs show that read a study's storage."""
 
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
-"""Between the tries to make a database's tables."""
+"""Seconds between tries to create a database's tables."""
 
 
 def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """Return the storage at a URL, or without one the journal in a folder.
+    """Return the storage at a URL, or the journal in a folder if there is no URL.
 
     Raises:
         StorageError: the database cannot be reached.
@@ -42,7 +42,7 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
 
 
 def read_storage(folder: Path, url: str | None) -> BaseStorage | None:
-    """Return a storage that is only read; None where there is no journal in a folder.
+    """Return a storage for reading only; None if a folder has no journal.
 
     Raises:
         StorageError: the database cannot be reached, or holds no studies.
@@ -81,7 +81,7 @@ def _database(url: str) -> BaseStorage:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Have Optuna tell of errors only; afterwards it tells what it told before."""
+    """Let Optuna log only errors; restore its level afterwards."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -91,7 +91,7 @@ def quiet() -> Iterator[None]:
 
 
 def open_study(storage: BaseStorage, name: str) -> optuna.Study:
-    """Return the study of a name, which is made where there is none."""
+    """Return the study of a name, creating it if necessary."""
     with quiet():
         study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
     with warnings.catch_warnings():
@@ -102,7 +102,7 @@ def open_study(storage: BaseStorage, name: str) -> optuna.Study:
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Let go of a database; a journal holds nothing."""
+    """Close a database; a journal needs no closing."""
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()

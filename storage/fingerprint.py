@@ -1,7 +1,7 @@
-"""By what a study is known again: its networks, its data, and what its loss, metric and training do.
+"""Recognises a study by its networks, its data, and what its loss, metric and training do.
 
-What is compared is what they *do* where that can be tried, so that a comment, another name or another machine makes no
-other study; new weights, new data or another metric do.
+Compares what they *do* where that can be tried. So a comment, another name or another machine makes no other study; new
+weights, new data or another metric do.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ if TYPE_CHECKING:
     from ..studies.task import Batch, Task
 
 FILE = "fingerprint.json"
-"""Where a run directory keeps it."""
+"""File of the fingerprint in a run directory."""
 
 ROUNDING = 1e-3
-"""Share by which outputs of one study may differ on another machine."""
+"""Largest relative difference of one study's outputs between machines."""
 
 EPSILON = 1e-7
-"""By so much numbers near 0 may differ in any case."""
+"""Largest difference of numbers near 0 in any case."""
 
 WEIGHTS = 1e-5
-"""The same of weights, which some tasks compute from those that they have read."""
+"""The same for weights, which some tasks compute from those that they have read."""
 
 NETWORKS = {"model": "original", "student": "student"}
-"""Networks whose weights a run keeps, and the files' names."""
+"""Networks whose weights a run keeps, with the files' names."""
 
 TRAINING = ("train data", "loss", "fit", "distance")
-"""What candidates are trained with, and nothing else is done with."""
+"""Parts of a task that only train candidates."""
 
 Fingerprint = dict[str, Any]
 
 
 def fingerprint_of(task: Task) -> Fingerprint:
-    """Return by what a task is known again, as data for JSON; what cannot be told is None, and fits everything."""
+    """Return the fingerprint of a task, as data for JSON; unknown parts are None, and match everything."""
     import torch
 
     from ..studies.networks.copied import copied
@@ -79,7 +79,7 @@ def fingerprint_of(task: Task) -> Fingerprint:
 
 
 def check_same(path: Path, task: Task) -> Fingerprint:
-    """Check that a task is the one that a run directory was begun with, where that is one; return its fingerprint.
+    """Check that a task is the one that a run directory was started with, if any; return its fingerprint.
 
     Raises:
         RunDirectoryError: it is not.
@@ -91,27 +91,27 @@ def check_same(path: Path, task: Task) -> Fingerprint:
             others += [f"the {name}" for name in differences(json.loads((path / FILE).read_text()), mine, task)]
     if others:
         raise RunDirectoryError(
-            f"a run directory goes on with the study it was begun with; since {str(path)!r} was begun, these have "
-            f"changed: {', '.join(others)}. Models from before and after cannot be compared: give another directory "
-            "with --out DIR, or delete that one to begin anew. (A study that draws weights or data at random has to "
-            "seed that.)"
+            f"a run directory is resumed with the study it was started with; since {str(path)!r} was started, these "
+            f"have changed: {', '.join(others)}. Models from before and after cannot be compared: give another "
+            "directory with --out DIR, or delete that one to start again. (A study that draws weights or data at "
+            "random has to seed that.)"
         )
     return mine
 
 
 def keep(rundir: RunDirectory, mine: Mapping[str, Any]) -> None:
-    """Keep a task's fingerprint in a run directory; what could be told before stays as it was."""
+    """Keep a task's fingerprint in a run directory; parts that were known before stay unchanged."""
     path = rundir.path / FILE
     kept = json.loads(path.read_text()) if path.exists() else {}
     rundir.write_json(FILE, {**mine, **{name: value for name, value in kept.items() if value is not None}})
 
 
 def loosen(rundir: RunDirectory, study: Study | None) -> None:
-    """Let a task be trained otherwise when it goes on; to be called where nothing could be trained with it.
+    """Let a task be resumed with another training; call this if nothing could be trained with it.
 
     Args:
         rundir: keeps the fingerprint.
-        study: keeps it too, where several drivers share a database.
+        study: also keeps it, if several drivers share a database.
     """
     loose = dict.fromkeys(TRAINING)
     rundir.write_json(FILE, {**json.loads((rundir.path / FILE).read_text()), **loose})
@@ -120,7 +120,7 @@ def loosen(rundir: RunDirectory, study: Study | None) -> None:
 
 
 def differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], task: Task) -> list[str]:
-    """Return which parts of a task are others than they were; those that change each time cannot tell."""
+    """Return which parts of a task have changed; parts that change each time do not count."""
     found = [name for name in {**theirs, **mine} if _differ(name, theirs, mine)]
     again = fingerprint_of(task) if found else mine
     return [name for name in found if not _differ(name, mine, again)]
@@ -148,7 +148,7 @@ def _near(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def _changed(path: Path, name: str, task: Task) -> bool:
-    """Return whether a network's weights are others than those that a run keeps, by more than rounding."""
+    """Return whether a network's weights differ from those that a run keeps, by more than rounding."""
     from safetensors.torch import load_file
 
     network: nn.Module | None = getattr(task, name)
@@ -167,7 +167,7 @@ def _apart(kept: Tensor, now: Tensor) -> bool:
 
 
 def _data(task: Task, loader: object, batch: Batch) -> dict[str, Any]:
-    """Return what tells data from others: how many there are, the first batch, and the first example of that."""
+    """Return the identity of data: their number, the first batch, and its first example."""
     from ..studies.counted import examples
 
     leaves = list(_leaves(task, batch))
@@ -201,7 +201,7 @@ def _digest(tensors: Sequence[Tensor]) -> str:
 
 
 def _number(ask: Callable[[], Any], data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a loss or a metric gives for a batch; None where it gives nothing for one batch alone."""
+    """Return the value of a loss or a metric for a batch; None if it gives nothing for a single batch."""
     with suppress(Exception):  # the user's own
         value = float(ask())
         return {"of": data["batch"], "value": value} if math.isfinite(value) else None
@@ -214,7 +214,7 @@ def _answers(network: nn.Module, inputs: Sequence[Tensor]) -> list[float]:
 
 
 def _source(function: object) -> str | None:
-    """Return a digest of a function and of those that it calls from its own file, without comments; None where unknown.
+    """Return a digest of a function and of those that it calls from its own file, without comments; None if unknown.
 
     Names, blanks and documentation of the file's other functions do not matter.
     """
@@ -232,7 +232,7 @@ def _source(function: object) -> str | None:
 
 
 def _called(function: object) -> set[FunctionType]:
-    """Return a function, and all that it calls from the module it is in; not ``task()``, whose parts are looked at."""
+    """Return a function, and all that it calls from its module, except ``task()``, whose parts are separate."""
     plain = getattr(function, "__func__", function)
     if not isinstance(plain, FunctionType):
         raise TypeError("it has no source of its own")

@@ -1,4 +1,4 @@
-"""Signs of life: while a driver lives, its running trials have a fresh heartbeat in the database that it shares."""
+"""Heartbeats: while a driver lives, it keeps those of its running trials fresh in the shared database."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import suppress
 from optuna.storages import RDBStorage
 
 BEAT_S = 5.0
-"""Between two heartbeats."""
+"""Seconds between two heartbeats."""
 
 SILENT_S = 60.0
-"""A trial without a heartbeat for so long has lost its driver."""
+"""A trial without a heartbeat for this many seconds has lost its driver."""
 
 
 class Heartbeat:
-    """Tells a database every few seconds that trials are alive, beside whatever the driver does."""
+    """Records heartbeats of trials every few seconds, in a separate thread."""
 
     def __init__(self, storage: RDBStorage) -> None:
         self._storage = storage
@@ -25,16 +25,16 @@ class Heartbeat:
         self._thread.start()
 
     def begin(self, trial_id: int) -> None:
-        """Tell of a trial, at once and from now on."""
+        """Record a trial's heartbeat, at once and from now on."""
         self._trials.add(trial_id)
         self._tell(trial_id)
 
     def end(self, trial_id: int) -> None:
-        """Tell of a trial no more."""
+        """Stop recording a trial's heartbeat."""
         self._trials.discard(trial_id)
 
     def close(self) -> None:
-        """Tell of nothing any more."""
+        """Stop recording heartbeats."""
         self._over.set()
         self._thread.join(timeout=BEAT_S)
 

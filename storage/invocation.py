@@ -1,4 +1,4 @@
-"""What was asked of a run last, kept in its directory for those who read it later: never a password."""
+"""The last invocation of a run, kept in its directory for later readers; it never has a password."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..version import __version__
 from .redact import plain_url
 
 ADDRESSES = ("storage", "artifacts", "ray_address")
-"""Options that may hold a password; of their values only `plain_url` is kept."""
+"""Options that may hold a password; only the `plain_url` of their values is kept."""
 
 
 UNITS = {
@@ -29,22 +29,22 @@ UNITS = {
     "trial_memory_bytes": ("trial-memory", "B"),
     "runtimes": ("runtime", ""),
 }
-"""Where an option of the command line has another name than its field, that, and its unit."""
+"""Names and units of options whose command-line name differs from their field."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """What a run was asked for.
+    """The invocation of a run.
 
     Attributes:
-        study: as on the command line; empty where a `Task` was given.
-        limits: what a model must meet.
-        options: further fields of `Options` that are not their defaults.
-        source: further options of the command line that say what the network is: ``data``, ``data_dir``, ``weights``.
-        storage: URL of the database that holds the study, without what is hidden; None where its directory does.
-        hidden: options whose URL is kept in part only: there is a user, a password or a query in it.
-        about: what the task tells of the network: its ``license``, a ``description``.
-        version: of autocompress.
+        study: as on the command line; empty if a `Task` was given.
+        limits: the limits that a model must meet.
+        options: further fields of `Options` that are not the defaults.
+        source: further options of the command line that select the network: ``data``, ``data_dir``, ``weights``.
+        storage: URL of the database with the study, without hidden parts; None if the study is in the run directory.
+        hidden: options whose URL is kept only in part, because it has a user, a password or a query.
+        about: the task's description of the network: its ``license``, a ``description``.
+        version: version of autocompress.
 
     """
 
@@ -66,7 +66,7 @@ class Invocation:
         source: Mapping[str, object] | None = None,
         about: Mapping[str, str] | None = None,
     ) -> Invocation:
-        """Return what is asked for, without passwords; the arguments are those of the class."""
+        """Return an invocation without passwords; the arguments are those of the class."""
         given = dict(options)
         plain = {name: plain_url(given[name]) for name in ADDRESSES if name in given}
         hidden = tuple(name for name, url in plain.items() if url != given[name])
@@ -84,7 +84,7 @@ class Invocation:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Invocation:
-        """Read what `to_dict` wrote."""
+        """Return the invocation that `to_dict` wrote."""
         limits = dict(content["limits"])
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
         rest = {**content, "options": options, "hidden": tuple(content["hidden"])}
@@ -95,12 +95,12 @@ class Invocation:
         return {**asdict(self), "limits": self.limits.asked}
 
     def command(self, out: Path, *, limits: Limits | None = None, **changes: Any) -> str:
-        """Return the command that goes on with a run; empty where it was begun from Python with a `Task`.
+        """Return the command that resumes a run; empty if it was started from Python with a `Task`.
 
         Args:
             out: the run directory.
-            limits: others than last time.
-            changes: other fields of `Options`.
+            limits: new limits.
+            changes: new values of other fields of `Options`.
         """
         if not self.study:
             return ""
@@ -119,7 +119,7 @@ class Invocation:
 
 
 def last(out: Path) -> Invocation | None:
-    """Return what was asked of a run last; None where there is none, or that was not kept."""
+    """Return the last invocation of a run; None if there is none, or it was not kept."""
     try:
         kept = json.loads((out / "study.json").read_text()).get("asked")
         return None if kept is None else Invocation.read(kept)

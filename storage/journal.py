@@ -1,7 +1,7 @@
-"""The journal of a run directory: Optuna's file, read fast, locked by the kernel, and whole whatever happens to it.
+"""The journal of a run directory: Optuna's file, read fast, locked by the kernel, and complete after any failure.
 
-Optuna writes a line for every parameter and attribute of a trial, and applies them one after the other. At the first
-reading each trial is told in one line instead; where anything is unusual, all lines are told as they are.
+Optuna writes a line for every parameter and attribute of a trial, and applies them one by one. The first reading joins
+the lines of each trial into one instead; if anything is unusual, it passes all lines on unchanged.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from optuna.trial import TrialState
 Line = dict[str, Any]
 
 ON_DISK = (JournalOperation.SET_TRIAL_STATE_VALUES, JournalOperation.SET_STUDY_USER_ATTR)
-"""After these a power cut costs nothing of what they end; all lines before them are on the disk then too."""
+"""After these lines a power cut loses nothing that they complete: they and all lines before them are on the disk."""
 
 
 class Journal(JournalFileBackend):
-    """A journal file; a last line that a dying writer left half-written is cut off."""
+    """A journal file; an incomplete last line of a dead writer is removed."""
 
     def __init__(self, path: Path) -> None:
         self._mend(path)
@@ -34,7 +34,7 @@ class Journal(JournalFileBackend):
         self._left_out = 0
 
     def read_logs(self, log_number_from: int) -> Generator[Line, None, None]:
-        """Yield the lines from a number on; the first time, each trial is one."""
+        """Yield the lines from a number on; the first time, one for each trial."""
         if log_number_from:
             yield from super().read_logs(log_number_from + self._left_out)
             return
@@ -51,7 +51,7 @@ class Journal(JournalFileBackend):
                 os.truncate(path, whole)
 
     def append_logs(self, logs: list[Line]) -> None:
-        """Write lines, whole or not at all; they are on the disk when what they tell must not be lost."""
+        """Write lines completely or not at all, and to the disk if their content must not be lost."""
         content = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         self._lock.acquire()
         try:
@@ -70,7 +70,7 @@ class Journal(JournalFileBackend):
 
 
 class ReadJournal(Journal):
-    """A journal file that exists and is only read, while another process may write to it: its whole lines count."""
+    """A journal file that exists and is only read, while another process may write to it; only complete lines count."""
 
     def _mend(self, path: Path) -> None:
         pass
@@ -81,7 +81,7 @@ class ReadJournal(Journal):
 
 
 def condensed(lines: list[Line]) -> list[Line]:
-    """Return lines that leave the same study: those of a trial are one, in the place of its first."""
+    """Return lines that give the same study, with each trial's lines joined at the position of the first."""
     try:
         return _condensed(lines)
     except _UnusualError:
@@ -89,7 +89,7 @@ def condensed(lines: list[Line]) -> list[Line]:
 
 
 class _UnusualError(Exception):
-    """Something that only Optuna knows what to make of."""
+    """A line that only Optuna can interpret."""
 
 
 def _condensed(lines: Iterable[Line]) -> list[Line]:
@@ -119,7 +119,7 @@ def _condensed(lines: Iterable[Line]) -> list[Line]:
 
 
 def _apply(line: Line, trial: Line, distributions: dict[str, str]) -> None:
-    """Do to a trial what a line says."""
+    """Apply a line to a trial."""
     match line["op_code"]:
         case JournalOperation.SET_TRIAL_PARAM:
             name, kind = line["param_name"], line["distribution"]
@@ -151,7 +151,7 @@ def _expect(usual: bool) -> None:
 
 
 class _FileLock(BaseJournalFileLock):
-    """A lock that the kernel frees when its holder dies; Optuna's own waits half a minute for that."""
+    """A lock that the kernel frees when its holder dies; Optuna's own lock waits half a minute for that."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Who drives a study: the one process that holds the run directory, and others where they share a database."""
+"""Ownership of trials: one process drives the run directory, and others may share its study in a database."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from .rdb import PatientRDBStorage
 
 NAME = "driver"
-"""File in a run directory, and attribute of a trial: whose it is. A directory has one driver at a time."""
+"""File in a run directory, and attribute of a trial, with the owner. A directory has one driver at a time."""
 
 
 class TrialOwnership:
-    """Tells whose trials are whose, and which are nobody's any more.
+    """Says which driver owns a trial, and which trials have lost theirs.
 
     Args:
         study: the study.
-        storage: what holds it; a journal has one driver, who holds its directory.
-        folder: the run directory of this driver.
+        storage: storage of the study; a journal has one driver, which holds its directory.
+        folder: run directory of this driver.
 
     """
 
@@ -53,7 +53,7 @@ class TrialOwnership:
 
     @property
     def notice(self) -> Callable[[str], object]:
-        """Is told while the database is away, or another driver is waited for."""
+        """Called while the database is away, or another driver is waited for."""
         return self._notice
 
     @notice.setter
@@ -63,24 +63,24 @@ class TrialOwnership:
             self._database.notice = notice
 
     def alone(self) -> AbstractContextManager[None]:
-        """Keep other drivers out for as long as the context lasts, where there may be any."""
+        """Exclude other drivers while the context lasts, if there may be any."""
         if self._database is None:
             return nullcontext()
         return self._database.alone(self._study.study_name)
 
     def take(self, trial: optuna.Trial) -> None:
-        """Say that a trial is this driver's."""
+        """Record that a trial is this driver's."""
         if self._heartbeat is not None:
             self._heartbeat.begin(trial._trial_id)
             trial.set_user_attr(NAME, self._me)
 
     def leave(self, trial: optuna.Trial) -> None:
-        """Say no more that a trial is this driver's."""
+        """Record that a trial is no longer this driver's."""
         if self._heartbeat is not None:
             self._heartbeat.end(trial._trial_id)
 
     def orphans(self, mine: Collection[int]) -> list[FrozenTrial]:
-        """Return the trials that are running by nobody: not by this process, nor by another that lives.
+        """Return the running trials without a living driver, neither this process nor another.
 
         Args:
             mine: numbers of the trials that this process runs.
@@ -97,6 +97,6 @@ class TrialOwnership:
         return [t for t in others if t._trial_id in silent or t.user_attrs.get(NAME) == self._me]
 
     def close(self) -> None:
-        """Say nothing any more."""
+        """Stop recording."""
         if self._heartbeat is not None:
             self._heartbeat.close()

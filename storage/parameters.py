@@ -1,4 +1,4 @@
-"""A space as Optuna's distributions."""
+"""A space as Optuna distributions."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from ..spaces.space import Space
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Return Optuna's description of a space: one integer a choice, the index of its level."""
+    """Return Optuna's description of a space: one integer per choice, the index of its level."""
     return {name: IntDistribution(0, size - 1) for name, size in space.sizes.items()}

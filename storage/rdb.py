@@ -1,7 +1,7 @@
-"""A database that holds a study, which several drivers share and which may be away for a while.
+"""A database with a study, which several drivers share and which may be away for a while.
 
-On top of Optuna's own storage: thousands of trials are read at once and not as objects, drivers tell with heartbeats
-that they live, and whoever finds the database gone waits for it.
+It extends Optuna's own storage: thousands of trials are read at once and not as objects, drivers send heartbeats, and
+calls wait for a database that is away.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Pending
 from ..errors import StorageError, gist
 
 PATIENCE_S = 600.0
-"""How long a database may be away before the run ends."""
+"""Seconds that a database may be away before the run ends."""
 
 FIRST_S, MOST_S = 0.2, 5.0
 """The first and the longest pause between two tries."""
@@ -54,13 +54,13 @@ WAITING = (
     "set_trial_system_attr",
     "stale",
 )
-"""The methods that wait for a database which is away: all that the search calls, but for heartbeats."""
+"""The methods that wait for a database that is away: all that the search calls, except heartbeats."""
 
 
 def is_disconnected(error: BaseException) -> bool:
-    """Return whether an error says that the database does not answer, rather than that it was asked nonsense.
+    """Return whether an error says that the database does not answer, rather than that a query was wrong.
 
-    Where Optuna reads trials and the connection breaks, it asks once more in the transaction that broke with it.
+    If the connection breaks while Optuna reads trials, Optuna queries again in the broken transaction.
     """
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     gone = isinstance(cause, DBAPIError) and cause.connection_invalidated
@@ -71,12 +71,12 @@ class PatientRDBStorage(RDBStorage):
     """Optuna's storage in a database.
 
     Args:
-        url: as SQLAlchemy has it.
-        reads: whether nothing is made where there is nothing.
+        url: URL in SQLAlchemy's form.
+        reads: whether it only reads, and creates nothing.
 
     Attributes:
-        notice: is told while the database is away.
-        patience_s: how long it may be.
+        notice: called while the database is away.
+        patience_s: how long the database may be away.
 
     """
 
@@ -94,9 +94,9 @@ class PatientRDBStorage(RDBStorage):
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
-        """Hold a lock of this name that all drivers share, until the end or until this process dies.
+        """Hold a named lock that all drivers share, until the end or until this process dies.
 
-        There is one in PostgreSQL; elsewhere nothing is held.
+        Only PostgreSQL has such a lock; for other databases nothing is held.
         """
         if self.engine.dialect.name != "postgresql":
             yield
@@ -113,9 +113,9 @@ class PatientRDBStorage(RDBStorage):
                 connection.invalidate()  # the server lets go with the connection, also where it broke meanwhile
 
     def stale(self, study_id: int, grace_s: float) -> tuple[set[int], set[int]]:
-        """Return the running trials whose driver has been silent for so long, and those that never had a heartbeat.
+        """Return the running trials whose driver has sent no heartbeat for this long, and those that never had one.
 
-        By the database's clock, as Optuna has it.
+        Uses the database's clock, as Optuna does.
         """
         trials, beats = models.TrialModel.__table__, models.TrialHeartbeatModel.__table__
         query = (
@@ -139,7 +139,7 @@ class PatientRDBStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        """Read trials as Optuna does; where it would read all of them, without an object for each parameter."""
+        """Read trials like Optuna; when reading all of them, without an object for each parameter."""
         if states is not None or trial_id_greater_than > -1:
             return super()._get_trials(study_id, states, included_trial_ids, trial_id_greater_than)
         with self.engine.connect() as connection:
@@ -147,7 +147,7 @@ class PatientRDBStorage(RDBStorage):
 
 
 def _everything(connection: sqlalchemy.Connection, study_id: int) -> list[FrozenTrial]:
-    """Read all trials of a study. States come first: of a trial that is finished then, all else was written before."""
+    """Read all trials of a study. States come first: a finished trial's state was written after everything else."""
     trials = models.TrialModel.__table__
     query = sqlalchemy.select(trials).where(trials.c.study_id == study_id).order_by(trials.c.trial_id)
     rows = connection.execute(query).all()
@@ -195,10 +195,10 @@ def _distribution(text: str) -> BaseDistribution:
 
 
 def _patient(name: str) -> Callable[..., Any]:
-    """Return a method of Optuna's storage that waits where the database is away.
+    """Return a method of Optuna's storage that waits while the database is away.
 
-    What was done though the answer was lost is done once more. Of that, a second trial is given up as nobody's, and
-    what is written twice is the same.
+    A call whose answer was lost is repeated. A second trial that this creates has no owner and is given up; writing the
+    same value twice changes nothing.
     """
     method = getattr(PatientRDBStorage, name)
 
@@ -216,7 +216,7 @@ def _patient(name: str) -> Callable[..., Any]:
                     cause = gist(error.__cause__ or error)
                     raise StorageError(
                         f"a study's database must answer; it has not for {gone_s:.0f} s ({cause}). "
-                        "Nothing that was finished is lost: when it answers again, the same command goes on."
+                        "No finished trial is lost: when it answers again, run the same command to resume."
                     ) from error
                 self.notice(f"the database does not answer, trying again ({gone_s:.0f} s)")
                 time.sleep(pause_s)

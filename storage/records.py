@@ -1,4 +1,4 @@
-"""Files in a run directory that say something, among them the record that a model's folder is complete."""
+"""JSON files in a run directory, among them the record that completes a model's folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ RECORD = "measurement.json"
 
 
 def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measurements | None:
-    """Return the measurements in a complete model's folder; None where there is none.
+    """Return the measurements in a complete model's folder; None if there are none.
 
     Args:
-        folder: the model's.
-        runtimes: those in Python files that it may be of; any where None, which is for what is not served again.
+        folder: the model's folder.
+        runtimes: runtimes in Python files that it may have; None allows any, for models that are not served again.
 
     Raises:
-        RunDirectoryError: the record is none that autocompress has written for these runtimes.
+        RunDirectoryError: autocompress has not written the record for these runtimes.
     """
     try:
         text = (folder / RECORD).read_text()
@@ -49,7 +49,7 @@ def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measur
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the content of a JSON file; None where there is none."""
+    """Return the content of a JSON file; None if there is none."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Addresses that may hold a password, which is told to nobody and kept nowhere."""
+"""Removes passwords from addresses, so that none is shown or kept."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import re
 from urllib.parse import unquote, unquote_plus
 
 SCHEME = re.compile(r"[^/@?#]*?://|//|[^/@:]+:(?=.*@)", re.DOTALL)
-"""What a URL begins with; its slashes may have been forgotten."""
+"""The beginning of a URL; its slashes may be missing."""
 
 FILES = re.compile(r"(file|local|sqlite(\+\w+)?)://")
-"""What is followed by a path, which has no user."""
+"""Schemes followed by a path, which has no user."""
 
 PARTS = re.compile(r"[/@:?&=#;]+")
-"""What separates the parts of a URL."""
+"""Separators of the parts of a URL."""
 
 END = re.compile(r"[?#;]")
-"""Where what says *where* ends, and what says *how*, or as whom, begins."""
+"""Characters that end the location in a URL and begin its options, or its user."""
 
 SHORT = 3
-"""Characters of a part that is nobody's secret: to hide each ``1`` or ``db`` would leave no message."""
+"""Most characters of a part that is not secret: hiding each ``1`` or ``db`` would leave no message."""
 
 
 def plain_url(url: str) -> str:
-    """Return of a URL what may be kept and told: neither user nor password, and nothing of its query.
+    """Return a URL without user, password and query, to keep and to show.
 
-    A password may have a slash or a question mark in it, and a query an ``@``. Where it cannot be told which it is,
-    only the scheme is left.
+    A password may have a slash or a question mark in it, and a query an ``@``. If the two cannot be distinguished, only
+    the scheme is left.
 
     >>> plain_url("ftp://me:se/cret@host/models"), plain_url("s3://bucket/models?secret=hush")
     ('ftp://host/models', 's3://bucket/models')
@@ -43,7 +43,7 @@ def plain_url(url: str) -> str:
 
 
 def redacted(text: str, url: str) -> str:
-    """Return what an error says of a URL, without what `plain_url` leaves out.
+    """Return an error message about a URL without the parts that `plain_url` removes.
 
     >>> redacted("no user 'me' with 'hush' at ftp://me:hush@host", "ftp://me:hush@host")
     "no user 'me' with '…' at ftp://host"
@@ -56,7 +56,7 @@ def redacted(text: str, url: str) -> str:
 
 
 def _hidden(url: str, plain: str) -> set[str]:
-    """Return the parts of a URL that are not told, as they are written and as they are meant."""
+    """Return the hidden parts of a URL, as written and decoded."""
     parts = set(PARTS.split(url)) - set(PARTS.split(plain))
     meant = {decode(part) for part in parts for decode in (unquote, unquote_plus)}
     return {part for part in parts | meant if len(part) > SHORT}

@@ -1,7 +1,7 @@
-"""Trials that fail alike: where the first few do, all others would, and the search stops to say so.
+"""Trials that fail alike: if the first few do, all others would, and the search stops with the reason.
 
-An error that somebody's code raises is believed soon; a judgement on candidates, as that they take too long or that
-their loss becomes NaN, may be another one for another candidate, and is believed after more of them.
+An error raised by a user's code counts soon. A judgement on candidates, for instance that they take too long or that
+their loss becomes NaN, may differ for the next candidate, and counts after more of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..evaluators.measurement import Infeasible, Measurement, Outcome, represent
 from ..evaluators.promotion import ONE_SHOT, TRAIN
 
 LEAST = 3
-"""Trials that must have failed alike, where none went well, before the search stops."""
+"""Number of trials that fail alike, without any success, before the search stops."""
 
 JUDGED = 4
-"""Times as many are needed where candidates were judged, and nobody's code raised an error."""
+"""Factor on this number if candidates were judged, and no user's code raised an error."""
 
 RUNGS = ("build", "latency", "size", "memory", "energy", ONE_SHOT, TRAIN, "timeout", "accuracy")
-"""In the order in which they are climbed; who hangs, hangs in training more often than not."""
+"""Rungs in their order; a trial that hangs usually does so in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class RepeatedFailures:
     """Trials that failed for one reason.
 
     Attributes:
-        why: what the last one of them failed for.
+        why: reason of the last one.
         trials: their numbers.
     """
 
@@ -50,13 +50,13 @@ class RepeatedFailures:
 
 
 def failed_repeatedly(outcomes: Mapping[int, Outcome]) -> RepeatedFailures | None:
-    """Return the trials that failed alike, where those are so many that others would, too; else None.
+    """Return the trials that failed alike, if they are so many that others would fail too; otherwise None.
 
-    Those count that came as far as the last one that failed. Nobody may have passed there since the first of them; and
-    the more did before, the more must have failed: three times one more than that.
+    Only trials that came as far as the last failed one count. None may have passed its rung since the first failure;
+    and the more passed before, the more must have failed: three for each, and three more.
 
     Args:
-        outcomes: of all trials but the unchanged network's, by their numbers.
+        outcomes: outcomes of all trials except the unchanged network's, by their numbers.
     """
     failures = {number: failure_of(found) for number, found in outcomes.items()}
     last = next((why for why in reversed(failures.values()) if why is not None), None)
@@ -70,7 +70,7 @@ def failed_repeatedly(outcomes: Mapping[int, Outcome]) -> RepeatedFailures | Non
 
 
 def _reached(outcome: Outcome) -> float:
-    """Return how far a candidate came: up to the rung on which it failed, or past the one on which it ended."""
+    """Return how far a candidate came: to the rung on which it failed, or past the one on which it ended."""
     found, failure = representative(outcome), failure_of(outcome)
     if isinstance(found, Measurement) and failure is None:
         return len(RUNGS) if found.epochs or TRAIN in found.seconds else _height(TRAIN) - 0.5
@@ -82,7 +82,7 @@ def _height(rung: str) -> int:
 
 
 def _same(one: Infeasible, other: Infeasible) -> bool:
-    """Return whether two reasons are the same but for the numbers in them."""
+    """Return whether two reasons are equal except for the numbers in them."""
     return one.rung == other.rung and _worded(one.reason) == _worded(other.reason)
 
 

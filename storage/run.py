@@ -1,6 +1,6 @@
-"""A run directory opened to be read: without its task, and whatever its driver does at the moment.
+"""Opens a run directory for reading, without its task, even while a driver works in it.
 
-Nothing is written and nothing is locked. What a driver tells meanwhile is seen by whoever opens the directory again.
+Nothing is written or locked. To see later changes, open the directory again.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .run_directory import FORMAT, enclosed
 from .trials import FinishedTrials, MeasuredModels, outcome, trial_name
 
 FINISHED = "finished.json"
-"""File in a run directory that says of which trials the front was taken to the end."""
+"""File in a run directory that says after which trials the final evaluation was done."""
 
 STORAGE = "AUTOCOMPRESS_STORAGE"
-"""Environment variable: URL of the database that holds the studies of runs that are opened."""
+"""Environment variable with the URL of the database that has the studies of opened runs."""
 
 NAME = re.compile(r"\w[\w.-]{0,199}")
 """Of a study; it becomes that of a folder."""
@@ -47,17 +47,17 @@ NO_TARGET_MS = 1e12
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a study's storage says of one trial that was begun.
+    """A started trial, as a study's storage has it.
 
     Attributes:
         number: its number.
-        state: ``running``, ``complete``, ``pruned`` or ``fail``; the last is one that was begun again.
-        role: in the report; empty for most.
+        state: ``running``, ``complete``, ``pruned`` or ``fail``; a failed one was started again.
+        role: role in the report; empty for most.
         levels: its candidate as a point of the space; see `Levels`.
-        candidate: None where its driver died while it asked.
-        outcome: None where it has none yet.
-        began: when.
-        ended: when.
+        candidate: None if its driver died while proposing it.
+        outcome: None if it has none yet.
+        began: start time.
+        ended: end time.
     """
 
     number: int
@@ -81,11 +81,11 @@ class Run:
 
     Attributes:
         path: the directory.
-        identity: what the study is: its name, runtimes, threads, batch, percentile, device.
-        asked: what was asked of it last; None where that was not kept.
-        profile: what was learned of the network; None before that is done.
-        trials: those that were begun, by number.
-        measured: every candidate that a trial has measured to its end, as measured then.
+        identity: identity of the study: its name, runtimes, threads, batch, percentile, device.
+        asked: the last invocation; None if it was not kept.
+        profile: profile of the network; None before it is done.
+        trials: started trials, by number.
+        measured: every completely measured candidate, with its trial's measurement.
     """
 
     path: Path
@@ -97,7 +97,7 @@ class Run:
 
     @cached_property
     def limits(self) -> Limits:
-        """What a model had to meet last; a least change of accuracy is a least accuracy.
+        """The last limits of the run; a least change of accuracy becomes a least accuracy.
 
         Raises:
             RunDirectoryError: that was not kept.
@@ -110,14 +110,14 @@ class Run:
         return self.against_baseline(self.asked.limits)
 
     def against_baseline(self, limits: Limits) -> Limits:
-        """Return limits that compare accuracies to the baseline's, where that is known, and tell them in their unit."""
+        """Return limits in their unit that compare accuracies with the baseline's, if that is known."""
         baseline = next((m.measurement for m in self.models if m.role == BASELINE), None)
         known = self.asked.limits.unit if self.asked is not None else None
         return replace(limits, unit=known).against(baseline).told_by(m.measurement for m in self.models)
 
     @cached_property
     def models(self) -> tuple[Model, ...]:
-        """Every candidate that was measured to the end: as taken to the end of the run, else as in its trial.
+        """Every completely measured candidate, with its final evaluation if it had one, otherwise as in its trial.
 
         The path of a model whose files were not kept is empty.
         """
@@ -125,7 +125,7 @@ class Run:
 
     @cached_property
     def finished(self) -> bool:
-        """Whether the front was taken to the end after the last trial."""
+        """Whether the final evaluation was done after the last trial."""
         return self._finished is not None
 
     def front(self, limits: Limits | None = None) -> ParetoFront:
@@ -143,7 +143,7 @@ class Run:
         if not any(m.role == BASELINE for m in models):
             raise RunDirectoryError(
                 f"a run directory must have a measured baseline before there is a front; {str(self.path)!r} has "
-                f"{len(self.trials)} trials and no baseline yet. Wait, or go on with the run."
+                f"{len(self.trials)} trials and no baseline yet. Wait, or resume the run."
             )
         if self._finished is not None and limits == self.against_baseline(self._finished):
             models = tuple(m for m in models if m.id in self._records and _is_final(m))
@@ -152,7 +152,7 @@ class Run:
 
     @property
     def _finished(self) -> Limits | None:
-        """The limits for which the front was taken to the end after the last trial."""
+        """The limits of the final evaluation after the last trial."""
         content = read_json(self.path / FINISHED) or {}
         if content.get("trials") != sum(trial.outcome is not None for trial in self.trials):
             return None
@@ -162,7 +162,7 @@ class Run:
 
     @cached_property
     def _records(self) -> dict[str, Measurements]:
-        """The measurements in the models' folders, by model; a folder without one is not complete."""
+        """The measurements in the models' folders, by model; a folder without one is incomplete."""
         folders = [self.path / BASELINE, *sorted((self.path / "models").glob("*"))]
         return {folder.name: record for folder in folders if (record := read_record(folder)) is not None}
 
@@ -191,21 +191,21 @@ class Run:
 
 
 def _is_final(model: Model) -> bool:
-    """Return whether a finished run reports a model: reference baselines may be as their trials left them."""
+    """Return whether a finished run reports a model: reference baselines may keep their trials' results."""
     return model.measurement.rung == "final" or model.role not in ("front", BASELINE)
 
 
 def _identity(trial: FrozenTrial) -> tuple[str, bool]:
-    """Return what two trials of the same thing have in common: a student in the baseline's stead is another thing."""
+    """Return the identity of a trial's network: a student in place of the baseline is another one."""
     return str(trial.user_attrs["candidate"]), trial.user_attrs.get("role") == BASELINE
 
 
 def open_run(path: str | Path, *, storage: str | None = None) -> Run:
-    """Open a run directory to read it.
+    """Open a run directory for reading.
 
     Args:
         path: the directory.
-        storage: URL of the database that has the study, if it is in one; by default ``AUTOCOMPRESS_STORAGE``.
+        storage: URL of the database with the study, if it is in one; by default ``AUTOCOMPRESS_STORAGE``.
 
     Raises:
         RunDirectoryError: the path is no run directory, its format is another, or its content cannot be read.
@@ -256,7 +256,7 @@ def _closed(storage: BaseStorage) -> Iterator[None]:
 
 @contextmanager
 def as_written(path: Path) -> Iterator[None]:
-    """Turn what reading may raise into one error: a run directory may be a stranger's."""
+    """Turn any error of reading into one kind: a run directory may be a stranger's."""
     try:
         yield
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -267,7 +267,7 @@ def as_written(path: Path) -> Iterator[None]:
 
 
 def _line(value: object) -> str:
-    """Return what a study's identity says, which is shown in reports and on terminals."""
+    """Return the identity of a study, which reports and terminals show."""
     text = str(value)
     if not text.isprintable():
         raise ValueError(f"{text!r} is no line of text")
@@ -277,8 +277,8 @@ def _line(value: object) -> str:
 def _study(path: Path, name: str, asked: Invocation | None, url: str | None) -> tuple[BaseStorage, optuna.Study]:
     """Return the storage of a run, and the study in it.
 
-    A database is asked only where the user has named it: a run directory may be a stranger's, and so may be the server
-    that its ``study.json`` names.
+    A database is used only if the user has named it: a run directory may be a stranger's, and so may be the server that
+    its ``study.json`` names.
     """
     elsewhere = asked is not None and (asked.storage is not None or "storage" in asked.hidden)
     if elsewhere and url is None:
@@ -291,8 +291,8 @@ def _study(path: Path, name: str, asked: Invocation | None, url: str | None) -> 
     storage = read_storage(path, None if journal and not elsewhere else url)
     if storage is None:
         raise RunDirectoryError(
-            f"RUN must have begun trials; {str(path)!r} has no study.journal yet. "
-            "Wait until its run is prepared, go on with it, or give --storage URL where a database holds it."
+            f"RUN must have started trials; {str(path)!r} has no study.journal yet. "
+            "Wait until its run is prepared, resume it, or give --storage URL where a database holds it."
         )
     try:
         with quiet():
@@ -303,7 +303,7 @@ def _study(path: Path, name: str, asked: Invocation | None, url: str | None) -> 
 
 
 def begun(trials: Iterable[FrozenTrial]) -> tuple[Trial, ...]:
-    """Return the trials of a storage that were begun."""
+    """Return the started trials of a storage."""
     return tuple(_trial(trial) for trial in trials if trial.state != TrialState.WAITING)
 
 
@@ -322,7 +322,7 @@ def _trial(trial: FrozenTrial) -> Trial:
 
 
 def _others(path: Path) -> str:
-    """Say which run directories are near a path that is none."""
+    """List the run directories near a path that is none."""
     places = (path.glob("*/study.json"), path.parent.glob("*/study.json"), Path("runs").glob("*/study.json"))
     found = sorted({str(file.parent) for place in places for file in place})
     return f" These are: {', '.join(found[:5])}." if found else " Give the directory that --out named."

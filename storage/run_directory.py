@@ -1,13 +1,13 @@
 """A run directory: the one place on disk that a study writes to, held by one driver at a time.
 
-study.json          what the study is, a directory of another one is refused; and what was asked of it last
-fingerprint.json    by what its network, data, loss, metric and training are known again; others are refused
+study.json          the study's identity, which another study may not use; and the last invocation
+fingerprint.json    fingerprints of its network, data, loss, metric and training; others are refused
 study.journal       the Optuna study, unless a database holds it
-profile.json        what was learned of the network before the first trial
+profile.json        the profile of the network, made before the first trial
 baseline/           the unchanged network: model.onnx, model.safetensors, measurement.json, …
-trials/NNNNN/       what is built for a trial, for as long as it is on the front
-models/ID/          what was taken to the end: the front, the reference baselines, and what fell behind there
-finished.json       for which limits, and after how many trials, the front was taken to the end
+trials/NNNNN/       the files of a trial, while it is on the front
+models/ID/          models with a final evaluation: the front, the reference baselines, and dominated ones
+finished.json       the limits of the final evaluation, and the number of trials before it
 pareto.csv, pareto.png, trials.csv
 """
 
@@ -31,12 +31,12 @@ FORMAT = 2
 """Version of the layout; another one is refused."""
 
 OPTIONAL = {"artifacts": "--artifacts URL", "sizes": "--compact"}
-"""What only some studies are, and the option that asks for it."""
+"""Identity fields of some studies only, with the option that sets them."""
 
 
 @contextmanager
 def room(path: Path) -> Iterator[None]:
-    """Turn a disk that is full into an error that tells the way out.
+    """Turn a full disk into an error with the way out.
 
     Raises:
         RunDirectoryError: there is no room.
@@ -48,12 +48,12 @@ def room(path: Path) -> Iterator[None]:
             raise
         raise RunDirectoryError(
             f"a run directory must have room for its study and its models; the disk of {str(path)!r} is full. "
-            "Nothing that was finished is lost: free some of it, and the same command goes on."
+            "No finished trial is lost: free some space, and run the same command to resume."
         ) from error
 
 
 def enclosed(path: Path) -> None:
-    """Check that a run directory, which may be a stranger's, has files and folders only, and no link that leads out.
+    """Check that a run directory, which may be a stranger's, has only files and folders, and no link that leads out.
 
     Raises:
         RunDirectoryError: it has something else; nothing may be read, written or deleted there.
@@ -75,11 +75,11 @@ def enclosed(path: Path) -> None:
 
 
 def check(path: Path, identity: Mapping[str, str]) -> None:
-    """Check, writing nothing, that a study may use a directory.
+    """Check, without writing, that a study may use a directory.
 
     Args:
         path: the directory, which need not exist.
-        identity: what must be the same for the study to go on there.
+        identity: what must be the same to resume the study there.
 
     Raises:
         RunDirectoryError: it cannot be written, or it belongs to another study.
@@ -112,26 +112,26 @@ def _compare(path: Path, manifest: Mapping[str, object], identity: Mapping[str, 
     for key, value in {"format": FORMAT, **identity}.items():
         if manifest.get(key) != value:
             raise RunDirectoryError(
-                f"a run directory goes on with the study it was begun with; {str(path)!r} has "
+                f"a run directory is resumed with the study it was started with; {str(path)!r} has "
                 f"{key} {manifest.get(key)!r}, this command asks for {value!r}. Give another directory with --out DIR."
             )
     for key, option in OPTIONAL.items():
         if key in manifest and key not in identity:
             raise RunDirectoryError(
-                f"a run directory goes on with the study it was begun with; {str(path)!r} has {key} {manifest[key]!r}, "
-                f"this command has none. Give {option} again, or another directory with --out DIR."
+                f"a run directory is resumed with the study it was started with; {str(path)!r} has {key} "
+                f"{manifest[key]!r}, this command has none. Give {option} again, or another directory with --out DIR."
             )
 
 
 class RunDirectory:
-    """A run directory that this process holds until `close`, or until it dies; ``fresh`` when it was not one before.
+    """A run directory that this process holds until `close`, or until it dies; ``fresh`` if it is new.
 
-    Its ``artifacts`` are where workers keep the files of trials, which is the directory itself unless that is changed.
+    Its ``artifacts`` keep the files of trials: the directory itself, unless that is changed.
 
     Args:
         path: the directory.
         identity: see `check`.
-        asked: what is asked of it this time; see `Asked`.
+        asked: the new invocation; see `Invocation`.
 
     Raises:
         RunDirectoryError: see `check`; or another process holds it.
@@ -158,16 +158,16 @@ class RunDirectory:
 
     @property
     def trials(self) -> Path:
-        """Where trials keep what they build."""
+        """The folder of trials' files."""
         return self.path / "trials"
 
     @property
     def models(self) -> Path:
-        """Where the models of the front are."""
+        """The folder of the front's models."""
         return self.path / "models"
 
     def discard(self) -> None:
-        """Delete the directory and all that is in it, and those above it that were made for it."""
+        """Delete the directory with all its content, and the parents that were made for it."""
         shutil.rmtree(self.path, ignore_errors=True)
         with suppress(OSError):  # somebody else has put something there
             for folder in self._made:
@@ -179,5 +179,5 @@ class RunDirectory:
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
     def close(self) -> None:
-        """Let another process have the directory."""
+        """Release the directory to other processes."""
         self._lock.close()

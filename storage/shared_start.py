@@ -1,4 +1,4 @@
-"""Drivers of one study in a database start from the same network, profile and calibration: the first one's."""
+"""Lets all drivers of a study in a database start from the first one's network, profile and calibration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..studies.task import Task
 
 FILES = ("profile.json", "calibration.json")
-"""What is learned of a network before the first trial, in a run directory; attributes of a study, too."""
+"""Files of a run directory with what is learned before the first trial; also attributes of a study."""
 
 
 @contextmanager
@@ -33,15 +33,15 @@ def prepare_exclusively(
     notice: Callable[[str], object],
     fingerprint: Mapping[str, object],
 ) -> Iterator[None]:
-    """Let one driver at a time prepare a study of a database, each with what the first one has found.
+    """Let one driver at a time prepare a study of a database, each with the results of the first one.
 
     Args:
-        url: of the database; without one nothing is shared.
+        url: URL of the database; without one nothing is shared.
         task: the network.
         rundir: this driver's directory.
-        identity: what must be the same for all drivers, among it the study's name.
-        notice: is told while another driver is waited for.
-        fingerprint: of the task, see `fingerprint_of`.
+        identity: what must be the same for all drivers, including the study's name.
+        notice: called while another driver is waited for.
+        fingerprint: fingerprint of the task, see `fingerprint_of`.
 
     Raises:
         RunDirectoryError: see `join`.
@@ -66,10 +66,10 @@ def prepare_exclusively(
 
 
 def join(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mapping[str, str]) -> None:
-    """Take up what the study was begun with, or check that it is what this driver has.
+    """Use what the study was started with, or check that it equals this driver's.
 
     Raises:
-        RunDirectoryError: the study was begun with another network or other settings.
+        RunDirectoryError: the study was started with another network or other settings.
     """
     known = study.user_attrs
     for name, mine in {**identity, "weights": weights(task, rundir.path)}.items():
@@ -85,7 +85,7 @@ def join(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mappin
 
 
 def _compare(study: optuna.Study, task: Task, fingerprint: Mapping[str, object]) -> None:
-    """Compare a task's fingerprint with the first driver's, which keeps it with the study.
+    """Compare a task's fingerprint with the first driver's, which the study keeps.
 
     Raises:
         RunDirectoryError: they differ.
@@ -102,7 +102,7 @@ def _compare(study: optuna.Study, task: Task, fingerprint: Mapping[str, object])
 
 
 def contribute(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mapping[str, str]) -> None:
-    """Keep with a study what it was begun with, for those who join; to be called by one driver at a time."""
+    """Keep the start of a study for drivers that join; only one driver at a time may call this."""
     for name in FILES:
         path = rundir.path / name
         if name not in study.user_attrs and path.exists():
@@ -112,7 +112,7 @@ def contribute(study: optuna.Study, task: Task, rundir: RunDirectory, identity: 
 
 
 def weights(task: Task, folder: Path) -> str:
-    """Return a digest of the weights that a run goes on with: those in its directory, where there are any."""
+    """Return a digest of the weights in a run directory, if there are any."""
     from safetensors.torch import load_file
 
     found = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The Optuna study behind a run: opened anew or gone on with, and nothing that was finished is ever lost."""
+"""The Optuna study behind a run, started or resumed; no finished trial is ever lost."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from .trials import FinishedTrials, MeasuredModels, judged, trial_name, unmeasur
 from .trials import outcome as outcome
 
 ATTEMPTS = 3
-"""How often a trial is begun whose worker dies, before it is infeasible."""
+"""How often a trial whose worker dies is started before it is infeasible."""
 
 
 VOID = "void"
-"""Attribute of a study that names trials whose outcome does not count any more."""
+"""Attribute of a study with the trials whose outcomes no longer count."""
 
 MOMENT_S = 0.2
-"""How often a database is asked what others have finished."""
+"""Seconds between two queries of a database for others' finished trials."""
 
 
 @dataclass(frozen=True)
 class PendingTrial:
-    """A trial to evaluate: its number, its candidate, its role in the report, how often it was begun before."""
+    """A trial to evaluate: its number, its candidate, its role in the report, and how often it was started before."""
 
     number: int
     candidate: Candidate
@@ -52,15 +52,15 @@ class PendingTrial:
 
 
 class StudyStore:
-    """A study on disk or in a database, in our own words.
+    """A study on disk or in a database, in terms of candidates and outcomes.
 
     Args:
-        folder: the run directory, which holds the study unless ``url`` does.
-        url: a database that Optuna knows.
+        folder: run directory, which holds the study unless ``url`` does.
+        url: URL of a database that Optuna supports.
         name: the study's name in it.
         space: what may vary.
-        limits: what a model must meet.
-        student: whether a student is compressed, so that the baseline is another network than the same candidate's.
+        limits: limits that a model must meet.
+        student: whether a student is compressed, so that the baseline is not the unchanged candidate's network.
 
     """
 
@@ -83,7 +83,7 @@ class StudyStore:
 
     @property
     def limits(self) -> Limits:
-        """What a model must meet today; its accuracy is compared to the baseline's once that is known."""
+        """The current limits; accuracies are compared with the baseline's once that is known."""
         if not self._compared:
             outcomes = (outcome(t) for t in self.finished() if t.user_attrs.get("role") == BASELINE)
             baseline = next((found[0] for found in outcomes if not isinstance(found, Infeasible)), None)
@@ -91,11 +91,11 @@ class StudyStore:
         return self._limits
 
     def feasible(self, trial: FrozenTrial) -> bool:
-        """Return whether a trial meets today's limits; the constraints that it keeps are those of its own day."""
+        """Return whether a trial meets the current limits; its stored constraints are those of its own time."""
         return trial.state == TrialState.COMPLETE and max(self.violations(trial).values()) <= 0
 
     def violations(self, trial: FrozenTrial) -> dict[str, float]:
-        """Return by how much a finished trial misses each of today's limits; see `Limits.violations`."""
+        """Return the excess of a finished trial over each current limit; see `Limits.violations`."""
         return self.limits.violations(self._deciding(outcome(trial)))
 
     def _deciding(self, found: Outcome) -> Measurement | Infeasible:
@@ -103,7 +103,7 @@ class StudyStore:
 
     @property
     def notice(self) -> Callable[[str], object]:
-        """Is told while the database is away."""
+        """Called while the database is away."""
         return self._drivers.notice
 
     @notice.setter
@@ -112,15 +112,14 @@ class StudyStore:
 
     @property
     def begun(self) -> bool:
-        """Whether the study has its warm start."""
+        """Whether the study has its initial design."""
         return bool(self.study.user_attrs.get("begun"))
 
     def begin(self, starts: Sequence[Start]) -> None:
-        """Enqueue the warm start of a new study; put trials back that have to be begun again.
+        """Enqueue the initial design of a new study; requeue trials that must be started again.
 
-        Those are the ones that were running when their driver died, those that were cut for stricter limits, those of
-        which something was not measured that a limit is about, and those that failed alike, as then the study was
-        mended.
+        These are trials that were running when their driver died, that were stopped for stricter limits, that lack a
+        measurement for a limit, and that failed alike, because the study has been fixed since.
         """
         with self._drivers.alone():
             if not self.begun:
@@ -139,11 +138,11 @@ class StudyStore:
                     self.study.enqueue_trial(trial.params, user_attrs=kept)
 
     def _holds(self, trial: FrozenTrial) -> bool:
-        """Return whether what is known of a trial's candidate is all that is wanted today."""
+        """Return whether the known outcome of a trial's candidate is all that is wanted now."""
         return trial.number not in self._void and self.limits.still_valid(outcome(trial))
 
     def recover(self) -> None:
-        """Put trials back whose driver died; to be called now and then, where drivers share a study."""
+        """Requeue trials whose driver died; call this from time to time if drivers share a study."""
         if self._drivers.several and self._drivers.orphans(self._asked.keys()):
             with self._drivers.alone():
                 self._recover()
@@ -157,11 +156,11 @@ class StudyStore:
                 self.lost(trial.number, "the driver died")
 
     def _begun_again(self) -> set[int]:
-        """Return the numbers of trials whose place another has taken."""
+        """Return the numbers of trials that another trial has replaced."""
         return {t.user_attrs["retry_of"] for t in self.study.get_trials(deepcopy=False) if "retry_of" in t.user_attrs}
 
     def ask(self) -> PendingTrial:
-        """Return a new trial; one that has to be begun again comes before all others."""
+        """Return a new trial; those to be started again come first."""
         trial = self._again() or self.study.ask(distributions(self.space))
         self._drivers.take(trial)
         candidate = self.space.candidate(trial.params)
@@ -171,7 +170,7 @@ class StudyStore:
         return PendingTrial(trial.number, candidate, str(attrs.get("role", "")), int(attrs.get("attempt", 0)))
 
     def _again(self) -> optuna.Trial | None:
-        """Begin the first trial that takes the place of another; Optuna would begin the oldest that waits."""
+        """Start the first trial that replaces another; Optuna would start the oldest waiting one."""
         for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             if "retry_of" in waiting.user_attrs and self._claim(waiting):
                 trial = optuna.Trial(self.study, waiting._trial_id)
@@ -181,18 +180,18 @@ class StudyStore:
         return None
 
     def awaits(self, role: str) -> bool:
-        """Return whether a trial with a role is yet to be begun."""
+        """Return whether a trial with a role still has to be started."""
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return any(trial.user_attrs.get("role") == role for trial in waiting)
 
     def _claim(self, waiting: FrozenTrial) -> bool:
-        """Begin a trial that waits; return whether no other driver was faster."""
+        """Start a waiting trial; return whether no other driver was faster."""
         with suppress(UpdateFinishedTrialError):
             return self._storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)
         return False
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """Finish a trial. An outcome that cannot be told is kept for the next run, in a file of the run directory.
+        """Finish a trial. If its outcome cannot be stored, a file in the run directory keeps it for the next run.
 
         Raises:
             StorageError: the database is away.
@@ -210,7 +209,7 @@ class StudyStore:
         self._drivers.leave(self._asked.pop(number))
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        """Write an outcome, and then that the trial has ended; between the two it can be told once more."""
+        """Write an outcome, and then that the trial has ended; in between it can be written again."""
         latency = representative(outcome).latency
         if latency is not None:
             trial.set_user_attr("readings", packed(outcome))
@@ -227,7 +226,7 @@ class StudyStore:
             self.study.tell(trial, state=TrialState.PRUNED)
 
     def _tell_instead(self, number: int, outcome: Outcome) -> None:
-        """Tell an outcome of the trial that has taken the place of another, unless somebody has begun it."""
+        """Store an outcome for the trial that replaced another, unless someone has started it."""
         for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             if waiting.user_attrs.get("retry_of") == number and self._claim(waiting):
                 trial = optuna.Trial(self.study, waiting._trial_id)
@@ -240,7 +239,7 @@ class StudyStore:
         return self._folder / "untold" / f"{trial_name(number)}.json"
 
     def _tell_kept(self) -> None:
-        """Tell what an earlier run of this directory could not."""
+        """Store the outcomes that an earlier run of this directory could not."""
         for path in sorted((self._folder / "untold").glob("*.json")):
             found, trial = from_json(path.read_text()), self._trial(int(path.stem))
             if trial.state == TrialState.RUNNING:
@@ -281,11 +280,11 @@ class StudyStore:
             self._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
 
     def outcome_of(self, candidate: Candidate, role: str = "") -> Outcome | None:
-        """Return what is known of a candidate from an earlier trial of the same network."""
+        """Return the known outcome of a candidate from an earlier trial of the same network."""
         return next(map(outcome, filter(self._holds, self._same(candidate, role))), None)
 
     def measured(self, candidate: Candidate, role: str = "") -> Measurements:
-        """Return what was measured of a candidate before, though something may be missing that a limit is about."""
+        """Return the earlier measurement of a candidate, even if it lacks a value for a limit."""
         found = (outcome(trial) for trial in self._same(candidate, role) if trial.number not in self._void)
         return next((each for each in found if not isinstance(each, Infeasible)), ())
 
@@ -293,11 +292,11 @@ class StudyStore:
         return self._ledger.same((candidate.to_json(), self._apart(role)))
 
     def _identity(self, trial: FrozenTrial) -> tuple[str, bool]:
-        """Return what two trials of the same thing have in common."""
+        """Return the identity of a trial's network and candidate."""
         return str(trial.user_attrs["candidate"]), self._apart(str(trial.user_attrs.get("role", "")))
 
     def _version(self) -> Hashable:
-        """Return what is another one when a trial may have been finished: here at once, elsewhere within a moment."""
+        """Return a version that changes when a trial may have finished: at once here, within a moment elsewhere."""
         if not self._drivers.several:
             return (self._folder / "study.journal").stat().st_size
         return self._told, int(time.monotonic() / MOMENT_S)
@@ -314,29 +313,29 @@ class StudyStore:
         return len(self._ledger.update())
 
     def elsewhere(self) -> int:
-        """Return the number of trials that other drivers are at."""
+        """Return the number of trials that other drivers are running."""
         if not self._drivers.several:
             return 0
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return sum(trial.number not in self._asked for trial in running)
 
     def models(self) -> list[Model]:
-        """Return every candidate that was measured to the end, once, by what was measured last."""
+        """Return every completely measured candidate once, with its last measurement."""
         return self.found.all()
 
     def nearest_cut(self, count: int) -> list[Model]:
-        """Return the candidates nearest to the limits of those that were cut, to be measured to the end after all."""
+        """Return the candidates nearest to the limits among those stopped for them, to be measured completely."""
         timed = (unmeasured(t) for t in self.finished() if t.state == TrialState.PRUNED)
         known = [model for model in timed if model is not None]
         return sorted(known, key=lambda model: self.limits.distance(model.measurement))[:count]
 
     @property
     def place(self) -> str:
-        """The study's folder among others, also of its name, where workers keep files."""
+        """Name of the study's folder among others, including those of its name, where workers keep files."""
         return f"{self.study.study_name}/{self.study.user_attrs.get('place', '')}".rstrip("/")
 
     def candidates(self) -> dict[int, Outcome]:
-        """Return the outcomes of the trials that compress something, by number, without those that are void."""
+        """Return the outcomes of trials that compress something, by number, without void ones."""
         return {
             trial.number: outcome(trial)
             for trial in self.finished()
@@ -344,7 +343,7 @@ class StudyStore:
         }
 
     def void(self, alike: RepeatedFailures) -> None:
-        """Have the next run begin trials again that failed for a reason which the user is told to mend."""
+        """Let the next run start trials again that failed for a reason that the user is asked to fix."""
         self.study.set_user_attr(VOID, sorted(self._void.union(alike.trials)))
 
     def role(self, number: int) -> str:
@@ -352,11 +351,11 @@ class StudyStore:
         return str(self._trial(number).user_attrs.get("role", ""))
 
     def model(self, number: int) -> Model:
-        """Return one trial that was measured to the end."""
+        """Return one completely measured trial."""
         return judged(self._trial(number), self.limits)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._drivers.close()
         close_storage(self._storage)
 
@@ -367,7 +366,7 @@ class StudyStore:
 
 @dataclass(frozen=True)
 class Start:
-    """A candidate to begin with; its role is empty where it is no baseline of the report."""
+    """A candidate to start with; its role is empty unless it is a reference baseline of the report."""
 
     candidate: Candidate
     role: str = ""

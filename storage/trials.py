@@ -1,4 +1,4 @@
-"""What a study's storage says of its finished trials and models, read as they come in: each is looked at once."""
+"""The finished trials and models of a study, read from its storage as they arrive, each once."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class FinishedTrials:
-    """The finished trials of a study; nothing here that is not in the storage.
+    """The finished trials of a study; everything here is also in the storage.
 
     Args:
-        study: the study, to which other drivers may add.
-        identity: what two trials of the same thing have in common.
-        version: returns something that changes with the storage; until then it is not read again.
+        study: the study, which other drivers may extend.
+        identity: returns the identity of a trial's network and candidate.
+        version: returns a value that changes with the storage; until then it is not read again.
 
     """
 
@@ -44,7 +44,7 @@ class FinishedTrials:
         self._first_open = 0
 
     def update(self) -> list[FrozenTrial]:
-        """Read the storage; return all finished trials, in the order in which they were found to be."""
+        """Read the storage; return all finished trials, in the order in which they were found."""
         version = self._version()
         if version == self._read:
             return list(self._finished.values())
@@ -65,17 +65,17 @@ class FinishedTrials:
         return sorted(self.update(), key=lambda trial: trial.number)
 
     def same(self, identity: Hashable) -> list[FrozenTrial]:
-        """Return the finished trials of the same thing, by number."""
+        """Return the finished trials by identity."""
         self.update()
         return sorted(self._same.get(identity, ()), key=lambda trial: trial.number)
 
 
 class MeasuredModels:
-    """The models of a study and their front, kept up with its finished trials.
+    """The models of a study and their front, updated with its finished trials.
 
     Args:
         ledger: the finished trials.
-        limits: returns today's limits; where they change, all is judged anew.
+        limits: returns the current limits; when they change, everything is judged again.
 
     """
 
@@ -90,12 +90,12 @@ class MeasuredModels:
         self._references: list[Model] = []
 
     def all(self) -> list[Model]:
-        """Return every candidate that was measured to the end, once, by what was measured last."""
+        """Return every completely measured candidate once, with its last measurement."""
         self._update()
         return sorted(self._models.values(), key=lambda model: model.path)
 
     def latest(self, count: int) -> list[Model]:
-        """Return the models that were measured last, the last one last."""
+        """Return the latest measured models, the last one last."""
         self._update()
         return list(self._models.values())[-count:]
 
@@ -105,7 +105,7 @@ class MeasuredModels:
         return self._front
 
     def alone(self) -> list[Model]:
-        """Return the models that are non-dominated on one of several devices, whatever they are on the others."""
+        """Return the models that are non-dominated on one of several devices."""
         self._update()
         return [model for front in self._alone.values() for model in front]
 
@@ -115,7 +115,7 @@ class MeasuredModels:
         return self._references
 
     def whole(self, model: Model) -> Model:
-        """Return a model whose measurement has its clock readings."""
+        """Return a model with its measurement's raw times."""
         limits, text = self._limits(), model.candidate.to_json()
         for trial in self._ledger.update():
             if trial.state == TrialState.COMPLETE and trial.user_attrs["candidate"] == text:
@@ -150,9 +150,9 @@ class MeasuredModels:
 
 
 def _again(before: Model, model: Model, limits: Limits) -> Model:
-    """Return a candidate's model after another trial: the first one's, by what was measured last unless that lacks.
+    """Return a candidate's model after another trial: the first one's, with the last complete measurement.
 
-    Where the first one could not be trained, it was built anew, and is the last one's.
+    If the first one could not be trained, it was built again, and the last one's model is returned.
     """
     first, last = sorted((before, model), key=lambda each: each.path)
     if first.measurement.failure is not None:
@@ -161,12 +161,12 @@ def _again(before: Model, model: Model, limits: Limits) -> Model:
 
 
 def selected(models: Sequence[Model], limits: Limits) -> list[Model]:
-    """Return the front of models. That of a front and of further models is that of all of them."""
+    """Return the front of models. The front of a front and further models is that of all of them."""
     return [models[i] for i in select([m.measurement for m in models], limits)]
 
 
 def outcome(trial: FrozenTrial) -> Outcome:
-    """Return a finished trial's outcome, without clock readings."""
+    """Return a finished trial's outcome, without its raw times."""
     return _read(trial.user_attrs["outcome"])
 
 
@@ -176,12 +176,12 @@ def _read(text: str) -> Outcome:
 
 
 def trial_name(number: int) -> str:
-    """Return a trial's id, which is also the name of its folder."""
+    """Return a trial's id, which is also its folder's name."""
     return f"{number:05d}"
 
 
 def judged(trial: FrozenTrial, limits: Limits) -> Model:
-    """Return the model that a complete trial has measured; limits say which measurement decides."""
+    """Return the model that a complete trial has measured; the limits say which measurement decides."""
     role = trial.user_attrs.get("role") or "front"
     return Model(
         id=BASELINE if role == BASELINE else trial_name(trial.number),
@@ -200,7 +200,7 @@ def _measured(trial: FrozenTrial) -> Measurements:
 
 
 def unmeasured(trial: FrozenTrial) -> Model | None:
-    """Return a candidate that was cut for a limit, with what is known of it; None where it ended otherwise."""
+    """Return a candidate that was stopped for a limit, with what is known of it; None if it ended otherwise."""
     found = outcome(trial)
     if not isinstance(found, Infeasible) or found.latency is None or not cut(found):
         return None

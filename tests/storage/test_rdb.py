@@ -221,7 +221,7 @@ def test_an_outcome_outlives_a_database_that_is_gone(
     store._storage.patience_s = 0.5  # type: ignore[attr-defined]
     server.stop()
     try:
-        with pytest.raises(StorageError, match=r"must answer; it has not for 1 s .* the same command goes on"):
+        with pytest.raises(StorageError, match=r"must answer; it has not for 1 s .* run the same command to resume"):
             store.tell(asked.number, told)
     finally:
         server.start()

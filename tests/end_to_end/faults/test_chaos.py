@@ -85,7 +85,7 @@ def test_a_full_disk_ends_a_run_in_order(small_disk: Path, trials: Callable[[Pat
     full = begin(*line)
     told, _ = full.communicate(timeout=300)
     assert full.returncode
-    assert re.search("the disk of .*run' is full. Nothing that was finished is lost: free some of it", told)
+    assert re.search("the disk of .*run' is full. No finished trial is lost: free some space", told)
     done = (TrialState.COMPLETE, TrialState.PRUNED)
     before = {t.number: t for t in trials(small_disk / "run") if t.state in done}
     assert 0 < len(before) < 60
