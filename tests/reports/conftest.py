@@ -13,13 +13,15 @@ import pytest
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Outcome, Window
-from autocompress.pareto.front import ParetoFront, build_front
+from autocompress.pareto.front import ParetoFront, build_front, select
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE, Model
 from autocompress.profiles.profile import Profile
 from autocompress.reports.report_data import ReportContext, build
 from autocompress.reports.rows import ExampleCounts
 from autocompress.search.samplers.initial_design import warm_start
+from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.uniform import uniform
 from autocompress.storage.run import Trial
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -166,3 +168,34 @@ def slower(told: Told) -> Told:
     return replace(
         told, front=replace(front, limits=limits, models=tuple(map(changed, front.models[:1])), references=())
     )
+
+
+PROBLEM = AnalyticEvaluator(3)
+
+
+PROFILE = Profile.from_dict(PROBLEM.profile())
+
+
+def model(name: str, candidate: Candidate, role: str = "front") -> Model:
+    """Return a model as the end of a run leaves it."""
+    (measured,) = PROBLEM.evaluate(Request(folder="", candidate=candidate, epochs=0, test=True))
+    large = replace(measured, size_bytes=measured.size_bytes * 1000)
+    return Model(id=name, candidate=candidate, measurements=(large,), role=role, path=f"models/{name}")
+
+
+def front_for(target_ms: float) -> ParetoFront:
+    """Return the front of all candidates of the problem, with two reference baselines."""
+    every = [model(f"{i:05d}", candidate) for i, (candidate, _) in enumerate(PROBLEM.everything())]
+    chosen = [every[i] for i in select([m.measurement for m in every], Limits(target_ms))][:8]
+    references = [
+        model("00001", uniform(PROBLEM.space, 0.0, quantized=True), "uniform int8"),
+        model("00003", uniform(PROBLEM.space, 0.375, quantized=True), "uniform int8 −38%"),
+    ]
+    front = ParetoFront(
+        limits=Limits(target_ms),
+        baseline=model("baseline", Candidate(), "baseline"),
+        models=tuple(chosen),
+        references=tuple(references),
+        floor_ms=PROFILE.floor_ms,
+    )
+    return front if front.meets_target else replace(front, reasons=PROFILE.reasons())

@@ -1,4 +1,4 @@
-"""A front is used from Python: picked from, loaded, drawn, shown in a notebook."""
+"""A front is used from Python: picked from, loaded, shown in a notebook."""
 
 from __future__ import annotations
 
@@ -54,16 +54,6 @@ def test_a_model_is_loaded(front: ParetoFront) -> None:
     predict = autocompress.load_model(front, model)
     with np.load(Path(front.where) / model.path / "predictions.npz") as stored:
         np.testing.assert_allclose(predict(stored["input0"]), stored["output"], rtol=1e-5)
-
-
-def test_a_figure_shows_every_model_with_its_interval(front: ParetoFront) -> None:
-    """The front, the unchanged network and the target are in it."""
-    figure = autocompress.plot_front(front)
-    by_name = {trace.name: trace for trace in figure.data}
-    assert list(by_name["Pareto front"].x) == [m.measurement.latency.median_ms for m in front.models]
-    assert len(by_name["Pareto front"].error_x.array) == len(front.models)
-    assert list(by_name["unchanged network"].y) == [front.baseline.measurement.accuracy]
-    assert figure.layout.shapes[0].x0 == front.target_ms
 
 
 def test_a_notebook_shows_a_table(front: ParetoFront) -> None:

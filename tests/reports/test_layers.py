@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from autocompress.evaluators.ladder.trial_files import WRITTEN
 from autocompress.profiles.profile import Profile
 from autocompress.reports.layers import changes, stored_in_words
@@ -46,3 +48,25 @@ def test_time_that_is_no_layers_is_told(tell: Tell) -> None:
     for share, told in ((0.4, False), (0.6, True)):
         costs = replace(profile.costs, other_ms=share / (1 - share) * layers_ms)
         assert ("are not spent in layers" in replace(profile, costs=costs).elsewhere) == told
+
+
+def test_layers_add_up_to_what_the_profile_predicts(tell: Tell) -> None:
+    """The estimated milliseconds of the layers and the rest are the profile's prediction of the whole."""
+    told = tell()
+    for trial in told.trials[:20]:
+        assert trial.candidate is not None
+        parts = told.profile.costs.predict_layers_ms(told.profile.network, trial.candidate)
+        total = sum(parts.values()) + told.profile.costs.other_ms
+        assert total == pytest.approx(told.profile.predict_ms(trial.candidate))
+
+
+def test_only_layers_that_change_are_told(tell: Tell) -> None:
+    """A pruned group shows in its layer and in the one that reads it; damages are looked up by the trial's levels."""
+    profile = tell().profile
+    first, second, *_ = (layer.name for layer in profile.network.layers)
+    levels = dict.fromkeys(profile.damage, 0) | {f"pruning_ratio:{first}": 2}
+    found = changes(profile, Candidate({"pruning_ratio": {first: 0.5}}), levels)
+    assert set(found) == {first, second}
+    assert found[first]["pruned"] == found[second]["pruned_inputs"] == 0.5
+    assert found[first]["damage"] == pytest.approx(profile.damage[f"pruning_ratio:{first}"][2], abs=1e-6)
+    assert found[first]["ms"] == pytest.approx(0.5 * profile.costs.layer_ms[first], abs=1e-5)
