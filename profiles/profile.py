@@ -64,7 +64,7 @@ class Profile:
         return max((self.baseline_ms, *self.others_ms.values())) / self.baseline_ms
 
     @property
-    def elsewhere(self) -> str:
+    def overhead_note(self) -> str:
         """Return a warning if most of the time is spent outside of layers; empty otherwise."""
         if self.costs.other_ms <= 0.5 * self.costs.total_ms:
             return ""

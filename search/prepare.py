@@ -95,7 +95,7 @@ def prepare(
             found, calibrations = _measured(setup, runtimes, baseline, meters_of, options, progress)
             _save(found, setup.space, calibrations, rundir)
     meters = meters_of(_known(found, next(iter(options.measure_on), "")))
-    for text in (found.elsewhere, summary(found.dropped, runtimes[0].name)):
+    for text in (found.overhead_note, summary(found.dropped, runtimes[0].name)):
         if text:
             progress.milestone(text)
     meter = meters[""] if "" in meters else Meters(meters)  # type: ignore[arg-type]

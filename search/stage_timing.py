@@ -60,7 +60,7 @@ def time_stages(setup: Setup, runtime: Runtime, options: Options, progress: Prog
         calibrate_s, calibration = timed(lambda: meter.calibrate(PROBE))
     meter = baseline_meter(runtime, artefact, setup.supplies, options, (calibration.median_ms, 0.0))
     try:
-        stages = _candidate(setup, runtime, meter, progress)
+        stages = time_candidate(setup, runtime, meter, progress)
     except InfeasibleError as error:
         raise UsageError(
             "--dry-run must build, time and train one candidate to estimate the time; that failed: "
@@ -69,7 +69,7 @@ def time_stages(setup: Setup, runtime: Runtime, options: Options, progress: Prog
     return Timing(stages=stages, export_s=export_s, calibrate_s=calibrate_s, baseline_ms=calibration.median_ms)
 
 
-def _candidate(setup: Setup, runtime: Runtime, meter: Meter, progress: Progress) -> StageTimes:
+def time_candidate(setup: Setup, runtime: Runtime, meter: Meter, progress: Progress) -> StageTimes:
     """Return the times of a trial's stages, from a candidate whose choices are all half."""
     task, supplies = setup.task, setup.supplies
     candidate = uniform(setup.space, 0.5, quantized=True)

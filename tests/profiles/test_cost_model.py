@@ -29,8 +29,3 @@ def test_the_unchanged_network_costs_the_baseline() -> None:
     """Whatever INT8 gains, a candidate that changes nothing is predicted to take the baseline's time."""
     costs = replace(PROFILE.costs, factors={BITS: {"layer0": {"8": 0.1}}})
     assert costs.predict_ms(PROBLEM.network, Candidate()) == pytest.approx(PROFILE.baseline_ms)
-
-
-def test_profiles_come_back_from_json() -> None:
-    """`Profile.from_dict` undoes `to_dict`."""
-    assert Profile.from_dict(PROFILE.to_dict()) == PROFILE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,16 +37,6 @@ def test_words_tell_how_weights_are_stored() -> None:
     assert stored_in_words(written, "a") == "weights in INT4"
     assert stored_in_words(written, "b") == "float, two of four zero and float, 16 values"
     assert stored_in_words(written, "c") == ""
-
-
-def test_time_that_is_no_layers_is_told(tell: Tell) -> None:
-    """A network most of whose time lies between layers is reported so; another one is not."""
-    profile: Profile | None = tell(1).profile
-    assert profile is not None
-    layers_ms = sum(profile.costs.layer_ms.values())
-    for share, told in ((0.4, False), (0.6, True)):
-        costs = replace(profile.costs, other_ms=share / (1 - share) * layers_ms)
-        assert ("are not spent in layers" in replace(profile, costs=costs).elsewhere) == told
 
 
 def test_layers_add_up_to_what_the_profile_predicts(tell: Tell) -> None:

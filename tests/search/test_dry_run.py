@@ -45,7 +45,7 @@ def files(folder: Path) -> dict[Path, bytes]:
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the stages of a candidate take known seconds."""
-    monkeypatch.setattr(stage_timing, "_candidate", lambda *_: STAGES)
+    monkeypatch.setattr(stage_timing, "time_candidate", lambda *_: STAGES)
 
 
 def test_a_new_run_is_estimated_from_one_candidate(make_task: MakeTask, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_resumed_run_is_estimated_from_its_trials(
     def tried(*_: object) -> None:
         pytest.fail("a candidate was tried")
 
-    monkeypatch.setattr(stage_timing, "_candidate", tried)
+    monkeypatch.setattr(stage_timing, "time_candidate", tried)
     before = files(tmp_path)
     done = estimated(task, asked)
     assert done.rests_on == f"the {ENOUGH + 1} trials that {asked.out} has"
@@ -173,7 +173,7 @@ def test_a_candidate_that_cannot_be_tried_is_told_with_the_way_out(
     def refuse(*_: object) -> None:
         raise InfeasibleError("the runtime has no such kernel.", rung="build")
 
-    monkeypatch.setattr(stage_timing, "_candidate", refuse)
+    monkeypatch.setattr(stage_timing, "time_candidate", refuse)
     with pytest.raises(
         UsageError, match=r"--dry-run must .*; that failed: the runtime has no such kernel\. Run without"
     ):
