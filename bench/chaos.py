@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import optuna
 import psutil
@@ -35,7 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autocompress.errors import StorageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Measurement, Outcome
 from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.pareto.front import select
@@ -81,9 +80,8 @@ class Slow:
     def __init__(self, problem: AnalyticEvaluator, log: Path) -> None:
         self.problem = problem
         self.log = log
-        self.meter = None
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate a request."""
         time.sleep(TRIAL_S)
         outcome = self.problem.evaluate(request)
@@ -137,9 +135,8 @@ def drive(folder: Path, options: Options) -> None:
             append(folder / "told.log", json.dumps([number, to_json(outcome)]))
 
         store.tell = told  # type: ignore[method-assign]
-        meter: Any = None
         slow = Slow(problem, folder / "evaluated.log")
-        with joined(options, progress) as cluster, workers_for(slow, meter, options.workers, cluster) as pool:
+        with joined(options, progress) as cluster, workers_for(slow, BARE, options.workers, cluster) as pool:
             context = RunContext(options=options, rundir=rundir, workers=pool, epochs=1.0, progress=progress)
             Driver(context, store).run()
         front = sorted(model.path for model in store.found.front())

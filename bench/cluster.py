@@ -28,9 +28,8 @@ from typing import Any
 import cloudpickle
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Outcome
-from autocompress.evaluators.meters.latency import FakeMeter
 from autocompress.profiles.profile import Profile
 from autocompress.search.dispatch import RunContext
 from autocompress.search.driver import Driver
@@ -56,7 +55,7 @@ class Pausing:
         self.pause_s = pause_s
         self.problem = AnalyticEvaluator(LAYERS)
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Pause, then evaluate."""
         time.sleep(self.pause_s)
         return self.problem.evaluate(request)
@@ -156,7 +155,7 @@ def measure(cluster: Any, trials: int, pause_s: float, *, kill: bool = False) ->
     with (
         tempfile.TemporaryDirectory() as folder,
         joined(options, Silent()) as joint,
-        workers_for(Pausing(pause_s), FakeMeter(baseline=b""), None, joint) as workers,
+        workers_for(Pausing(pause_s), BARE, None, joint) as workers,
     ):
         assert joint is not None
         count = joint.cpus

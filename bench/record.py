@@ -35,7 +35,7 @@ from autocompress.compressors.pipeline import apply_candidate
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.device_lock import pause, training
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import Host, Request
 from autocompress.evaluators.ladder.ladder import Ladder
 from autocompress.evaluators.ladder.served import Served, source_of
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, representative
@@ -103,13 +103,15 @@ class Recorder:
 
     Args:
         ladder: evaluates requests; its task's metric is ``heard``.
+        host: has the meter, and the folder for the files.
         heard: the metric.
         epochs: passes over the training data of ``short`` and ``long``.
         seed: of the training.
     """
 
-    def __init__(self, ladder: Ladder, heard: Heard, epochs: Mapping[str, float], *, seed: int) -> None:
+    def __init__(self, ladder: Ladder, host: Host, heard: Heard, epochs: Mapping[str, float], *, seed: int) -> None:
         self.ladder = ladder
+        self.host = host
         self.heard = heard
         self.epochs = epochs
         self.seed = seed
@@ -121,7 +123,7 @@ class Recorder:
         request = Request(folder="recorded", candidate=candidate, epochs=epochs, unchanged=not trained, seed=self.seed)
         self.heard.found.clear()
         started = time.monotonic()
-        outcome = self.ladder.evaluate(request)
+        outcome = self.ladder.evaluate(request, self.host)
         row = Row(number=number, origin=origin, candidate=candidate, latency=representative(outcome).latency)
         row = self._noted(row, outcome, round(time.monotonic() - started, 3))
         if row.trained and not isinstance(outcome, Infeasible):
@@ -173,12 +175,18 @@ _recorder: Recorder
 """A worker's own."""
 
 
+def folder_of(asked: argparse.Namespace) -> Path:
+    """Return where the profile and the models' files are."""
+    folder: Path = asked.work or asked.out.with_suffix(".work")
+    return folder.absolute()
+
+
 def prepared(asked: argparse.Namespace) -> tuple[Prepared, Heard]:
     """Profile a study as the product does; what an earlier call found in the folder is used again."""
     task: Task = loading.load(asked.study, data_dir=asked.data_dir)
     heard = Heard(task.metric)
     runtime = runtimes.load(RUNTIME)
-    folder = asked.work or asked.out.with_suffix(".work")
+    folder = folder_of(asked)
     options = Options(target_ms=1.0, out=folder, seed=asked.seed)
     rundir = RunDirectory(folder, {"study": asked.study, "runtime": RUNTIME})
     progress = Lines(lambda text: print(text, flush=True))
@@ -193,9 +201,10 @@ def begin_worker(asked: argparse.Namespace, turn: Any) -> None:
     torch.set_num_threads(1)
     with turn:
         ready, heard = prepared(asked)
-    assert isinstance(ready.meter, ProcessMeter)
-    ready.ladder.meter = FewProcesses.of(ready.meter, asked.processes)
-    _recorder = Recorder(ready.ladder, heard, dict(zip(TRAININGS, asked.epochs, strict=True)), seed=asked.seed)
+    [meter] = ready.meters.values()
+    assert isinstance(meter, ProcessMeter)
+    host = Host(folder=folder_of(asked), meters={"": FewProcesses.of(meter, asked.processes)})
+    _recorder = Recorder(ready.ladder, host, heard, dict(zip(TRAININGS, asked.epochs, strict=True)), seed=asked.seed)
 
 
 def end_with_parent() -> None:

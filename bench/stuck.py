@@ -23,7 +23,7 @@ from common.recorded import RecordedProblem
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window, representative
 from autocompress.pareto.limits import Limits
 from autocompress.profiles.profile import Profile
@@ -62,7 +62,7 @@ class StuckProblem(RecordedProblem):
         """Return what a candidate would take."""
         return float(np.exp(self._forest.predict([self._described(candidate)])[0]))
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Return what was recorded, or that a candidate is too slow, or a measurement of no accuracy."""
         if request.candidate in self.rows:
             return super().evaluate(request)

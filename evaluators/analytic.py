@@ -12,7 +12,7 @@ from typing import Any
 from ..spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from ..spaces.layers import Group, Layer, Network
 from ..spaces.space import Choice, Space
-from .evaluator import Request
+from .evaluator import BARE, Host, Request
 from .measurement import Infeasible, Latency, Measurement, Outcome, Window
 
 RATIOS = (0.0, 0.25, 0.5, 0.75)
@@ -81,7 +81,7 @@ class AnalyticEvaluator:
         self.integer_damage = _shares(names, [rng.lognormvariate(0, 1) for _ in names], 0.03)
         self._misjudgement = {choice.name: rng.lognormvariate(0, misjudged) for choice in self.space.choices}
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Return what the formulas say; a candidate that surely costs too much ends there."""
         candidate = request.candidate
         latency = next(iter(request.latencies), None) or self._latency(candidate)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 from ..spaces.candidate import Candidate
 from .measurement import Latency, Measurements, Outcome
+from .meters.latency import Meter
 from .promotion import Promotion
 
 
@@ -55,28 +57,26 @@ class Request:
     attempt: int = 0
 
 
-class Evaluator(Protocol):
-    """Something that finds out what a candidate costs."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Host:
+    """What the process that runs an evaluator provides to it.
 
-    def evaluate(self, request: Request) -> Outcome:
+    Attributes:
+        folder: the directory that holds the folders of requests.
+        meters: one meter for each of the study's devices, by the device's name; this machine's name is empty.
+    """
+
+    folder: Path = Path()
+    meters: Mapping[str, Meter] = field(default_factory=dict)
+
+
+BARE = Host()
+"""A host for evaluators that write no files and measure nothing."""
+
+
+class Evaluator(Protocol):
+    """Evaluates candidates."""
+
+    def evaluate(self, request: Request, host: Host) -> Outcome:
         """Return what was measured, or why nothing could be; raise only for defects of the evaluator."""
         ...
-
-
-class Wrapping:
-    """Part of an evaluator that adds something to another one, whose meter is its own."""
-
-    _evaluator: Any
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        self._evaluator = evaluator
-
-    @property
-    def meter(self) -> Any:
-        """What times the candidates."""
-        return self._evaluator.meter
-
-    @meter.setter
-    def meter(self, meter: Any) -> None:
-        self._evaluator = copy.copy(self._evaluator)  # the other one may be somebody else's too
-        self._evaluator.meter = meter

@@ -17,7 +17,7 @@ from ..evaluators.ladder.failure import UNFINISHED, UNTRAINED
 from ..evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Measurements, Outcome, ranked
 from ..evaluators.meters.latency import CAREFUL, Meter, settled
 from ..evaluators.meters.memory import crowds_cache
-from ..evaluators.meters.parallel import Meters, at_once, meter_at
+from ..evaluators.meters.parallel import at_once
 from ..evaluators.outcome_json import to_json
 from ..evaluators.runtimes import load
 from ..files import copy_atomically, write_atomically
@@ -42,13 +42,13 @@ class FinalEvaluation:
 
     Args:
         context: the run; models go to the ``models`` folder of its directory, the baseline to ``baseline``.
-        meter: measures them while nothing trains, on each of the study's devices.
+        meters: measure them while nothing trains, one for each device, by its name.
     """
 
-    def __init__(self, context: RunContext, meter: Meter | Meters) -> None:
+    def __init__(self, context: RunContext, meters: Mapping[str, Meter]) -> None:
         self.context = context
         self.rundir = context.rundir
-        self.meter = meter
+        self.meters = meters
         self.options = context.options
         self.progress = context.progress
         self._failures: dict[str, Infeasible] = {}
@@ -226,7 +226,7 @@ class FinalEvaluation:
 
     def _turn(self, turn: _Careful) -> Measurement | InfeasibleError | None:
         """Measure a model once more; return its final outcome if it has one."""
-        meter, energy = meter_at(self.meter, turn.deployment.device), self.options.max_energy_mj is not None
+        meter, energy = self.meters[turn.deployment.device], self.options.max_energy_mj is not None
         try:
             turn.add(meter, self.rundir.path)
             return turn.complete(meter, self.rundir.path, energy=energy) if turn.settled else None

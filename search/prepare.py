@@ -15,7 +15,7 @@ from ..compressors.technique import Supplies
 from ..errors import RunDirectoryError
 from ..evaluators.ladder.ladder import Ladder
 from ..evaluators.meters.latency import Calibration, Meter, meter_for
-from ..evaluators.meters.parallel import Meters, at_once
+from ..evaluators.meters.parallel import at_once
 from ..evaluators.runtime import Runtime
 from ..files import write_atomically
 from ..profiles.baseline import baseline_required, cost_of_rounding, export_baseline, export_student
@@ -47,14 +47,14 @@ class Prepared:
         space: the choices on offer, without levels that do not pay.
         profile: the profile of the network.
         ladder: evaluates candidates.
-        meter: times them on each of the study's devices.
+        meters: one for each of the study's devices, by the device's name; this machine's name is empty.
 
     """
 
     space: Space
     profile: Profile
     ladder: Ladder
-    meter: Meter | Meters
+    meters: Mapping[str, Meter]
 
 
 def prepare(
@@ -98,10 +98,8 @@ def prepare(
     for text in (found.overhead_note, summary(found.dropped, runtimes[0].name)):
         if text:
             progress.milestone(text)
-    meter = meters[""] if "" in meters else Meters(meters)  # type: ignore[arg-type]
-    folder = rundir.path.absolute()  # workers may have working directories of their own
-    ladder = Ladder(setup.task, setup.supplies, runtimes, meter, folder, compact=options.compact)
-    return Prepared(space=found.space(setup.space), profile=found, ladder=ladder, meter=meter)
+    ladder = Ladder(setup.task, setup.supplies, runtimes, compact=options.compact)
+    return Prepared(space=found.space(setup.space), profile=found, ladder=ladder, meters=meters)
 
 
 def find_setup(task: Task, runtimes: Sequence[Runtime], options: Options, progress: Progress) -> Setup:

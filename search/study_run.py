@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import StudyError
+from ..evaluators.evaluator import Host
 from ..evaluators.measurement import Infeasible
 from ..pareto.front import ParetoFront, build_front
 from ..pareto.model import BASELINE, Model
@@ -186,7 +187,7 @@ class StudyRun:
         interrupts = Interrupts()
         self._begin()
         with (
-            workers_for(self._evaluator(), self.prepared.meter, self.options.workers, self.cluster) as workers,
+            workers_for(self._evaluator(), self._host, self.options.workers, self.cluster) as workers,
             interrupts.handled(),  # second, since Ray sets handlers of its own when it starts
             self._meanwhile() as meanwhile,
         ):
@@ -243,6 +244,11 @@ class StudyRun:
             evaluator = MemoryLimited(evaluator, self.options.trial_memory_bytes)
         return evaluator
 
+    @property
+    def _host(self) -> Host:
+        """What workers provide; they may have working directories of their own, so the path is absolute."""
+        return Host(folder=self.rundir.path.absolute(), meters=self.prepared.meters)
+
     def _context(self, workers: Workers, interrupts: Interrupts, started: float) -> RunContext:
         epochs, final_epochs = self.options.passes(self.task)
         return RunContext(
@@ -290,7 +296,7 @@ class StudyRun:
         return [self.store.found.whole(model) for model in models]
 
     def _finish(self, context: RunContext) -> list[Model]:
-        finals = FinalEvaluation(context, self.prepared.meter)
+        finals = FinalEvaluation(context, self.prepared.meters)
         models, limits = self.store.models(), self.store.limits
         first = [*self._whole(finalists(models, limits, FIRST)), *self._nearest()]
         return finals.run(first, lambda ended: self._whole(likely_finalists(models, ended, limits)))

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
 from autocompress.pareto.objectives import LOSS
 from autocompress.spaces.candidate import BITS, DISTILLATION, PRUNING_RATIO, Candidate
@@ -193,7 +193,7 @@ class Problem:
         """Return a candidate as one row of levels."""
         return np.array([list(self.space.levels(candidate).values())])
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Return a noisy measurement; the same candidate has the same noise. Too slow a candidate ends when timed."""
         levels = self.levels(request.candidate)
         digest = hashlib.blake2b(levels.tobytes(), digest_size=8).digest()

@@ -24,7 +24,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
 from autocompress.profiles.profile import Profile
 from autocompress.spaces.candidate import Candidate
@@ -223,7 +223,7 @@ class RecordedProblem:
         """Return what a search knows beforehand, as plain data for `Profile.from_dict`."""
         return dict(self.header["profile"])
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Return what was measured with the longest recorded training that a request has epochs for.
 
         A candidate that is surely slower than the request's target ends there.

@@ -8,16 +8,19 @@ from functools import partial
 from ...errors import InfeasibleError
 from ..measurement import Deployment, Latency
 from ..meters.latency import SEARCH, Meter
-from ..meters.parallel import Meters, at_once, devices_of, meter_at
+from ..meters.parallel import at_once
 
 
 def time_deployments(
-    meter: Meter | Meters, artefacts: Mapping[Deployment, bytes], known: Mapping[Deployment, Latency], timeout_s: float
+    meters: Mapping[str, Meter],
+    artefacts: Mapping[Deployment, bytes],
+    known: Mapping[Deployment, Latency],
+    timeout_s: float,
 ) -> dict[Deployment, Latency]:
     """Return how fast a network is at its places: on each device one runtime after another, all devices at once.
 
     Args:
-        meter: measures on the devices.
+        meters: one for each device, by its name.
         artefacts: the network in each place's own file.
         known: how fast it is at places where that was measured before.
         timeout_s: seconds after which one timing is given up.
@@ -30,16 +33,15 @@ def time_deployments(
         found: dict[Deployment, Latency | InfeasibleError] = {}
         for place, artefact in artefacts.items():
             if place.device == device and place not in known:
-                clock = meter_at(meter, device)
                 try:
-                    found[place] = clock.measure(artefact, SEARCH, runtime=place.runtime, timeout_s=timeout_s)
+                    found[place] = meters[device].measure(artefact, SEARCH, runtime=place.runtime, timeout_s=timeout_s)
                 except InfeasibleError as error:
                     found[place] = error
         return found
 
     answers = {place: known[place] for place in artefacts if place in known}
     failed: dict[Deployment, InfeasibleError] = {}
-    for found in at_once([partial(on, device) for device in devices_of(meter)]):
+    for found in at_once([partial(on, device) for device in meters]):
         for place, answer in found.items():
             if isinstance(answer, Latency):
                 answers[place] = answer

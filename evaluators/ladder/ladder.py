@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,11 +22,9 @@ from ...errors import InfeasibleError, blaming
 from ...files import write_atomically
 from ...spaces.candidate import BITS
 from ..device_lock import pause, training, waited_s
-from ..evaluator import Request
+from ..evaluator import Host, Request
 from ..measurement import Deployment, Infeasible, Latency, Measurement, Measurements, Outcome, ranked, slowest
 from ..meters.isolated_engine import engine
-from ..meters.latency import Meter
-from ..meters.parallel import Meters, devices_of
 from ..parity import Parity
 from ..runtime import Runtime
 from ..scores import Accuracy, accuracy
@@ -54,8 +51,6 @@ class Ladder:
         task: the network and its data.
         supplies: example inputs and calibration data.
         runtimes: serve the exported models; the meter's baseline is of the first.
-        meter: times them, on each of the study's devices.
-        folder: the run directory; each request names its own folder below it.
         compact: whether a model is kept as a compact file too, whose bytes are its size.
 
     """
@@ -65,19 +60,15 @@ class Ladder:
         task: Task,
         supplies: Supplies,
         runtimes: Sequence[Runtime],
-        meter: Meter | Meters,
-        folder: Path,
         *,
         compact: bool = False,
     ) -> None:
         self.task = task
         self.supplies = supplies
         self.runtimes = runtimes
-        self.meter = meter
-        self.folder = folder
         self.compact = compact
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host) -> Outcome:
         """Climb the ladder; whatever stops the candidate becomes its reason, never an exception.
 
         What stops its training leaves it as it was built, timed and scored before that.
@@ -85,7 +76,7 @@ class Ladder:
         Raises:
             LostError: its files cannot be written, for want of room; that is not the candidate's fault.
         """
-        climb = _Evaluation(self, request)
+        climb = _Evaluation(self, request, host)
         try:
             with training():
                 return climb.run()
@@ -120,16 +111,17 @@ class _Scored:
 class _Evaluation:
     """One candidate on its way up."""
 
-    def __init__(self, ladder: Ladder, request: Request) -> None:
+    def __init__(self, ladder: Ladder, request: Request, host: Host) -> None:
         self.ladder = ladder
         self.request = request
+        self.host = host
         self.task = replace(ladder.task, student=None) if request.unchanged else ladder.task
-        self.folder = ladder.folder / request.folder
+        self.folder = host.folder / request.folder
         self._ends = time.monotonic() + request.timeout_s - waited_s()
         self.latencies = {latency.deployment: latency for latency in request.latencies}
         self.rung = "build"
         self.seconds: dict[str, float] = {}
-        self.spending = ResourceLimits(request, ladder.meter, compact=ladder.compact)
+        self.spending = ResourceLimits(request, host.meters, compact=ladder.compact)
         self.one_shot: dict[str, float] = {}
         self.doubted = ""
         self.failure: Infeasible | None = None
@@ -208,7 +200,7 @@ class _Evaluation:
 
         if not self.request.ancestor:
             return
-        self.ancestor = Ancestor.read(self.ladder.folder / self.request.ancestor)
+        self.ancestor = Ancestor.read(self.host.folder / self.request.ancestor)
         if self.ancestor is not None and not self.request.test:
             write_atomically(self.folder / ANCESTOR, self.ancestor.to_bytes())
 
@@ -256,7 +248,7 @@ class _Evaluation:
         Raises:
             InfeasibleError: it costs too much everywhere, or something cannot be measured anywhere.
         """
-        by_place = {Deployment(it.runtime.name, name): it for it in served for name in devices_of(self.ladder.meter)}
+        by_place = {Deployment(it.runtime.name, name): it for it in served for name in self.host.meters}
         if self.request.max_size_bytes is not None or not self.ladder.compact:  # packing takes a while
             self.spending.weigh({place: self._size(it) for place, it in by_place.items()})
         places = self._in_time({place: it.artefact for place, it in by_place.items()})
@@ -282,7 +274,7 @@ class _Evaluation:
         """
         if artefacts.keys() - self.latencies.keys():
             with self._on("latency"):
-                self.latencies |= time_deployments(self.ladder.meter, artefacts, self.latencies, self._left)
+                self.latencies |= time_deployments(self.host.meters, artefacts, self.latencies, self._left)
         latencies = {place: self.latencies[place] for place in artefacts if place in self.latencies}
         target_ms = self.request.target_ms
         if target_ms is None:
@@ -332,7 +324,7 @@ class _Evaluation:
             warnings: list[str] = []
             executed = None
             if self.request.test:
-                executed = in_low_precision(self.ladder.meter, it.artefact, place, meant, warnings)
+                executed = in_low_precision(self.host.meters[place.device], it.artefact, place, meant, warnings)
             else:  # at the end it is timed anew
                 warnings += self.latencies[place].doubts
             latency, warned = self.latencies[place], (*warnings, *doubts)

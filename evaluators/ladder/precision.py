@@ -5,7 +5,6 @@ from __future__ import annotations
 from ...errors import InfeasibleError
 from ..measurement import Deployment
 from ..meters.latency import Meter
-from ..meters.parallel import Meters, meter_at
 from ..runtime import low_precision
 
 SLACK = 0.05
@@ -13,12 +12,12 @@ SLACK = 0.05
 
 
 def in_low_precision(
-    meter: Meter | Meters, artefact: bytes, place: Deployment, meant: float, warnings: list[str]
+    meter: Meter, artefact: bytes, place: Deployment, meant: float, warnings: list[str]
 ) -> float | None:
     """Return the share of a built model's compute that is in low precision; None where its runtime does not tell.
 
     Args:
-        meter: asks the runtime.
+        meter: asks the runtime on the deployment's device.
         artefact: the model in the runtime's own file.
         place: where it is served.
         meant: multiply-accumulates that were meant for low precision.
@@ -26,7 +25,7 @@ def in_low_precision(
 
     """
     try:
-        kernels = meter_at(meter, place.device).kernels(artefact, runtime=place.runtime)
+        kernels = meter.kernels(artefact, runtime=place.runtime)
     except InfeasibleError:
         kernels = ()
     if not any(kernel.macs for kernel in kernels):

@@ -12,7 +12,6 @@ from ...units import format_quantity
 from ..evaluator import Request
 from ..measurement import Deployment, Infeasible, Latency, Measurement
 from ..meters.latency import Meter
-from ..meters.parallel import Meters, meter_at
 from .deployments import within_limit
 
 SLACK = 1.05
@@ -24,18 +23,18 @@ class ResourceLimits:
 
     Args:
         request: its limits, and what to measure.
-        meter: measures.
+        meters: one for each device, by its name.
         compact: whether the size may still change.
     """
 
-    def __init__(self, request: Request, meter: Meter | Meters, *, compact: bool = False) -> None:
+    def __init__(self, request: Request, meters: Mapping[str, Meter], *, compact: bool = False) -> None:
         self._most = {
             "size": request.max_size_bytes,
             "memory": request.max_memory_bytes,
             "energy": request.max_energy_mj,
         }
         self._slack = {"size": SLACK if compact else 1.0}
-        self._meter = meter
+        self._meters = meters
         self._also = request.also
         self._found: dict[str, dict[Deployment, float]] = {name: {} for name in self._most}
 
@@ -87,7 +86,7 @@ class ResourceLimits:
         """Measure a cost at each place; return the first reason why that failed."""
         reasons = []
         for place, artefact in artefacts.items() if name in self._also else ():
-            meter = meter_at(self._meter, place.device)
+            meter = self._meters[place.device]
             measure: Callable[..., float | None] = {"memory": meter.memory, "energy": meter.energy}[name]
             try:
                 with on(name):

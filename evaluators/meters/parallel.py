@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from ...search.workers.remote_meter import RemoteMeter
 from ..device_lock import off_the_floor
-from .latency import Meter
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Meters:
-    """The meters of a study's devices, by the devices' names; the first one's costs are those that the search knows."""
-
-    each: Mapping[str, RemoteMeter]
-
-    def mute(self) -> Meters:
-        """Return the same for another process; see `RemoteMeter.mute`."""
-        return Meters({name: meter.mute() for name, meter in self.each.items()})
-
-    def gone(self) -> str:
-        """Return a sentence for each device that no living node offers."""
-        return " · ".join(filter(None, (meter.gone() for meter in self.each.values())))
-
-
-def devices_of(meter: Meter | Meters) -> tuple[str, ...]:
-    """Return the names of the devices that a study measures on; this machine has none."""
-    return tuple(meter.each) if isinstance(meter, Meters) else ("",)
-
-
-def meter_at(meter: Meter | Meters, device: str) -> Meter:
-    """Return what measures on a device."""
-    return meter.each[device] if isinstance(meter, Meters) else meter
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:

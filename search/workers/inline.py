@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from ...errors import LostError
-from ...evaluators.evaluator import Evaluator, Request
+from ...evaluators.evaluator import BARE, Evaluator, Host, Request
 from ...evaluators.measurement import Outcome
 from .base import LostTrial, Result
 
 
 class InlineWorkers:
-    """Evaluates one request at a time in this process, when it is waited for."""
+    """Evaluates one request at a time in this process, when it is waited for.
+
+    Args:
+        evaluator: evaluates the requests.
+        host: what this process provides to it.
+    """
 
     interruptible = True
 
-    def __init__(self, evaluator: Evaluator) -> None:
+    def __init__(self, evaluator: Evaluator, host: Host = BARE) -> None:
         self._evaluator = evaluator
+        self._host = host
         self._queue: list[Request] = []
 
     def free(self) -> int:
@@ -35,7 +41,7 @@ class InlineWorkers:
 
     def _evaluated(self, request: Request) -> Outcome | LostTrial:
         try:
-            return self._evaluator.evaluate(request)
+            return self._evaluator.evaluate(request, self._host)
         except LostError as error:
             return LostTrial(str(error), counts=False)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from ...evaluators.evaluator import Evaluator, Request, Wrapping
+from ...evaluators.evaluator import Evaluator, Host, Request
 from ...evaluators.measurement import Infeasible, Outcome
 from ...evaluators.meters.serve_once import peak_so_far
 from .base import LostTrial
@@ -25,7 +25,7 @@ LOOK_S = 0.5
 """Seconds between two checks of a trial's memory."""
 
 
-class MemoryLimited(Wrapping):
+class MemoryLimited:
     """Evaluates in a Ray worker, whose process ends if a trial exceeds its memory.
 
     Args:
@@ -34,15 +34,14 @@ class MemoryLimited(Wrapping):
     """
 
     def __init__(self, evaluator: Evaluator, limit_bytes: float) -> None:
-        super().__init__(evaluator)
+        self._evaluator = evaluator
         self._limit_bytes = limit_bytes
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host) -> Outcome:
         """Evaluate a request, with its memory watched."""
         reason = f"it needed more than {in_words(self._limit_bytes)} of memory (--trial-memory gives more)"
         with watched(self._limit_bytes, lambda: _end(request, reason)):
-            outcome: Outcome = self._evaluator.evaluate(request)
-        return outcome
+            return self._evaluator.evaluate(request, host)
 
 
 @contextmanager

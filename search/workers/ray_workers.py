@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from ...errors import AutocompressError, LostError, UsageError
-from ...evaluators.evaluator import Request
+from ...evaluators.evaluator import Host, Request
 from ...evaluators.measurement import Infeasible, Outcome
-from ...evaluators.meters.parallel import Meters
 from ...evaluators.outcome_json import from_json, to_json
 from . import wait_times as waits
 from .base import LostTrial, Payload, Result
@@ -52,8 +52,9 @@ class RayWorkers:
     asks for candidates. Ray's futures tell the thread which actors exist and what they do.
 
     Args:
-        payload: an evaluator, packed, with its buffers; its meter is replaced.
-        meter: measures for all of them, in the processes that hold the devices.
+        payload: an evaluator, packed, with its buffers.
+        folder: the directory that holds the folders of requests.
+        meters: measure for all of them, by the devices' names, in the processes that hold the devices.
         count: how many actors.
         versions: versions that they must find on their node; see `cluster.check_versions`.
     """
@@ -63,7 +64,8 @@ class RayWorkers:
     def __init__(
         self,
         payload: Payload,
-        meter: RemoteMeter | Meters,
+        folder: Path,
+        meters: Mapping[str, RemoteMeter],
         count: int,
         versions: Mapping[str, str] | None = None,
     ) -> None:
@@ -73,7 +75,8 @@ class RayWorkers:
         self._buffers = ray.put(arrays(payload[1]))
         self._payload = ray.put(payload[0])
         self._key = payload[0].key
-        self._meter = meter.mute()
+        self._meters = {name: meter.mute() for name, meter in meters.items()}
+        self._host = Host(folder=folder, meters=self._meters)
         self._versions = versions
         self.count = count
         self.ahead = count // AHEAD
@@ -167,7 +170,7 @@ class RayWorkers:
     def _hire(self) -> None:
         """Request an actor somewhere; it reports that it is there, and is loaded then."""
         spread = self._ray.remote(_Worker).options(num_cpus=1, scheduling_strategy="SPREAD")
-        worker = spread.remote(self._meter)
+        worker = spread.remote(self._host)
         key = object()
         self._hired[key] = _Hired(worker, time.monotonic())
         self._call_back(key, worker.present.remote())
@@ -252,7 +255,7 @@ class RayWorkers:
 
     def _look(self) -> None:
         """Stop overdue work, and find out what the others wait for."""
-        gone = self._meter.gone()
+        gone = " · ".join(filter(None, (meter.gone() for meter in self._meters.values())))
         now = time.monotonic()
         with self._lock:
             if gone:
@@ -307,8 +310,8 @@ def _blame(error: Any) -> BaseException:
 class _Worker:
     """A process that builds and trains, at the lowest priority so that it does not disturb measuring."""
 
-    def __init__(self, meter: RemoteMeter | Meters) -> None:
-        self._meter = meter
+    def __init__(self, host: Host) -> None:
+        self._host = host
 
     def present(self) -> None:
         """Show that the process is there."""
@@ -324,11 +327,10 @@ class _Worker:
 
         torch.set_num_threads(1)
         self._evaluator = unpacked(payload, mapped(payload.key, payload.lengths, lambda: ray.get(buffers[0])))
-        self._evaluator.meter = self._meter
 
     def evaluate(self, request: Request, token: str) -> tuple[str, int]:
         with waits.told(token):
-            return to_json(self._evaluator.evaluate(request)), own_peak()
+            return to_json(self._evaluator.evaluate(request, self._host)), own_peak()
 
     def forget(self, key: str) -> None:
         """Delete the workers' buffers on this node."""

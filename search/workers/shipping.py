@@ -6,62 +6,51 @@ upload is never taken for a complete one. Downloads are compared with the manife
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...errors import LostError, UsageError
-from ...evaluators.evaluator import Request, Wrapping
+from ...evaluators.evaluator import Evaluator, Host, Request
 from ...evaluators.ladder.trial_files import ERROR
 from ...evaluators.measurement import Infeasible, Outcome
 from ...evaluators.scratch import scratch
 from ...storage.artifacts import ArtifactStore
 from .base import LostTrial
 
-if TYPE_CHECKING:
-    from ...evaluators.ladder.ladder import Ladder
 
-
-class WithArtifacts(Wrapping):
-    """Evaluates in a folder of its node, and keeps the results elsewhere.
+class WithArtifacts:
+    """Evaluates in a temporary folder of its node, and keeps the results in an artifact store.
 
     Args:
-        ladder: evaluates requests.
+        evaluator: evaluates requests.
         artifacts: has the weights to start from, and takes the files.
     """
 
-    def __init__(self, ladder: Ladder, artifacts: ArtifactStore) -> None:
-        super().__init__(ladder)
+    def __init__(self, evaluator: Evaluator, artifacts: ArtifactStore) -> None:
+        self._evaluator = evaluator
         self._artifacts = artifacts
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host) -> Outcome:
         """Evaluate a request.
 
         Raises:
             LostError: its files cannot be brought or kept.
         """
-        with self._placed() as ladder:
-            if request.ancestor:
-                folder, _, name = request.ancestor.rpartition("/")
-                self._artifacts.get(ladder.folder, folder, name)  # without it, it goes on from the original
-            outcome = ladder.evaluate(request)
-            if not isinstance(outcome, Infeasible):
-                self._artifacts.put(ladder.folder, request.folder)
-            elif (ladder.folder / request.folder / ERROR).exists():
-                self._artifacts.put(ladder.folder, request.folder, ERROR)
-            return outcome
-
-    @contextmanager
-    def _placed(self) -> Iterator[Ladder]:
         with ExitStack() as stack:
-            ladder: Ladder = copy.copy(self._evaluator)
             try:
-                ladder.folder = stack.enter_context(scratch())
-            except UsageError as error:  # of this node; another one may do
+                folder = stack.enter_context(scratch())
+            except UsageError as error:  # this node has no room; another one may
                 raise LostError(str(error)) from error
-            yield ladder
+            if request.ancestor:
+                source, _, name = request.ancestor.rpartition("/")
+                self._artifacts.get(folder, source, name)  # without it, the trial starts from the original weights
+            outcome = self._evaluator.evaluate(request, replace(host, folder=folder))
+            if not isinstance(outcome, Infeasible):
+                self._artifacts.put(folder, request.folder)
+            elif (folder / request.folder / ERROR).exists():
+                self._artifacts.put(folder, request.folder, ERROR)
+            return outcome
 
 
 def fetch_outcome(artifacts: ArtifactStore, root: Path, request: Request, outcome: Outcome) -> Outcome | LostTrial:

@@ -6,7 +6,6 @@ costs its running trials, and is replaced.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -14,9 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import UsageError
 from ...evaluators.cgroup import available_cores
-from ...evaluators.evaluator import Evaluator
-from ...evaluators.meters.latency import Meter
-from ...evaluators.meters.parallel import Meters
+from ...evaluators.evaluator import Evaluator, Host
 from .base import Payload, Workers
 from .cluster import Cluster
 from .inline import InlineWorkers
@@ -30,13 +27,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def workers_for(
-    evaluator: Evaluator, meter: Meter | Meters, count: int | None, cluster: Cluster | None = None
+    evaluator: Evaluator, host: Host, count: int | None, cluster: Cluster | None = None
 ) -> Iterator[Workers]:
     """Start workers for an evaluator, and stop them at the end.
 
     Args:
-        evaluator: what each worker uses; with more than 0 workers it must be picklable, and its ``meter`` is replaced.
-        meter: measures for all workers.
+        evaluator: what each worker uses; with more than 0 workers it must be picklable.
+        host: what each worker provides to it; the meters may be of this machine or of a cluster's devices.
         count: how many processes; 0 evaluates in this one, None takes the cluster's CPUs or this machine's cores.
         cluster: where they run; None starts Ray on this machine.
 
@@ -44,33 +41,34 @@ def workers_for(
         UsageError: the evaluator, and so the user's task, cannot be sent to another process.
     """
     if count == 0:
-        yield InlineWorkers(evaluator)
+        yield InlineWorkers(evaluator, host)
         return
-    evaluator = copy.copy(evaluator)
-    if hasattr(evaluator, "meter"):
-        evaluator.meter = None  # it has references that only Ray can pickle
     payload = pickled(evaluator)
     if cluster is not None:
-        with _crew(payload, meter, count or cluster.cpus, cluster.devices, cluster.versions) as workers:
+        with _ray_workers(payload, host, count or cluster.cpus, cluster.devices, cluster.versions) as workers:
             yield workers
         return
     count = count or available_cores()
-    with begun(count=count), _crew(payload, meter, count, [MeterActor.here()]) as workers:
+    with begun(count=count), _ray_workers(payload, host, count, [MeterActor.here()]) as workers:
         yield workers
 
 
 @contextmanager
-def _crew(
+def _ray_workers(
     payload: Payload,
-    meter: Meter | Meters,
+    host: Host,
     count: int,
     devices: Sequence[MeterActor],
     versions: Mapping[str, str] | None = None,
 ) -> Iterator[RayWorkers]:
+    """Start workers on Ray; a meter of this machine measures in the first device's process."""
     from .ray_workers import RayWorkers
 
-    remote = meter if isinstance(meter, RemoteMeter | Meters) else devices[0].meter(meter)
-    workers = RayWorkers(payload, remote, count, versions)
+    meters = {
+        name: meter if isinstance(meter, RemoteMeter) else devices[0].meter(meter)
+        for name, meter in host.meters.items()
+    }
+    workers = RayWorkers(payload, host.folder, meters, count, versions)
     try:
         yield workers
     finally:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Measurements, Outcome, ranked
 from autocompress.evaluators.meters.latency import CAREFUL, Plan
-from autocompress.evaluators.meters.parallel import Meters
 from autocompress.evaluators.runtime import Kernel
 from autocompress.evaluators.scores import packed
 from autocompress.pareto.front import select
@@ -50,7 +50,7 @@ class Trainer:
         self.spoil = spoil
         self.requests: list[Request] = []
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate, write a model file, spoil."""
         self.requests.append(request)
         (self.folder / request.folder).mkdir(parents=True, exist_ok=True)
@@ -108,11 +108,12 @@ def unspoiled(request: Request, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock | Meters, **limits: float) -> FinalEvaluation:
+def finals(rundir: RunDirectory, trainer: Trainer, clock: Clock | dict[str, There], **limits: float) -> FinalEvaluation:
     """Return the end of a run with ten passes over the training data."""
     options = Options(out=rundir.path, workers=0, **{"target_ms": TARGET_MS, **limits})  # type: ignore[arg-type]
     context = RunContext(options=options, rundir=rundir, workers=InlineWorkers(trainer), epochs=1.0, final_epochs=10.0)
-    return FinalEvaluation(context, clock)  # type: ignore[arg-type]
+    meters: Any = clock if isinstance(clock, dict) else {"": clock}
+    return FinalEvaluation(context, meters)
 
 
 def trained_to_the_end(models: list[Model]) -> list[Model]:
@@ -334,7 +335,7 @@ def test_what_fails_on_one_of_the_devices_is_left_out(
     chosen = trained_to_the_end(models)
     broken = chosen[-1].candidate.to_json().encode()
     clocks = {"gpu0": There(chosen, "gpu0"), "edge": There(chosen, "edge", broken)}
-    ended = finals(rundir, Trainer(rundir.path, small, spoil), Meters(clocks)).run(chosen)  # type: ignore[arg-type]
+    ended = finals(rundir, Trainer(rundir.path, small, spoil), clocks).run(chosen)
     assert [m.id for m in ended] == [m.id for m in chosen[:-1]]
     for model in ended:
         assert sorted(m.latency.device for m in model.measurements) == ["edge", "gpu0"]

@@ -11,7 +11,7 @@ import pytest
 from rich.text import Text
 
 from autocompress.errors import StudyError
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window
 from autocompress.evaluators.meters.latency import Plan
 from autocompress.pareto.front import ParetoFront
@@ -51,7 +51,7 @@ class Trainer:
         self.folder, self.outcomes = folder, outcomes
         self.epochs: list[float] = []
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Return the outcome."""
         self.epochs.append(request.epochs)
         (self.folder / request.folder).mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def ended(
     options = Options(out=rundir.path, workers=0, target_ms=5.0)
     workers = InlineWorkers(trainer)
     context = RunContext(options=options, rundir=rundir, workers=workers, epochs=1.0, final_epochs=10.0, progress=told)
-    return FinalEvaluation(context, clock).run(models(found)), trainer, told.milestones
+    return FinalEvaluation(context, {"": clock}).run(models(found)), trainer, told.milestones
 
 
 def longer_fails(epochs: float) -> Outcome:
@@ -171,7 +171,7 @@ def test_a_run_whose_baseline_cannot_be_scored_any_more_says_why(rundir: RunDire
     trainer = Trainer(rundir.path, lambda epochs: replace(WHY, rung="test"))
     workers = InlineWorkers(trainer)
     context = RunContext(options=options, rundir=rundir, workers=workers, epochs=1.0, final_epochs=10.0)
-    finals = FinalEvaluation(context, clock)
+    finals = FinalEvaluation(context, {"": clock})
     with pytest.raises(StudyError, match=r"unchanged network must be scored at the end.*a batch of one\. Fix that"):
         finals.run([baseline, *models()])
 

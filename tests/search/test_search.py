@@ -11,7 +11,7 @@ import pytest
 
 from autocompress.errors import AutocompressError
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome, representative
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
@@ -32,7 +32,7 @@ class Counting:
         self.evaluator = evaluator
         self.seen: Counter[Candidate] = Counter()
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate a request."""
         self.seen[request.candidate] += 1
         return self.evaluator.evaluate(request)
@@ -41,7 +41,7 @@ class Counting:
 class Slow(Counting):
     """Takes a moment for every candidate."""
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate a request after a pause."""
         time.sleep(0.02)
         return super().evaluate(request)
@@ -50,7 +50,7 @@ class Slow(Counting):
 class Unbuildable(Counting):
     """Can build nothing."""
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Return a reason."""
         return Infeasible(reason="it cannot be built", rung="build")
 
@@ -101,7 +101,7 @@ class Seeds(Counting):
         super().__init__(evaluator)
         self.seeds: dict[str, int] = {}
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate a request."""
         self.seeds[request.folder] = request.seed
         return super().evaluate(request)

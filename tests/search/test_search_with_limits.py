@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from autocompress.evaluators.analytic import ACCURACY, AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
@@ -56,7 +56,7 @@ class Counting:
         self.seen: Counter[Candidate] = Counter()
         self.requests: list[Request] = []
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate a request."""
         self.seen[request.candidate] += 1
         self.requests.append(request)

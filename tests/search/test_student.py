@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Outcome
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE, STUDENT
@@ -32,7 +32,7 @@ class Asked:
     def __init__(self) -> None:
         self.requests: list[Request] = []
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate as the analytic problem does."""
         self.requests.append(request)
         return PROBLEM.evaluate(request)

@@ -15,7 +15,7 @@ from autocompress.compressors.pipeline import supplies_of
 from autocompress.errors import StudyError
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.ladder.ladder import Ladder
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Measurements, Outcome, Window
 from autocompress.evaluators.outcome_json import from_json, to_json
@@ -88,7 +88,7 @@ class Failing:
         self.problem, self.rung, self.good = problem, rung, good
         self.seen: list[Candidate] = []
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Fail in building, or in training."""
         found = self.problem.evaluate(request)
         if request.unchanged or isinstance(found, Infeasible):
@@ -160,11 +160,11 @@ def test_a_model_is_kept_that_was_scored_before_its_training_failed(tmp_path: Pa
     data = [(torch.randn(32, 4), torch.arange(32) % 2)]
     network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
     task = Task(network, torch.ones(1, 4), data, data, loss=mistaken)
-    meter: Any = None  # how fast it is is known
-    ladder = Ladder(task, supplies_of(task), [runtimes.load("onnxruntime")], meter, tmp_path)
+    unused: Any = None  # its latency is known
+    ladder = Ladder(task, supplies_of(task), [runtimes.load("onnxruntime")])
     candidate = Candidate({"pruning_ratio": {"0": 0.5}})
     request = Request(folder="trials/00001", candidate=candidate, epochs=1.0, latencies=(LATENCY,))
-    (measured,) = ladder.evaluate(request)
+    (measured,) = ladder.evaluate(request, Host(folder=tmp_path, meters={"": unused}))
     assert measured.failure is not None
     assert measured.failure.raised
     assert measured.failure.rung == "train"

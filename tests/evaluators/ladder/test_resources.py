@@ -69,7 +69,7 @@ def spending(
         max_energy_mj=energy,
         also=also,
     )
-    found = ResourceLimits(request, meter, compact=compact)
+    found = ResourceLimits(request, {"": meter}, compact=compact)
     found.weigh({place: len(file) for place, file in FILES.items()})
     return found
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autocompress.compressors.pipeline import supplies_of
 from autocompress.evaluators import runtimes
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import Host, Request
 from autocompress.evaluators.ladder.ladder import Ladder
 from autocompress.evaluators.measurement import Infeasible
 from autocompress.spaces.candidate import Candidate
@@ -34,10 +34,9 @@ def ended(folder: Path, loss: Any = mistaken, *, model: nn.Module | None = None)
     task = Task(network, torch.ones(1, 4), data, data)
     supplies = replace(supplies_of(task), loss=loss)
     task = replace(task, loss=loss, model=model or network)
-    meter: Any = None  # nothing comes so far as to be timed
-    ladder = Ladder(task, supplies, [runtimes.load("onnxruntime")], meter, folder)
+    ladder = Ladder(task, supplies, [runtimes.load("onnxruntime")])
     candidate = BY_GRADIENTS if model is None else Candidate()
-    outcome = ladder.evaluate(Request(folder="trials/00001", candidate=candidate, epochs=1.0))
+    outcome = ladder.evaluate(Request(folder="trials/00001", candidate=candidate, epochs=1.0), Host(folder=folder))
     assert isinstance(outcome, Infeasible)
     return outcome
 

@@ -19,11 +19,10 @@ import pytest
 
 from autocompress.errors import InfeasibleError, UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.ladder.deployments import time_deployments
 from autocompress.evaluators.measurement import Deployment, Latency, Outcome
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Calibration, Plan
-from autocompress.evaluators.meters.parallel import Meters, devices_of
 from autocompress.evaluators.runtime import Kernel
 from autocompress.search.options import Options
 from autocompress.search.progress import Silent
@@ -85,16 +84,16 @@ class Measured:
 
     def __init__(self, only: str = "") -> None:
         self.only = only
-        self.meter: Any = None
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Return the analytic measurement with the latency of the meter, and the node that trained."""
         from dataclasses import replace
 
         (measured,) = AnalyticEvaluator(3).evaluate(request)
         if self.only and node() != self.only:
             time.sleep(3600)
-        latency = self.meter.measure(b"", SEARCH)
+        [meter] = host.meters.values()
+        latency = meter.measure(b"", SEARCH)
         return (replace(measured, latency=latency, file=f"model-{node()}.onnx"),)
 
 
@@ -219,7 +218,7 @@ def test_everything_is_measured_on_the_node_with_the_device(nodes: Nodes, asked:
         assert meter.measure(b"", SEARCH).environment == {"node": device}
         assert meter.kernels(b"")[0].name == device
         assert meter.memory(b"four") == 4
-        with workers_for(Measured(), meter, None, cluster) as workers:
+        with workers_for(Measured(), Host(meters={NAME: meter}), None, cluster) as workers:
             submitted(workers, 1)
             outcomes = [outcome for _, outcome in gathered(workers, 1)]
     assert {m[0].file for m in outcomes if isinstance(m, tuple)} == {f"model-{nodes.head_node.node_id}.onnx"}
@@ -295,7 +294,7 @@ def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[...,
     extra = nodes.add_node(num_cpus=1)
     with (
         joined(asked(measure_on=(NAME,), workers=2), Silent()) as cluster,
-        workers_for(Measured(nodes.head_node.node_id), There(latency()), 2, cluster) as workers,
+        workers_for(Measured(nodes.head_node.node_id), Host(meters={NAME: There(latency())}), 2, cluster) as workers,
     ):
         until(lambda: not workers.held_up() and workers.free() == 2)  # else one of them may get both
         submitted(workers, 2)
@@ -332,9 +331,9 @@ def test_devices_measure_at_the_same_time(nodes: Nodes, asked: Callable[..., Opt
     device = nodes.add_node(num_cpus=0, resources={"phone": 1})
     with joined(asked(measure_on=(NAME, "phone")), Silent()) as cluster:
         assert isinstance(cluster, Cluster)
-        meters = Meters({it.name: it.meter(There(latency())) for it in cluster.devices})
-        assert devices_of(meters) == (NAME, "phone")
-        found = time_deployments(meters, {Deployment("ort", name): b"slow" for name in devices_of(meters)}, {}, 60.0)
+        meters = {it.name: it.meter(There(latency())) for it in cluster.devices}
+        assert list(meters) == [NAME, "phone"]
+        found = time_deployments(meters, {Deployment("ort", name): b"slow" for name in meters}, {}, 60.0)
     assert [(place.device, found[place].device) for place in found] == [(NAME, NAME), ("phone", "phone")]
     each = [latency.environment for latency in found.values()]
     assert len({environment["node"] for environment in each}) == 2
@@ -349,7 +348,7 @@ def test_a_ray_client_joins_from_outside(nodes: Nodes, asked: Callable[..., Opti
     with (
         served(nodes.address) as address,
         joined(asked(ray_address=address, measure_on=(NAME,)), Silent()) as cluster,
-        workers_for(Measured(), There(latency()), None, cluster) as workers,
+        workers_for(Measured(), Host(meters={NAME: There(latency())}), None, cluster) as workers,
     ):
         submitted(workers, 1)
         assert all(isinstance(outcome, tuple) for _, outcome in gathered(workers, 1))

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.search.workers.base import LostTrial, Result
 from autocompress.search.workers.memory_limit import MemoryLimited, died, watched
@@ -80,10 +80,7 @@ def test_what_forks_share_counts_once() -> None:
 class Hoarding:
     """Takes memory in a process of its own where its request's folder says so."""
 
-    def __init__(self) -> None:
-        self.meter = None
-
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate, or hoard."""
         folder = Path(request.folder)
         if folder.name == "hoard":
@@ -101,7 +98,7 @@ def workers() -> Iterator[RayWorkers]:
     for pickler in (cloudpickle, rays):
         pickler.register_pickle_by_value(sys.modules[__name__])
     limited = MemoryLimited(Hoarding(), 600 * MEGABYTE)
-    with workers_for(limited, None, 1) as workers:  # type: ignore[arg-type]
+    with workers_for(limited, BARE, 1) as workers:
         assert isinstance(workers, RayWorkers)
         yield workers
 

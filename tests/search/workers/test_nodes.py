@@ -7,14 +7,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 import numpy as np
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Outcome
 from autocompress.evaluators.scratch import FOLDER
 from autocompress.search.options import Options
@@ -29,20 +28,21 @@ from autocompress.storage.artifacts import RemoteArtifacts, check_artifacts
 
 pytestmark = pytest.mark.timeout(500)
 
+NOWHERE = Path("/nowhere")
+"""The run directory, which is on the driver's node."""
+
 
 class Travelling:
     """Writes the node's folder for temporary files below what its ancestor wrote; holds some data."""
 
     def __init__(self) -> None:
-        self.folder = Path("/nowhere")  # the run directory, which is on the driver's node
-        self.meter: Any = None
         self.data = np.arange(1 << 20)
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Write, and stay for a while, so that the other node has the other request."""
-        ancestor = self.folder / (request.ancestor or "none")
+        ancestor = host.folder / (request.ancestor or "none")
         before = ancestor.read_text() if ancestor.exists() else ""
-        folder = self.folder / request.folder
+        folder = host.folder / request.folder
         folder.mkdir(parents=True)
         (folder / "way").write_text(f"{before}{tempfile.gettempdir()}\n")
         assert self.data.sum() == (1 << 19) * ((1 << 20) - 1)
@@ -96,7 +96,7 @@ def test_what_one_node_made_the_other_goes_on_from(address: str, folders: tuple[
     options = Options(target_ms=4.0, out=tmp_path / "run", ray_address=address)
     with (
         joined(options, Silent()) as cluster,
-        workers_for(WithArtifacts(Travelling(), store), None, 2, cluster) as workers,  # type: ignore[arg-type]
+        workers_for(WithArtifacts(Travelling(), store), Host(folder=NOWHERE), 2, cluster) as workers,
     ):
         while workers.free() < 2:
             time.sleep(0.1)

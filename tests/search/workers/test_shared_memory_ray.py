@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.evaluators.scratch import FOLDER
 from autocompress.search.workers.ray_workers import RayWorkers
@@ -42,10 +42,9 @@ class Holder:
     """Holds much data, reads all of it, writes to a part on request, and tells how much memory it gives back."""
 
     def __init__(self) -> None:
-        self.meter = None
         self.data = [torch.ones(SIZE), np.ones(SIZE, np.float32)]
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Return the sum of the data, and by how many megabytes memory shrinks when that is let go of."""
         if request.folder.startswith("write"):
             for part in self.data:
@@ -72,7 +71,7 @@ def workers(scratch: Path) -> Iterator[RayWorkers]:
 
     for pickler in (cloudpickle, rays):
         pickler.register_pickle_by_value(sys.modules[__name__])
-    with workers_for(Holder(), None, 2) as workers:  # type: ignore[arg-type]
+    with workers_for(Holder(), BARE, 2) as workers:
         assert isinstance(workers, RayWorkers)
         while workers.free() < 2:
             time.sleep(0.1)

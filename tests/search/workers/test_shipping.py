@@ -8,7 +8,6 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -16,7 +15,7 @@ import pytest
 
 from autocompress.errors import LostError, UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.pareto.front import select
 from autocompress.search.workers.base import LostTrial
@@ -277,14 +276,10 @@ def test_a_missing_package_is_named() -> None:
 class Writing:
     """Writes what it finds of its ancestor, and ends as its request's seed says."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.meter = SimpleNamespace()
-
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Write files, and evaluate."""
-        ancestor = self.folder / (request.ancestor or "none")
-        folder = filled(self.folder, request.folder, ancestor.read_bytes() if ancestor.exists() else b"alone")
+        ancestor = host.folder / (request.ancestor or "none")
+        folder = filled(host.folder, request.folder, ancestor.read_bytes() if ancestor.exists() else b"alone")
         if request.seed == 1:
             (folder / request.folder / "error.txt").write_text("a traceback")
             return Infeasible(reason="it failed", rung="build")
@@ -296,19 +291,24 @@ def request_for(folder: str, **how: Any) -> Request:
     return Request(folder=folder, candidate=Candidate(), epochs=0, **how)
 
 
+NOWHERE = Host(folder=Path("/proc/nowhere"))
+"""A host whose run directory cannot be written."""
+
+
 def shipped(artifacts: ArtifactStore) -> WithArtifacts:
-    """Return an evaluator whose run directory cannot be written."""
-    return WithArtifacts(Writing(Path("/proc/nowhere")), artifacts)  # type: ignore[arg-type]
+    """Return an evaluator that keeps its files in a store."""
+    return WithArtifacts(Writing(), artifacts)
 
 
 def test_a_trial_is_uploaded_from_a_folder_of_the_node(remote: RemoteArtifacts, tmp_path: Path) -> None:
     """The run directory is not touched; the next trial goes on from weights that are brought to it; nothing is left."""
     evaluator = shipped(remote)
-    assert isinstance(evaluator.evaluate(request_for(NAME)), tuple)
-    assert isinstance(evaluator.evaluate(request_for("trials/00002", ancestor=f"{NAME}/model.onnx")), tuple)
+    assert isinstance(evaluator.evaluate(request_for(NAME), NOWHERE), tuple)
+    second = request_for("trials/00002", ancestor=f"{NAME}/model.onnx")
+    assert isinstance(evaluator.evaluate(second, NOWHERE), tuple)
     remote.put(filled(tmp_path / "a", "trials/00003", b"marked"), "trials/00003")
-    evaluator.evaluate(request_for("trials/00004", ancestor="trials/00003/model.onnx"))
-    evaluator.evaluate(request_for("trials/00005", ancestor="trials/00099/model.onnx"))
+    evaluator.evaluate(request_for("trials/00004", ancestor="trials/00003/model.onnx"), NOWHERE)
+    evaluator.evaluate(request_for("trials/00005", ancestor="trials/00099/model.onnx"), NOWHERE)
     for name, content in (("00002", b"alone"), ("00004", b"marked"), ("00005", b"alone")):
         assert remote.get(tmp_path / "b", f"trials/{name}")
         assert (tmp_path / "b" / "trials" / name / "model.onnx").read_bytes() == content
@@ -318,7 +318,7 @@ def test_a_store_that_is_away_loses_the_trial(tmp_path: Path) -> None:
     """The evaluator says so, with the reason, in a way that is no defect."""
     (tmp_path / "file").touch()
     with pytest.raises(LostError, match="could not be written"):
-        shipped(RemoteArtifacts(f"file://{tmp_path}/file")).evaluate(request_for(NAME))
+        shipped(RemoteArtifacts(f"file://{tmp_path}/file")).evaluate(request_for(NAME), NOWHERE)
 
 
 def test_a_finished_model_is_brought_and_a_trial_is_not(remote: RemoteArtifacts, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_finished_model_is_brought_and_a_trial_is_not(remote: RemoteArtifacts,
         (request_for("models/00001", test=True), {"models/00001/model.onnx", "models/00001/deep/x"}),
         (request_for("trials/00002", seed=1), {"trials/00002/error.txt"}),
     ):
-        outcome, before = evaluator.evaluate(request), set(found(root))
+        outcome, before = evaluator.evaluate(request, NOWHERE), set(found(root))
         assert fetch_outcome(remote, root, request, outcome) == outcome
         assert set(found(root)) - before == files
     assert {Path(path).parent.name for path in kept(remote) if path.endswith(module.MANIFEST)} == {"00001"}

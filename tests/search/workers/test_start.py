@@ -22,7 +22,7 @@ from torch import nn
 from autocompress.errors import InfeasibleError, UsageError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.device_lock import training
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Outcome
 from autocompress.evaluators.meters.latency import SEARCH, Calibration, Plan
 from autocompress.evaluators.runtime import Kernel
@@ -72,13 +72,13 @@ class Refusing:
         os._exit(1)
 
 
+REFUSING = Host(meters={"": Refusing()})
+
+
 class Scripted:
     """Does what the last part of a request's folder says."""
 
-    def __init__(self) -> None:
-        self.meter = Refusing()
-
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate, hang, fail or measure."""
         match Path(request.folder).name:
             case "hang":
@@ -86,18 +86,18 @@ class Scripted:
                 time.sleep(3600)
             case "waits":
                 with training():
-                    self.meter.memory(b"slow")
+                    host.meters[""].memory(b"slow")
             case "defect":
                 raise ZeroDivisionError("a defect")
             case "costs":
-                memory_bytes = self.meter.memory(b"four")
+                memory_bytes = host.meters[""].memory(b"four")
                 try:
-                    self.meter.energy(b"four", runtime="sundial")
+                    host.meters[""].energy(b"four", runtime="sundial")
                 except InfeasibleError as error:
                     return Infeasible(reason=error.reason, rung=error.rung, memory_bytes=memory_bytes)
             case "refused" | "niceness" as script:
                 try:
-                    self.meter.measure(b"bytes", SEARCH)
+                    host.meters[""].measure(b"bytes", SEARCH)
                 except InfeasibleError as error:
                     prefix = f"trains at niceness {os.nice(0)}, " if script == "niceness" else ""
                     return Infeasible(reason=prefix + error.reason, rung=error.rung)
@@ -142,7 +142,7 @@ def processes() -> Iterator[RayWorkers]:
 
     for pickler in (cloudpickle, rays):
         pickler.register_pickle_by_value(sys.modules[__name__])
-    with workers_for(Scripted(), Refusing(), 2) as workers:
+    with workers_for(Scripted(), REFUSING, 2) as workers:
         assert isinstance(workers, RayWorkers)
         idle(workers)
         yield workers
@@ -162,7 +162,7 @@ def pool(processes: RayWorkers) -> Iterator[RayWorkers]:
 @pytest.fixture(params=["inline", "ray"])
 def workers(request: pytest.FixtureRequest) -> Any:
     """Return each kind of workers, idle."""
-    return request.getfixturevalue("pool") if request.param == "ray" else InlineWorkers(Scripted())
+    return request.getfixturevalue("pool") if request.param == "ray" else InlineWorkers(Scripted(), REFUSING)
 
 
 def test_results_belong_to_their_requests(workers: Workers) -> None:
@@ -281,7 +281,7 @@ def test_what_is_waited_for_a_device_is_no_time_of_a_trial(pool: RayWorkers, mon
 
 def test_no_workers_need_no_pickling() -> None:
     """With 0 workers an evaluator may hold anything."""
-    with workers_for(_Unpicklable(), Refusing(), 0) as workers:
+    with workers_for(_Unpicklable(), REFUSING, 0) as workers:
         workers.submit(request_for("trials/0"))
         assert isinstance(results(workers, 1)[0][1], tuple)
 
@@ -304,7 +304,7 @@ def test_what_cannot_be_pickled_is_refused() -> None:
     """The message names the option, the cause and the way out, before any process is started."""
     with (
         pytest.raises(UsageError, match=r"--workers 1 or more a task must be picklable.*generator.*--workers 0"),
-        workers_for(_Unpicklable(), Refusing(), 1),
+        workers_for(_Unpicklable(), REFUSING, 1),
     ):
         pytest.fail("workers were started")
 
@@ -313,6 +313,6 @@ class _Unpicklable:
     def __init__(self) -> None:
         self.stream = (i for i in range(3))
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate a request."""
         return PROBLEM.evaluate(request)
