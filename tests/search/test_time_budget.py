@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
-from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.search.dispatch import RunContext
 from autocompress.search.options import Options
@@ -82,7 +82,7 @@ class Timed:
         self.problem = problem
         self.train_s = train_s
 
-    def evaluate(self, request: Request) -> Outcome:
+    def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
         """Evaluate, and add the seconds."""
         outcome = self.problem.evaluate(request)
         seconds = {"build": 1.0, "latency": 1.0, "one-shot": 1.0, "train": self.train_s}
