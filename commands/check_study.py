@@ -104,7 +104,7 @@ def look(study: str, task: Task) -> Looked:
 
 
 def of_study(looked: Looked) -> RenderableType:
-    """Return what is known of a study, in 80 columns: its parts, notes, and what to fix."""
+    """Return a study in 80 columns: its parts, notes, and what to fix."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     for label, text in _parts(looked):
         grid.add_row(Text(label, style="bold"), Text(text))

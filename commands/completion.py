@@ -16,7 +16,7 @@ NEAR = 2
 
 
 def studies(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return names of studies, and of commands, because a command may stand in place of a study."""
+    """Return names of studies, and of commands, because a command may replace the study."""
     commands = () if ctx.params.get("target_latency") else tuple(getattr(ctx.obj, "commands", ()))
     files = [name for path in _near(f"{incomplete}*.py", Path()) if "def task(" in _text(path) for name in [str(path)]]
     offered = (*BUILT_IN, *(f"{library}:" for library in LIBRARIES), *(c for c in commands if c != "compress"), *files)

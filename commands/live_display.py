@@ -1,4 +1,4 @@
-"""What lives at the bottom of a terminal while a study runs: a few lines, drawn again only when they tell more."""
+"""The live lines at the bottom of a terminal while a study runs, drawn again only when they change."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from rich.text import Text
 from ..search.progress import SearchState, counted, duration
 
 CLOCKS_S = 5.0
-"""How often times are drawn where nothing else has changed: what moves takes the processor from what is measured."""
+"""Seconds between two drawings of the clocks alone: drawing takes the processor from a measurement."""
 
 BAR = 50
 """Columns below which there is no room for a bar."""
 
 
 class Live:
-    """Keeps a few lines alive on a terminal, each cut to its width, from the first notice on.
+    """Shows a few live lines on a terminal, each cut to its width, from the first notice on.
 
-    Nothing moves by itself: there is no thread, and a notice that tells nothing new draws nothing.
+    Nothing moves by itself: there is no thread, and a notice that says nothing new draws nothing.
 
     Args:
-        console: of the terminal.
-        clocks_s: see `CLOCKS_S`.
+        console: the terminal.
+        clocks_s: seconds between two drawings of the clocks alone.
     """
 
     def __init__(self, console: Console, clocks_s: float = CLOCKS_S) -> None:
@@ -46,22 +46,22 @@ class Live:
         )
 
     def notice(self, what: str | SearchState) -> None:
-        """Replace the lines, where they would tell something else or have not for a while."""
-        told = (what.still if isinstance(what, SearchState) else what), self._console.width
-        if told == self._shown and time.monotonic() - self._drawn < self._clocks_s:
+        """Replace the lines if they would change, or if they are older than the clocks may be."""
+        lines = (what.still if isinstance(what, SearchState) else what), self._console.width
+        if lines == self._shown and time.monotonic() - self._drawn < self._clocks_s:
             return
-        self._shown, self._drawn = told, time.monotonic()
+        self._shown, self._drawn = lines, time.monotonic()
         self._region.update(drawn(what, self._console.width))
         if not self._region.is_started:
             self._region.start()
         self._region.refresh()
 
     def milestone(self, text: str) -> None:
-        """Print a line above the living ones."""
+        """Print a line above the live ones."""
         self._console.print(text, highlight=False, markup=False)
 
     def warning(self, text: str) -> None:
-        """Print a line above the living ones."""
+        """Print a line above the live ones."""
         self.milestone(text)
 
     @contextmanager

@@ -85,7 +85,7 @@ def measure(
 
 
 def as_data(report: FileMeasurement) -> dict[str, object]:
-    """Return a report for JSON; the files themselves and the outputs are left out, what is derived is put in."""
+    """Return a report for JSON, without the files and outputs, with the derived numbers."""
     return {
         "model": report.model,
         "reference": report.reference,

@@ -110,7 +110,7 @@ def _misses(selected: SelectedModel, where: Path) -> list[str]:
     """Return the message for the case that no model meets the limits."""
     return [
         f"Nothing meets {selected.front.limits}, so nothing was copied. The nearest model:",
-        *_told(selected),
+        *_summary(selected),
         *selected.front.reasons,
         *(f"  {line}" for line in selected.advice),
         f"  To pick this model anyway: autocompress pick {shlex.quote(str(where))} {selected.model.id}",
@@ -122,14 +122,14 @@ def _lines(picked: PickedModel) -> list[str]:
     met = "meets" if selected.front.meets(selected.model) else "misses"
     return [
         f"{picked.folder}/ has {selected.model.id}, which {met} {selected.front.limits}:",
-        *_told(selected),
+        *_summary(selected),
         f"  {picked.proof or 'not run: --no-check'}",
         *(f"  {line}" for line in selected.advice),
         f"  Next: python {shlex.quote(str(picked.folder / 'load.py'))}; the model card is {picked.folder}/README.md",
     ]
 
 
-def _told(selected: SelectedModel) -> list[str]:
+def _summary(selected: SelectedModel) -> list[str]:
     measured, base = selected.model.measurement, selected.front.baseline.measurement
     from ..pareto.comparison_words import size, speed
 

@@ -9,12 +9,12 @@ def speed(ratio: float) -> str:
     """Return the speed of a model relative to the unchanged network, in words.
 
     Args:
-        ratio: of their latencies; the unchanged network's is 1.
+        ratio: the latency over that of the unchanged network.
 
     >>> speed(0.5), speed(1.16), speed(1.001)
     ('2.00× faster', '1.16× slower', 'as fast')
     """
-    return _told(1 / ratio, 2, "faster", "slower", "as fast") if ratio > 0 else "too fast to be timed"
+    return _compared(1 / ratio, 2, "faster", "slower", "as fast") if ratio > 0 else "too fast to be timed"
 
 
 def size(before: float, after: float) -> str:
@@ -23,7 +23,7 @@ def size(before: float, after: float) -> str:
     >>> size(4e6, 1e6), size(1e6, 1.2e6), size(1e6, 1e6)
     ('4.0× smaller', '1.2× larger', 'as large')
     """
-    return _told(before / after, 1, "smaller", "larger", "as large") if before > 0 and after > 0 else ""
+    return _compared(before / after, 1, "smaller", "larger", "as large") if before > 0 and after > 0 else ""
 
 
 def gains(measured: Measurement, base: Measurement) -> str:
@@ -32,7 +32,7 @@ def gains(measured: Measurement, base: Measurement) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _told(gain: float, digits: int, better: str, worse: str, same: str) -> str:
+def _compared(gain: float, digits: int, better: str, worse: str, same: str) -> str:
     times = f"{max(gain, 1 / gain):.{digits}f}"
     if float(times) == 1:
         return same

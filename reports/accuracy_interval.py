@@ -23,7 +23,7 @@ def rounded(value: float) -> float:
 
 
 def interval(share: float | None, examples: int | None) -> list[float] | None:
-    """Return Wilson's 95 % interval of a share; None where the number of examples is not known.
+    """Return Wilson's 95 % interval of a share; None if the number of examples is unknown.
 
     (E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 1927.)
 
@@ -63,7 +63,7 @@ def paired(one: str, other: str) -> list[float] | None:
     between binomial proportions based on paired data, method 10, Statistics in Medicine 1998.)
 
     Returns:
-        None where the scores of one of them are not known.
+        None if the scores of one of them are unknown.
     """
     mine, theirs = unpacked(one), unpacked(other)
     if mine is None or theirs is None or len(mine) != len(theirs):

@@ -18,7 +18,7 @@ from ..studies.metric_units import noun, shown
 MILLISECONDS, RATIOS = "milliseconds", "ratios"
 """How fronts are compared: in milliseconds, or each relative to its own run's unchanged network."""
 
-SAME_PLACE = ("runtime", "threads", "batch", "percentile", "device", "sizes")
+SAME_CONDITIONS = ("runtime", "threads", "batch", "percentile", "device", "sizes")
 """Fields of a study's identity that describe how it was measured."""
 
 PLACES = 9
@@ -32,10 +32,10 @@ class Side:
     Attributes:
         run: the run.
         front: its front, for its own limits.
-        points: of the front's models, to be minimised, shape (models, 3): accuracy lost, latency, size, where the
-            reference is at one and an ideal model at zero.
-        hypervolume: of those, up to the reference.
-        dominated: by id and runtime of a model, the id of one of the other run's that is as good in all.
+        points: objectives of the front's models, to be minimised, shape (models, 3): lost accuracy, latency, size. An
+            ideal model is at zero, the reference point at one.
+        hypervolume: the hypervolume of these points up to the reference point.
+        dominated: for each dominated model, by id and deployment, the id of a model of the other run that dominates it.
     """
 
     run: Run
@@ -45,7 +45,7 @@ class Side:
     dominated: dict[tuple[str, str], str]
 
     def by(self, model: Model) -> str:
-        """Return the id of the other run's model that dominates one of this; empty where none does."""
+        """Return the id of a model of the other run that dominates this model; empty if none does."""
         return self.dominated.get(_key(model), "")
 
 
@@ -56,9 +56,9 @@ class Comparison:
     Attributes:
         a: the first run.
         b: the second.
-        by: `MILLISECONDS` or `RATIOS`.
+        by: how latencies are compared, in `MILLISECONDS` or as `RATIOS` to each run's unchanged network.
         scale: the box that hypervolumes are shares of, in words.
-        warnings: what is not the same in both, a sentence each.
+        warnings: the differences between the runs, one sentence each.
     """
 
     a: Side
@@ -109,7 +109,7 @@ def compare(a: Run, b: Run) -> Comparison:
 
 def _measured_otherwise(a: Run, b: Run, one: ParetoFront, other: ParetoFront) -> Iterator[str]:
     """Yield the differences in how two runs were measured."""
-    for name in SAME_PLACE:
+    for name in SAME_CONDITIONS:
         mine, theirs = a.identity.get(name, ""), b.identity.get(name, "")
         if mine != theirs:
             yield f"The {name} differs: {mine or 'none'} in A, {theirs or 'none'} in B."

@@ -73,15 +73,17 @@ def thinned(data: Mapping[str, Any]) -> dict[str, Any]:
     kept = [point for point in points if point["kind"] in ALWAYS]
     most, room = MOST_POINTS - len(kept), MOST_BYTES - sum(map(_bytes, kept))
     measured = [point for point in points if point["kind"] == "trial"]
-    cut = [point for point in points if point["kind"] == "infeasible"]
-    if len(points) > MOST_POINTS or sum(map(_bytes, (*measured, *cut))) > room:
-        cut = [{name: value for name, value in point.items() if name not in ("layers", "settings")} for point in cut]
+    infeasible = [point for point in points if point["kind"] == "infeasible"]
+    if len(points) > MOST_POINTS or sum(map(_bytes, (*measured, *infeasible))) > room:
+        infeasible = [
+            {name: value for name, value in point.items() if name not in ("layers", "settings")} for point in infeasible
+        ]
         measured = _evenly(measured, 2 * most // 3, 0.8 * room)
         room -= sum(map(_bytes, measured))
-        cut = _evenly(cut, most - len(measured), room)
-    shown = [*kept, *measured, *cut]
-    told = "" if len(shown) == len(points) else f"This page shows {len(shown):,} of {len(points):,} models and trials; "
-    return {**data, "points": shown, "shown": told}
+        infeasible = _evenly(infeasible, most - len(measured), room)
+    shown = [*kept, *measured, *infeasible]
+    note = "" if len(shown) == len(points) else f"This page shows {len(shown):,} of {len(points):,} models and trials; "
+    return {**data, "points": shown, "shown": note}
 
 
 def _bytes(point: Mapping[str, Any]) -> int:

@@ -38,17 +38,17 @@ def importances(trials: Sequence[Trial]) -> dict[str, Any]:
     names = chosen[0].levels if chosen else ()
     most = {name: max(trial.levels[name] for trial in chosen) for name in names}
     varied = {name: most[name] for name in names if any(trial.levels[name] != most[name] for trial in chosen)}
-    told: dict[str, Any] = {"trials": len(chosen), "choices": len(varied), "objectives": {}}
+    found: dict[str, Any] = {"trials": len(chosen), "choices": len(varied), "objectives": {}}
     if len(chosen) < LEAST_TRIALS or not varied:
-        return told
-    with quiet():  # it would tell of a study in memory
+        return found
+    with quiet():  # else it logs that it made a study
         study = optuna.create_study(directions=["maximize"] * len(OBJECTIVES))
     study.add_trials([_only(trial, varied) for trial in chosen])
     for name, position in OBJECTIVES.items():
         evaluator = optuna.importance.MeanDecreaseImpurityImportanceEvaluator(n_trees=TREES, max_depth=12, seed=0)
         shares = evaluator.evaluate(study, params=list(varied), target=_at(position))
-        told["objectives"][name] = {"choices": _first(shares), "axes": _by_axis(shares)}
-    return told
+        found["objectives"][name] = {"choices": _first(shares), "axes": _by_axis(shares)}
+    return found
 
 
 def _at(position: int) -> Any:

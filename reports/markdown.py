@@ -19,7 +19,7 @@ SHOWN = 20
 def summary(data: Mapping[str, Any]) -> str:
     """Return the headline, the front as a table, and the caveats."""
     points = {point["key"]: point for point in data["points"]}
-    front, study, told = data["fronts"][0], data["study"], data["headline"]
+    front, study, headline = data["fronts"][0], data["study"], data["headline"]
     lines = [f"## {escaped(study['name'])}: {escaped(data['limits']['text'])}", "", *_headline(data, points)]
     lines += [f"- {escaped(reason)}" for reason in front["reasons"]]
     rows = list(dict.fromkeys([front["baseline"], *front["obvious"], *front["models"]]))
@@ -29,7 +29,7 @@ def summary(data: Mapping[str, Any]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---|",
     ]
     unit = data["limits"]["unit"]
-    lines += [_row(points[key], unit, best=bool(told) and key == told["model"]) for key in rows[:SHOWN]]
+    lines += [_row(points[key], unit, best=bool(headline) and key == headline["model"]) for key in rows[:SHOWN]]
     if len(rows) > SHOWN:
         lines += ["", f"{len(rows) - SHOWN} more are in `pareto.csv`."]
     if data["warnings"]:
@@ -44,23 +44,23 @@ def summary(data: Mapping[str, Any]) -> str:
 
 
 def _headline(data: Mapping[str, Any], points: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    told = data["headline"]
-    if told is None:
+    headline = data["headline"]
+    if headline is None:
         return ["No candidate was measured.", ""]
-    name = escaped(points[told["model"]]["id"])
-    verdict = f"**{name} meets it**" if told["meets"] else f"Nothing meets it; **{name} is nearest**"
+    name = escaped(points[headline["model"]]["id"])
+    verdict = f"**{name} meets it**" if headline["meets"] else f"Nothing meets it; **{name} is nearest**"
     state = "" if data["state"] == "finished" else f" *The run is {data['state']}.*"
-    if points[told["model"]]["kind"] == "baseline":
+    if points[headline["model"]]["kind"] == "baseline":
         return [f"{verdict}: no model found is better than the unchanged network.{state}", ""]
-    low, high = told["faster_interval"]
+    low, high = headline["faster_interval"]
     interval = f"(95 %: {low:.2f}× to {'?' if high is None else f'{high:.2f}×'} the speed)"
-    smaller = "" if told["smaller"] is None else f", {size(told['smaller'], 1)}"
+    smaller = "" if headline["smaller"] is None else f", {size(headline['smaller'], 1)}"
     unit = data["limits"]["unit"]
-    change = f"{points_of(told['accuracy_change'], unit)} on the {told['accuracy_on']} data"
-    if told["accuracy_change_interval"]:
-        down, up = (bare(end, unit) for end in told["accuracy_change_interval"])
+    change = f"{points_of(headline['accuracy_change'], unit)} on the {headline['accuracy_on']} data"
+    if headline["accuracy_change_interval"]:
+        down, up = (bare(end, unit) for end in headline["accuracy_change_interval"])
         change += f" (95 %: {down} to {up})"
-    return [f"{verdict}: {speed(1 / told['faster'])} {interval}{smaller}, {change}.{state}", ""]
+    return [f"{verdict}: {speed(1 / headline['faster'])} {interval}{smaller}, {change}.{state}", ""]
 
 
 def _row(point: Mapping[str, Any], unit: str, *, best: bool) -> str:

@@ -9,14 +9,14 @@ from ..pareto.front import ParetoFront
 from ..pareto.model import Model
 from ..studies.metric_units import SHARE, noun, shown
 
-BLUE, ORANGE, GREY, RED = "#0072b2", "#e69f00", "#8c8c8c", "#d55e00"  # told apart by the colour-blind (Okabe and Ito)
+BLUE, ORANGE, GREY, RED = "#0072b2", "#e69f00", "#8c8c8c", "#d55e00"  # for colour-blind readers (Okabe and Ito)
 
 
 def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: str = "png") -> None:
     """Write a picture with accuracy over latency, intervals as bars, the target as a line.
 
     Args:
-        front: the outcome.
+        front: the front.
         trials: everything that was measured to the end, drawn faintly.
         file: is written to.
         kind: ``png`` or ``svg``.

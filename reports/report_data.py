@@ -1,4 +1,4 @@
-"""The content of a report as plain data: what ``report.json`` holds and ``report.html`` shows.
+"""The content of a report as plain data, which ``report.json`` stores and ``report.html`` shows.
 
 ``schema.json`` describes it for programs, docs/report.md for people.
 """
@@ -41,7 +41,6 @@ class ReportContext:
         command: the command that resumes the run; empty if unknown.
         calibration: the baseline's calibration, as in ``calibration.json``; empty if unknown.
         scored: how many examples accuracies are shares of.
-
     """
 
     study: Mapping[str, Any]
@@ -58,12 +57,11 @@ def build(
     """Return the content of a report.
 
     Args:
-        front: the outcome.
+        front: the front.
         trials: all trials of the study.
-        profile: what is known of the network; None where that is not.
-        about: the rest.
-        quick: whether what takes long is left out: the importances.
-
+        profile: the network's profile; None if there is none yet.
+        about: everything else.
+        quick: whether to leave out the importances, which take long.
     """
     chosen = [(trial.candidate, trial.levels) for trial in trials if trial.candidate is not None]
     data: dict[str, Any] = {

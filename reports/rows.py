@@ -43,11 +43,10 @@ def rows(
     """Return the final models first, then the other trials, by number.
 
     Args:
-        front: the outcome.
+        front: the front.
         trials: all trials of the study.
-        profile: what is known of the network; None where that is not.
+        profile: the network's profile; None if there is none yet.
         scored: how many examples accuracies are shares of.
-
     """
     levels = {trial.id: trial.levels for trial in trials}
     first = next((trial for trial in trials if trial.role == BASELINE and trial.outcome is not None), None)
@@ -118,7 +117,7 @@ def _trial(
 
 
 def _written(front: ParetoFront, model: Model) -> dict[str, Any] | None:
-    """Return what a model's file holds of each layer; None if its files were not kept."""
+    """Return how a model's file stores each layer; None if its files were not kept."""
     return read_json(Path(front.where) / model.path / WRITTEN) if front.where and model.path else None
 
 

@@ -1,4 +1,4 @@
-"""History of a search: hypervolume over trials and time, where trials ended and why, what took the time."""
+"""History of a search: its hypervolume over trials and time, where and why trials ended, and what took the time."""
 
 from __future__ import annotations
 

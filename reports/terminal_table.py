@@ -51,10 +51,10 @@ class _Fitting:
 
 def _table(front: ParetoFront, without: set[str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    places = {alone.baseline.measurement.deployment for alone in front.portfolio}
-    told = {name for name in Deployment._fields if len({getattr(place, name) for place in places}) > 1}
+    deployments = {alone.baseline.measurement.deployment for alone in front.portfolio}
+    varied = {name for name in Deployment._fields if len({getattr(each, name) for each in deployments}) > 1}
     names = ("runtime", "device", "ms", "95 % range", "speed", "valid", "test", "MB", "meets")
-    columns = [name for name in names if name not in without and (name not in Deployment._fields or name in told)]
+    columns = [name for name in names if name not in without and (name not in Deployment._fields or name in varied)]
     table.add_column("model", overflow="fold", min_width=NAMES)
     for name in columns:
         table.add_column(name, justify="left" if name in Deployment._fields else "right", no_wrap=True)

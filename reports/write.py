@@ -100,12 +100,11 @@ def write_report(
 
     Args:
         folder: the run directory.
-        front: the outcome.
-        trials: all that were begun.
-        profile: what is known of the network.
+        front: the front.
+        trials: all started trials.
+        profile: the network's profile; None if there is none yet.
         state: whether the run has ended.
-        quick: whether what takes long is left out.
-
+        quick: whether to leave out what takes long.
     """
     data = build(front, trials, profile, _about(folder, state), quick=quick)
     write_atomically(folder / "report.json", (json.dumps(data, separators=(",", ":")) + "\n").encode())

@@ -28,10 +28,10 @@ class Prospects:
     """The prospects of more trials for some limits.
 
     Attributes:
-        recent: how many of the last trials were asked.
-        improved: how many of them came onto the front of what was known.
-        reopened: trials that were cut for stricter limits, and may meet these.
-        floor_ms: latency of the fastest network that the space can express; None where that is not known.
+        recent: number of the last trials that count.
+        improved: how many of them improved the front.
+        reopened: trials that stopped early for stricter limits, and may meet these.
+        floor_ms: latency of the fastest network in the search space; None if unknown.
     """
 
     recent: int
@@ -51,11 +51,11 @@ def prospects(run: Run, limits: Limits) -> Prospects:
             point = minimised((found,))
             improved += trial.number in recent and not (known <= point).all(axis=1).any()
             known = np.concatenate([known, point])
-    cut = [trial.outcome for trial in ended if isinstance(trial.outcome, Infeasible)]
+    stopped = [trial.outcome for trial in ended if isinstance(trial.outcome, Infeasible)]
     return Prospects(
         recent=len(recent),
         improved=improved,
-        reopened=sum(not limits.still_valid(outcome) for outcome in cut),
+        reopened=sum(not limits.still_valid(outcome) for outcome in stopped),
         floor_ms=None if run.profile is None else run.profile.floor_ms,
     )
 

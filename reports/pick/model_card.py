@@ -20,8 +20,8 @@ from ..markdown import code, escaped
 UNCHANGED = 5
 """How many unchanged layers are named."""
 
-UNTOLD = "not given by the study. Ask the authors of the original before you pass this on"
-"""Stands in place of a licence."""
+NO_LICENSE = "not given by the study. Ask the authors of the original before you pass this on"
+"""Text for a study that gives no license."""
 
 
 def card(run: Run, front: ParetoFront, model: Model, folder: Path, proof: str) -> str:
@@ -29,10 +29,10 @@ def card(run: Run, front: ParetoFront, model: Model, folder: Path, proof: str) -
 
     Args:
         run: where the model comes from.
-        front: which it was picked from; tells the limits and the unchanged network.
+        front: the front that the model was picked from, with its limits and the unchanged network.
         model: the model.
-        folder: with its files, which tell how wide its layers are.
-        proof: how it did in a process of its own; empty where that was not tried.
+        folder: folder with the model's files, which show how wide its layers are.
+        proof: the result of running the copy in a fresh process; empty if it was not run.
     """
     sections = {
         "Numbers": _numbers(front.baseline.measurement, model.measurement, front.unit),
@@ -63,8 +63,8 @@ def _numbers(base: Measurement, measured: Measurement, unit: str) -> Iterator[st
     """Yield a table of this model and the unchanged network."""
     yield "| | this model | unchanged network |"
     yield "|---|---|---|"
-    for name, tell in ROWS.items():
-        one, other = tell(measured, unit), tell(base, unit)
+    for name, format_value in ROWS.items():
+        one, other = format_value(measured, unit), format_value(base, unit)
         if one or other:
             yield f"| {name.replace('accuracy', noun(unit))} | {one or '–'} | {other or '–'} |"
     yield ""
@@ -136,7 +136,7 @@ def _origin(run: Run, front: ParetoFront, model: Model) -> Iterator[str]:
     yield f"- Study: {code(study)}, {len(run.trials)} trials; limits: {front.limits}."
     yield f"- Role: {escaped(model.role)}." if model.role not in ("front", "baseline") else f"- Trial: {model.id}."
     yield "- Data: that of the study; this folder only has the inputs in `predictions.npz`."
-    licence = escaped(about.get("license") or UNTOLD)
+    licence = escaped(about.get("license") or NO_LICENSE)
     yield f"- Licence of the original network: {licence}."
     if run.asked:
         yield f"- Made with autocompress {escaped(run.asked.version)}."

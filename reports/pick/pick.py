@@ -148,7 +148,7 @@ def _free(out: Path, *, force: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not ((out / CARD).exists() and (out / RECORD).exists()):
-        raise UsageError(f"-o must be a new folder, or one of an earlier pick; {str(out)!r} holds other files.")
+        raise UsageError(f"-o must be a new folder, or one of an earlier pick; {str(out)!r} has other files.")
     if not force:
         raise UsageError(f"-o must be a new folder; {str(out)!r} has an earlier pick. Replace it with --force.")
 
