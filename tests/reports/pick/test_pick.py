@@ -131,7 +131,7 @@ def test_folders_of_others_are_left_alone(run: Run, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("all of it")
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="has other files"):
         pick_model(run, Selection(), mine, force=True)
     assert contents(mine) == {"thesis.tex": b"all of it"}
 
