@@ -72,7 +72,7 @@ def test_a_directory_with_other_files_is_refused(out: Path) -> None:
     """The user's files are safe: the message asks for another directory."""
     out.mkdir()
     (out / "thesis.tex").touch()
-    with pytest.raises(RunDirectoryError, match=r"'.*run' has other files\. Give another one with --out DIR"):
+    with pytest.raises(RunDirectoryError, match=r"'.*run' holds other files\. Give another one with --out DIR"):
         check_options("small", options(out))
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
 

@@ -64,7 +64,7 @@ def test_another_study_is_refused(key: str, tmp_path: Path) -> None:
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     """A directory with anything else in it is refused, and nothing is written there."""
     (tmp_path / "thesis.tex").write_text("irreplaceable")
-    with pytest.raises(RunDirectoryError, match="has other files"):
+    with pytest.raises(RunDirectoryError, match="holds other files"):
         RunDirectory(tmp_path, IDENTITY)
     assert contents(tmp_path) == {"thesis.tex": b"irreplaceable"}
 
