@@ -1,4 +1,4 @@
-"""An evaluator for tests: costs are formulas, so that a whole search runs in seconds and its true front is known."""
+"""An evaluator for tests whose costs are formulas: a whole search takes seconds, and its true front is known."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ACTIVATIONS = 200_000
 PICOJOULES = 20.0
 
 MOST_POINTS = 100_000
-"""Spaces with more points are not enumerated."""
+"""Maximum number of points of a space that is enumerated."""
 
 
 class AnalyticEvaluator:
-    """Knows what every candidate of an imaginary chain of layers costs; no clock, no training, nothing random.
+    """Computes the costs of candidates of an imaginary chain of layers, without a clock, training or randomness.
 
     Each layer reads the channels of the one before it, has a group of its own, and may be INT8. With ``kept`` for the
     product of the shares of channels that stay on its two sides:
@@ -82,7 +82,7 @@ class AnalyticEvaluator:
         self._misjudgement = {choice.name: rng.lognormvariate(0, misjudged) for choice in self.space.choices}
 
     def evaluate(self, request: Request, host: Host = BARE) -> Outcome:
-        """Return what the formulas say; a candidate that surely costs too much ends there."""
+        """Return the costs by formula; a candidate that certainly costs too much is infeasible."""
         candidate = request.candidate
         latency = next(iter(request.latencies), None) or self._latency(candidate)
         if request.target_ms is not None and latency.least_ms > request.target_ms:
@@ -121,7 +121,7 @@ class AnalyticEvaluator:
         """Yield every candidate of a small space with its measurement; the true front is among them.
 
         Args:
-            also: what is measured besides; see `Request.also`.
+            also: further costs to measure; see `Request.also`.
 
         Raises:
             ValueError: the space has more than `MOST_POINTS` points.
@@ -136,7 +136,7 @@ class AnalyticEvaluator:
             yield candidate, outcome[0]
 
     def profile(self) -> dict[str, Any]:
-        """Return as plain data what a search may know beforehand: the costs, the floor, and damages as they look.
+        """Return a profile as plain data: the layer costs, the floor, and the sensitivities with an error.
 
         ``autocompress.profiles.profile.Profile.from_dict`` reads it.
         """
@@ -163,7 +163,7 @@ class AnalyticEvaluator:
         }
 
     def _kept(self, candidate: Candidate) -> dict[str, float]:
-        """Return for each layer the share of its weights that stays."""
+        """Return the share of weights that stays in each layer."""
         pruned = candidate[PRUNING_RATIO]
         return {
             layer.name: math.prod(1 - float(pruned.get(group, 0.0)) for group in (*layer.in_groups, layer.name))

@@ -1,4 +1,4 @@
-"""How much memory and how many cores this process may have: the machine's, or what a container was given of them."""
+"""Finds how much memory and how many cores this process may use: the machine's, or its container's share."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SYSTEM = Path("/sys/devices/system/cpu")
 
 
 def available_memory(cgroups: Path = CGROUPS, mounted: Path = MOUNTED) -> int:
-    """Return the bytes of memory that this process and its like may have together.
+    """Return the bytes of memory that this process and the others of its control group may have together.
 
     Args:
-        cgroups: names the groups of this process, of version 1 or 2; without it there are none.
-        mounted: where the groups' files are.
+        cgroups: file that names this process's control groups, of version 1 or 2; without it there are none.
+        mounted: folder of the control groups' files.
     """
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = [machine]
@@ -30,12 +30,12 @@ def available_memory(cgroups: Path = CGROUPS, mounted: Path = MOUNTED) -> int:
 
 
 def available_cores(cgroups: Path = CGROUPS, mounted: Path = MOUNTED, system: Path = SYSTEM) -> int:
-    """Return how many cores this process and its like may keep busy; threads of one core count once.
+    """Return how many cores this process and the others of its control group may use; threads of a core count once.
 
     Args:
         cgroups: see `available_memory`.
-        mounted: likewise.
-        system: where the system says which processors are threads of one core; otherwise each of them counts.
+        mounted: see `available_memory`.
+        system: folder that says which processors are threads of one core; without it each processor is a core.
     """
     count = os.cpu_count() or 1
     processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(count))
@@ -51,7 +51,7 @@ def available_cores(cgroups: Path = CGROUPS, mounted: Path = MOUNTED, system: Pa
 
 
 def _core(processor: Path, number: int) -> str:
-    """Return a text that all threads of a core have in common."""
+    """Return a name of a processor's core."""
     try:
         return (processor / "topology" / "thread_siblings_list").read_text().strip()
     except OSError:
@@ -59,7 +59,7 @@ def _core(processor: Path, number: int) -> str:
 
 
 def _folders(controller: str, cgroups: Path, mounted: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield the folders of the groups and of those above them, and whether they are of version 2.
+    """Yield the folders of the control groups and of their parents, and whether they are of version 2.
 
     In a container the mount itself is its group.
     """

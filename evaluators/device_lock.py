@@ -1,15 +1,15 @@
-"""Who has the machine: one measurement at a time on a device, and no training of ours beside it.
+"""Locks a machine's devices: one measurement at a time on each device, and no training of ours meanwhile.
 
-Three files in a folder that the machine has for that, locked by the kernel, so that a process that dies lets go:
+There are three files in a folder of the machine. The kernel locks them, so a process that dies releases its locks:
 
-- the *device* is held by the process that measures;
-- the *floor* is shared by all processes that train, and held alone by one that measures;
-- the *turnstile* stands before the floor: who wants to measure closes it, so that trainers cannot take turns to keep
-  the floor occupied for ever.
+- the process that measures holds the *device*;
+- all processes that train share the *floor*, and a process that measures holds it alone;
+- the *turnstile* is in front of the floor: a process that wants to measure closes it, so that trainers cannot take
+  turns and keep the floor occupied for ever.
 
-Trainers leave the floor at every batch for as long as the turnstile is closed: they pause. That holds for all studies
-on a machine, of all users, whatever their ``TMPDIR``. Containers do not see each other's locks, unless they have
-mounted one folder and name it in ``AUTOCOMPRESS_LOCKS``.
+Trainers leave the floor at every batch while the turnstile is closed: they pause. This holds for all studies and all
+users of a machine, whatever their ``TMPDIR``. Containers do not see each other's locks, unless they mount one folder
+and name it in ``AUTOCOMPRESS_LOCKS``.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ LOCKS = "AUTOCOMPRESS_LOCKS"
 """Environment variable: the folder of the locks, for containers that share a machine."""
 
 FOLDERS = (Path("/run/lock"), Path("/dev/shm"))
-"""Where the locks are: in the first of these that everybody may write to, else in the folder for temporary files."""
+"""Folders for the locks: the first that everybody may write to is used, else the one for temporary files."""
 
 HELD = Path("/proc/locks")
 
 FLOOR, TURNSTILE = "training", "turnstile"
 
 PATIENCE_S = 10.0
-"""Seconds that a measurement waits for trainers to leave the floor; then it begins beside them, and says so."""
+"""Seconds that a measurement waits for trainers to leave the floor; then it starts anyway, and says so."""
 
 LONG_S = 60.0
-"""Seconds of waiting after which the process that is waited for is reported."""
+"""Seconds of waiting after which the process that holds the lock is reported."""
 
 POLL_S = 0.01
 
 
 def lock_folder() -> Path:
-    """Return where the locks of this machine are, the same for all users."""
+    """Return the folder of this machine's locks, which is the same for all users."""
     named = os.environ.get(LOCKS)
     if named:
         return Path(named)
@@ -69,7 +69,7 @@ def check_locks() -> None:
     """Check that training and measuring can take turns here.
 
     Raises:
-        UsageError: something else is in the place of a lock.
+        UsageError: a lock cannot be used.
     """
     for name in (FLOOR, TURNSTILE):
         _Lock(name).close()
@@ -79,7 +79,7 @@ class _Lock:
     """A file that any user may lock.
 
     Raises:
-        UsageError: what has its name is no such file.
+        UsageError: the file cannot be used.
     """
 
     def __init__(self, name: str) -> None:
@@ -110,7 +110,7 @@ class _Lock:
         )
 
     def take(self, kind: int) -> None:
-        """Wait for it as long as that takes; tell who has it where that is long."""
+        """Wait for the lock as long as it takes; report its holder after a long wait."""
         with suppress(BlockingIOError):
             fcntl.flock(self.descriptor, kind | fcntl.LOCK_NB)
             return
@@ -124,14 +124,14 @@ class _Lock:
 
     def _tell(self) -> None:
         logger.warning(
-            "waiting for %s since %g s, which is held by %s: measurements and trainings of a machine take turns",
+            "waiting for %s for %g s, which is held by %s: measurements and trainings on a machine take turns",
             self.path,
             LONG_S,
-            ", ".join(_holders(os.fstat(self.descriptor).st_ino)) or "somebody whom the system does not tell",
+            ", ".join(_holders(os.fstat(self.descriptor).st_ino)) or "an unknown process",
         )
 
     def taken(self, kind: int, patience_s: float) -> bool:
-        """Try for so long; return whether it was taken."""
+        """Try to take the lock for some seconds; return whether it was taken."""
         end = time.monotonic() + patience_s
         while True:
             try:
@@ -144,7 +144,7 @@ class _Lock:
                 return True
 
     def release(self) -> None:
-        """Let go; explicitly, as a fork of this process may keep the file open."""
+        """Release the lock explicitly, as a fork of this process may keep the file open."""
         fcntl.flock(self.descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
@@ -153,7 +153,7 @@ class _Lock:
 
 
 def _holders(inode: int) -> Iterator[str]:
-    """Yield the processes that have locked a file, as far as this system tells."""
+    """Yield the processes that have locked a file, if this system reports them."""
     with suppress(OSError):
         for line in HELD.read_text().splitlines():
             _, kind, *_, process, place, _, _ = line.split()
@@ -165,7 +165,7 @@ def _holders(inode: int) -> Iterator[str]:
 
 @contextmanager
 def exclusive(device: str) -> Iterator[None]:
-    """Hold a device of this machine alone, among all users and studies."""
+    """Hold a device of this machine, which no other user or study may use meanwhile."""
     lock = _Lock(f"device-{device}")
     try:
         lock.take(fcntl.LOCK_EX)
@@ -176,7 +176,7 @@ def exclusive(device: str) -> Iterator[None]:
 
 @contextmanager
 def quiet(patience_s: float = PATIENCE_S) -> Iterator[bool]:
-    """Have trainers pause; yield whether all of them have."""
+    """Let trainers pause; yield whether all of them have."""
     turnstile, floor = _Lock(TURNSTILE), _Lock(FLOOR)
     try:
         turnstile.take(fcntl.LOCK_EX)
@@ -187,7 +187,7 @@ def quiet(patience_s: float = PATIENCE_S) -> Iterator[bool]:
 
 
 class _Trainer:
-    """This process as one of those who train."""
+    """This process as a trainer."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -230,7 +230,7 @@ _trainer = _Trainer()
 
 @contextmanager
 def training() -> Iterator[None]:
-    """Be on the floor: the context does heavy work, and makes way at each `pause`."""
+    """Hold the floor with other trainers: the context does heavy work, and gives way at each `pause`."""
     if not _trainer.depth:
         _trainer.enter()
     _trainer.depth += 1
@@ -250,16 +250,16 @@ def pause() -> None:
 
 
 def waited_s() -> float:
-    """Return how many seconds this process has been off the floor, for measurements of its own and of others.
+    """Return how many seconds this process has waited off the floor for measurements, its own and others'.
 
-    The one that it waits for at the moment is counted so far as it has gone.
+    A wait that is not over yet counts up to now.
     """
     return _trainer.waited_s()
 
 
 @contextmanager
 def off_the_floor() -> Iterator[None]:
-    """Leave the floor to wait for a measurement of one's own."""
+    """Leave the floor in the context, to wait for a measurement of this process."""
     if not _trainer.depth:
         yield
         return

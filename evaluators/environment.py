@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 UNPAUSED = "no"
-"""What an environment says of ``trainers_paused`` where some of ours trained on while a model was timed."""
+"""The value of ``trainers_paused`` if a training of ours continued while a model was timed."""
 
 ADDED = ("windows_measured_again", "involuntary_switches")
-"""What environments count."""
+"""Entries that are counts, and are added."""
 
 
 def worst(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of what was timed in two: the first begin, the last end, the greater disturbance.
+    """Return one environment for two timings: the earlier start, the later end, the greater disturbance.
 
-    A value that differs and is no disturbance is kept from both.
+    Other values that differ are both kept.
 
     >>> worst({"load_before": "9.5", "trainers_paused": "no"}, {"load_before": "10.2", "trainers_paused": "yes"})
     {'load_before': '10.2', 'trainers_paused': 'no'}

@@ -1,4 +1,4 @@
-"""What is known of one candidate: a `Measurement`, or `Infeasible` with its reason. Data; `outcome_json` writes it."""
+"""The outcome of one candidate: its `Measurements`, or `Infeasible` with a reason; `outcome_json` writes it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from scipy.special import stdtrit
 from .environment import UNPAUSED, worst
 
 MEDIAN = 50.0
-"""The percentile that counts unless another is asked for."""
+"""The default percentile."""
 
 CONTENDED = 1.1
-"""A window above this had others beside it: its wall time, or what all wanted of the cores, is a tenth too much."""
+"""Contention above which other programs disturbed a window: a tenth more wall time, or more demand for the cores."""
 
 
 def placement(median_ms: float) -> float:
-    """Return how far a process's own luck may move its ratios, as a 95 % half-width relative to them.
+    """Return the variation of ratios from process to process, as a 95 % half-width relative to them.
 
-    Where its models lie in memory, and who else uses the caches in its moment, is the same in all of its windows, and
-    matters more to models that live in the caches. ``bench/latency_noise.py`` finds the size: 3 % from 5 milliseconds
-    on, 12 % below 2.5.
+    The memory layout and the contention for the caches are the same in all windows of a process, and matter more to
+    models that fit into the caches. ``bench/latency_noise.py`` measures it: 3 % above 5 milliseconds, 12 % below 2.5.
 
     >>> [round(placement(median_ms), 3) for median_ms in (10.0, 4.0, 1.0)]
     [0.03, 0.066, 0.12]
@@ -35,7 +34,7 @@ def placement(median_ms: float) -> float:
 
 
 def quantile(values: Sequence[float], percentile: float) -> float:
-    """Return a percentile of values, in their unit, between neighbours by their distance.
+    """Return a percentile of values, interpolated linearly between neighbours.
 
     >>> quantile([1, 2, 3, 4], 50), quantile([1, 2, 3, 4], 100)
     (2.5, 4.0)
@@ -56,7 +55,7 @@ def half_width(values: Sequence[float]) -> float:
 
 
 class Deployment(NamedTuple):
-    """Where a model is served: by a runtime, on a device, which has no name where it is this machine.
+    """The runtime and the device that serve a model; this machine's device has no name.
 
     >>> print(Deployment("onnxruntime"), "·", Deployment("onnxruntime", "jetson"))
     onnxruntime · onnxruntime on jetson
@@ -78,7 +77,7 @@ class Window:
         candidate_ns: clock readings of single candidate runs, in nanoseconds.
         contention: with one thread wall time over CPU time; with several, the cores that all processes wanted over
             the cores there are, at least 1. Above `CONTENDED` the machine was contended.
-        timed: runs of the candidate that were timed, where their percentile alone is kept here; see `readings`.
+        timed: how many runs of the candidate were timed, if only their percentile is kept here; see `raw_times`.
     """
 
     baseline_ns: tuple[float, ...]
@@ -87,13 +86,13 @@ class Window:
     timed: int = 0
 
     def ratio(self, percentile: float = MEDIAN) -> float:
-        """Return a percentile of the candidate's times over the same of the baseline's."""
+        """Return a percentile of the candidate's times, divided by the baseline's."""
         return quantile(self.candidate_ns, percentile) / quantile(self.baseline_ns, percentile)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """How fast a candidate is, as a ratio to the interleaved baseline; the raw times are kept.
+    """The latency of a candidate as a ratio to the interleaved baseline, with the raw times.
 
     Milliseconds are the ratio times the baseline's calibrated milliseconds. All are of one percentile of the runs.
     Models are compared by their ratios alone, since the baseline's milliseconds are common to all; a claim in
@@ -109,7 +108,7 @@ class Latency:
 
     Attributes:
         baseline_spread: how far the baseline's milliseconds varied, relative to them; see `Calibration.spread`.
-        processes: how many processes the windows come from; 0 where nothing was timed.
+        processes: how many processes the windows come from; 0 if nothing was timed.
     """
 
     windows: tuple[Window, ...]
@@ -131,12 +130,12 @@ class Latency:
 
     @cached_property
     def ratios(self) -> tuple[float, ...]:
-        """One ratio a window."""
+        """The ratio of each window."""
         return tuple(window.ratio(self.percentile) for window in self.windows)
 
     @cached_property
     def ratio(self) -> float:
-        """Mean over the windows, about which Student's interval lies."""
+        """Mean of the windows' ratios, the centre of Student's interval."""
         return statistics.fmean(self.ratios)
 
     @cached_property
@@ -188,7 +187,7 @@ class Latency:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why it may not be what a quiet machine would tell: the beginning of a sentence each."""
+        """Why a quiet machine might give another latency: each is the beginning of a sentence."""
         doubts = []
         if self.contended:
             doubts.append("other programs ran while it was timed")
@@ -197,7 +196,7 @@ class Latency:
         return tuple(doubts)
 
     def joined(self, other: Latency) -> Latency:
-        """Return both measurements of the same model as one, in the worst of their environments."""
+        """Return two latencies of the same model as one, in the worse of their environments."""
         return replace(
             self,
             windows=other.windows + self.windows,
@@ -226,21 +225,21 @@ class Measurement:
         macs: multiply-accumulates of one example.
         test_accuracy: the metric on the test data; None before the end of a run.
         one_shot_accuracy: the validation metric before any training.
-        doubted: why it would have ended there, had it not been spared; see `Promotion`.
+        doubted: why early stopping would have stopped it, if it was trained anyway; see `Promotion`.
         rung: the last rung that the candidate reached.
-        epochs: passes over the training data that the model has had; 0 where training did not make it better.
-        failure: why it could not be trained, or not for longer; all numbers are those from before that.
+        epochs: passes over the training data of this model; 0 if training did not make it better.
+        failure: why its training, or its final training, failed; all numbers are from before that.
         parity: largest difference between PyTorch and the runtime, as a share of the outputs' range.
-        agreement: share of examples for which both have the same largest output; None where outputs are no classes.
+        agreement: share of examples for which both have the same largest output; None if outputs are no classes.
         seconds: wall time spent on each rung.
         file: name of the file that its runtime serves.
-        low_precision: share of the multiply-accumulates that run on fewer than 32 bits, as the built model tells;
-            None where it was not asked or does not tell.
+        low_precision: share of the multiply-accumulates that run on fewer than 32 bits, as the built model reports;
+            None if it was not asked or does not report it.
         memory_bytes: peak memory of a fresh process that serves it; None before the end of a run unless a limit asks.
         energy_mj: millijoules of one run, by a counter of the machine; None unless a limit asks.
-        warnings: why a number should not be trusted, or is worse than meant; a sentence each.
-        scores: the metric of each validation example, packed; empty where it gives but one number. See `scores`.
-        test_scores: likewise of the test data.
+        warnings: why a number should not be trusted, or is worse than intended; one sentence each.
+        scores: the packed metric of each validation example; empty if the metric gives a single number. See `scores`.
+        test_scores: the same for the test data.
     """
 
     accuracy: float
@@ -272,7 +271,7 @@ class Measurement:
 
     @property
     def metrics(self) -> tuple[float, ...]:
-        """What the metric gave: on the validation data, on the test data, before training; those that are known."""
+        """The known values of the metric: on the validation data, on the test data, before training."""
         values = (self.accuracy, self.test_accuracy, self.one_shot_accuracy)
         return tuple(value for value in values if value is not None and math.isfinite(value))
 
@@ -324,11 +323,11 @@ class Infeasible:
     Attributes:
         reason: one sentence.
         rung: where it ended.
-        latency: how fast it was, where it came as far as being timed: on the slowest device, by its fastest runtime.
+        latency: its latency, if it was timed: on the slowest device, with the fastest runtime.
         size_bytes: its size then; this and the other costs are the least of all deployments.
-        memory_bytes: its peak memory, where that was measured.
-        energy_mj: its energy, where that was measured.
-        one_shot_accuracy: the validation metric before any training, where it came so far.
+        memory_bytes: its peak memory, if that was measured.
+        energy_mj: its energy, if that was measured.
+        one_shot_accuracy: the validation metric before any training, if it was scored.
         raised: whether code raised an error, most often the task's own, and the candidate was not judged.
     """
 
@@ -352,7 +351,7 @@ def representative(outcome: Outcome) -> Measurement | Infeasible:
 
 
 def known(outcome: Measurement | Infeasible, name: str) -> float | None:
-    """Return a cost or the accuracy of an outcome; None where it was not measured."""
+    """Return a cost or the accuracy; None if it was not measured."""
     if name == "latency":
         return None if outcome.latency is None else outcome.latency.high_ms
     if name == "accuracy":
@@ -362,5 +361,5 @@ def known(outcome: Measurement | Infeasible, name: str) -> float | None:
 
 
 def cut(outcome: Infeasible) -> bool:
-    """Return whether a candidate ended since it cost too much, and not since something failed."""
+    """Return whether a candidate was stopped because it cost too much, and not because something failed."""
     return known(outcome, outcome.rung) is not None

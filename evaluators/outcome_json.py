@@ -1,4 +1,4 @@
-"""Outcomes as JSON, in records and storages and between processes; what is read may be a stranger's, and is checked."""
+"""Reads and writes outcomes as JSON, and checks what is read, since anyone may have written it."""
 
 from __future__ import annotations
 

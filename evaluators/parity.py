@@ -1,4 +1,4 @@
-"""How far the outputs of one runtime are from another's."""
+"""Compares the outputs of a runtime with PyTorch's."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ INTEGER_TOLERANCE = 0.1
 """The same for a quantized network, whose rounding differs in a few places that PyTorch does not simulate."""
 
 ROUNDED_TOLERANCE = 0.5
-"""The same where the runtime rounds by itself: it tells what computes something else; the metric tells the rest."""
+"""The same for a runtime that rounds by itself; it only finds wrong computations, and the metric finds the rest."""
 
 
 def tolerance(capabilities: Capabilities, *, quantized: bool) -> float:
     """Return the largest difference from PyTorch, as a share of the outputs' range, that a runtime's rounding explains.
 
     Args:
-        capabilities: of the runtime.
-        quantized: whether layers of the network are rounded in PyTorch too.
+        capabilities: the runtime's.
+        quantized: whether PyTorch rounds layers of the network too.
 
     >>> [tolerance(Capabilities(runtime="mine", rounds=rounds), quantized=True) for rounds in (False, True)]
     [0.1, 0.5]
@@ -37,12 +37,11 @@ def tolerance(capabilities: Capabilities, *, quantized: bool) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far outputs are from those that are expected.
+    """The distance of outputs from the expected ones.
 
     Attributes:
-        difference: the largest, as a share of the range of the output it is in; NaN where an output has one.
-        agreement: share of examples with the same largest class; None where the first output is no (batch, classes).
-
+        difference: the largest difference as a share of its output's range; NaN if an output has a NaN.
+        agreement: share of examples with the same largest class; None if the first output is not (batch, classes).
     """
 
     difference: float
@@ -50,7 +49,7 @@ class Parity:
 
 
 def compare(expected: Sequence[Arrays], actual: Sequence[Arrays]) -> Parity | None:
-    """Compare the outputs of some batches, one array an output each; None where their numbers or shapes differ.
+    """Compare the outputs of some batches, with one array per output; None if their numbers or shapes differ.
 
     >>> compare([[np.array([[0.0, 1.0]])]], [[np.array([[0.0, 1.5]])]])
     Parity(difference=0.5, agreement=1.0)

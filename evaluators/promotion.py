@@ -1,4 +1,4 @@
-"""Early stopping: which candidates are worth a training, from their scores without one."""
+"""Early stopping: decides which candidates are trained, from their scores without training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .measurement import Infeasible, Latency, Measurement, Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """What earlier candidates tell: accuracies after training lie on a line over those before, give or take.
+    """A prediction from earlier candidates: accuracies after training lie near a line over those before it.
 
     Attributes:
         slope: of the line.
@@ -21,8 +21,7 @@ class Promotion:
         give: how far above the line the optimistic estimate lies.
         rivals: accuracy, milliseconds and bytes of the models of the front.
         unit: of the accuracies.
-        spared: whether the candidate is trained in any case, to learn how often doubts are wrong.
-
+        spared: whether the candidate is trained in any case, to learn how often early stopping is wrong.
     """
 
     slope: float
@@ -54,19 +53,19 @@ class Promotion:
 
 
 LEAST = 8
-"""Trained models before anyone is doubted."""
+"""How many models must be trained before any candidate is stopped early."""
 
 
 LATEST = 200
-"""Models that the line is drawn through, where they were trained."""
+"""How many of the latest models the line is fitted to; only trained ones count."""
 
 
 DEVIATIONS = 1.64
-"""Of the residuals: as far above the line as one in twenty lies."""
+"""Standard deviations by which the optimistic estimate is above the line: one model in twenty is higher."""
 
 
 SPARED = 0.1
-"""Share of the doubted that are trained in any case."""
+"""Share of the candidates with a poor prediction that are trained anyway."""
 
 
 ONE_SHOT, TRAIN = "one-shot", "train"
@@ -75,14 +74,13 @@ ONE_SHOT, TRAIN = "one-shot", "train"
 def learned(
     measured: Sequence[Measurement], front: Iterable[Measurement], rng: np.random.Generator, *, unit: str = SHARE
 ) -> Promotion | None:
-    """Return what trained models tell of how accuracies before and after training go together; None for too few.
+    """Fit how accuracies before and after training are related; return None if too few models were trained.
 
     Args:
-        measured: the latest that were measured to the end; those that were trained count, even in vain.
+        measured: the latest measurements; those that were trained count, even if training did not help.
         front: the rivals of the next candidate.
-        rng: says whether the candidate is spared.
-        unit: of the metric.
-
+        rng: decides whether the candidate is spared.
+        unit: the metric's unit.
     """
     ended = [m for m in measured if m.failure is None]
     trained = [m for m in ended if m.epochs or TRAIN in m.seconds]
@@ -102,7 +100,7 @@ def learned(
 
 
 def line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Return the slope, not below 0, and the intercept of a line through pairs, and the deviation about it."""
+    """Return the slope (at least 0) and the intercept of a line fitted to pairs, and the deviation about it."""
     before, after = np.array(pairs, dtype=np.float64).T
     spread = float(before.var())
     slope = max(0.0, float(np.cov(before, after, bias=True)[0, 1]) / spread) if spread else 0.0
@@ -117,7 +115,7 @@ def stops_early(outcome: Infeasible) -> bool:
 
 
 def savings(outcomes: Iterable[Outcome], front: Iterable[Measurement]) -> str:
-    """Say what the ladder saved, and how often it was wrong as far as that is known; empty where it cut nobody."""
+    """Return a sentence on what early stopping saved, and how often it was wrong; empty if it stopped no candidate."""
     outcomes = list(outcomes)
     cut = [each for each in outcomes if isinstance(each, Infeasible) and stops_early(each)]
     slow = [each for each in outcomes if isinstance(each, Infeasible) and each.rung == "latency"]
@@ -128,8 +126,8 @@ def savings(outcomes: Iterable[Outcome], front: Iterable[Measurement]) -> str:
     saved_s, whole_s = float(np.mean(training_s)) * (len(cut) + len(slow)), sum(training_s)
     wrong = sum(bool(m.doubted) for m in front)
     spared = sum(bool(m.doubted) for m in measured)
-    doubts = f"; of {spared} trained against the odds, {wrong} came onto the front" if spared else ""
+    doubts = f"; of {spared} trained despite a poor prediction, {wrong} came onto the front" if spared else ""
     return (
-        f"the ladder: {len(slow)} candidates ended when they were timed, {len(cut)} before training; that saved about "
+        f"early stopping: {len(slow)} candidates stopped after timing, {len(cut)} before training; that saved about "
         f"{saved_s / (saved_s + whole_s):.0%} of all training{doubts}"
     )

@@ -1,4 +1,4 @@
-"""The clock readings behind a latency, apart from it: a study of thousands of trials reads only what they come to.
+"""Stores a latency's clock readings apart from it, so that a study of thousands of trials reads only their statistics.
 
 A window without its readings holds their percentile as its only reading, so that every statistic stays what it was.
 """

@@ -1,4 +1,4 @@
-"""Accuracies as means of one score an example, so that two models are compared on the same examples."""
+"""Accuracies as means of one score per example, so that two models are compared on the same examples."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Scores = NDArray[np.float64]
 """Shape (examples,); the accuracy is their mean."""
 
 MOST = 10_000_000
-"""More scores are not kept, however little they take."""
+"""Maximum number of scores that are kept."""
 
 KEPT_BYTES = 20_000
-"""Scores that take more, packed, are not kept with a measurement; so many right and wrong answers are 160 000."""
+"""Maximum bytes of packed scores that are kept with a measurement: enough for 160 000 right or wrong answers."""
 
 
 class Accuracy(NamedTuple):
-    """The metric of a model on some data, and the packed scores of the examples; empty where they are not known."""
+    """The metric of a model on some data, with the packed scores of the examples; empty if they are unknown."""
 
     value: float
     scores: str = ""
@@ -41,7 +41,7 @@ def accuracy(
     model: nn.Module,
     loader: object,
 ) -> Accuracy:
-    """Return the metric of a model, as the mean of what ``each`` gives of every example where there is such a thing."""
+    """Return the metric of a model: the mean of the scores that ``each`` returns, if there is such a function."""
     if each is None:
         return Accuracy(float(metric(model, loader)))
     scores = each(model, loader).double().cpu().numpy()
@@ -49,7 +49,7 @@ def accuracy(
 
 
 def packed(scores: Scores | None) -> str:
-    """Return scores as text: a bit each where all are 0 or 1, else 16; empty where there are none, or too many.
+    """Return scores as text, with 1 bit each if all are 0 or 1, else 16; empty if there are none, or too many.
 
     >>> unpacked(packed(np.array([1.0, 0.0, 1.0]))).tolist(), packed(None)
     ([1.0, 0.0, 1.0], '')
@@ -68,10 +68,10 @@ def packed(scores: Scores | None) -> str:
 
 @lru_cache(maxsize=1000)
 def unpacked(text: str) -> Scores | None:
-    """Return what `packed` made text of; those that are no bits are rounded to three digits.
+    """Return the scores that `packed` wrote; those that are not 0 or 1 are rounded to three digits.
 
     Raises:
-        RunDirectoryError: somebody else has written it.
+        RunDirectoryError: `packed` has not written the text.
     """
     if not text:
         return None
@@ -96,14 +96,14 @@ def unpacked(text: str) -> Scores | None:
 
 
 def standard_error(one: str, other: str) -> float:
-    """Return the standard error of the difference of two accuracies on the same examples, of packed scores.
+    """Return the standard error of the difference of two accuracies on the same examples, from packed scores.
 
-    For right and wrong answers that is McNemar's, √(b + c − (b − c)²/n) / n, where b and c are the examples that one of
-    the two alone has right. (Q. McNemar, Note on the sampling error of the difference between correlated proportions or
-    percentages, Psychometrika 1947.)
+    For right and wrong answers it is McNemar's, √(b + c − (b − c)²/n) / n, where b and c count the examples that only
+    one of the two gets right. (Q. McNemar, Note on the sampling error of the difference between correlated proportions
+    or percentages, Psychometrika 1947.)
 
     Returns:
-        0 where one of them is not known, so that the accuracies alone decide.
+        The error; 0 if the scores of one are unknown, so that the accuracies alone decide.
 
     >>> one, other = packed(np.array([1.0, 1.0, 1.0, 0.0])), packed(np.array([1.0, 1.0, 0.0, 1.0]))
     >>> standard_error(one, one), round(standard_error(one, other), 3), standard_error(one, "")
@@ -117,10 +117,10 @@ def standard_error(one: str, other: str) -> float:
 
 @lru_cache(maxsize=100)
 def reserve(reference: str, least: float) -> float:
-    """Return the standard error of a model that only loses right answers, as many as a least accuracy allows.
+    """Return the standard error of a model that only loses right answers, as many as a minimum accuracy allows.
 
-    That is how much more accurate than the least a model should be expected to be, at most as much as the reference is.
-    Of scores that are not just right or wrong nothing is known beforehand.
+    A model should be predicted to exceed the minimum by that much, and by no more than the reference does. It is 0 for
+    scores other than right or wrong, about which nothing is known beforehand.
 
     >>> round(reserve(packed(np.repeat([1.0, 0.0], [900, 100])), 0.89), 5), reserve("", 0.89)
     (0.00316, 0.0)

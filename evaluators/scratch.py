@@ -1,9 +1,9 @@
-"""This user's folder for temporary files on a node, and what killed processes have left in it.
+"""Manages this user's folder for temporary files on a node, and deletes what killed processes have left in it.
 
-It lies in the system's (``TMPDIR``), where anybody could have made one of its name: it is believed only where it is a
-real folder that nobody else can enter, and all that is deleted in it is reached through its descriptor.
-``XDG_RUNTIME_DIR`` would be private from the start, but is often a few hundred megabytes of memory, and the data of a
-task goes here.
+The folder is in the system's one (``TMPDIR``), where anyone could create a folder of this name. So it is used only if
+it is a real folder that nobody else can enter, and everything that is deleted in it is reached through its descriptor.
+``XDG_RUNTIME_DIR`` is private from the start, but it is often a few hundred megabytes of memory: too small for the data
+of a task.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from pathlib import Path
 from ..errors import UsageError
 
 FOLDER = f"autocompress-{os.getuid()}"
-"""Its name."""
+"""The name of the folder."""
 
 OURS = re.compile(r"(scratch-)?[0-9a-f]{32}")
-"""Names of what we put there; nothing else is deleted."""
+"""Names of our own files and folders; nothing else is deleted."""
 
 FRESH_S = 60.0
-"""What is younger is left alone: its process may be about to lock it."""
+"""Younger files are not deleted: their process may be about to lock them."""
 
 
 @contextmanager
 def private_folder() -> Iterator[tuple[Path, int]]:
-    """Open the folder, which is made where there is none; yield its path and a descriptor.
+    """Open the folder, and create it if there is none; yield its path and a descriptor.
 
     Raises:
-        UsageError: it is not this user's alone.
+        UsageError: other users can enter it.
     """
     path = Path(tempfile.gettempdir(), FOLDER)
     with suppress(FileExistsError):
@@ -59,7 +59,7 @@ def private_folder() -> Iterator[tuple[Path, int]]:
 
 
 def _wrong(found: os.stat_result) -> str:
-    """Say why a folder is not this user's alone; empty where it is."""
+    """Return why other users can enter a folder; empty if they cannot."""
     if not stat.S_ISDIR(found.st_mode):
         return "is a link" if stat.S_ISLNK(found.st_mode) else "is no folder"
     if found.st_uid != os.getuid():
@@ -69,7 +69,7 @@ def _wrong(found: os.stat_result) -> str:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Have a new folder; one that a killed process left is deleted by those that come later.
+    """Yield a new folder, and delete it afterwards; later processes delete the folders of killed ones.
 
     Raises:
         UsageError: see `private_folder`.
@@ -86,7 +86,7 @@ def scratch() -> Iterator[Path]:
 
 
 def sweep(descriptor: int, keep: str = "") -> None:
-    """Delete what nobody uses any more: its processes died before they could."""
+    """Delete files and folders whose processes have died."""
     for name in os.listdir(descriptor):
         if name == keep or not OURS.fullmatch(name):
             continue
@@ -103,7 +103,7 @@ def sweep(descriptor: int, keep: str = "") -> None:
 
 @contextmanager
 def _locked(name: str, descriptor: int) -> Iterator[None]:
-    """Hold a file or folder for as long as the context lasts; `OSError` where another process does."""
+    """Lock a file or folder in the context; raise `OSError` if another process has locked it."""
     handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Processes that may crash, hang or eat memory: whatever runs a model that was not tried before."""
+"""Runs untried models in processes of their own, which may crash, hang or run out of memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..errors import InfeasibleError, gist
 from .cgroup import available_memory
 
 MEMORY = "AUTOCOMPRESS_MEMORY"
-"""Environment variable: gigabytes that such a process may have; by default half of the machine's or container's."""
+"""Environment variable: memory limit of such a process in gigabytes; by default half of the machine or container."""
 
 
 REQUEST, RESULT = "request.json", "result.json"
-"""Files in such a process's directory: what it is asked, and what it answers."""
+"""Files in such a process's directory: the request and the answer."""
 
 
 def ask(
@@ -35,12 +35,12 @@ def ask(
     doing: str,
     rung: str,
 ) -> dict[str, Any]:
-    """Return what a module of this package makes of a request and a directory; its program is `answer`.
+    """Run a module of this package on a request in a directory, and return its result; the module calls `answer`.
 
     The arguments are those of `run`.
 
     Raises:
-        InfeasibleError: see `run`; or the module's own reason.
+        InfeasibleError: see `run`, or the module raised one.
     """
     (directory / REQUEST).write_text(json.dumps(request))
     run(module, directory, threads=threads, timeout_s=timeout_s, doing=doing, rung=rung)
@@ -51,7 +51,7 @@ def ask(
 
 
 def answer(serve: Callable[[Path, Mapping[str, Any]], Mapping[str, object]]) -> None:
-    """Serve the request in the directory that this process was started with; a refusal is an answer too."""
+    """Serve the request in this process's directory, and write the result or the reason why it is infeasible."""
     begin()
     directory = Path(sys.argv[1])
     result: Mapping[str, object]
@@ -67,14 +67,14 @@ def run(module: str, directory: Path, *, threads: int, timeout_s: float | None, 
 
     Args:
         module: such as ``autocompress.evaluators.meters.timing_process``; its process must call `begin` first.
-        directory: its only argument, and its working directory; it leaves its results there.
-        threads: for the pools of the libraries it loads.
+        directory: its only argument and its working directory, where it writes its results.
+        threads: size of its libraries' thread pools.
         timeout_s: seconds after which it is killed.
-        doing: what it does to the model, as a participle, for reasons: ``timed``.
-        rung: where the candidate ends if it fails.
+        doing: what it does to the model, as a participle for reasons, such as ``timed``.
+        rung: the rung that is named if it fails.
 
     Raises:
-        InfeasibleError: it crashed, failed, ate memory or was too slow.
+        InfeasibleError: it crashed, failed, ran out of memory or was too slow.
     """
     log = directory / "stderr.txt"
     with log.open("wb") as stderr:
@@ -97,14 +97,14 @@ def run(module: str, directory: Path, *, threads: int, timeout_s: float | None, 
 
 
 def finished(command: Sequence[str], *, timeout_s: float | None, **how: Any) -> subprocess.CompletedProcess[Any]:
-    """Run a command, and wait for it; where that ends before it does, so do all processes that it has begun.
+    """Run a command, and wait for it; if the wait ends first, kill it and all processes that it has started.
 
-    They have a process group of their own: an interrupt from the terminal is for the parent to answer.
+    They have a process group of their own, so that the parent handles an interrupt from the terminal.
 
     Args:
         command: the program and its arguments.
         timeout_s: seconds after which it is killed.
-        how: as `subprocess.Popen` takes it.
+        how: arguments of `subprocess.Popen`.
 
     Raises:
         subprocess.TimeoutExpired: it was killed.
@@ -119,20 +119,20 @@ def finished(command: Sequence[str], *, timeout_s: float | None, **how: Any) -> 
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """Kill a process that has a group of its own, and all that it has begun."""
+    """Kill a process that leads a group, and all processes that it has started."""
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def environment(threads: int) -> Mapping[str, str]:
-    """Return the variables that tell libraries how many threads to have, and who the parent is."""
+    """Return the environment variables that set the libraries' thread counts and name the parent."""
     pools = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {**dict.fromkeys(pools, str(threads)), "AUTOCOMPRESS_PARENT": str(os.getpid())}
 
 
 def why(status: int, stderr: str, doing: str) -> str:
-    """Return one sentence, without its dot, on how a process ended that failed."""
+    """Return one sentence, without its full stop, on how a process failed."""
     said = gist(stderr) if stderr.strip() else f"exit {status}"
     if "MemoryError" in stderr or "bad_alloc" in stderr:
         return f"The runtime ran out of memory while the model was {doing}: {said}"
@@ -142,20 +142,20 @@ def why(status: int, stderr: str, doing: str) -> str:
 
 
 def begin() -> None:
-    """Tie this process to the one that started it, and bound its memory."""
+    """End this process with the one that started it, and limit its memory."""
     parent = int(os.environ["AUTOCOMPRESS_PARENT"])
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before
-        raise SystemExit("The process that asked for this one has ended.")
+        raise SystemExit("The process that started this one has ended.")
     limit = memory_limit()
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def memory_limit() -> int:
-    """Return the bytes of memory that a process with a model may have."""
+    """Return the memory limit of a process with a model, in bytes."""
     gigabytes = os.environ.get(MEMORY)
     if gigabytes:
         return int(float(gigabytes) * 1e9)

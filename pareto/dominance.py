@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 
 
 def knee(points: Points) -> int:
-    """Return the position of the point that lies farthest on the good side of the line through a front's ends.
+    """Return the position of a front's knee: the point farthest on the good side of the line through its ends.
 
     Objectives are scaled to the front's own range. In two objectives that is the largest distance to the chord between
     the extreme points (I. Das, On characterizing the "knee" of the Pareto curve, 1999; V. Satopää et al., Finding a
     "kneedle" in a haystack, 2011); with more, to the plane through the points where one objective is worst and the
-    others are best (J. Branke et al., Finding knees in multi-objective optimization, 2004). As all axes then end at
-    one, that is the point with the least sum. An objective in which all are equal says nothing. Of equals the first.
+    others are best (J. Branke et al., Finding knees in multi-objective optimization, 2004). All axes then end at
+    one, so it is the point with the least sum. An objective in which all points are equal does not count. The first of
+    equal points is returned.
 
     Args:
         points: shape (points, objectives), at least one, to be minimised; without NaN.
@@ -53,7 +54,7 @@ def hypervolume(points: Points, reference: NDArray[np.float64]) -> float:
     (Zitzler and Thiele, IEEE TEC 1999).
 
     Args:
-        points: shape (points, objectives); those beyond the reference count for nothing.
+        points: shape (points, objectives); those beyond the reference add nothing.
         reference: shape (objectives,).
 
     >>> hypervolume(np.array([[0.0, 0.5], [0.5, 0.0]]), np.ones(2))

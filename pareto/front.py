@@ -1,4 +1,4 @@
-"""The Pareto front of a study: the models that remain, beside the baseline and the reference baselines."""
+"""The Pareto front of a study, with the baseline and the reference baselines."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class ParetoFront:
     """The outcome of a study.
 
     Attributes:
-        limits: what was asked for: the latency, and what a model must meet beside it.
+        limits: what a model must meet: the target latency and the other limits.
         baseline: the unchanged network.
-        models: non-dominated models that meet the limits, fastest first; where none does, the nearest.
+        models: non-dominated models that meet the limits, fastest first; if none does, the nearest.
         references: the reference baselines, such as uniform INT8.
         floor_ms: latency of the fastest network that the space can express.
-        reasons: what holds the network back, where nothing meets the limits.
-        portfolio: where a study has several runtimes or devices, the front at each place alone.
-        name: of one of a portfolio: its runtime or its device, or both.
-        where: the run directory that it is of; empty where it is of none.
+        reasons: what holds the network back, if no model meets the limits.
+        portfolio: if a study has several deployments, the front of each one alone.
+        name: in a portfolio, the runtime or the device of the deployment, or both.
+        where: the run directory; empty if there is none.
 
     """
 
@@ -69,27 +69,27 @@ class ParetoFront:
 
     @property
     def unit(self) -> str:
-        """The metric's unit: the known one, else by what was measured; see `units`."""
+        """The metric's unit: the task's own, or the one that fits the measured values; see `unit_of`."""
         measured = (m.measurement for m in (self.baseline, *self.models, *self.references))
         return unit_of(self.limits.unit, (value for each in measured for value in each.metrics))
 
     @property
     def meets_target(self) -> bool:
-        """Whether any model, or the unchanged network, meets the target and every limit beside it."""
+        """Whether any model, or the unchanged network, meets every limit."""
         return any(self.meets(model) for model in (*self.models, self.baseline))
 
     def meets(self, model: Model) -> bool:
-        """Return whether a model meets the target, and every limit beside it."""
+        """Return whether a model meets every limit."""
         return self.limits.satisfied_by(model.measurement)
 
     @property
     def recommended(self) -> Model | None:
         """The fastest model that meets the limits and is no worse than the most accurate one; the nearest if none does.
 
-        It is no worse where it loses at most one standard error of their difference on the same examples, or nothing
-        where the metric gives but one number: what is picked as the best of many owes some of that to chance.
-        (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.) No other that meets the limits is
-        faster and as accurate. It is the unchanged network itself where nothing is better than that.
+        A model is no worse if it loses at most one standard error of their difference on the same examples, or nothing
+        if the metric gives a single number: the best of many models owes some of its accuracy to chance (Breiman et
+        al., Classification and Regression Trees, 1984, section 3.4.3). No other model that meets the limits is faster
+        and as accurate. It is the unchanged network if nothing is better.
         """
         if not self.models:
             return None
@@ -106,15 +106,15 @@ class ParetoFront:
 
     @property
     def most_accurate(self) -> Model | None:
-        """The most accurate model that meets the limits, by however little; None where none does."""
+        """The most accurate model that meets the limits, by however little; None if none does."""
         meeting = [m for m in self.models if self.meets(m)]
         return max(meeting, key=lambda m: m.measurement.accuracy, default=None)
 
     @property
     def knee(self) -> Model | None:
-        """The model where giving up more of one objective begins to pay less in the others; see `dominance.knee`.
+        """The model beyond which a loss in one objective gains less in the others; see `dominance.knee`.
 
-        Among those that meet the limits, where any does.
+        Only models that meet the limits count, if any does.
         """
         models = [m for m in self.models if self.meets(m)] or list(self.models)
         return models[knee(minimised(m.measurement for m in models))] if models else None
@@ -125,7 +125,7 @@ class ParetoFront:
         return tuple(m.id for m in self.models if m != model and m.measurement.latency.tied(latency))
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return the baseline and the front as a table, one row a model."""
+        """Return the baseline and the front as a table, with one row per model."""
         import pandas
 
         return pandas.DataFrame([_row(model, self.limits) for model in (self.baseline, *self.models)])
@@ -173,7 +173,7 @@ def _row(model: Model, limits: Limits) -> dict[str, object]:
 def select(measurements: Sequence[Measurement], limits: Limits) -> list[int]:
     """Return the positions of the front: the non-dominated among those that meet the limits, fastest first.
 
-    Where none meets them, the non-dominated among all, and the one nearest to the limits.
+    If none meets them, the front has the non-dominated of all measurements, and the one nearest to the limits.
     """
     meeting = [i for i, m in enumerate(measurements) if limits.satisfied_by(m)]
     chosen = meeting or list(range(len(measurements)))
@@ -192,8 +192,8 @@ def build_front(
     """Return the front of measured models, which include the baseline and the reference baselines.
 
     Args:
-        models: with a measurement each.
-        profile: what is known of the network; tells the floor, and what holds the network back.
+        models: measured models.
+        profile: what was learned about the network, for the floor and for what holds the network back.
         limits: what a model must meet.
         where: the run directory.
 
@@ -216,7 +216,7 @@ def build_front(
 
 
 def _name(deployment: Deployment, unchanged: list[Model]) -> str:
-    """Return what tells a deployment from the others in which the unchanged network was measured."""
+    """Return the part of a deployment's name that differs from the others in which the baseline was measured."""
     others = [m.measurement.deployment for m in unchanged]
     if all(deployment.runtime == other.runtime for other in others):
         return deployment.device
@@ -225,7 +225,7 @@ def _name(deployment: Deployment, unchanged: list[Model]) -> str:
 
 
 def _front(baseline: Model, others: list[Model], profile: Profile | None, limits: Limits, where: str) -> ParetoFront:
-    """Return the front of models beside a baseline; what is known of the floor is of one device."""
+    """Return the front of models in one deployment, or in those that decide; the floor is that of one device."""
     chosen = [others[i] for i in select([m.measurement for m in others], limits)]
     front = ParetoFront(
         limits=limits,

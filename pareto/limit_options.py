@@ -12,7 +12,7 @@ from .limits import same_unit
 
 
 def parse_accuracy(text: Quantity) -> tuple[float, bool, str | None]:
-    """Return a least accuracy, whether it is relative to the unchanged network's, and its unit, None without one.
+    """Return a minimum accuracy, whether it is relative to the unchanged network's, and its unit or None.
 
     Text with a sign is relative; a number is not.
 

@@ -1,4 +1,4 @@
-"""What a model must meet: the target latency, and what was asked for beside it.
+"""The limits that a model must meet: the target latency, and others that the user has set.
 
 A candidate is stopped as soon as it certainly costs too much; it meets the limits if it certainly does. Measurements
 are kept and limits are not: a study that is resumed with other limits judges its old trials by them.
@@ -19,7 +19,7 @@ UNKNOWN = 1.0
 """Violation of a limit on something that was not measured."""
 
 FAR = 10.0
-"""From this factor on, a cost over its limit is shown as a multiple of the limit, and not in per cent."""
+"""From this factor on, a cost is shown as a multiple of its limit, and not in per cent over it."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Limits:
     """The hard constraints of a study.
 
     Attributes:
-        target_ms: the most milliseconds, which the upper end of the latency's interval must meet.
-        min_accuracy: the least value of the metric on the validation data; see `Compared`.
-        min_change: the least difference of that to the unchanged network's; see `against`.
-        max_size_bytes: the most bytes of the file that is served.
-        max_memory_bytes: the most bytes of a fresh process that serves it.
-        max_energy_mj: the most millijoules of one run.
+        target_ms: maximum milliseconds of the upper end of the latency's interval.
+        min_accuracy: minimum metric on the validation data; see `Compared`.
+        min_change: minimum difference of that metric from the unchanged network's; see `against`.
+        max_size_bytes: maximum size of the served file.
+        max_memory_bytes: maximum memory of a fresh process that serves the model.
+        max_energy_mj: maximum millijoules of one run.
         unit: of the metric, see `units`; None if the task does not say, and the measured values decide.
 
     >>> str(Limits(5.0, max_size_bytes=4e6, min_accuracy=0.88)), str(Limits(5.0, min_change=-0.3, unit="dB"))
@@ -97,9 +97,9 @@ class Limits:
         return tuple(name for name, _ in self._asked() if name in ("memory", "energy"))
 
     def against(self, baseline: Measurement | None) -> Limits:
-        """Return the limits with the least change as a least accuracy, where the unchanged network's is known.
+        """Return the limits with the minimum change as a minimum accuracy, if the unchanged network's is known.
 
-        Where its examples were scored too, models are judged on the same examples; see `Compared`.
+        If its examples were scored one by one, models are judged on the same examples; see `Compared`.
         """
         if baseline is None or (self.min_change is None and self.min_accuracy is None):
             return self
@@ -109,15 +109,15 @@ class Limits:
 
     @property
     def aim(self) -> float | None:
-        """The accuracy that a candidate must be expected to have to meet the least one."""
+        """The accuracy that a candidate should be predicted to have, so that it meets the minimum."""
         return self.min_accuracy
 
     def known(self, outcome: Measurement | Infeasible, name: str) -> float | None:
-        """Return of a cost or of the accuracy what must be within its limit; None where it was not measured."""
+        """Return the value of a cost or of the accuracy that must meet its limit; None if it was not measured."""
         return known(outcome, name)
 
     def violations(self, outcome: Measurement | Infeasible) -> dict[str, float]:
-        """Return by what share of itself each limit is missed; at most 0 is met, and what is unknown is not."""
+        """Return by what share of itself each limit is missed; at most 0 is met, and an unknown value is not."""
         found = {}
         for name, limit in self._asked():
             value = self.known(outcome, name)
@@ -140,28 +140,28 @@ class Limits:
         return any(value is not None and value > most for value, most in costs)
 
     def still_valid(self, outcome: Outcome) -> bool:
-        """Return whether an outcome is one for these limits too.
+        """Return whether an outcome holds for these limits too.
 
-        It is not where a candidate was cut that may meet them, or something was not measured that may decide.
+        It does not if a candidate was stopped early that may meet them, or if a value is missing that may decide.
         """
         if isinstance(outcome, Infeasible):
             return not cut(outcome) or self.surely_violated_by(outcome)
         return not any(self.lacks_measurement((each,)) and not self._missed(each) for each in outcome)
 
     def _missed(self, outcome: Measurement | Infeasible) -> bool:
-        """Return whether some limit is missed whatever the rest may be."""
+        """Return whether some known value misses its limit."""
         return any(share > 0 for name, share in self.violations(outcome).items() if known(outcome, name) is not None)
 
     def lacks_measurement(self, measurements: Measurements) -> bool:
-        """Return whether something was not measured that a limit is about."""
+        """Return whether a limited cost was not measured in some deployment."""
         return any(known(each, name) is None for each in measurements for name in self.measured)
 
     def distance(self, measurement: Measurement) -> tuple[float, float]:
-        """Return what orders measurements by how near they are: the largest violation, then the latency."""
+        """Return the distance of a measurement from the limits, to sort by: the largest violation, then the latency."""
         return max(0.0, self.largest(measurement)), measurement.latency.median_ms
 
     def verdicts(self, measurement: Measurement) -> dict[str, str]:
-        """Say for each limit how a measurement does.
+        """Return a phrase for each limit that says whether a measurement meets it.
 
         >>> from ..evaluators.measurement import Latency, Window
         >>> latency = Latency(windows=(Window(baseline_ns=(1,), candidate_ns=(1,)),) * 2, baseline_ms=4.0)
@@ -185,25 +185,25 @@ class Limits:
         return self._words(name, value)
 
     def reasons(self, measurement: Measurement, others: Iterable[Measurement]) -> tuple[str, ...]:
-        """Say which limits a measurement misses, by how much, and how near any of the others comes to each."""
+        """Return sentences on the limits that a measurement misses: by how much, and the best value of the others."""
         violations, lines = self.violations(measurement), []
         others = list(others)
         for name, verdict in self.verdicts(measurement).items():
             if violations[name] > 0:
                 values = [value for other in others if (value := self.known(other, name)) is not None]
                 best = max(values, default=None) if name == "accuracy" else min(values, default=None)
-                so = "" if best is None else f"; the best of all that were measured: {self._words(name, best)}"
+                so = "" if best is None else f"; the best measured value: {self._words(name, best)}"
                 lines.append(f"  It misses: {verdict}{so}.")
         return (*lines, *map("  {}.".format, spread_alone(measurement.latency, self.target_ms)))
 
 
 @dataclass(frozen=True)
 class Compared(Limits):
-    """Limits with a least accuracy that is judged on the same examples as the unchanged network's.
+    """Limits with a minimum accuracy that is judged on the same examples as the unchanged network's.
 
-    A model meets it when its accuracy less one standard error of its difference to the unchanged network does: with
-    about 84 % confidence its loss on further examples is no larger than allowed. What both have right or wrong alike
-    says nothing of a difference, so that is far nearer than two intervals apart would be.
+    A model meets it if its accuracy does, less one standard error of its difference from the unchanged network: with
+    about 84 % confidence, its loss on further examples is no larger than allowed. Examples that both get right or
+    wrong say nothing about the difference, so this is far more precise than comparing two intervals.
 
     Attributes:
         reference: the unchanged network's scores on the validation data; see `evaluators.scores`.
@@ -214,11 +214,11 @@ class Compared(Limits):
 
     @property
     def aim(self) -> float | None:
-        """The accuracy that meets the least one with its standard error."""
+        """The minimum accuracy plus its standard error."""
         return None if self.min_accuracy is None else self.min_accuracy + reserve(self.reference, self.min_accuracy)
 
     def known(self, outcome: Measurement | Infeasible, name: str) -> float | None:
-        """Return what must be within its limit; of the accuracy its lower end."""
+        """Return the value that must meet its limit; of the accuracy its lower end."""
         value = known(outcome, name)
         if name != "accuracy" or value is None or isinstance(outcome, Infeasible):
             return value
@@ -232,14 +232,14 @@ class Compared(Limits):
 
 
 def same_unit(given: str | None, unit: str | None) -> None:
-    """Check that a least accuracy was given in the metric's unit, where it has one.
+    """Check that a minimum accuracy was given in the metric's unit, if the metric has one.
 
     Args:
         given: its unit; None for a number on the metric's scale.
-        unit: the metric's; None where that is not known, and it may be a share.
+        unit: the metric's; None if it is unknown, and may be a share.
 
     Raises:
-        UsageError: it is another one.
+        UsageError: the units differ.
     """
     if given is None or given.lower() == (SHARE if unit is None else unit.lower()):
         return
@@ -252,7 +252,7 @@ def same_unit(given: str | None, unit: str | None) -> None:
 
 
 def merged(limits: Limits, changes: Mapping[str, float]) -> Limits:
-    """Return limits of which some are replaced; a least accuracy takes the place of a least change, and vice versa.
+    """Return limits with some changes; a minimum accuracy replaces a minimum change, and vice versa.
 
     >>> str(merged(Limits(5.0, min_change=-0.01), {"min_accuracy": 0.9}))
     '5 ms, 90.00% accuracy'
@@ -267,7 +267,7 @@ def _under(missing: float, unit: str) -> str:
 
 
 def _over(value: float, limit: float) -> str:
-    """Return how far a cost is over its limit, before that limit.
+    """Return how far a cost is over its limit, as words to put before the limit.
 
     >>> _over(6.2, 5.0), _over(0.757, 0.001)
     ('24% over', '757× the limit of')
@@ -279,7 +279,7 @@ def _over(value: float, limit: float) -> str:
 
 
 def spread_alone(latency: Latency, target_ms: float) -> tuple[str, ...]:
-    """Say so if a target is missed only because the unchanged network's own milliseconds vary; else nothing.
+    """Return a hint if a target is missed only because the unchanged network's own milliseconds vary; else nothing.
 
     >>> from ..evaluators.measurement import Window
     >>> windows = (Window(baseline_ns=(2,), candidate_ns=(1,)),) * 3
@@ -295,5 +295,5 @@ def spread_alone(latency: Latency, target_ms: float) -> tuple[str, ...]:
         f"as a ratio it would do: {low:.3f} to {high:.3f} of the unchanged network's time, and {target_ms:g} ms is "
         f"{target_ms / latency.baseline_ms:.3f} of it; but that time varied by ±{latency.baseline_spread:.0%} while it "
         "was calibrated, and so may these milliseconds. Calibrate on a quieter machine (another --out), or take the "
-        "ratio for the target",
+        "ratio as the target",
     )

@@ -64,5 +64,5 @@ def test_a_limit_out_of_reach_names_the_nearest(
     nearest = front[front.id != "baseline"].sort_values("size_bytes").iloc[0]
     assert f"Nothing meets 50 ms, 1 kB. → {nearest.id} is the nearest" in told(done)
     assert f"It misses: size {nearest.size_bytes / 1e3:.5g} kB, " in told(done)
-    assert "× the limit of 1 kB; the best of all that were measured: " in told(done)
+    assert "× the limit of 1 kB; the best measured value: " in told(done)
     assert table(folder, "trials.csv").trial.tolist() == before.trial.tolist()

@@ -95,7 +95,7 @@ def test_what_was_saved_is_told() -> None:
     cut = [Infeasible(reason="behind the front", rung="one-shot", one_shot_accuracy=0.1)] * 4
     broken = [Infeasible(reason="ValueError: no", rung="one-shot")]
     text = savings([*((each,) for each in trained), *slow, *cut, *broken], trained[:9])
-    assert "6 candidates ended when they were timed, 4 before training" in text
+    assert "6 candidates stopped after timing, 4 before training" in text
     assert "50% of all training" in text
-    assert "of 2 trained against the odds, 1 came onto the front" in text
+    assert "of 2 trained despite a poor prediction, 1 came onto the front" in text
     assert savings([(each,) for each in trained], trained) == ""

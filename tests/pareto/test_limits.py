@@ -306,7 +306,7 @@ def test_everything_is_said_in_its_unit() -> None:
         "accuracy 83.60%, 4.4 points under 88.00%",
     ]
     assert ALL.reasons(worse, [FINE, worse])[1:] == (
-        "  It misses: energy 6 mJ, 20% over 5 mJ; the best of all that were measured: 4 mJ.",
-        "  It misses: accuracy 83.60%, 4.4 points under 88.00%; the best of all that were measured: 90.00%.",
+        "  It misses: energy 6 mJ, 20% over 5 mJ; the best measured value: 4 mJ.",
+        "  It misses: accuracy 83.60%, 4.4 points under 88.00%; the best measured value: 90.00%.",
     )
     assert known(worse, "memory") is None

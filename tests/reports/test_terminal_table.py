@@ -114,7 +114,7 @@ def test_what_misses_one_of_several_limits_misses() -> None:
     said = " ".join(shown(front).split())
     assert f"Nothing meets {strict}. → {best.id} is the nearest" in said
     assert "It misses: size " in said
-    assert " over 1 MB; the best of all that were measured: " in said
+    assert " over 1 MB; the best measured value: " in said
 
 
 def limited(front: ParetoFront, limits: Limits) -> ParetoFront:
