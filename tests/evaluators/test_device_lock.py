@@ -162,7 +162,7 @@ def test_who_holds_a_lock_for_long_is_told(caplog: pytest.LogCaptureFixture, mon
             assert time.monotonic() < end
             time.sleep(0.05)
         assert waiter.is_alive()
-        assert f"autocompress-turnstile.lock since 0.2 s, which is held by process {process.pid} (" in caplog.text
+        assert f"autocompress-turnstile.lock for 0.2 s, which is held by process {process.pid} (" in caplog.text
         process.kill()
         waiter.join(60)
         assert not waiter.is_alive()
