@@ -17,7 +17,7 @@ _PUBLIC = {
     "Options": "autocompress.search.options",
     "open_run": "autocompress.storage.run",
     "Run": "autocompress.storage.run",
-    "Trial": "autocompress.storage.run",
+    "Trial": "autocompress.storage.trials",
     "ParetoFront": "autocompress.pareto.front",
     "Limits": "autocompress.pareto.limits",
     "Model": "autocompress.pareto.model",
@@ -66,7 +66,8 @@ if TYPE_CHECKING:  # what type checkers and editors see of them
     from .search.interrupts import Interrupted
     from .search.options import Options
     from .spaces.candidate import Candidate
-    from .storage.run import Run, Trial, open_run
+    from .storage.run import Run, open_run
+    from .storage.trials import Trial
     from .studies.task import Task
 
 __all__ = [

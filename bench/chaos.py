@@ -50,6 +50,7 @@ from autocompress.search.workers.cluster import joined
 from autocompress.search.workers.start import workers_for
 from autocompress.storage import heartbeat
 from autocompress.storage import ownership as drivers
+from autocompress.storage.backends import open_database
 from autocompress.storage.run_directory import RunDirectory, room
 from autocompress.storage.study_store import StudyStore
 
@@ -100,7 +101,7 @@ def begun(folder: Path, url: str | None, problem: AnalyticEvaluator) -> StudySto
     end = time.monotonic() + AWAY_S
     while True:
         try:
-            return StudyStore(folder, url, NAME, problem.space, Limits(TARGET_MS))
+            return StudyStore(folder, open_database(url) if url else None, NAME, problem.space, Limits(TARGET_MS))
         except StorageError:
             if time.monotonic() > end:
                 raise

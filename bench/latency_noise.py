@@ -39,7 +39,7 @@ from autocompress.pareto.model import BASELINE
 from autocompress.profiles.profile import Profile
 from autocompress.search.final_evaluation import ROUND
 from autocompress.spaces.uniform import uniform
-from autocompress.storage.records import read_record
+from autocompress.storage.run_directory import read_record
 from autocompress.storage.study_store import StudyStore
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task

@@ -40,9 +40,10 @@ from autocompress.search.driver import Driver
 from autocompress.search.options import Options
 from autocompress.search.samplers import create
 from autocompress.search.workers.inline import InlineWorkers
-from autocompress.storage.parameters import distributions
+from autocompress.storage.backends import open_database
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore
+from autocompress.storage.trial_queue import distributions
 
 TARGET_MS = 4.0
 TRIAL_S = 10.0
@@ -131,7 +132,7 @@ def timed(outcome: Outcome, rng: random.Random) -> Outcome:
 
 def fill(folder: Path, problem: AnalyticEvaluator, count: int, url: str | None = None) -> None:
     """Write a study with so many finished trials; its journal has the lines that asking and telling leave."""
-    store = StudyStore(folder, url, "bench", problem.space, Limits(TARGET_MS))
+    store = StudyStore(folder, open_database(url) if url else None, "bench", problem.space, Limits(TARGET_MS))
     storage, study_id = store.study._storage, store.study._study_id
     sync, os.fsync = os.fsync, lambda fd: None  # not what is measured
     try:
@@ -162,7 +163,7 @@ def sampled(store: StudyStore, problem: AnalyticEvaluator, count: int) -> None:
 def resume(folder: Path, problem: AnalyticEvaluator, url: str | None) -> tuple[float, float]:
     """Return the seconds, and those of this process's CPU, from opening a study to its next trial."""
     began, cpu_s = time.perf_counter(), time.process_time()
-    store = StudyStore(folder, url, "bench", problem.space, Limits(TARGET_MS))
+    store = StudyStore(folder, open_database(url) if url else None, "bench", problem.space, Limits(TARGET_MS))
     sampled(store, problem, store.count())
     store.begin([])
     store.ask()

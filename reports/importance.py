@@ -10,7 +10,7 @@ import optuna
 
 from ..pareto.objectives import objectives
 from ..storage.backends import quiet
-from ..storage.run import Trial
+from ..storage.trials import Trial
 
 MOST_TRIALS = 600
 """How many measured trials are used, evenly taken from all: enough for a ranking, and a second's work."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ..pareto.front import ParetoFront
 from ..pareto.model import Model
 from ..profiles.profile import Profile
-from ..storage.run import Trial
+from ..storage.trials import Trial
 from ..version import __version__
 from .accuracy_interval import difference, paired, rounded
 from .caveats import caveats

@@ -15,8 +15,8 @@ from ..pareto.front import ParetoFront
 from ..pareto.model import BASELINE, Model, at_each_deployment, decisive, devices_in, no_worse
 from ..profiles.profile import Profile
 from ..spaces.candidate import Candidate
-from ..storage.records import read_json
-from ..storage.run import Trial
+from ..storage.run_directory import read_json
+from ..storage.trials import Trial
 from .accuracy_interval import interval
 from .layers import changes, settings
 

@@ -12,7 +12,7 @@ from ..pareto.dominance import non_dominated
 from ..pareto.front import ParetoFront
 from ..pareto.limits import Limits
 from ..pareto.objectives import front_hypervolume, minimised
-from ..storage.run import Trial
+from ..storage.trials import Trial
 
 STEPS = 200
 """Most trials after which the hypervolume is given: a line needs no more."""

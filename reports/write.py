@@ -22,10 +22,10 @@ from ..pareto.objectives import objectives
 from ..profiles.level_filter import DroppedLevel
 from ..profiles.profile import Profile
 from ..storage.invocation import Invocation
-from ..storage.records import read_json
-from ..storage.run import Run, Trial, as_written, begun
-from ..storage.run_directory import RunDirectory
-from ..storage.study_store import StudyStore
+from ..storage.run import Run, as_written
+from ..storage.run_directory import RunDirectory, read_json
+from ..storage.study_results import StudyResults
+from ..storage.trials import Trial, started_trials
 from .html_page import render
 from .markdown import summary
 from .matplotlib_figure import draw
@@ -42,7 +42,7 @@ def write(
     rundir: RunDirectory,
     front: ParetoFront,
     models: Iterable[Model],
-    store: StudyStore,
+    store: StudyResults,
     profile: Profile,
     *,
     state: State,
@@ -51,7 +51,7 @@ def write(
 
     Finally evaluated models keep their files, on the front or not, so that the next run does not train them again.
     """
-    trials = begun(store.study.get_trials(deepcopy=False))
+    trials = started_trials(store.study)
     write_tables(rundir.path, front, trials, store.models(), profile)
     write_report(rundir.path, front, trials, profile, state=state)
     kept = {model.path for model in models}

@@ -16,7 +16,6 @@ from ..evaluators.promotion import savings, stops_early
 from ..pareto.model import BASELINE, Model
 from ..storage.repeated_failures import RepeatedFailures, failed_repeatedly
 from ..storage.study_store import ATTEMPTS, StudyStore
-from ..storage.trials import outcome as outcome_of
 from .dispatch import RunContext, run_requests
 from .interrupts import Interrupted
 from .requests import trial_request
@@ -87,7 +86,7 @@ class Driver:
         if self.repeated is not None:
             self._stop(self.repeated)
         front = (model.measurement for model in self.store.found.front())
-        saved = savings(map(outcome_of, self.store.finished()), front)
+        saved = savings((trial.outcome for trial in self.store.finished() if trial.outcome), front)
         if saved:
             self.context.progress.milestone(saved)
 

@@ -161,6 +161,7 @@ def estimate_run(name: str, load: Callable[[], Task], options: Options, progress
         UsageError: see `run`.
     """
     flight = check_options(name, options)
+    flight.close()
     valid = validate(load())
     for note in valid.notes:
         progress.milestone(note)

@@ -22,8 +22,7 @@ from ..evaluators.outcome_json import to_json
 from ..evaluators.runtimes import load
 from ..files import copy_atomically, write_atomically
 from ..pareto.model import BASELINE, Model, no_worse
-from ..storage.records import RECORD, read_record
-from ..storage.run_directory import RunDirectory
+from ..storage.run_directory import RECORD, RunDirectory, read_record
 from ..storage.study_store import ATTEMPTS
 from .dispatch import RunContext, run_requests
 from .finalists import too_slow_for_sure

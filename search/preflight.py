@@ -23,6 +23,7 @@ from .workers.cluster import check_callers, reachable
 from .workers.ray_session import running
 
 if TYPE_CHECKING:
+    from ..storage.rdb import PatientRDBStorage
     from ..studies.task import Task
 
 
@@ -34,12 +35,21 @@ class Preflight:
         options: its options, with the location of files spelt out.
         servers: the runtimes.
         identity: what must stay the same to resume a run.
+        database: the database that holds the study, open until `close`; None if the run directory holds it.
 
     """
 
     options: Options
     servers: Sequence[Runtime]
     identity: Mapping[str, str]
+    database: PatientRDBStorage | None = None
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        from ..storage.backends import close_storage
+
+        if self.database is not None:
+            close_storage(self.database)
 
 
 def check_options(name: str, options: Options) -> Preflight:
@@ -58,10 +68,6 @@ def check_options(name: str, options: Options) -> Preflight:
     identity = identity_of(name, servers, options)
     if options.artifacts is None:
         rundir.check(options.out, identity)
-    if options.storage is not None:
-        from ..storage.backends import close_storage, open_storage
-
-        close_storage(open_storage(options.out, options.storage))  # tells at once where it cannot be reached
     if options.artifacts is not None:
         place = artifacts.check_artifacts(options.artifacts, options.workers)
         options = replace(options, artifacts=place)
@@ -75,7 +81,12 @@ def check_options(name: str, options: Options) -> Preflight:
         check_callers(options)
     elif options.ray_address is not None:
         reachable(options.ray_address)
-    return Preflight(options=options, servers=servers, identity=identity)
+    database = None
+    if options.storage is not None:
+        from ..storage.backends import open_database
+
+        database = open_database(options.storage)  # fails at once where it cannot be reached
+    return Preflight(options=options, servers=servers, identity=identity, database=database)
 
 
 def identity_of(name: str, servers: Sequence[Runtime], options: Options) -> dict[str, str]:

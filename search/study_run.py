@@ -17,10 +17,11 @@ from ..pareto.model import BASELINE, Model
 from ..reports import write as files
 from ..storage.artifacts import RemoteArtifacts
 from ..storage.repeated_failures import RepeatedFailures
-from ..storage.run import FINISHED, begun
+from ..storage.run import FINISHED
 from ..storage.run_directory import RunDirectory, room
 from ..storage.shared_start import prepare_exclusively
 from ..storage.study_store import Start
+from ..storage.trials import started_trials
 from .dispatch import RunContext
 from .driver import Driver
 from .final_evaluation import FinalEvaluation, with_trial_results
@@ -77,8 +78,19 @@ def run(
     """
     progress = Logged(progress or Silent())
     started = time.monotonic()
-    asked = check_options(name, options)
-    task = _valid(load, progress)
+    with closing(check_options(name, options)) as asked:
+        return _run(name, _valid(load, progress), asked, progress, source, started)
+
+
+def _run(
+    name: str,
+    task: Task,
+    asked: Preflight,
+    progress: Progress,
+    source: Mapping[str, object] | None,
+    started: float,
+) -> ParetoFront:
+    """Prepare the search of a checked task in its run directory, then run it."""
     from ..storage.fingerprint import check_same, keep
 
     fingerprint = check_same(asked.options.out, task)
@@ -97,9 +109,7 @@ def run(
         from ..storage.backends import quiet
         from ..storage.study_store import StudyStore
 
-        store = StudyStore(
-            rundir.path, options.storage, name, prepared.space, options.limits, student=task.student is not None
-        )
+        store = StudyStore(rundir.path, asked.database, name, prepared.space, options.limits)
         with closing(store), quiet(), _unless_nothing_came(rundir, store):
             return StudyRun(task, options, progress, rundir, prepared, store, cluster).search(started)
 
@@ -157,7 +167,7 @@ def _prepared(
     from .prepare import prepare
 
     try:
-        with prepare_exclusively(asked.options.storage, task, rundir, asked.identity, progress.notice, fingerprint):
+        with prepare_exclusively(asked.database, task, rundir, asked.identity, progress.notice, fingerprint):
             return prepare(task, asked.servers, rundir, asked.options, progress, cluster)
     except Exception:  # also unforeseen ones
         _taken_away(rundir)
@@ -257,7 +267,7 @@ class StudyRun:
             workers=workers,
             epochs=epochs,
             final_epochs=final_epochs,
-            student=self.store.student,
+            student=self.task.student is not None,
             progress=self.progress,
             interrupts=interrupts,
             started=started,
@@ -283,7 +293,7 @@ class StudyRun:
     def _starts(self) -> list[Start]:
         prepared = self.prepared
         target_ms = self.options.target_ms / prepared.profile.slowness  # predictions are of the first device
-        return warm_start(prepared.space, prepared.profile, target_ms, student=self.store.student)
+        return warm_start(prepared.space, prepared.profile, target_ms, student=self.task.student is not None)
 
     def _found(self) -> list[Model]:
         """Return the results of an interrupted run: the current finalists, and earlier final evaluations."""
@@ -313,7 +323,7 @@ class StudyRun:
         models = self.store.models()
         if any(model.role == BASELINE for model in models):
             front = build_front(models, self.prepared.profile, self._limits)
-            trials = begun(self.store.study.get_trials(deepcopy=False))
+            trials = started_trials(self.store.study)
             profile = self.prepared.profile
             with suppress(OSError):  # a full disk ends the run when it loses a trial, not here
                 files.write_report(self.rundir.path, front, trials, profile, state="running", quick=True)

@@ -17,7 +17,6 @@ from ..pareto.model import BASELINE
 from ..pareto.objectives import front_hypervolume, objectives
 from ..storage.backends import METRICS
 from ..storage.study_store import StudyStore
-from ..storage.trials import outcome
 
 
 class TensorBoardWriter:
@@ -45,10 +44,10 @@ class TensorBoardWriter:
             if trial.number in self._written:
                 continue
             self._written.add(trial.number)
-            found = representative(outcome(trial))
+            found = representative(trial.outcome) if trial.outcome else None
             self._writer.add_scalar("trial/measured", float(isinstance(found, Measurement)), trial.number)
             if isinstance(found, Measurement):
-                if trial.user_attrs.get("role") == BASELINE:
+                if trial.role == BASELINE:
                     self._baseline = found
                 for name, value in zip(METRICS, objectives(found), strict=True):
                     self._writer.add_scalar(f"trial/{name}", value, trial.number)

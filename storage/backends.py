@@ -1,4 +1,4 @@
-"""Optuna's storage of a study: a journal file in the run directory, or a database."""
+"""Opens what holds a study: a journal file in the run directory, or a database."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -17,24 +18,30 @@ from ..errors import StorageError, gist
 from .journal import Journal, ReadJournal
 from .redact import plain_url, redacted
 
+if TYPE_CHECKING:
+    from .rdb import PatientRDBStorage
+
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
-"""Directions of accuracy, latency in milliseconds, and size in bytes."""
+"""Directions of the objectives: accuracy, latency in milliseconds, size in bytes."""
 
 METRICS = ("accuracy", "latency_ms", "size_bytes")
-"""Names of the objectives, which programs show that read a study's storage."""
+"""Names of the objectives, as other programs show them that read the storage."""
 
 PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)
-"""Seconds between tries to create a database's tables."""
+"""Pauses between attempts to create a database's tables."""
 
 
-def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """Return the storage at a URL, or the journal in a folder if there is no URL.
+def open_journal(folder: Path) -> JournalStorage:
+    """Return the storage in a run directory, which is created if there is none."""
+    return JournalStorage(Journal(folder / "study.journal"))
+
+
+def open_database(url: str) -> PatientRDBStorage:
+    """Return the storage at a URL, with Optuna's tables.
 
     Raises:
         StorageError: the database cannot be reached.
     """
-    if url is None:
-        return JournalStorage(Journal(folder / "study.journal"))
     try:
         return _database(url)
     except Exception as error:  # SQLAlchemy, its drivers and Optuna each have errors of their own
@@ -42,10 +49,10 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
 
 
 def read_storage(folder: Path, url: str | None) -> BaseStorage | None:
-    """Return a storage for reading only; None if a folder has no journal.
+    """Return a storage to read from; None if the folder holds no journal.
 
     Raises:
-        StorageError: the database cannot be reached, or holds no studies.
+        StorageError: the database cannot be reached, or it holds no studies.
     """
     journal = folder / "study.journal"
     if url is None:
@@ -54,7 +61,7 @@ def read_storage(folder: Path, url: str | None) -> BaseStorage | None:
 
     try:
         return PatientRDBStorage(url, reads=True)
-    except Exception as error:  # as in `open_storage`
+    except Exception as error:  # as in `open_database`
         raise _unreachable(url, error) from error
 
 
@@ -66,7 +73,7 @@ def _unreachable(url: str, error: Exception) -> StorageError:
     )
 
 
-def _database(url: str) -> BaseStorage:
+def _database(url: str) -> PatientRDBStorage:
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
     from .rdb import PatientRDBStorage
@@ -74,14 +81,14 @@ def _database(url: str) -> BaseStorage:
     for pause_s in PAUSES_S:
         try:
             return PatientRDBStorage(url)
-        except (IntegrityError, ProgrammingError):  # several that begin at once all make the tables
+        except (IntegrityError, ProgrammingError):  # several drivers that start at once all create the tables
             time.sleep(pause_s)
     return PatientRDBStorage(url)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let Optuna log only errors; restore its level afterwards."""
+    """Let Optuna log errors only; restore its verbosity afterwards."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -91,7 +98,7 @@ def quiet() -> Iterator[None]:
 
 
 def open_study(storage: BaseStorage, name: str) -> optuna.Study:
-    """Return the study of a name, creating it if necessary."""
+    """Return the study of a name, which is created if there is none."""
     with quiet():
         study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
     with warnings.catch_warnings():
@@ -102,7 +109,7 @@ def open_study(storage: BaseStorage, name: str) -> optuna.Study:
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Close a database; a journal needs no closing."""
+    """Close the connections to a database; a journal has none."""
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
-from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from ..files import write_atomically
@@ -28,14 +27,14 @@ class TrialOwnership:
 
     Args:
         study: the study.
-        storage: storage of the study; a journal has one driver, which holds its directory.
-        folder: run directory of this driver.
+        database: what holds the study; None for a journal, whose only driver holds the run directory.
+        folder: the run directory of this driver.
 
     """
 
-    def __init__(self, study: optuna.Study, storage: BaseStorage, folder: Path) -> None:
+    def __init__(self, study: optuna.Study, database: PatientRDBStorage | None, folder: Path) -> None:
         self._study = study
-        self._database: PatientRDBStorage | None = storage if isinstance(storage, RDBStorage) else None  # type: ignore[assignment]
+        self._database = database
         self._first_seen: dict[int, float] = {}
         self._heartbeat: Heartbeat | None = None
         self._notice: Callable[[str], object] = lambda text: None

@@ -7,30 +7,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import RunDirectoryError, StorageError
-from ..evaluators.measurement import Measurement, Measurements, Outcome, ranked, representative
+from ..evaluators.measurement import Measurements, ranked
 from ..pareto.front import ParetoFront, build_front
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
 from ..profiles.profile import Profile
-from ..spaces.candidate import Candidate
-from ..spaces.space import Levels
 from .backends import close_storage, quiet, read_storage
 from .invocation import Invocation
-from .records import read_json, read_record
-from .run_directory import FORMAT, enclosed
-from .trials import FinishedTrials, MeasuredModels, outcome, trial_name
+from .measured_models import stopped_model
+from .run_directory import FORMAT, enclosed, read_json, read_record
+from .study_results import StudyResults
+from .trials import Trial, started_trials
 
 FINISHED = "finished.json"
 """File in a run directory that says after which trials the final evaluation was done."""
@@ -43,36 +40,6 @@ NAME = re.compile(r"\w[\w.-]{0,199}")
 
 NO_TARGET_MS = 1e12
 """A target that every model meets."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A started trial, as a study's storage has it.
-
-    Attributes:
-        number: its number.
-        state: ``running``, ``complete``, ``pruned`` or ``fail``; a failed one was started again.
-        role: role in the report; empty for most.
-        levels: its candidate as a point of the space; see `Levels`.
-        candidate: None if its driver died while proposing it.
-        outcome: None if it has none yet.
-        began: start time.
-        ended: end time.
-    """
-
-    number: int
-    state: str
-    role: str = ""
-    levels: Levels = field(default_factory=dict)
-    candidate: Candidate | None = None
-    outcome: Outcome | None = None
-    began: datetime | None = None
-    ended: datetime | None = None
-
-    @property
-    def id(self) -> str:
-        """The name of its folder."""
-        return trial_name(self.number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +136,9 @@ class Run:
     def _final_models(self) -> Iterator[Model]:
         """Yield models with the measurements of their records, and those that only have a trial."""
         by_id = {model.id: model for model in self.measured}
+        trials = {trial.id: trial for trial in self.trials}
         for name, record in self._records.items():
-            model = by_id.get(name) or self._cut(name)
+            model = by_id.get(name) or (stopped_model(trials[name]) if name in trials else None)
             if model is not None:
                 path = name if name == BASELINE else f"models/{name}"
                 by_id[name] = replace(model, measurements=record, path=path)
@@ -178,26 +146,10 @@ class Run:
             there = (self.path / model.path / model.measurement.file).is_file()
             yield model if there else replace(model, path="")
 
-    def _cut(self, name: str) -> Model | None:
-        """Return the candidate of a trial that ended before it was measured, to be given its measurement."""
-        trial = next((trial for trial in self.trials if trial.id == name), None)
-        if trial is None or trial.candidate is None or trial.outcome is None:
-            return None
-        latency = representative(trial.outcome).latency
-        if latency is None:
-            return None
-        unknown = Measurement(accuracy=0.0, latency=latency, size_bytes=0, params=0, macs=0)
-        return Model(id=name, candidate=trial.candidate, measurements=(unknown,))
-
 
 def _is_final(model: Model) -> bool:
     """Return whether a finished run reports a model: reference baselines may keep their trials' results."""
     return model.measurement.rung == "final" or model.role not in ("front", BASELINE)
-
-
-def _identity(trial: FrozenTrial) -> tuple[str, bool]:
-    """Return the identity of a trial's network: a student in place of the baseline is another one."""
-    return str(trial.user_attrs["candidate"]), trial.user_attrs.get("role") == BASELINE
 
 
 def open_run(path: str | Path, *, storage: str | None = None) -> Run:
@@ -233,7 +185,6 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
             raise ValueError(f"{identity['study']!r} is no study's name")
         opened, study = _study(path, identity["study"], asked, storage or os.environ.get(STORAGE))
     with _closed(opened), as_written(path):
-        trials = study.get_trials(deepcopy=False)
         limits = Limits(NO_TARGET_MS) if asked is None else asked.limits
         profile = read_json(path / "profile.json")
         return Run(
@@ -241,8 +192,8 @@ def open_run(path: str | Path, *, storage: str | None = None) -> Run:
             identity=identity,
             asked=asked,
             profile=None if profile is None else Profile.from_dict(profile["profile"]),
-            trials=begun(trials),
-            measured=tuple(MeasuredModels(FinishedTrials(study, _identity, lambda: "read once"), lambda: limits).all()),
+            trials=started_trials(study),
+            measured=tuple(StudyResults(study, limits, lambda: "read once").models()),
         )
 
 
@@ -300,25 +251,6 @@ def _study(path: Path, name: str, asked: Invocation | None, url: str | None) -> 
     except KeyError as error:
         close_storage(storage)
         raise StorageError(f"the storage of {str(path)!r} must hold the study {name!r}; it does not.") from error
-
-
-def begun(trials: Iterable[FrozenTrial]) -> tuple[Trial, ...]:
-    """Return the started trials of a storage."""
-    return tuple(_trial(trial) for trial in trials if trial.state != TrialState.WAITING)
-
-
-def _trial(trial: FrozenTrial) -> Trial:
-    attrs = trial.user_attrs
-    return Trial(
-        number=trial.number,
-        state=trial.state.name.lower(),
-        role=str(attrs.get("role", "")),
-        levels=trial.params,
-        candidate=Candidate.from_json(attrs["candidate"]) if "candidate" in attrs else None,
-        outcome=outcome(trial) if trial.state.is_finished() and "outcome" in attrs else None,
-        began=trial.datetime_start,
-        ended=trial.datetime_complete,
-    )
 
 
 def _others(path: Path) -> str:

@@ -19,16 +19,22 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ..errors import RunDirectoryError
+from ..evaluators.measurement import Infeasible, Measurements
+from ..evaluators.outcome_json import from_json
 from ..files import full, write_atomically
 from .artifacts import ArtifactStore, LocalArtifacts
 
 FORMAT = 2
 """Version of the layout; another one is refused."""
+
+RECORD = "measurement.json"
+"""File in a model's folder that says that the model is complete."""
 
 OPTIONAL = {"artifacts": "--artifacts URL", "sizes": "--compact"}
 """Identity fields of some studies only, with the option that sets them."""
@@ -181,3 +187,46 @@ class RunDirectory:
     def close(self) -> None:
         """Release the directory to other processes."""
         self._lock.close()
+
+
+def read_record(folder: Path, runtimes: Collection[str] | None = None) -> Measurements | None:
+    """Return the measurements in a model's folder; None if the folder is not complete.
+
+    Args:
+        folder: the model's folder.
+        runtimes: the runtimes in Python files that it may name; None for any, where nothing is served again.
+
+    Raises:
+        RunDirectoryError: autocompress has not written the record, or not for these runtimes.
+    """
+    try:
+        text = (folder / RECORD).read_text()
+    except OSError:
+        return None
+    try:
+        outcome = from_json(text)
+    except json.JSONDecodeError:
+        return None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RunDirectoryError(
+            f"a record must be as autocompress writes it; {str(folder / RECORD)!r} is not "
+            f"({type(error).__name__}: {error}). Delete the folder."
+        ) from error
+    if isinstance(outcome, Infeasible):
+        return None
+    code = {each.latency.runtime for each in outcome if ".py" in each.latency.runtime}
+    if runtimes is not None and code - set(runtimes):
+        raise RunDirectoryError(
+            f"a runtime in a Python file must be named on the command line to be run; {str(folder / RECORD)!r} is of "
+            f"{', '.join(sorted(code))}. Delete the folder, or give another directory with --out DIR."
+        )
+    return outcome
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None if there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""Lets all drivers of a study in a database start from the first one's network, profile and calibration."""
+"""Gives all drivers of a study in a database the same start: the first one's network, profile and calibration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RunDirectoryError
-from .backends import close_storage, open_storage, open_study
+from .backends import open_study
 from .fingerprint import differences
 from .run_directory import RunDirectory
 
@@ -19,54 +19,48 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..studies.task import Task
+    from .rdb import PatientRDBStorage
 
 FILES = ("profile.json", "calibration.json")
-"""Files of a run directory with what is learned before the first trial; also attributes of a study."""
+"""Files of a run directory with what is learned before the first trial; the study has them as attributes."""
 
 
 @contextmanager
 def prepare_exclusively(
-    url: str | None,
+    database: PatientRDBStorage | None,
     task: Task,
     rundir: RunDirectory,
     identity: Mapping[str, str],
     notice: Callable[[str], object],
     fingerprint: Mapping[str, object],
 ) -> Iterator[None]:
-    """Let one driver at a time prepare a study of a database, each with the results of the first one.
+    """Let one driver at a time prepare a study in a database; later drivers reuse what the first one found.
 
     Args:
-        url: URL of the database; without one nothing is shared.
+        database: what holds the study; None where the run directory does, and nothing is shared.
         task: the network.
         rundir: this driver's directory.
         identity: what must be the same for all drivers, including the study's name.
-        notice: called while another driver is waited for.
-        fingerprint: fingerprint of the task, see `fingerprint_of`.
+        notice: receives a message while another driver is preparing.
+        fingerprint: the task's; see `fingerprint_of`.
 
     Raises:
         RunDirectoryError: see `join`.
     """
-    if url is None:
+    if database is None:
         yield
         return
-    from .rdb import PatientRDBStorage
-
-    storage = open_storage(rundir.path, url)
-    assert isinstance(storage, PatientRDBStorage)
-    storage.notice = notice
-    try:
-        with storage.alone(f"{identity['study']}, before its trials"):
-            study = open_study(storage, identity["study"])
-            join(study, task, rundir, identity)
-            _compare(study, task, fingerprint)
-            yield
-            contribute(study, task, rundir, identity)
-    finally:
-        close_storage(storage)
+    database.notice = notice
+    with database.alone(f"{identity['study']}, before its trials"):
+        study = open_study(database, identity["study"])
+        join(study, task, rundir, identity)
+        _compare(study, task, fingerprint)
+        yield
+        contribute(study, task, rundir, identity)
 
 
 def join(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mapping[str, str]) -> None:
-    """Use what the study was started with, or check that it equals this driver's.
+    """Write the study's first profile and calibration to this driver's directory, if it has the same network.
 
     Raises:
         RunDirectoryError: the study was started with another network or other settings.
@@ -76,8 +70,8 @@ def join(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mappin
         theirs = known.get("identity", {}).get(name, mine)
         if theirs != mine:
             raise RunDirectoryError(
-                f"all drivers of a study in a database must have the same {name}; {study.study_name!r} was begun with "
-                f"{theirs!r}, this one has {mine!r}. Give the same, or another database with --storage."
+                f"all drivers of a study in a database must have the same {name}; {study.study_name!r} was started "
+                f"with {theirs!r}, this one has {mine!r}. Give the same, or another database with --storage."
             )
     for name in FILES:
         if name in known:
@@ -88,7 +82,7 @@ def _compare(study: optuna.Study, task: Task, fingerprint: Mapping[str, object])
     """Compare a task's fingerprint with the first driver's, which the study keeps.
 
     Raises:
-        RunDirectoryError: they differ.
+        RunDirectoryError: the fingerprints differ.
     """
     if "fingerprint" not in study.user_attrs:
         study.set_user_attr("fingerprint", dict(fingerprint))
@@ -96,13 +90,13 @@ def _compare(study: optuna.Study, task: Task, fingerprint: Mapping[str, object])
     others = differences(study.user_attrs["fingerprint"], fingerprint, task)
     if others:
         raise RunDirectoryError(
-            f"all drivers of a study in a database must have the same task; that with which {study.study_name!r} was "
-            f"begun has another {', another '.join(others)}. Give the same, or another database with --storage."
+            f"all drivers of a study in a database must have the same task; the task {study.study_name!r} was "
+            f"started with has another {', another '.join(others)}. Give the same, or another database with --storage."
         )
 
 
 def contribute(study: optuna.Study, task: Task, rundir: RunDirectory, identity: Mapping[str, str]) -> None:
-    """Keep the start of a study for drivers that join; only one driver at a time may call this."""
+    """Store this driver's start with the study, for those who join; only one driver at a time may call it."""
     for name in FILES:
         path = rundir.path / name
         if name not in study.user_attrs and path.exists():
@@ -112,7 +106,7 @@ def contribute(study: optuna.Study, task: Task, rundir: RunDirectory, identity: 
 
 
 def weights(task: Task, folder: Path) -> str:
-    """Return a digest of the weights in a run directory, if there are any."""
+    """Return a digest of the weights that a run resumes with: those in its directory, else the task's."""
     from safetensors.torch import load_file
 
     found = hashlib.sha256()

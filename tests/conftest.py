@@ -15,6 +15,7 @@ from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
+from optuna.storages import RDBStorage
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Evaluator
@@ -27,6 +28,7 @@ from autocompress.search.samplers import create
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.search.workers.inline import InlineWorkers
 from autocompress.storage.artifacts import ArtifactStore
+from autocompress.storage.backends import close_storage, open_database
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore
 
@@ -174,6 +176,7 @@ def small() -> AnalyticEvaluator:
 def opened(tmp_path: Path) -> Iterator[Search]:
     """Open the store of a problem, new or again, with a sampler; the warm start is enqueued on request."""
     stores: list[StudyStore] = []
+    databases: list[RDBStorage] = []
 
     def open_store(
         problem: AnalyticEvaluator,
@@ -188,7 +191,11 @@ def opened(tmp_path: Path) -> Iterator[Search]:
     ) -> StudyStore:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        store = StudyStore(folder, url, name, problem.space, limits or Limits(target_ms))
+        database = None
+        if url is not None:
+            database = open_database(url)
+            databases.append(database)
+        store = StudyStore(folder, database, name, problem.space, limits or Limits(target_ms))
         stores.append(store)
         profile = Profile.from_dict(problem.profile())
         store.study.sampler = create(
@@ -205,6 +212,8 @@ def opened(tmp_path: Path) -> Iterator[Search]:
     yield open_store
     for store in stores:
         store.close()
+    for database in databases:
+        close_storage(database)
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from autocompress.evaluators.measurement import Infeasible, Latency, Measurement
 from autocompress.profiles.profile import Profile
 from autocompress.spaces.candidate import Candidate
 from autocompress.spaces.space import Choice, Space
-from autocompress.storage.parameters import distributions
 from autocompress.storage.study_store import Start
+from autocompress.storage.trial_queue import distributions
 
 FORMAT = 1
 

@@ -11,8 +11,8 @@ from ...evaluators.portable import has_program, needs
 from ...pareto.comparison_words import gains
 from ...pareto.front import ParetoFront
 from ...pareto.model import Model
-from ...storage.records import read_json
 from ...storage.run import Run
+from ...storage.run_directory import read_json
 from ...studies.metric_units import noun, points_of, shown
 from ..layers import changes_in_words, settings_in_words, stored_in_words, tensor_shapes
 from ..markdown import code, escaped

@@ -18,8 +18,8 @@ from ...evaluators.outcome_json import to_json
 from ...evaluators.portable import has_program, script
 from ...evaluators.subprocess_protocol import finished
 from ...pareto.model import Model
-from ...storage.records import RECORD
 from ...storage.run import Run
+from ...storage.run_directory import RECORD
 from . import metadata
 from .model_card import card
 from .selection import SelectedModel, Selection, select_model

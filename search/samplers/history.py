@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ...evaluators.measurement import Infeasible, known
+from ...evaluators.measurement import Infeasible, Outcome, known
 from ...pareto.limits import Limits
-from ...storage.trials import outcome
+from ...storage.trials import outcome_of
 from .encoding import EncodedSpace, LevelArray, Numbers
 
 
@@ -24,8 +24,8 @@ class FeasibilityRule(Protocol):
         """The current limits."""
         ...
 
-    def feasible(self, trial: FrozenTrial) -> bool:
-        """Return whether a finished trial meets them."""
+    def feasible(self, outcome: Outcome) -> bool:
+        """Return whether the outcome of a finished trial meets them."""
         ...
 
 
@@ -123,7 +123,8 @@ class Reader:
             self._judged_by, self._feasible = self.judge.limits, {}
         for trial in finished:
             if trial.number not in self._feasible:
-                self._feasible[trial.number] = self.judge.feasible(trial)
+                complete = trial.state == TrialState.COMPLETE
+                self._feasible[trial.number] = complete and self.judge.feasible(outcome_of(trial))
         return np.array([self._feasible[trial.number] for trial in finished], dtype=bool)
 
     def _row(self, trial: FrozenTrial) -> Row:
@@ -143,6 +144,6 @@ def _known(trial: FrozenTrial, name: str) -> float:
     """Return a cost of a finished trial, the largest of its deployments; NaN if it was not measured."""
     if "outcome" not in trial.user_attrs:
         return float("nan")
-    found = outcome(trial)
+    found = outcome_of(trial)
     each = (found,) if isinstance(found, Infeasible) else found
     return max((float(value) for one in each if (value := known(one, name)) is not None), default=float("nan"))

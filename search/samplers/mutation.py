@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from ...pareto.dominance import non_dominated
-from ...storage.parameters import distributions
+from ...storage.trial_queue import distributions
 from .cost_predictor import latest, typical
 from .encoding import EncodedSpace, LevelArray, Numbers
 from .history import FeasibilityRule, History, Reader

@@ -22,7 +22,7 @@ from autocompress.reports.rows import ExampleCounts
 from autocompress.search.samplers.initial_design import warm_start
 from autocompress.spaces.candidate import Candidate
 from autocompress.spaces.uniform import uniform
-from autocompress.storage.run import Trial
+from autocompress.storage.trials import Trial
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 

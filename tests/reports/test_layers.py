@@ -11,7 +11,7 @@ from autocompress.evaluators.ladder.trial_files import WRITTEN
 from autocompress.profiles.profile import Profile
 from autocompress.reports.layers import changes, stored_in_words
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.records import read_json
+from autocompress.storage.run_directory import read_json
 
 from .conftest import Tell
 

@@ -11,7 +11,7 @@ from autocompress.pareto.limits import Limits
 from autocompress.pareto.objectives import front_hypervolume
 from autocompress.reports import search_history as module
 from autocompress.reports.search_history import Busy, search_history
-from autocompress.storage.run import Trial
+from autocompress.storage.trials import Trial
 
 from .conftest import BEGAN, Tell
 

@@ -24,8 +24,7 @@ from autocompress.search.options import Options
 from autocompress.search.progress import Silent
 from autocompress.search.workers.inline import InlineWorkers
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.records import read_record
-from autocompress.storage.run_directory import RunDirectory
+from autocompress.storage.run_directory import RunDirectory, read_record
 
 LATENCY = Latency(windows=(Window(baseline_ns=(2,), candidate_ns=(1,)),) * 9, baseline_ms=2.0)
 FOUND = Measurement(accuracy=0.8, latency=LATENCY, size_bytes=9, params=1, macs=1, epochs=1.0)

@@ -12,13 +12,13 @@ import pytest
 from autocompress.errors import AutocompressError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import BARE, Host, Request
-from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome, representative
+from autocompress.evaluators.measurement import Infeasible, Measurement, Outcome
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.objectives import front_hypervolume
 from autocompress.search.options import SAMPLERS
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.study_store import StudyStore, outcome
+from autocompress.storage.study_store import StudyStore
 
 Search = Callable[..., StudyStore]
 
@@ -57,7 +57,7 @@ class Unbuildable(Counting):
 
 def candidates(store: StudyStore) -> list[str]:
     """Return the candidates of finished trials, in order."""
-    return [t.user_attrs["candidate"] for t in sorted(store.finished(), key=lambda t: t.number)]
+    return [t.candidate.to_json() for t in store.finished() if t.candidate]
 
 
 def volume(store: StudyStore, problem: AnalyticEvaluator) -> float:
@@ -177,9 +177,9 @@ def test_the_baseline_is_measured_whatever_the_time(search: Search, small: Analy
 def test_what_is_too_slow_has_its_reason(search: Search, small: AnalyticEvaluator) -> None:
     """Cut trials say that they miss the target; the reference baselines are measured completely all the same."""
     store = search(small, trials=30, target_ms=3.0)
-    cut = [t for t in store.finished() if t.state.name == "PRUNED"]
+    cut = [t.outcome.reason for t in store.finished() if isinstance(t.outcome, Infeasible)]
     assert cut
-    assert all("is over the target of 3 ms" in t.user_attrs["outcome"] for t in cut)
+    assert all("is over the target of 3 ms" in reason for reason in cut)
     references = [m.role for m in store.models() if m.role != "front"]
     assert references[:2] == ["baseline", "uniform int8"]
 
@@ -193,17 +193,13 @@ def test_a_baseline_that_fails_ends_the_run(search: Search, small: AnalyticEvalu
 def test_a_milder_target_begins_again_what_was_cut(search: Search, small: AnalyticEvaluator) -> None:
     """Candidates that ended for a stricter target, and meet today's, are evaluated first, once; others stay cut."""
     store = search(small, trials=40, target_ms=3.0)
-    cut = {
-        t.user_attrs["candidate"]: representative(outcome(t)).latency
-        for t in store.finished()
-        if t.state.name == "PRUNED"
-    }
-    within = {text for text, latency in cut.items() if latency is not None and latency.low_ms <= 5.0}
+    cut = {t.candidate: t.outcome.latency for t in store.finished() if isinstance(t.outcome, Infeasible)}
+    within = {candidate for candidate, latency in cut.items() if latency is not None and latency.low_ms <= 5.0}
     assert within
     evaluator = Counting(small)
     search(small, evaluator=evaluator, trials=40 + len(within), target_ms=5.0)
-    assert {candidate.to_json() for candidate in evaluator.seen} == within
-    assert within <= {m.candidate.to_json() for m in search(small, trials=40, target_ms=5.0).models()}
+    assert set(evaluator.seen) == within
+    assert within <= {m.candidate for m in search(small, trials=40, target_ms=5.0).models()}
     once = Counting(small)
     search(small, evaluator=once, trials=60 + len(within), target_ms=5.0)
     assert not {candidate.to_json() for candidate in once.seen} & cut.keys()

@@ -16,7 +16,7 @@ from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE
 from autocompress.search.finalists import finalists
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.study_store import StudyStore, outcome
+from autocompress.storage.study_store import StudyStore
 
 Search = Callable[..., StudyStore]
 
@@ -96,9 +96,9 @@ def cut(store: StudyStore) -> dict[str, list[Candidate]]:
     """Return the candidates that were cut, by the rung on which they ended."""
     found: dict[str, list[Candidate]] = {}
     for trial in store.finished():
-        result = outcome(trial)
+        result = trial.outcome
         if isinstance(result, Infeasible):
-            found.setdefault(result.rung, []).append(Candidate.from_json(trial.user_attrs["candidate"]))
+            found.setdefault(result.rung, []).append(trial.candidate)
     return found
 
 
@@ -119,17 +119,18 @@ def test_the_front_is_that_of_what_meets_all_limits(case: str, whole: Search) ->
 def test_feasible_trials_are_those_that_meet_all_limits(case: str, whole: Search) -> None:
     """What a store calls feasible is so by enumeration, and so say the constraints of trials of the same limits."""
     store = whole(CASES[case])
+    constraints = {trial.number: trial.constraints.values() for trial in store.study.trials}
     for trial in store.finished():
-        truth = store.limits.satisfied_by(EVERYTHING[Candidate.from_json(trial.user_attrs["candidate"])])
-        assert store.feasible(trial) == truth
-        assert all(value <= 0 for value in trial.constraints.values()) == truth
+        truth = store.limits.satisfied_by(EVERYTHING[trial.candidate])
+        assert store.feasible(trial.outcome) == truth
+        assert all(value <= 0 for value in constraints[trial.number]) == truth
     assert store.limits == CASES[case].against(EVERYTHING[Candidate()])
 
 
 def test_a_candidate_under_the_floor_is_complete(whole: Search) -> None:
     """A floor cuts nothing: what is under it keeps its values, which teach the sampler, and is not on the front."""
     store = whole(CASES["accuracy"])
-    under = [t for t in store.finished() if t.values is not None and t.values[0] < FLOOR]
+    under = [t for t in store.study.trials if t.values is not None and t.values[0] < FLOOR]
     assert under
     assert all(t.constraints["accuracy"] > 0 for t in under)
     assert all(m.accuracy >= FLOOR for m in front(store).values())
@@ -156,8 +157,8 @@ def test_a_stricter_limit_needs_no_new_trial(case: str, whole: Search) -> None:
     store = whole(CASES[case], evaluator=evaluator)
     assert not evaluator.seen
     assert set(front(store)) == true_front(CASES[case])
-    misled = [t for t in store.finished() if all(v <= 0 for v in t.constraints.values()) and not store.feasible(t)]
-    assert misled
+    promised = {t.number for t in store.study.trials if all(v <= 0 for v in t.constraints.values())}
+    assert [t for t in store.finished() if t.number in promised and not store.feasible(t.outcome)]
 
 
 @pytest.mark.parametrize(("case", "field"), [("memory", "memory_bytes"), ("energy", "energy_mj")])
@@ -183,7 +184,7 @@ def test_where_nothing_meets_all_limits_the_nearest_is_known(whole: Search) -> N
     """The candidate whose largest excess is least is on the front that is reported, and among what is cut likewise."""
     limits = Limits(TARGET_MS, max_size_bytes=1.0, min_accuracy=FLOOR)
     store = whole(limits)
-    assert not any(store.feasible(trial) for trial in store.finished())
+    assert not any(store.feasible(trial.outcome) for trial in store.finished())
     models = store.models()
     nearest = min(models, key=lambda m: limits.distance(m.measurement))
     assert nearest.candidate in front(store)
@@ -218,7 +219,8 @@ def test_proposals_keep_to_what_a_limit_allows(field: str, search: Search) -> No
     assert unchanged.energy_mj is not None
     most = {"max_memory_bytes": 0.5 * unchanged.memory_bytes, "max_energy_mj": 0.25 * unchanged.energy_mj}[field]
     store = search(problem, trials=40, sampler="surrogate", limits=replace(Limits(4.0), **{field: most}))
-    proposed = [outcome(trial) for trial in store.finished() if "fixed_params" not in trial.system_attrs]
+    starts = {trial.number for trial in store.study.trials if "fixed_params" in trial.system_attrs}
+    proposed = [trial.outcome for trial in store.finished() if trial.number not in starts]
     assert len(proposed) >= 25
     over = [found for found in proposed if isinstance(found, Infeasible) and found.rung in ALSO]
     assert len(over) <= 0.4 * len(proposed)

@@ -41,7 +41,7 @@ class Asked:
 @pytest.fixture
 def store(tmp_path: Path) -> StudyStore:
     """Return a store whose warm start has a student."""
-    store = StudyStore(tmp_path, None, "run", PROBLEM.space, Limits(TARGET_MS), student=True)
+    store = StudyStore(tmp_path, None, "run", PROBLEM.space, Limits(TARGET_MS))
     store.begin(warm_start(PROBLEM.space, PROFILE, TARGET_MS, student=True))
     return store
 

@@ -11,7 +11,7 @@ from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.pareto.objectives import front_hypervolume, objectives
 from autocompress.search.tensorboard import TensorBoardWriter
 from autocompress.storage.backends import METRICS
-from autocompress.storage.study_store import StudyStore, outcome
+from autocompress.storage.study_store import StudyStore
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -30,7 +30,7 @@ def test_each_trial_has_its_numbers(search: Search, small: AnalyticEvaluator, tm
     store = search(small, trials=30, target_ms=3.0)
     with TensorBoardWriter(str(tmp_path / "board"), store):
         pass
-    found, outcomes = scalars(tmp_path / "board"), {t.number: outcome(t) for t in store.finished()}
+    found, outcomes = scalars(tmp_path / "board"), {t.number: t.outcome for t in store.finished()}
     measured = {number: it[0] for number, it in outcomes.items() if isinstance(it, tuple)}
     assert 0 < len(measured) < len(outcomes)
     for position, name in enumerate(METRICS):

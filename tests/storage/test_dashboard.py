@@ -81,6 +81,6 @@ def test_the_dashboard_shows_the_trials(
     assert summary["directions"] == ["maximize", "minimize", "minimize"]
     assert study["objective_names"] == list(METRICS)
     shown = {trial["number"]: trial["values"] for trial in study["trials"] if trial["state"] == "Complete"}
-    models = {int(t.number): t.values for t in store.finished() if t.values}
+    models = {int(t.number): t.values for t in store.study.trials if t.values}
     assert shown == models
     assert url or (tmp_path / "run" / "study.journal").read_bytes() == before

@@ -26,6 +26,7 @@ from autocompress.search.samplers.initial_design import warm_start
 from autocompress.storage import heartbeat
 from autocompress.storage import ownership as drivers
 from autocompress.storage import rdb as database
+from autocompress.storage.backends import close_storage, open_database
 from autocompress.storage.study_store import ATTEMPTS, PendingTrial, StudyStore
 
 TARGET_MS = 4.0
@@ -44,11 +45,17 @@ def evaluated(problem: AnalyticEvaluator, asked: PendingTrial) -> Outcome:
 def opened(folder: Path, url: str, problem: AnalyticEvaluator) -> StudyStore:
     """Open a study for the driver of a run directory."""
     folder.mkdir(exist_ok=True)
-    store = StudyStore(folder, url, "shared", problem.space, Limits(TARGET_MS))
+    store = StudyStore(folder, open_database(url), "shared", problem.space, Limits(TARGET_MS))
     profile = Profile.from_dict(problem.profile())
     store.study.sampler = create("mutation", space=problem.space, profile=profile, judge=store, seed=0, finished=0)
     store.begin(warm_start(problem.space, profile, TARGET_MS))
     return store
+
+
+def closed(store: StudyStore) -> None:
+    """Close a driver's store, and the database that it was opened for."""
+    store.close()
+    close_storage(store._storage)
 
 
 @pytest.fixture
@@ -62,12 +69,12 @@ def driven(server: Any, tmp_path: Path, small: AnalyticEvaluator) -> Any:
 
     yield open_for
     for store in stores:
-        store.close()
+        closed(store)
 
 
 def die(store: StudyStore) -> None:
     """End a driver without a word: nobody hears its heart any more."""
-    store.close()
+    closed(store)
 
 
 @pytest.fixture
@@ -94,7 +101,7 @@ def test_what_is_read_at_once_is_what_optuna_reads(server: Any, tmp_path: Path, 
     assert found == theirs.get_all_trials(study_id)
     for storage in (ours, theirs):
         storage.engine.dispose()
-    store.close()
+    closed(store)
 
 
 def test_two_that_begin_at_once_begin_once(server: Any, tmp_path: Path, small: AnalyticEvaluator) -> None:
@@ -108,7 +115,7 @@ def test_two_that_begin_at_once_begin_once(server: Any, tmp_path: Path, small: A
     candidates = Counter(str(t.system_attrs["fixed_params"]) for t in stores[0].study.get_trials())
     assert set(candidates.values()) == {1}
     for store in stores:
-        store.close()
+        closed(store)
 
 
 def test_a_trial_has_one_driver(driven: Driven) -> None:
@@ -169,7 +176,7 @@ def test_who_was_taken_for_dead_loses_no_outcome(driven: Driven, small: Analytic
     assert second._trial(asked.number).state == TrialState.FAIL
     told = evaluated(small, asked)
     first.tell(asked.number, told)
-    assert [t.user_attrs["retry_of"] for t in second.finished()] == [asked.number]
+    assert [second._trial(t.number).user_attrs["retry_of"] for t in second.finished()] == [asked.number]
     assert second.outcome_of(asked.candidate, asked.role) == told
 
 

@@ -19,7 +19,6 @@ from autocompress.search.options import Options
 from autocompress.storage.run import open_run
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import StudyStore
-from autocompress.storage.trials import outcome
 
 Search = Callable[..., StudyStore]
 
@@ -40,9 +39,7 @@ def test_what_is_read_is_what_the_driver_knows(small: AnalyticEvaluator, search:
     before = contents(tmp_path)
     run = open_run(tmp_path / "run")
     assert run.identity == {"study": "run"}
-    assert [(t.number, t.outcome) for t in run.trials if t.outcome] == [
-        (t.number, outcome(t)) for t in store.finished()
-    ]
+    assert [(t.number, t.outcome) for t in run.trials if t.outcome] == [(t.number, t.outcome) for t in store.finished()]
     assert [(m.id, m.candidate, m.role) for m in run.models] == [(m.id, m.candidate, m.role) for m in store.models()]
     assert contents(tmp_path) == before
 

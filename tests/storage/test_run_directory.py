@@ -7,14 +7,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autocompress.errors import RunDirectoryError
-from autocompress.storage.run_directory import RunDirectory, check
+from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Measurements, Window
+from autocompress.evaluators.outcome_json import to_json
+from autocompress.storage.run_directory import RECORD, RunDirectory, check, read_record
 
 IDENTITY = {"study": "digits", "runtime": "fake"}
+
+WINDOW = Window(baseline_ns=(2.0,), candidate_ns=(1.0,))
+
+MEASURED = Measurement(
+    accuracy=0.9, latency=Latency(windows=(WINDOW,), baseline_ms=2.0), size_bytes=10, params=1, macs=1
+)
+
+WRITTEN = to_json((MEASURED,))
+
+EVIL = replace(MEASURED, latency=replace(MEASURED.latency, runtime="/home/them/evil.py:fast"))
 
 HOLD = """
 import sys
@@ -122,3 +135,38 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         RunDirectory(path, IDENTITY).close()
+
+
+@pytest.mark.parametrize("content", [None, "", WRITTEN[:40], to_json(Infeasible(reason="no", rung="build"))])
+def test_an_incomplete_folder_has_no_record(content: str | None, tmp_path: Path) -> None:
+    """A missing or torn record, or one of an infeasible candidate, counts as none."""
+    if content is not None:
+        (tmp_path / RECORD).write_text(content)
+    assert read_record(tmp_path) is None
+
+
+@pytest.mark.parametrize("measured", [(EVIL,), (MEASURED, EVIL)])
+def test_a_record_of_unnamed_code_is_refused(measured: Measurements, tmp_path: Path) -> None:
+    """A runtime in a Python file is served only where the command line has it."""
+    (tmp_path / RECORD).write_text(to_json(measured))
+    with pytest.raises(RunDirectoryError, match=r"must be named on the command line.*evil\.py"):
+        read_record(tmp_path, {"onnxruntime"})
+    assert read_record(tmp_path, {"onnxruntime", "/home/them/evil.py:fast"}) == measured
+    assert read_record(tmp_path) == measured
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"kind": "measurement"}', WRITTEN.replace("windows", "w")])
+def test_a_record_of_another_shape_is_refused(content: str, tmp_path: Path) -> None:
+    """A record with other content raises a `RunDirectoryError`, and no other error."""
+    (tmp_path / RECORD).write_text(content)
+    with pytest.raises(RunDirectoryError, match="must be as autocompress writes it"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("runtime", ["", "a b", "onnxruntime\n", 'x:"""', "../evil.so", "/evil\n.py"])
+def test_a_record_must_name_a_runtime(runtime: str, tmp_path: Path) -> None:
+    """A runtime's name is put into programs and shown, so a record with any other text is refused."""
+    strange = replace(MEASURED, latency=replace(MEASURED.latency, runtime=runtime))
+    (tmp_path / RECORD).write_text(to_json((strange,)))
+    with pytest.raises(RunDirectoryError, match="must name a runtime such as"):
+        read_record(tmp_path)

@@ -1,4 +1,4 @@
-"""Who joins a study starts from what it was begun with, or is told what differs."""
+"""A driver that joins a study reuses its first driver's start, or is refused with what differs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from autocompress.errors import RunDirectoryError
+from autocompress.storage.backends import close_storage, open_database
 from autocompress.storage.fingerprint import fingerprint_of
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.shared_start import prepare_exclusively
@@ -34,13 +35,14 @@ def task(weight: float, metric: float = 1.0) -> Task:
 @pytest.fixture
 def joined(server: Any, tmp_path: Path) -> Iterator[Joined]:
     """Prepare a driver of one study, which finds a profile of its own unless it is given one; return its directory."""
-    url = server.database()
+    database = open_database(server.database())
     with ExitStack() as stack:
+        stack.callback(close_storage, database)
 
         def join(name: str, mine: Task, threads: str = "1") -> Path:
             rundir = stack.enter_context(closing(RunDirectory(tmp_path / name, {"study": name})))
             identity, fingerprint = {**IDENTITY, "threads": threads}, fingerprint_of(mine)
-            with prepare_exclusively(url, mine, rundir, identity, lambda text: None, fingerprint):
+            with prepare_exclusively(database, mine, rundir, identity, lambda text: None, fingerprint):
                 if not (rundir.path / "profile.json").exists():
                     rundir.write_json("profile.json", {"by": name})
                     rundir.write_json("calibration.json", {"by": name})
@@ -60,19 +62,19 @@ def test_the_first_ones_profile_is_everybodys(joined: Joined) -> None:
 def test_another_network_is_refused(joined: Joined) -> None:
     """Weights that differ in anything are another network's."""
     joined("first", task(1.0))
-    with pytest.raises(RunDirectoryError, match=r"must have the same weights; 'shared' was begun with .* --storage"):
+    with pytest.raises(RunDirectoryError, match=r"must have the same weights; 'shared' was started with .* --storage"):
         joined("second", task(1.0000001))
 
 
 def test_another_metric_is_refused(joined: Joined) -> None:
     """The same network, judged by something else, is another study."""
     joined("first", task(1.0))
-    with pytest.raises(RunDirectoryError, match=r"'shared' was begun has another metric\. .*--storage"):
+    with pytest.raises(RunDirectoryError, match=r"'shared' was started with has another metric\. .*--storage"):
         joined("second", task(1.0, metric=2.0))
 
 
 def test_other_settings_are_refused(joined: Joined) -> None:
     """All drivers measure the same thing."""
     joined("first", task(1.0))
-    with pytest.raises(RunDirectoryError, match="must have the same threads; 'shared' was begun with '1', this one"):
+    with pytest.raises(RunDirectoryError, match="must have the same threads; 'shared' was started with '1', this one"):
         joined("second", task(1.0), threads="2")

@@ -14,7 +14,7 @@ from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Outcome
 from autocompress.pareto.model import BASELINE
 from autocompress.spaces.candidate import Candidate
-from autocompress.storage.study_store import ATTEMPTS, PendingTrial, StudyStore, outcome
+from autocompress.storage.study_store import ATTEMPTS, PendingTrial, StudyStore
 
 Open = Callable[..., StudyStore]
 
@@ -31,9 +31,9 @@ def run(store: StudyStore, problem: AnalyticEvaluator, trials: int) -> None:
         store.tell(asked.number, evaluated(problem, asked, None if asked.role else store.limits.target_ms))
 
 
-def known(store: StudyStore) -> list[tuple[int, str, Outcome]]:
+def known(store: StudyStore) -> list[tuple[int, Candidate | None, Outcome | None]]:
     """Return number, candidate and outcome of every finished trial."""
-    return [(t.number, t.user_attrs["candidate"], outcome(t)) for t in store.finished()]
+    return [(t.number, t.candidate, t.outcome) for t in store.finished()]
 
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])

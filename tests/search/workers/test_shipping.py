@@ -23,7 +23,7 @@ from autocompress.search.workers.shipping import WithArtifacts, fetch_outcome
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage import artifacts as module
 from autocompress.storage.artifacts import ArtifactStore, LocalArtifacts, RemoteArtifacts, check_artifacts
-from autocompress.storage.study_store import StudyStore, outcome
+from autocompress.storage.study_store import StudyStore
 
 NAME = "trials/00001"
 
@@ -356,7 +356,7 @@ def test_a_search_whose_store_is_away_ends_in_order(search: Callable[..., StudyS
     with pytest.raises(UsageError, match=r"files at .* could not be written .* run the same command to resume"):
         search(AnalyticEvaluator(3), **how)
     (tmp_path / "place").unlink()
-    found = [outcome(trial) for trial in search(AnalyticEvaluator(3), **how).finished()]
+    found = [trial.outcome for trial in search(AnalyticEvaluator(3), **how).finished()]
     assert len(found) == 4
     assert not any("files" in reason.reason for reason in found if isinstance(reason, Infeasible))
 
