@@ -12,25 +12,25 @@ SLACK = 0.05
 
 
 def in_low_precision(
-    meter: Meter, artefact: bytes, place: Deployment, meant: float, warnings: list[str]
+    meter: Meter, artefact: bytes, deployment: Deployment, meant: float, warnings: list[str]
 ) -> float | None:
     """Return the share of a built model's compute that is in low precision; None where its runtime does not tell.
 
     Args:
         meter: asks the runtime on the deployment's device.
         artefact: the model in the runtime's own file.
-        place: where it is served.
+        deployment: the runtime and the device that serve it.
         meant: multiply-accumulates that were meant for low precision.
         warnings: gets one where fewer are.
 
     """
     try:
-        kernels = meter.kernels(artefact, runtime=place.runtime)
+        kernels = meter.kernels(artefact, runtime=deployment.runtime)
     except InfeasibleError:
         kernels = ()
     if not any(kernel.macs for kernel in kernels):
         return None
     done = sum(kernel.macs for kernel in kernels if kernel.bits < 32)
     if done < (1 - SLACK) * meant:
-        warnings.append(f"on {place} only {done / meant:.0%} of what was meant for low precision runs in it")
+        warnings.append(f"on {deployment} only {done / meant:.0%} of what was meant for low precision runs in it")
     return low_precision(kernels)
