@@ -37,7 +37,7 @@ from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Plan, Proces
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE
 from autocompress.profiles.profile import Profile
-from autocompress.search.final_evaluation import ROUND
+from autocompress.search.careful_measurement import ROUND
 from autocompress.spaces.uniform import uniform
 from autocompress.storage.run_directory import read_record
 from autocompress.storage.study_store import StudyStore

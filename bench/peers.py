@@ -36,7 +36,7 @@ from autocompress.evaluators.device_lock import training
 from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement
 from autocompress.evaluators.meters.latency import CAREFUL, PROBE, Meter, meter_for, settled
-from autocompress.search.final_evaluation import ROUND
+from autocompress.search.careful_measurement import ROUND
 from autocompress.search.options import Options
 from autocompress.search.progress import Lines
 from autocompress.search.study_run import run

@@ -5,25 +5,22 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
-from ..errors import InfeasibleError, LostError, StudyError
+from ..errors import LostError, StudyError
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import UNFINISHED, UNTRAINED
-from ..evaluators.measurement import Deployment, Infeasible, Latency, Measurement, Measurements, Outcome, ranked
-from ..evaluators.meters.latency import CAREFUL, Meter, settled
-from ..evaluators.meters.memory import crowds_cache
-from ..evaluators.meters.parallel import at_once
+from ..evaluators.measurement import Infeasible, Measurement, Measurements, Outcome
+from ..evaluators.meters.latency import Meter
 from ..evaluators.outcome_json import to_json
 from ..evaluators.runtimes import load
 from ..files import copy_atomically, write_atomically
 from ..pareto.model import BASELINE, Model, no_worse
 from ..storage.run_directory import RECORD, RunDirectory, read_record
 from ..storage.study_store import ATTEMPTS
+from .careful_measurement import measure_carefully
 from .dispatch import RunContext, run_requests
 from .finalists import too_slow_for_sure
 from .progress import Progress
@@ -31,9 +28,6 @@ from .requests import TRIAL, final_request, seed_of
 from .workers.base import LostTrial
 
 logger = logging.getLogger(__name__)
-
-ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.2)
-"""One turn of one model in the careful measurement."""
 
 
 class FinalEvaluation:
@@ -82,8 +76,13 @@ class FinalEvaluation:
         chosen += more
         lack = self.options.limits.lacks_measurement
         done = {name: record for name, record in ended.items() if record[0].rung == "final" and not lack(record)}
-        trained = {name: record for name, record in ended.items() if name not in done}
-        done |= self._measure([m for m in chosen if m.id in trained], trained)
+
+        def finish(model: Model, measurements: Measurements) -> None:
+            self._write(model, measurements)
+            done[model.id] = measurements
+
+        to_measure = [replace(m, measurements=ended[m.id]) for m in chosen if m.id in ended.keys() - done.keys()]
+        measure_carefully(self.context, self.meters, to_measure, finish)
         found = [replace(m, measurements=done[m.id]) for m in chosen if m.id in done]
         found += with_trial_results(self.rundir, late, self.progress)
         self._report_failures()
@@ -195,43 +194,6 @@ class FinalEvaluation:
                 "search stand; once this is fixed in the study, the same command trains them again"
             )
 
-    def _measure(self, models: Sequence[Model], trained: Mapping[str, Measurements]) -> dict[str, Measurements]:
-        """Measure models carefully while nothing trains, and write the record that completes each one.
-
-        The models take turns, each time in a fresh process, so that the windows of one model are far apart in time.
-        """
-        waiting = [_Careful(model, measured) for model in models for measured in trained[model.id]]
-        measured: dict[str, list[Measurement]] = {model.id: [] for model in models}
-        done: dict[str, Measurements] = {}
-        while waiting:
-            for number, turns in enumerate(_side_by_side(waiting)):
-                self.progress.notice(f"measuring carefully · {len(waiting)} left · {number + 1} of this round")
-                with self.context.interrupts.safe():
-                    ended = at_once([partial(self._turn, turn) for turn in turns])
-                for turn, found in zip(turns, ended, strict=True):
-                    if isinstance(found, Measurement):
-                        measured[turn.model.id].append(found)
-                    if isinstance(found, InfeasibleError):
-                        why = f"failed on {turn.deployment} at the end: {found.reason}"
-                        self.progress.warning(f"model {turn.model.id} {why}")
-                    if found is not None:
-                        waiting.remove(turn)
-                model = turns[0].model
-                if all(other.model is not model for other in waiting) and _whole(measured[model.id], trained[model.id]):
-                    done[model.id] = ranked(measured[model.id])
-                    self._write(model, done[model.id])
-                    logger.info("model %s: final measurement finished", model.id)
-        return done
-
-    def _turn(self, turn: _Careful) -> Measurement | InfeasibleError | None:
-        """Measure a model once more; return its final outcome if it has one."""
-        meter, energy = self.meters[turn.deployment.device], self.options.max_energy_mj is not None
-        try:
-            turn.add(meter, self.rundir.path)
-            return turn.complete(meter, self.rundir.path, energy=energy) if turn.settled else None
-        except InfeasibleError as error:
-            return error
-
     def _write(self, model: Model, measurements: Measurements) -> None:
         write_atomically(self.rundir.path / model.path / RECORD, to_json(measurements).encode())
 
@@ -250,65 +212,6 @@ def _warned(measurements: Iterable[Measurement], failure: Infeasible, said: str)
         replace(each, failure=failure, warnings=tuple(dict.fromkeys([*each.warnings, warning])))
         for each in measurements
     )
-
-
-def _whole(measured: Sequence[Measurement], trained: Measurements) -> bool:
-    """Return whether a model could be measured on every device on which its trial was."""
-    return {m.deployment.device for m in measured} == {m.deployment.device for m in trained}
-
-
-class _Careful:
-    """A model on one deployment, in the careful measurement."""
-
-    def __init__(self, model: Model, measured: Measurement) -> None:
-        self.model = model
-        self.measured = measured
-        self.latency: Latency | None = None
-
-    @property
-    def deployment(self) -> Deployment:
-        return self.measured.deployment
-
-    @property
-    def settled(self) -> bool:
-        return self.latency is not None and settled(self.latency.ratios, CAREFUL)
-
-    def add(self, meter: Meter, folder: Path) -> None:
-        """Measure for one more round."""
-        latency = meter.measure(self._file(folder), ROUND, runtime=self.deployment.runtime)
-        self.latency = latency if self.latency is None else latency.joined(self.latency)
-
-    def complete(self, meter: Meter, folder: Path, *, energy: bool) -> Measurement:
-        """Return the measurement with its careful latency, its memory, and its energy if wanted."""
-        assert self.latency is not None
-        memory_bytes = meter.memory(self._file(folder), runtime=self.deployment.runtime)
-        energy_mj = meter.energy(self._file(folder), runtime=self.deployment.runtime) if energy else None
-        return replace(
-            self.measured,
-            latency=self.latency,
-            rung="final",
-            memory_bytes=memory_bytes,
-            energy_mj=energy_mj,
-            warnings=(*self.measured.warnings, *self._doubts(self.latency)),
-        )
-
-    def _doubts(self, latency: Latency) -> Iterator[str]:
-        """Yield why the latency may differ elsewhere, or at another time."""
-        yield from (f"{doubt} on {self.deployment}" for doubt in latency.doubts)
-        told = latency.environment.get("last_level_cache", "").partition(" | ")[0]  # of the machine that timed it
-        if crowds_cache(self.measured.size_bytes, int(told or 0) or None):
-            yield "its weights fill much of the last-level cache: it may take twice as long if others use the cache too"
-
-    def _file(self, folder: Path) -> bytes:
-        return (folder / self.model.path / self.measured.file).read_bytes()
-
-
-def _side_by_side(waiting: Sequence[_Careful]) -> list[list[_Careful]]:
-    """Return turns in their order, grouped if they can run at the same time: of one model, on all devices."""
-    turns: defaultdict[tuple[str, str], list[_Careful]] = defaultdict(list)
-    for turn in waiting:
-        turns[turn.model.id, turn.deployment.runtime].append(turn)
-    return list(turns.values())
 
 
 def with_trial_results(rundir: RunDirectory, models: Sequence[Model], progress: Progress) -> list[Model]:

@@ -11,6 +11,12 @@ from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
+EVERY_S = 60.0
+"""Least seconds between two calls of something `Throttled`."""
+
+SHARE = 0.01
+"""Largest share of the time that these calls may take."""
+
 
 @dataclass(frozen=True)
 class Running:
@@ -154,6 +160,34 @@ class Lines:
     def warning(self, text: str) -> None:
         """Print a line."""
         self.milestone(text)
+
+
+class Throttled:
+    """Calls a function at limited intervals, and for at most a hundredth of the time.
+
+    Args:
+        action: what to call.
+        every_s: least seconds between two calls, and before the first.
+        clock: returns seconds.
+
+    """
+
+    def __init__(
+        self, action: Callable[[], object], *, every_s: float = EVERY_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._action = action
+        self._every_s = every_s
+        self._clock = clock
+        self._next = clock() + every_s
+
+    def __call__(self) -> None:
+        """Call it if it is due."""
+        began = self._clock()
+        if began < self._next:
+            return
+        self._action()
+        ended = self._clock()
+        self._next = ended + max(self._every_s, (ended - began) / SHARE)
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -29,10 +29,9 @@ from .finalists import FIRST, finalists, likely_finalists
 from .interrupts import Interrupted, Interrupts
 from .options import Options
 from .preflight import Preflight, check_options, in_unit
-from .progress import Logged, Progress, Silent
+from .progress import Logged, Progress, Silent, Throttled
 from .samplers import create
 from .samplers.initial_design import warm_start
-from .throttle import Throttled
 from .workers.base import Workers
 from .workers.capacity import FILE as MEMORY
 from .workers.capacity import of_run, trial_bytes

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from autocompress.commands.live_display import Live, drawn
-from autocompress.search.progress import Lines, Running, SearchState, duration
+from autocompress.search.progress import Lines, Running, SearchState, Throttled, duration
 
 RUNNING = (Running("00003", "latency", 4.0), Running("00004", "train", 62.0))
 
@@ -160,3 +160,18 @@ def test_a_milestone_stays_in_full() -> None:
     assert "x" * 34 not in text
     assert "[red]" in text
     assert text.count("y") == 40
+
+
+def test_now_and_then_takes_a_hundredth_of_the_time() -> None:
+    """It waits for its turn, and the longer it took the longer it waits for the next."""
+    now, calls = [0.0], []
+
+    def action() -> None:
+        calls.append(now[0])
+        now[0] += 3.0
+
+    act = Throttled(action, every_s=10.0, clock=lambda: now[0])
+    while now[0] < 1000:
+        act()
+        now[0] += 1.0
+    assert calls == [10.0, 313.0, 616.0, 919.0]
