@@ -92,28 +92,28 @@ def compress(
         from ..studies.names import study_name
 
         name = study_name(study)
-        options = asked_for(name, context.params)
+        options = _options(name, context.params)
         source = {"data": data, "data_dir": data_dir, "weights": weights}
         if dry_run:
-            _tell(name, options, _loader(study, source), quiet=quiet, whole=whole)
+            _print_estimate(name, options, _loader(study, source), quiet=quiet, whole=whole)
             raise typer.Exit(OK)
         code = _run(study, name, options, source, quiet=quiet, whole=whole)
     raise typer.Exit(code)
 
 
-def asked_for(name: str, words: Mapping[str, Any]) -> Options:
-    """Return the options of a study from the words of a command line, as they were typed.
+def _options(name: str, words: Mapping[str, Any]) -> Options:
+    """Return the options of a run from the values of the command line.
 
     Raises:
-        UsageError: an option does not take its word.
+        UsageError: the target is missing, or a value is not valid for its option.
     """
     from ..search.options import parse_options
 
     out = words["out"] or Path("runs", name)
     if words["target_latency"] is None:
         raise UsageError(_without_target(out))
-    read = {name: value for name, value in words.items() if name not in NOT_OPTIONS}
-    return parse_options({**read, "out": out, "runtimes": words["runtime"] or None})
+    kept = {name: value for name, value in words.items() if name not in NOT_OPTIONS}
+    return parse_options({**kept, "out": out, "runtimes": words["runtime"] or None})
 
 
 def _without_target(out: Path) -> str:
@@ -136,15 +136,15 @@ def _run(study: str, name: str, options: Options, source: dict[str, Any], *, qui
             front = run(name, _loader(study, source), options, progress, source={"study": study, **source})
     except Interrupted as interrupted:
         if interrupted.front is not None:
-            _show(interrupted.front, options.out, whole=whole)
+            _print_front(interrupted.front, options.out, whole=whole)
         typer.echo(STOPPED, err=True)
         return INTERRUPTED
-    _show(front, options.out, whole=whole)
+    _print_front(front, options.out, whole=whole)
     return OK if front.meets_target else MISSES
 
 
-def _tell(name: str, options: Options, load: Callable[[], Task], *, quiet: bool, whole: bool) -> None:
-    """Print what a run would do."""
+def _print_estimate(name: str, options: Options, load: Callable[[], Task], *, quiet: bool, whole: bool) -> None:
+    """Print the search space, the plan and the estimated time of a run."""
     from ..search.dry_run import estimate_run
     from .dry_run import as_data, as_table
 
@@ -156,7 +156,7 @@ def _tell(name: str, options: Options, load: Callable[[], Task], *, quiet: bool,
         Console(soft_wrap=not sys.stdout.isatty()).print(as_table(plan))
 
 
-def _show(front: ParetoFront, out: Path, *, whole: bool) -> None:
+def _print_front(front: ParetoFront, out: Path, *, whole: bool) -> None:
     if whole:
         from ..reports.json_result import as_data
 

@@ -100,15 +100,15 @@ def compress(
     """
     words: dict[str, Any] = dict(locals())
     source = {name: words.pop(name) for name in ("data", "data_dir", "weights")}
-    name, load = _asked_study(words.pop("study"), source)
-    told = {"study": str(study), **source} if isinstance(study, str | Path) else {}
+    name, load = _named_loader(words.pop("study"), source)
+    kept = {"study": str(study), **source} if isinstance(study, str | Path) else {}
     words |= {"out": Path("runs", name) if out is None else Path(out)}
     words |= {"tensorboard": None if tensorboard is None else str(tensorboard)}
     del words["progress"]
-    return run(name, load, parse_options(words), None if progress is None else Lines(progress), source=told)
+    return run(name, load, parse_options(words), None if progress is None else Lines(progress), source=kept)
 
 
-def _asked_study(study: object, source: Mapping[str, Any]) -> tuple[str, Callable[[], Task]]:
+def _named_loader(study: object, source: Mapping[str, Any]) -> tuple[str, Callable[[], Task]]:
     """Return the name of a study, and a function that loads it.
 
     Args:
