@@ -55,7 +55,7 @@ def test_each_trial_is_logged_with_its_reason(
     for trial in store.finished():
         ((level, text),) = of_trial(trial.number, caplog)
         assert level == logging.INFO
-        ended = ("is infeasible: ", "stopped early: ") if trial.state.name == "PRUNED" else ("finished: ",)
+        ended = ("is infeasible: ", "stopped early: ") if isinstance(trial.outcome, Infeasible) else ("finished: ",)
         assert any(each in text for each in ended)
     texts = [each.getMessage() for each in caplog.records]
     assert sum(text.endswith("is infeasible: it cannot be built") for text in texts) == 1
