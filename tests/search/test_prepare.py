@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from autocompress.errors import RunDirectoryError, StudyError
+from autocompress.errors import InfeasibleError, RunDirectoryError, StudyError
+from autocompress.evaluators.meters.latency import CAREFUL, Calibration, FakeMeter, Meter, Plan
 from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.runtimes.fake import ENVIRONMENT
 from autocompress.search.options import Options
@@ -142,6 +146,48 @@ def test_a_student_is_profiled_against_the_models_baseline(make_task: MakeTask, 
     assert found.profile.costs.total_ms == pytest.approx(sum(20_000 + 10 * n for n in (36, 144, 48)) / 1e6, rel=1e-3)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DeviceMeter(FakeMeter):
+    """A meter of a device that takes a multiple of this machine's time."""
+
+    times: float
+
+    def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
+        """Return the multiple of this machine's windows."""
+        found = super().calibrate(plan)
+        return Calibration.of([[round(self.times * ns) for ns in window] for window in found.windows], {})
+
+
+@dataclass(frozen=True)
+class FakeDevice:
+    """A device of a cluster."""
+
+    name: str
+    times: float
+
+    def meter(self, local: FakeMeter, notice: object) -> Meter:
+        """Return the device's meter."""
+        return DeviceMeter(baseline=local.baseline, baseline_ms=local.baseline_ms, times=self.times)
+
+
+def test_the_baseline_is_calibrated_on_each_device(make_task: MakeTask, rundir: RunDirectory) -> None:
+    """The profile is of the first device, and has the other one's baseline; both calibrations are kept."""
+    names = ("edge", "server")
+    options = Options(target_ms=5.0, out=rundir.path, runtimes=("fake",), ray_address="auto", measure_on=names)
+    cluster: Any = SimpleNamespace(devices=[FakeDevice("edge", 1.0), FakeDevice("server", 0.5)])
+    found = prepare(make_task(), [load("fake")], rundir, options, Recorder(), cluster)
+    assert list(found.meters) == list(names)
+    assert found.profile.device == "edge"
+    assert found.profile.others_ms == {"server": pytest.approx(found.profile.baseline_ms / 2, rel=1e-3)}
+    assert set(found.profile.others_spread) == {"server"}
+    kept = json.loads((rundir.path / "calibration.json").read_text())
+    assert kept["median_ms"] == found.profile.baseline_ms
+    assert list(kept["elsewhere"]) == ["server"]
+    again = prepare(make_task(), [load("fake")], rundir, options, Recorder(), cluster)
+    known: Any = again.meters["server"]
+    assert known.baseline_ms == found.profile.others_ms["server"]
+
+
 class Unexportable(nn.Module):
     """A network with an operator that ONNX lacks."""
 
@@ -169,8 +215,6 @@ def test_a_baseline_that_cannot_be_timed_is_refused(
     make_task: MakeTask, rundir: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What fails after the export is refused in the same words."""
-    from autocompress.errors import InfeasibleError
-    from autocompress.evaluators.meters.latency import FakeMeter
 
     def calibrate(*_: object, **__: object) -> None:
         raise InfeasibleError("the process was killed.", rung="latency")
