@@ -172,3 +172,16 @@ def test_table_holds_the_baseline_and_every_model() -> None:
     assert (table["latency_low_ms"] <= table["latency_ms"]).all()
     assert (table["latency_ms"] <= table["latency_high_ms"]).all()
     assert table["path"].tolist() == ["baseline", "models/00000", "models/00001"]
+
+
+def test_a_notebook_shows_a_sentence_and_a_table() -> None:
+    """The sentence names the recommended model, the table has a row for each, and user text stays text."""
+    front = front_of(measured(ms=2.0), measured(ms=3.0, accuracy=0.95))
+    shown = front._repr_html_()
+    assert front.recommended is not None
+    assert shown.startswith(f"<p>{front.recommended.id} meets 5 ms: ")
+    assert shown.count("<tr") == 2 + len(front.models)
+    assert all(model.id in shown for model in front.models)
+    wicked = replace(front.models[0], id="<script>alert(1)</script>")
+    assert "<script" not in replace(front, models=(wicked,))._repr_html_()
+    assert "No candidate could be measured completely" in front_of()._repr_html_()

@@ -1,4 +1,4 @@
-"""A front is used from Python: picked from, loaded, shown in a notebook."""
+"""A front is used from Python: picked from, loaded."""
 
 from __future__ import annotations
 
@@ -56,17 +56,18 @@ def test_a_model_is_loaded(front: ParetoFront) -> None:
         np.testing.assert_allclose(predict(stored["input0"]), stored["output"], rtol=1e-5)
 
 
-def test_a_notebook_shows_a_table(front: ParetoFront) -> None:
-    """With a sentence and a row a model; what comes from a user stays text."""
-    shown = front._repr_html_()
-    assert shown.count("<tr") == 2 + len(front.models)
-    for model in front.models:
-        assert model.id in shown
-    wicked = replace(front.models[0], id="<script>alert(1)</script>")
-    assert "<script" not in replace(front, models=(wicked,))._repr_html_()
+def test_a_model_without_files_is_not_loaded(front: ParetoFront) -> None:
+    """The message names the model."""
+    gone = replace(front.models[0], path="")
+    with pytest.raises(UsageError, match=f"those of {gone.id} were not kept"):
+        autocompress.load_model(front, gone)
 
 
 def test_a_front_without_a_directory_has_no_files(front: ParetoFront) -> None:
-    """The message says so."""
-    with pytest.raises(UsageError, match="must come from a run directory"):
-        autocompress.pick(replace(front, where=""))
+    """Its models are neither picked nor loaded, and the message says how to get such a front."""
+    alone = replace(front, where="")
+    message = r"must come from a run directory.* Take the front of autocompress\.open_run"
+    with pytest.raises(UsageError, match=message):
+        autocompress.pick(alone)
+    with pytest.raises(UsageError, match=message):
+        autocompress.load_model(alone, alone.models[0])
