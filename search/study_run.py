@@ -10,17 +10,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import StudyError
-from ..evaluators.evaluator import Host
+from ..evaluators.evaluator import Evaluator, Host
 from ..evaluators.measurement import Infeasible
 from ..pareto.front import ParetoFront, build_front
+from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
 from ..reports import write as files
 from ..storage.artifacts import RemoteArtifacts
+from ..storage.backends import quiet
 from ..storage.repeated_failures import RepeatedFailures
 from ..storage.run import FINISHED
 from ..storage.run_directory import RunDirectory, room
 from ..storage.shared_start import prepare_exclusively
-from ..storage.study_store import Start
+from ..storage.study_store import Start, StudyStore
 from ..storage.trials import started_trials
 from .dispatch import RunContext
 from .driver import Driver
@@ -41,9 +43,6 @@ from .workers.shipping import WithArtifacts
 from .workers.start import pickled, workers_for
 
 if TYPE_CHECKING:
-    from ..evaluators.evaluator import Evaluator
-    from ..pareto.limits import Limits
-    from ..storage.study_store import StudyStore
     from ..studies.task import Task
     from .prepare import Prepared
 
@@ -105,9 +104,6 @@ def _run(
         options = _with_workers(options, task, cluster, progress)
         keep(rundir, fingerprint)
         prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
-        from ..storage.backends import quiet
-        from ..storage.study_store import StudyStore
-
         store = StudyStore(rundir.path, asked.database, name, prepared.space, options.limits)
         with closing(store), quiet(), _unless_nothing_came(rundir, store):
             return StudyRun(task, options, progress, rundir, prepared, store, cluster).search(started)
@@ -149,7 +145,7 @@ def _unless_nothing_came(rundir: RunDirectory, store: StudyStore) -> Iterator[No
     try:
         yield
     except StudyError:
-        if not any(not isinstance(found, Infeasible) for found in store.candidates().values()):
+        if all(isinstance(found, Infeasible) for found in store.candidates().values()):
             _taken_away(rundir)
         raise
 
