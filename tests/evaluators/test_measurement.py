@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -173,3 +174,17 @@ def test_luck_matters_more_to_fast_models(median_ms: float) -> None:
     """Between 3 % and 15 %, never less for a faster one."""
     assert 0.03 <= placement(median_ms) <= 0.12
     assert placement(median_ms) >= placement(2 * median_ms)
+
+
+def test_a_record_keeps_its_format() -> None:
+    """The first measurement's fields are the record's own, and those of the other deployments are in ``elsewhere``."""
+    fields = {"accuracy": 0.9, "size_bytes": 1, "params": 1, "macs": 1}
+    first, other = (
+        Measurement(**fields, latency=replace(latency(ratio, ratio), device=device))  # type: ignore[arg-type]
+        for ratio, device in ((0.7, "edge"), (0.5, "gpu0"))
+    )
+    record = json.loads(to_json((first, other)))
+    assert record["kind"] == "measurement"
+    assert record["latency"]["device"] == "edge"
+    assert [each["latency"]["device"] for each in record["elsewhere"]] == ["gpu0"]
+    assert record["elsewhere"][0]["elsewhere"] == []
