@@ -10,7 +10,7 @@ from dataclasses import replace
 from ...errors import InfeasibleError
 from ...units import format_quantity
 from ..evaluator import Request
-from ..measurement import Deployment, Infeasible, Latency, Measurement
+from ..measurement import Deployment, Infeasible, Latency, Measurement, slowest
 from ..meters.latency import Meter
 from .deployments import within_limit
 
@@ -65,7 +65,7 @@ class ResourceLimits:
     def within(
         self, artefacts: Mapping[Deployment, bytes], on: Callable[[str], AbstractContextManager[None]]
     ) -> tuple[Deployment, ...]:
-        """Measure what is asked for, and return the places at which the candidate is over no limit; see `affordable`.
+        """Measure what is asked for, and return the places at which the candidate is over no limit; see `within_limit`.
 
         Args:
             artefacts: the candidate in each place's own file.
@@ -111,6 +111,20 @@ class ResourceLimits:
         if least is None:
             raise failed or InfeasibleError(f"this runtime does not tell its {name}, which is limited", rung=name)
         raise InfeasibleError(too_much(name, least, most), rung=name)
+
+
+def within_target(latencies: Mapping[Deployment, Latency], target_ms: float | None) -> tuple[Deployment, ...]:
+    """Return the deployments on which a candidate is not surely too slow.
+
+    Raises:
+        InfeasibleError: it is too slow on all of them.
+    """
+    if target_ms is None:
+        return tuple(latencies)
+    fast = within_limit({at: latency.least_ms for at, latency in latencies.items()}, target_ms)
+    if not fast:
+        raise InfeasibleError(too_slow(slowest(list(latencies.values())), target_ms), rung="latency")
+    return fast
 
 
 def too_much(name: str, value: float, limit: float) -> str:
