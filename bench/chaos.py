@@ -329,7 +329,7 @@ def torment(asked: argparse.Namespace, root: Path) -> int:
         found = defects(trials, seen, folders)
     evaluated = Counter(line for folder in folders for line in _lines(folder / "evaluated.log"))
     states = Counter(trial.state.name.lower() for trial in trials)
-    given_up = sum("it was begun" in str(t.user_attrs.get("outcome", "")) for t in trials)
+    given_up = sum("it was started" in str(t.user_attrs.get("outcome", "")) for t in trials)
     which = ", ".join(f"{killed[kind]} of {kind}s" for kind in ("driver", "worker", *["node"] * bool(asked.nodes)))
     print(f"{killed.total()} kills: {which}")
     print(f"{len(outcomes(trials))} trials finished, of which {len(seen)} were seen before a kill; {dict(states)}")

@@ -81,7 +81,7 @@ class PatientRDBStorage(RDBStorage):
     """
 
     def __init__(self, url: str, *, reads: bool = False) -> None:
-        self.patience_s = 0.0  # whoever opens it wants to know at once
+        self.patience_s = 0.0  # a database that is away is reported at once
         self.notice: Callable[[str], object] = lambda text: None
         options: dict[str, Any] = {"pool_pre_ping": True}
         try:

@@ -63,7 +63,7 @@ class StudyStore(StudyResults):
 
     Args:
         folder: the run directory, which holds the study unless a database does.
-        database: an open database that holds the study; whoever opened it closes it.
+        database: an open database that holds the study; the caller closes it.
         name: the study's name.
         space: what may vary.
         limits: what a model must meet.
@@ -180,7 +180,7 @@ class StudyStore(StudyResults):
         self._drivers.leave(self._asked.pop(number))
 
     def _tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        """Write an outcome, then the trial's state; after a death between the two the outcome is told again."""
+        """Write an outcome, then the trial's state; a death between the two steps loses nothing."""
         latency = representative(outcome).latency
         if latency is not None:
             trial.set_user_attr("readings", packed(outcome))
@@ -234,7 +234,7 @@ class StudyStore(StudyResults):
             return
         if attempt >= ATTEMPTS:
             self._asked[number] = optuna.Trial(self.study, trial._trial_id)
-            self.tell(number, Infeasible(reason=f"it was begun {attempt} times, and each time {why}", rung="build"))
+            self.tell(number, Infeasible(reason=f"it was started {attempt} times, and each time {why}", rung="build"))
             return
         if number not in self._queue.repeated():  # first: a death between the two steps loses nothing
             self._queue.repeat(number, str(trial.user_attrs.get("role", "")), levels, attempt=attempt)

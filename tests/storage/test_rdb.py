@@ -154,7 +154,7 @@ def test_what_a_dead_driver_ran_is_run_by_another(driven: Driven, small: Analyti
         other.recover()
     assert other._trial(asked.number).state == TrialState.PRUNED
     found = other.outcome_of(asked.candidate, BASELINE)
-    assert found == Infeasible(reason="it was begun 3 times, and each time the driver died", rung="build")
+    assert found == Infeasible(reason="it was started 3 times, and each time the driver died", rung="build")
 
 
 def test_ones_own_trials_come_back_at_once(driven: Driven) -> None:

@@ -85,7 +85,7 @@ def test_what_kills_every_time_is_infeasible(opened: Open, small: AnalyticEvalua
     store = opened(small, warm=False)
     result = store.outcome_of(candidate)
     assert isinstance(result, Infeasible)
-    assert result.reason == f"it was begun {ATTEMPTS} times, and each time the driver died"
+    assert result.reason == f"it was started {ATTEMPTS} times, and each time the driver died"
     assert store.ask().attempt == 0
 
 
