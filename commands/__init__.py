@@ -1,1 +1,1 @@
-"""The commands beside the one that compresses."""
+"""The commands of the command line, one file each."""
