@@ -62,7 +62,7 @@ def test_each_device_has_models_of_its_own() -> None:
 
 
 def test_a_candidate_cut_on_all_devices_is_cut_for_the_slowest() -> None:
-    """What holds for looser targets is told by the latency that decides."""
+    """The deciding latency says what holds for looser targets."""
     cut = Infeasible(reason="", rung="latency", latency=measured(7, device=EDGE).latency)
     assert Limits(6.0).still_valid(cut)
     assert not Limits(8.0).still_valid(cut)

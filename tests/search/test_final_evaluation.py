@@ -42,7 +42,7 @@ def served(measurements: Measurements) -> Measurements:
 
 
 class Trainer:
-    """Evaluates as the problem does, leaves a file as real training does, and does what it is told besides."""
+    """Evaluates as the problem does, leaves a file as real training does, and does what the test asks besides."""
 
     def __init__(self, folder: Path, problem: AnalyticEvaluator, spoil: Callable[[Request, Outcome], Outcome]) -> None:
         self.folder = folder

@@ -59,7 +59,7 @@ class Trainer:
 
 
 class Told(Silent):
-    """Remembers what it is told."""
+    """Remembers its lines."""
 
     def __init__(self) -> None:
         self.milestones: list[str] = []
@@ -89,7 +89,7 @@ def models(found: Measurement = FOUND) -> list[Model]:
 def ended(
     rundir: RunDirectory, outcomes: Callable[[float], Outcome], found: Measurement = FOUND
 ) -> tuple[list[Model], Trainer, list[str]]:
-    """Return what the end of a run of ten passes leaves, who trained, and what was told."""
+    """Return what the end of a run of ten passes leaves, which models trained, and the progress."""
     trainer, told = Trainer(rundir.path, outcomes), Told()
     clock: Any = Clock()
     options = Options(out=rundir.path, workers=0, target_ms=5.0)
@@ -115,7 +115,7 @@ def never(epochs: float) -> Outcome:
 
 
 def test_what_cannot_be_trained_longer_stands_as_the_search_left_it(rundir: RunDirectory) -> None:
-    """It has the search's training, a score on the test data and a warning; the user is told once, with the way out."""
+    """It has the search's training, a score on the test data and a warning; one message has the way out."""
     found, trainer, told = ended(rundir, longer_fails)
     assert trainer.epochs == [10.0, 10.0, 1.0, 1.0] or trainer.epochs == [10.0, 1.0, 10.0, 1.0]
     for model in found:
@@ -151,7 +151,7 @@ def test_the_same_command_trains_again_once_the_study_was_mended(rundir: RunDire
 
 
 def test_what_could_not_be_trained_in_its_trial_is_not_trained_at_the_end(rundir: RunDirectory) -> None:
-    """It is scored on the test data and measured as it is, and goes on saying why."""
+    """It is scored on the test data and measured as it is, and still says why."""
     found, trainer, told = ended(rundir, again, replace(FOUND, epochs=0.0, failure=WHY))
     assert trainer.epochs == [0.0, 0.0]
     for model in found:
@@ -176,7 +176,7 @@ def test_a_run_whose_baseline_cannot_be_scored_any_more_says_why(rundir: RunDire
 
 
 def test_the_table_names_every_model_that_was_not_trained(rundir: RunDirectory) -> None:
-    """Not just the recommended one, and one reason is told once."""
+    """Not just the recommended one, and one reason is reported once."""
     found, *_ = ended(rundir, longer_fails)
     baseline = replace(found[0], id="baseline", role="baseline", measurements=(replace(FOUND, epochs=0.0),))
     front = ParetoFront(limits=Limits(5.0), baseline=baseline, models=tuple(found))

@@ -1,4 +1,4 @@
-"""Which trained model a candidate goes on from."""
+"""Which trained model a candidate starts from."""
 
 from __future__ import annotations
 

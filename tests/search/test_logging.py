@@ -28,7 +28,7 @@ class Troubled:
         self.count = 0
 
     def evaluate(self, request: Request, *host: object) -> Outcome:
-        """Evaluate as the problem does, but for the fourth request and the fifth."""
+        """Evaluate as the problem does, except the fourth request and the fifth."""
         self.count += 1
         if self.count == 4:
             raise LostError("the disk is full")

@@ -149,7 +149,7 @@ def test_clocks_go_on_now_and_then() -> None:
 
 
 def test_a_milestone_stays_in_full() -> None:
-    """It is longer than the terminal is wide, square brackets are no markup, and the living lines go on below it."""
+    """It is longer than the terminal is wide, square brackets are no markup, and the live lines stay below it."""
     console, output = terminal(40)
     live = Live(console)
     with live.shown():

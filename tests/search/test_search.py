@@ -131,7 +131,7 @@ def test_mutation_beats_chance(search: Search) -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_duplicates_cost_nothing(sampler: str, search: Search) -> None:
-    """A candidate that was evaluated before is told at once; it counts as a trial."""
+    """A candidate that was evaluated before gets its outcome at once; it counts as a trial."""
     evaluator = Counting(AnalyticEvaluator(1))
     store = search(evaluator.evaluator, evaluator=evaluator, trials=30, sampler=sampler)
     assert len(store.finished()) == 30
@@ -166,7 +166,7 @@ def test_time_budget_ends_a_search(search: Search, small: AnalyticEvaluator) -> 
 
 
 def test_the_baseline_is_measured_whatever_the_time(search: Search, small: AnalyticEvaluator) -> None:
-    """A search whose time was over before it began has the baseline, and no candidate; with more time it goes on."""
+    """A search whose time was over before it began has the baseline, and no candidate; with more time it continues."""
     store = search(small, trials=10, time_budget_s=1e-9)
     assert [m.role for m in store.models()] == ["baseline"]
     assert len(store.finished()) == 1
@@ -206,7 +206,7 @@ def test_a_milder_target_begins_again_what_was_cut(search: Search, small: Analyt
 
 
 def test_a_baseline_that_failed_is_tried_anew(search: Search, small: AnalyticEvaluator) -> None:
-    """A run that ended because its baseline could not be evaluated goes on when that has been mended."""
+    """A run that ended because its baseline could not be evaluated is resumed when that is fixed."""
     with pytest.raises(AutocompressError, match="it cannot be built"):
         search(small, trials=10, evaluator=Unbuildable(small))
     store = search(small, trials=10)

@@ -1,4 +1,4 @@
-"""Searches under more limits than a latency: their front is known, and they go on under other limits."""
+"""Searches under more limits than a latency: their front is known, and they are resumed under other limits."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Counting:
 
 @pytest.fixture
 def whole(search: Search) -> Search:
-    """Try every candidate of the problem, or go on with that under other limits."""
+    """Try every candidate of the problem, or resume it under other limits."""
 
     def run(limits: Limits, *, more: int = 0, evaluator: Counting | None = None) -> StudyStore:
         store = search(PROBLEM, trials=1, time_budget_s=0.0, limits=limits, warm=False)
@@ -150,7 +150,7 @@ def test_a_looser_limit_puts_back_what_was_cut(case: str, whole: Search) -> None
 
 @pytest.mark.parametrize("case", ["size", "accuracy", "change", "two"])
 def test_a_stricter_limit_needs_no_new_trial(case: str, whole: Search) -> None:
-    """What is known of every trial is judged anew: the front is the stricter's, and no candidate is evaluated again."""
+    """Every trial is judged again: the front is the stricter's, and no candidate is evaluated again."""
     before = whole(ALONE)
     assert set(front(before)) == true_front(ALONE)
     evaluator = Counting()

@@ -1,4 +1,4 @@
-"""A run goes on with the study it was begun with: another network, other data or another metric are none of it."""
+"""A run is resumed with the study it began with: another network, data or metric is refused."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_what_changes_a_study_is_seen(what: str, begun: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("what", NO_CHANGE)
 def test_what_changes_nothing_is_no_other_study(what: str, begun: Path, tmp_path: Path) -> None:
-    """Comments, documentation, another way to write the same: the run goes on."""
+    """Comments, documentation, another way to write the same: the run is resumed."""
     before, after = NO_CHANGE[what]
     assert before in STUDY
     check_same(begun, task(tmp_path, STUDY.replace(before, after, 1)))
@@ -152,7 +152,7 @@ def test_nothing_is_told_from_nothing(tmp_path: Path) -> None:
 
 
 def test_a_retrained_network_is_refused_and_the_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same call with other weights ends before anything is measured; with the first ones it goes on."""
+    """The same call with other weights ends before anything is measured; with the first ones it is resumed."""
     monkeypatch.chdir(tmp_path)
 
     def run(text: str, trials: int) -> ParetoFront:

@@ -1,4 +1,4 @@
-"""What was asked of a run is kept, but for passwords, and told as the command that goes on."""
+"""What was asked of a run is kept, without passwords, and printed as the command that resumes it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_was_kept_reads_back_equal() -> None:
 
 @pytest.mark.parametrize("options", [{}, EVERYTHING])
 def test_the_command_asks_for_the_same(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line that is told parses to the options that were kept."""
+    """The printed command line parses to the options that were kept."""
     given = Options(target_ms=5.0, out=RUN, **options)
     words = shlex.split(given.invocation("net.py", {"weights": "a b.pt"}).command(RUN))
     found: list[object] = []
@@ -91,12 +91,12 @@ def test_passwords_are_not_kept(name: str, url: str, kept: str) -> None:
 
 
 def test_an_address_without_a_secret_is_kept() -> None:
-    """The command that goes on is whole then."""
+    """The command that resumes is whole then."""
     asked = Options(target_ms=5.0, out=RUN, storage="postgresql://host/db").invocation("digits")
     assert (asked.storage, asked.hidden) == ("postgresql://host/db", ())
     assert "--storage postgresql://host/db" in asked.command(RUN)
 
 
 def test_a_task_from_python_has_no_command() -> None:
-    """Nothing is told that would run another network."""
+    """Nothing is printed that would run another network."""
     assert Options(target_ms=5.0, out=RUN).invocation().command(RUN) == ""

@@ -84,7 +84,7 @@ def test_what_is_unusual_is_left_to_optuna(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_journal_whole(tmp_path: Path) -> None:
-    """A line that does not fit is not there, in no part; when there is room again, the journal goes on."""
+    """A line that does not fit is not there, in no part; when there is room again, the journal continues."""
     path = tmp_path / "study.journal"
     storage = JournalStorage(Journal(path))
     study = optuna.create_study(study_name="s", storage=storage)

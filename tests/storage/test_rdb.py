@@ -158,7 +158,7 @@ def test_what_a_dead_driver_ran_is_run_by_another(driven: Driven, small: Analyti
 
 
 def test_ones_own_trials_come_back_at_once(driven: Driven) -> None:
-    """Who goes on in a directory knows that its former driver is dead."""
+    """A driver that resumes a directory knows that its former driver is dead."""
     first = driven("a")
     asked = first.ask()
     die(first)
@@ -167,7 +167,7 @@ def test_ones_own_trials_come_back_at_once(driven: Driven) -> None:
 
 
 def test_who_was_taken_for_dead_loses_no_outcome(driven: Driven, small: AnalyticEvaluator, impatient: None) -> None:
-    """An outcome that comes too late is told of the trial that took its place."""
+    """An outcome that comes too late goes to the trial that took its place."""
     first, second = driven("a"), driven("b")
     asked = first.ask()
     first._drivers.close()  # silent, though alive
@@ -202,7 +202,7 @@ def test_an_outcome_that_was_half_told_is_told(
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_restarted_database_is_waited_for(mode: str, server: Any, driven: Driven, small: AnalyticEvaluator) -> None:
-    """Asking and telling go on when the server is back, and say meanwhile that it is away."""
+    """Asking and telling continue when the server is back, and say meanwhile that it is away."""
     store = driven("a")
     before = store.ask()
     heard: list[str] = []

@@ -73,5 +73,5 @@ def test_a_place_without_a_user_stays_as_it_is(place: str) -> None:
 
 @pytest.mark.parametrize("url", ["postgresql:me:hush@host/db", "//me:hush@host/db", "me:hush@host:6379"])
 def test_a_url_without_its_slashes_tells_nothing_either(url: str) -> None:
-    """Mistakes are told in messages."""
+    """Messages report mistakes."""
     assert "hush" not in plain_url(url)

@@ -82,7 +82,7 @@ def test_what_failed_is_written_and_read() -> None:
 
 
 class Failing:
-    """Evaluates as a problem does, but for what is compressed, until somebody mends it."""
+    """Evaluates as a problem does, and fails on what is compressed until it is fixed."""
 
     def __init__(self, problem: AnalyticEvaluator, rung: str, good: int = 0) -> None:
         self.problem, self.rung, self.good = problem, rung, good

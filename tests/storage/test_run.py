@@ -104,7 +104,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_a_database_is_read_where_one_was_used(
     kept: bool, address: str, small: AnalyticEvaluator, search: Search, tmp_path: Path
 ) -> None:
-    """Whoever opens the directory names it, be it said there or not."""
+    """The user who opens the directory names it, whether or not it is said there."""
     store = search(small, trials=TRIALS, url=address)
     if kept:
         file = tmp_path / "run" / "study.json"
@@ -164,7 +164,7 @@ def test_what_is_no_run_is_told(manifest: str | None, storage: str | None, said:
 
 
 def test_other_runs_are_named_where_the_path_is_none(tmp_path: Path) -> None:
-    """Somebody who names the folder above is told of the runs in it."""
+    """For the folder above, the message lists the runs in it."""
     runs = tmp_path / "runs"
     RunDirectory(runs / "digits", {"study": "digits"}).close()
     with pytest.raises(RunDirectoryError, match=f"These are: {runs / 'digits'}"):
@@ -181,7 +181,7 @@ def test_a_database_must_hold_the_study(small: AnalyticEvaluator, search: Search
 
 
 def test_a_run_without_a_baseline_has_no_front(small: AnalyticEvaluator, opened: Search, tmp_path: Path) -> None:
-    """There is nothing to compare to, which is told with the way out."""
+    """There is nothing to compare to, and the message has the way out."""
     RunDirectory(tmp_path / "run", {"study": "run"}).close()
     opened(small)
     run = open_run(tmp_path / "run")

@@ -115,7 +115,7 @@ def test_checking_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [False, True])
 def test_what_is_discarded_leaves_nothing_behind(other: bool, tmp_path: Path) -> None:
-    """The folders that were made for it go too, but for one in which somebody else has put something."""
+    """The folders that were made for it go too, except one in which another program put something."""
     made = RunDirectory(tmp_path / "runs" / "mine" / "digits", IDENTITY)
     if other:
         (tmp_path / "runs" / "notes.txt").write_text("mine")

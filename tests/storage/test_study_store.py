@@ -45,7 +45,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
 
 
 def test_outcomes_survive_reopening(url: str | None, opened: Open, small: AnalyticEvaluator) -> None:
-    """Every storage gives back what was told, measurements and reasons alike, and goes on behind it."""
+    """Every storage gives back its outcomes, measurements and reasons alike, and continues after them."""
     store = opened(small, url=url, target_ms=3.0)
     run(store, small, 14)
     before = known(store)
@@ -128,7 +128,7 @@ def test_a_death_while_beginning_loses_no_start(opened: Open, small: AnalyticEva
 
 @pytest.mark.parametrize("cut", [1, 7, 60])
 def test_a_torn_last_line_is_cut_off(cut: int, opened: Open, small: AnalyticEvaluator, tmp_path: Path) -> None:
-    """A journal whose last line was half-written keeps everything before it, and the study goes on."""
+    """A journal whose last line was half-written keeps everything before it, and the study continues."""
     store = opened(small, warm=False)
     run(store, small, 5)
     before = known(store)

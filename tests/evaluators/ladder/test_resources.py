@@ -97,7 +97,7 @@ def test_nothing_is_measured_that_was_not_asked_for() -> None:
 
 @pytest.mark.parametrize("name", ["size", "memory", "energy"])
 def test_each_limit_leaves_the_runtimes_under_it(name: str) -> None:
-    """A candidate goes on where it costs no more than it may, the limit itself included."""
+    """A candidate continues where it costs no more than it may, the limit itself included."""
     scale = 2 if name == "energy" else 1
     also = () if name == "size" else (name,)
     for most, left in ((200, (ORT, VINO)), (199, (ORT,)), (100, (ORT,))):
@@ -128,7 +128,7 @@ def test_what_is_known_of_a_cut_candidate_is_kept() -> None:
 
 
 def test_a_runtime_that_fails_or_does_not_tell_is_left_out() -> None:
-    """Where a cost cannot be told a limit is not met; a reference baseline, which has no limit, goes on without."""
+    """Where a cost is unknown a limit is not met; a reference baseline, which has no limit, continues."""
     for meter in (Scales(refuses=("ort",)), Scales(hides=("ort",))):
         assert spending(meter, memory=1000, also=("memory",)).within(FILES, on) == (VINO,)
         assert spending(meter, also=("memory",)).within(FILES, on) == (ORT, VINO)

@@ -1,4 +1,4 @@
-"""What the ladder tells of a candidate that fell off it."""
+"""What the ladder reports about a candidate that failed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ended(folder: Path, loss: Any = mistaken, *, model: nn.Module | None = None)
 
 
 def test_an_error_of_the_users_own_keeps_its_traceback(tmp_path: Path) -> None:
-    """A RuntimeError in a task's loss is told as that, and where it was raised is written down."""
+    """A RuntimeError in a task's loss is reported as one, and its traceback is written down."""
     outcome = ended(tmp_path)
     assert (
         outcome.reason

@@ -1,4 +1,4 @@
-"""What is learned of latencies: how well they are foretold, how sure that is, and that a search gets unstuck by it."""
+"""What is learned of latencies: how well they are predicted, how sure that is, and that it frees a stuck search."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from autocompress.search.samplers.cost_predictor import CostPredictor
 Bench = dict[str, ModuleType]
 
 MOST = {"fashion_mnist": 0.25, "stuck": 0.12, "overheads": 0.045, "additive": 0.03}
-"""Root mean squares of the logarithm of what is told of the next eight trials over what they took."""
+"""Root mean squares of the logarithm of the predictions for the next eight trials over what they took."""
 
 
 @pytest.mark.parametrize("name", MOST)
 def test_the_next_latencies_are_foretold(name: str, bench: Bench) -> None:
-    """From the trials so far those that follow are told, on real networks and where layers have fixed costs."""
+    """The trials so far predict the next ones, on real networks and where layers have fixed costs."""
     model = bench["latency_model"]
     timed = model.recorded(name) if name in model.RECORDED else model.imaginary(name, 0)
     differences = model.errors(timed, model.learned)
@@ -27,7 +27,7 @@ def test_the_next_latencies_are_foretold(name: str, bench: Bench) -> None:
 
 
 def test_what_is_told_is_as_sure_as_it_says(bench: Bench) -> None:
-    """Two thirds of the next latencies lie within a standard deviation of what was told, nearly all within three."""
+    """Two thirds of the next latencies lie within a standard deviation of the prediction, nearly all within three."""
     model = bench["latency_model"]
     off = []
     for name in model.RECORDED:

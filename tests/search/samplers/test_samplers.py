@@ -102,7 +102,7 @@ def test_any_history_will_do(sampler: str, evaluate: Evaluate, opened: Open) -> 
 
 @contract
 def test_running_trials_do_not_disturb(sampler: str, opened: Open) -> None:
-    """While other trials run, and are told in any order, candidates go on coming."""
+    """While other trials run, and end in any order, new candidates still come."""
     store = opened(PROBLEM, sampler=sampler)
     play(store, 22)
     running = [store.ask() for _ in range(4)]

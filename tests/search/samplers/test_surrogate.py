@@ -94,7 +94,7 @@ def test_predicted_latencies_are_positive(seed: int, known: int, noise: float) -
 
 @pytest.mark.parametrize("power", [1.0, 0.6])
 def test_costs_learn_what_the_profile_misjudges(power: float) -> None:
-    """Layers that cost other than was told, or small networks that cost more than their layers: both are learned."""
+    """Layers that cost other than profiled, or small networks that cost more than their layers: both are learned."""
     rng = np.random.default_rng(0)
     points = Moves(TABLES).random(rng, 120)
     layers = np.exp(np.stack([TABLES.over_layers(TABLES.times(axis), points) for axis in AXES]).sum(axis=0))

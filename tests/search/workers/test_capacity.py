@@ -1,4 +1,4 @@
-"""Without a number of workers, cores and memory say how many trials go on at a time, and what is idle is told."""
+"""Without a number of workers, cores and memory say how many trials run at a time; idle cores are reported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def task(width: int = 64, batch: int = 32) -> Task:
 def test_cores_are_used_as_memory_and_trials_allow(
     trial: float, trials: int, cores: int, memory: float, workers: int, idle: str
 ) -> None:
-    """A worker for each core, unless they would not fit, or most trials would be proposed blindly: then it is told."""
+    """A worker for each core, unless they would not fit, or most trials would be blind, which is reported."""
     found = capacity(trial, trials, cores=cores, memory=memory)
     assert found.workers == workers
     assert re.fullmatch(f"{idle}.*" if idle else "", found.idle)

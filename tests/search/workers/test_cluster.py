@@ -112,7 +112,7 @@ def latency() -> Latency:
 
 @dataclass
 class Told(Silent):
-    """Keeps what was told."""
+    """Keeps its lines."""
 
     texts: list[str] = field(default_factory=list)
 
@@ -290,7 +290,7 @@ def test_a_cluster_that_does_not_answer_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[..., Options]) -> None:
-    """Its trials are lost, the others go on; the lack of a place is told, and a new node gets the worker."""
+    """Its trials are lost, the others continue; the missing place is reported, and a new node gets the worker."""
     extra = nodes.add_node(num_cpus=1)
     with (
         joined(asked(measure_on=(NAME,), workers=2), Silent()) as cluster,
@@ -310,7 +310,7 @@ def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[...,
 
 
 def test_a_device_that_goes_away_is_waited_for(nodes: Nodes, asked: Callable[..., Options]) -> None:
-    """While no node offers it that is told; measuring goes on where it is offered next."""
+    """While no node offers it, a message says so; measuring continues where it is offered next."""
     device = nodes.add_node(num_cpus=0, resources={"phone": 1})
     told: list[str] = []
     with joined(asked(measure_on=("phone",)), Silent()) as cluster:

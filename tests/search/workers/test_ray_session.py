@@ -133,7 +133,7 @@ def test_a_ray_of_the_callers_is_checked_before_anything_else(tmp_path: Path) ->
 
 
 def test_a_ray_of_the_callers_outlives_a_run(tmp_path: Path) -> None:
-    """A study is compressed in a Ray that its program has begun, in any of its threads; then that goes on."""
+    """A study is compressed in a Ray that its program has begun, in any of its threads; that Ray keeps running."""
     study = Path(__file__).parents[2] / "end_to_end" / "my_study.py"
     (tmp_path / "my_study.py").write_text(study.read_text())
     done = subprocess.run(

@@ -47,7 +47,7 @@ def tensors() -> st.SearchStrategy[Tensor]:
 
 
 def same(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are equal in all that can be told of them."""
+    """Return whether two tensors are equal in every property."""
     told = (one.dtype, one.shape, one.stride(), one.requires_grad) == (
         other.dtype,
         other.shape,

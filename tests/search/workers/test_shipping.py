@@ -131,7 +131,7 @@ def test_what_is_damaged_is_not_taken(remote: RemoteArtifacts, tmp_path: Path) -
 
 
 def tampered(remote: RemoteArtifacts, **changes: Any) -> None:
-    """Change the manifest of an uploaded folder, as whoever may write to the store can."""
+    """Change the manifest of an uploaded folder, as anyone who may write to the store can."""
     files, _ = fsspec.core.url_to_fs(remote.url)
     [manifest] = [path for path in kept(remote) if path.endswith(module.MANIFEST)]
     files.pipe_file(manifest, json.dumps({**json.loads(files.cat_file(manifest)), **changes}).encode())
@@ -301,7 +301,7 @@ def shipped(artifacts: ArtifactStore) -> WithArtifacts:
 
 
 def test_a_trial_is_uploaded_from_a_folder_of_the_node(remote: RemoteArtifacts, tmp_path: Path) -> None:
-    """The run directory is not touched; the next trial goes on from weights that are brought to it; nothing is left."""
+    """The run directory is not touched; the next trial starts from weights that are brought to it; nothing is left."""
     evaluator = shipped(remote)
     assert isinstance(evaluator.evaluate(request_for(NAME), NOWHERE), tuple)
     second = request_for("trials/00002", ancestor=f"{NAME}/model.onnx")
@@ -350,7 +350,7 @@ def test_a_finished_model_that_cannot_be_brought_is_lost(remote: RemoteArtifacts
 
 
 def test_a_search_whose_store_is_away_ends_in_order(search: Callable[..., StudyStore], tmp_path: Path) -> None:
-    """Its trials are tried again, none is held to be infeasible, and when the store is back the search goes on."""
+    """Its trials are tried again, none is held to be infeasible, and when the store is back the search continues."""
     (tmp_path / "place").touch()
     how = {"trials": 4, "evaluator": shipped(RemoteArtifacts(f"file://{tmp_path}/place"))}
     with pytest.raises(UsageError, match=r"files at .* could not be written .* run the same command to resume"):
