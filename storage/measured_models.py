@@ -18,7 +18,7 @@ class MeasuredModels:
 
     Args:
         finished: the finished trials.
-        limits: returns the current limits; a change makes all models be judged anew.
+        limits: returns the current limits; a change makes all models be judged again.
 
     """
 
@@ -94,7 +94,7 @@ class MeasuredModels:
 def _again(before: Model, model: Model, limits: Limits) -> Model:
     """Return a candidate's model after another trial: the first trial's, with the last measurement if it is complete.
 
-    If the first trial could not be trained, the last one was built anew, and the model is the last one's.
+    If the first trial could not be trained, the last one was built again, and the model is the last one's.
     """
     first, last = sorted((before, model), key=lambda each: each.path)
     if first.measurement.failure is not None:
