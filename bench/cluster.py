@@ -89,9 +89,9 @@ class Watched:
         self.ended += [now for _, outcome in found if not isinstance(outcome, LostTrial)]
         return found
 
-    def held_up(self) -> str:
+    def blocked_reason(self) -> str:
         """Return what the workers wait for."""
-        return self.workers.held_up()
+        return self.workers.blocked_reason()
 
     def peak_bytes(self) -> int:
         """Return the most memory that a worker had."""

@@ -81,8 +81,8 @@ def drawn(what: str | SearchState, width: int) -> RenderableType:
     lines = [_line("best", what.best.removeprefix("best ")), _line("front", front)]
     if what.running:
         lines.append(_line("now", _running(what, width)))
-    if what.held_up:
-        lines.append(_line("", what.held_up))
+    if what.blocked_reason:
+        lines.append(_line("", what.blocked_reason))
     return Group(_head(what, width), *lines)
 
 

@@ -149,7 +149,7 @@ class Driver:
         self.meanwhile()
 
     def _show(self) -> None:
-        self.context.progress.notice(self._status.state(self._running, self.context.workers.held_up()))
+        self.context.progress.notice(self._status.state(self._running, self.context.workers.blocked_reason()))
 
     def _take_result(self, request: Request, result: Outcome | LostTrial) -> None:
         number = _number(request.folder)

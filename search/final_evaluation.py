@@ -125,7 +125,7 @@ class FinalEvaluation:
 
         def show() -> None:
             done = f"final training · {len(trained)} of {len(models)} models done"
-            self.progress.notice(" · ".join(filter(None, (done, self.context.workers.held_up()))))
+            self.progress.notice(" · ".join(filter(None, (done, self.context.workers.blocked_reason()))))
 
         run_requests(
             self.context,

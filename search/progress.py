@@ -43,7 +43,7 @@ class SearchState:
         hypervolume: hypervolume of these, see `front_hypervolume`.
         unchanged: finished trials since the front last improved.
         left_s: estimated seconds until everything is done, including the final evaluation; None before the first trial.
-        held_up: what the work waits for, in words; empty if it does not wait.
+        blocked_reason: what the work waits for, in words; empty if it does not wait.
     """
 
     finished: int
@@ -54,12 +54,12 @@ class SearchState:
     hypervolume: float = 0.0
     unchanged: int = 0
     left_s: float | None = None
-    held_up: str = ""
+    blocked_reason: str = ""
 
     def __str__(self) -> str:
         left = "" if self.left_s is None else f"{duration(self.left_s)} left"
         on = f"on {self.rungs}" if self.running else ""
-        parts = (f"{self.finished}/{self.total} trials", on, self.held_up, self.best, self.trend, left)
+        parts = (f"{self.finished}/{self.total} trials", on, self.blocked_reason, self.best, self.trend, left)
         return " · ".join(filter(None, parts))
 
     @property

@@ -39,12 +39,12 @@ class SearchStatus:
         self._better_at = 0
         self._known = SearchState(finished=-1, total=0, best="")
 
-    def state(self, running: Mapping[str, float], held_up: str) -> SearchState:
+    def state(self, running: Mapping[str, float], blocked_reason: str) -> SearchState:
         """Return the state of the search.
 
         Args:
             running: when the running trials began, by `time.monotonic`, by their folders.
-            held_up: what the work waits for.
+            blocked_reason: what the work waits for.
         """
         finished, now = self._store.count(), time.monotonic()
         if finished != self._known.finished:
@@ -62,7 +62,7 @@ class SearchStatus:
             hypervolume=known.hypervolume,
             unchanged=known.unchanged,
             left_s=self._left_s(finished, now),
-            held_up=held_up,
+            blocked_reason=blocked_reason,
         )
 
     def _looked_up(self, finished: int) -> SearchState:

@@ -43,7 +43,7 @@ class Workers(Protocol):
         """Return finished results, after at most this many seconds."""
         ...
 
-    def held_up(self) -> str:
+    def blocked_reason(self) -> str:
         """Return what the work waits for, in words; empty if it does not wait."""
         ...
 

@@ -45,7 +45,7 @@ class InlineWorkers:
         except LostError as error:
             return LostTrial(str(error), counts=False)
 
-    def held_up(self) -> str:
+    def blocked_reason(self) -> str:
         """Return nothing: this process is always available."""
         return ""
 

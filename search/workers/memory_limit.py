@@ -19,6 +19,7 @@ import psutil
 from ...evaluators.evaluator import Evaluator, Host, Request
 from ...evaluators.measurement import Infeasible, Outcome
 from ...evaluators.meters.serve_once import peak_so_far
+from . import ray_kv
 from .base import LostTrial
 
 LOOK_S = 0.5
@@ -103,35 +104,31 @@ def _unshared(process: psutil.Process) -> int:
 
 def _end(request: Request, reason: str) -> None:
     """Leave a note for the driver, and end this process with its descendants."""
-    from ray.experimental import internal_kv
-
-    with suppress(Exception):  # without the note the trial counts as lost, and is tried again
-        internal_kv._internal_kv_put(_key(request), reason.encode(), overwrite=True)
+    ray_kv.put(_key(request), reason)  # without the note the trial counts as lost, and is tried again
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()
     os._exit(1)
 
 
-def _key(request: Request) -> bytes:
-    """Return the key of a note on a request of this run, in a Ray cluster's key-value store."""
+def _key(request: Request) -> str:
+    """Return the key of a note on a request of this run."""
     import ray
 
-    return f"autocompress:{ray.get_runtime_context().get_job_id()}:{request.folder}".encode()
+    return f"{ray.get_runtime_context().get_job_id()}:{request.folder}"
 
 
 def died(request: Request, error: Exception) -> Infeasible | LostTrial:
     """Return the result of a request whose worker died."""
     import ray
-    from ray.experimental import internal_kv
 
-    note = None
+    note = ""
     if ray.is_initialized():  # else the next line would begin a cluster
-        with suppress(Exception):  # this one may be gone, too
-            note = internal_kv._internal_kv_get(_key(request))
-            internal_kv._internal_kv_del(_key(request))
+        with suppress(Exception):  # a Ray client may have lost its connection, which the key needs
+            note = ray_kv.get(_key(request))
+            ray_kv.delete(_key(request))
     if note:
-        return Infeasible(reason=note.decode(), rung="memory")
+        return Infeasible(reason=note, rung="memory")
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return LostTrial("its node ran out of memory, and Ray ended it (--trial-memory limits each trial)")
     return LostTrial(f"its worker died ({type(error).__name__})")

@@ -83,17 +83,17 @@ class RayWorkers:
         self._lock = threading.RLock()
         self._events: SimpleQueue[tuple[object, Any]] = SimpleQueue()
         self._results: SimpleQueue[Result | BaseException] = SimpleQueue()
-        self._hired: dict[object, _Hired] = {}
+        self._starting: dict[object, _Starting] = {}
         self._idle: list[Any] = []
         self._waiting: deque[Request] = deque()
         self._running: dict[object, _Running] = {}
         self._stillborn = 0
         self._gone_at = float("-inf")
-        self._held_up = ""
+        self._blocked_reason = ""
         self._peak_bytes = 0
         self._open = True
         for _ in range(count):
-            self._hire()
+            self._start_actor()
         self._thread = threading.Thread(target=self._serve, name="workers", daemon=True)
         self._thread.start()
 
@@ -119,9 +119,9 @@ class RayWorkers:
                 found.append(result)
         return found
 
-    def held_up(self) -> str:
+    def blocked_reason(self) -> str:
         """Return what the workers wait for, in words; empty if they work."""
-        return self._held_up
+        return self._blocked_reason
 
     def peak_bytes(self) -> int:
         """Return the most memory that an actor has had for itself, over those whose trials ended."""
@@ -161,18 +161,18 @@ class RayWorkers:
             workers = [
                 *self._idle,
                 *(r.worker for r in self._running.values()),
-                *(h.worker for h in self._hired.values()),
+                *(h.worker for h in self._starting.values()),
             ]
             for worker in workers:
                 self._ray.kill(worker)
         self._thread.join()
 
-    def _hire(self) -> None:
+    def _start_actor(self) -> None:
         """Request an actor somewhere; it reports that it is there, and is loaded then."""
         spread = self._ray.remote(_Worker).options(num_cpus=1, scheduling_strategy="SPREAD")
         worker = spread.remote(self._host)
         key = object()
-        self._hired[key] = _Hired(worker, time.monotonic())
+        self._starting[key] = _Starting(worker, time.monotonic())
         self._call_back(key, worker.present.remote())
 
     def _call_back(self, key: object, answer: Any) -> None:
@@ -196,7 +196,7 @@ class RayWorkers:
                     self._results.put(error)
 
     def _take_up(self, key: object, future: Any) -> None:
-        if key in self._hired:
+        if key in self._starting:
             self._settle_in(key, future)
         elif key in self._running:
             self._results.put(self._end(self._running.pop(key), future))
@@ -204,25 +204,25 @@ class RayWorkers:
 
     def _settle_in(self, key: object, future: Any) -> None:
         """Continue with an actor that has started, was loaded, or died before."""
-        hired = self._hired[key]
+        starting = self._starting[key]
         try:
             future.result()
         except self._ray.exceptions.RayTaskError as error:
             raise _blame(error) from error
         except self._ray.exceptions.RayError as error:
-            del self._hired[key]
+            del self._starting[key]
             self._stillborn += 1
             if self._stillborn > MAX_STARTUP_FAILURES * self.count:
                 raise AutocompressError(f"workers die before they start, again and again: {error}") from error
-            self._hire()
+            self._start_actor()
             return
-        if not hired.present:
-            hired.present = True
-            self._call_back(key, hired.worker.load.remote(self._payload, [self._buffers], self._versions))
+        if not starting.present:
+            starting.present = True
+            self._call_back(key, starting.worker.load.remote(self._payload, [self._buffers], self._versions))
             return
-        del self._hired[key]
+        del self._starting[key]
         self._stillborn = 0
-        self._idle.append(hired.worker)
+        self._idle.append(starting.worker)
 
     def _hand_out(self) -> None:
         while self._waiting and self._idle:
@@ -241,7 +241,7 @@ class RayWorkers:
                 return running.request, LostTrial(str(error.cause), counts=False)
             raise  # a defect of ours, which must be seen
         except self._ray.exceptions.RayError as error:
-            self._hire()
+            self._start_actor()
             waits.forget(running.token)
             return running.request, died(running.request, error)
         self._idle.append(running.worker)
@@ -264,16 +264,16 @@ class RayWorkers:
                 running = self._running.pop(key)
                 waits.forget(running.token)
                 self._ray.kill(running.worker)
-                self._hire()
+                self._start_actor()
                 late = Infeasible(reason=f"it did not end within {running.request.timeout_s:g} s", rung="timeout")
                 self._results.put((running.request, self._excused(running, late)))
-            homeless = sum(not h.present and now - h.since > PATIENCE_S for h in self._hired.values())
+            homeless = sum(not h.present and now - h.since > PATIENCE_S for h in self._starting.values())
             places = f"{homeless} of {self.count} workers wait for a free CPU in the cluster" if homeless else ""
-            self._held_up = " · ".join(filter(None, (gone, places)))
+            self._blocked_reason = " · ".join(filter(None, (gone, places)))
 
 
 @dataclass
-class _Hired:
+class _Starting:
     """A requested actor, and whether it has a place."""
 
     worker: Any
@@ -329,7 +329,7 @@ class _Worker:
         self._evaluator = unpacked(payload, mapped(payload.key, payload.lengths, lambda: ray.get(buffers[0])))
 
     def evaluate(self, request: Request, token: str) -> tuple[str, int]:
-        with waits.told(token):
+        with waits.reported(token):
             return to_json(self._evaluator.evaluate(request, self._host)), own_peak()
 
     def forget(self, key: str) -> None:

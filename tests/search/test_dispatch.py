@@ -48,7 +48,7 @@ class FakeWorkers:
         self.running.clear()
         return results
 
-    def held_up(self) -> str:
+    def blocked_reason(self) -> str:
         """Return nothing."""
         return ""
 

@@ -89,7 +89,9 @@ def test_lines_hold_notices_back() -> None:
 
 def test_a_search_in_eighty_columns() -> None:
     """Trials with a bar and the time left, the best, the front with its trend, and what each worker is at."""
-    head, *rest = (line.rstrip() for line in lines(state(held_up="measuring waits for a node that offers jetson"), 80))
+    head, *rest = (
+        line.rstrip() for line in lines(state(blocked_reason="measuring waits for a node that offers jetson"), 80)
+    )
     assert re.fullmatch(r"trials 3 of 40 ━[━╸╺]+ *2 min 30 s left", head)
     assert len(head) == 80
     assert rest == [

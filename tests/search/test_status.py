@@ -80,7 +80,7 @@ def test_what_workers_are_at(
     state = looking.state({"trials/00007": now - 60.0, "trials/00008": now}, "no device")
     assert [(each.name, each.rung) for each in state.running] == [("00007", "train"), ("00008", "start")]
     assert 60.0 <= state.running[0].seconds < 90.0
-    assert state.held_up == "no device"
+    assert state.blocked_reason == "no device"
 
 
 def test_time_that_is_left(search: Search, small: AnalyticEvaluator, outlook: Callable[..., SearchStatus]) -> None:

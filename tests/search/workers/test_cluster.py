@@ -152,7 +152,7 @@ def gathered(workers: Workers, count: int, *, seconds: float = 240.0) -> list[Re
     end = time.monotonic() + seconds
     while len(found) < count:
         found += workers.wait(0.5)
-        assert time.monotonic() < end, workers.held_up() or "nothing happened"
+        assert time.monotonic() < end, workers.blocked_reason() or "nothing happened"
     return found
 
 
@@ -169,7 +169,7 @@ def submitted(workers: Workers, count: int) -> None:
     end = time.monotonic() + 240
     for i in range(count):
         while not workers.free():
-            assert time.monotonic() < end, workers.held_up()
+            assert time.monotonic() < end, workers.blocked_reason()
             time.sleep(0.05)
         workers.submit(Request(folder=f"trials/{i}", candidate=Candidate(), epochs=0))
 
@@ -296,16 +296,16 @@ def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[...,
         joined(asked(measure_on=(NAME,), workers=2), Silent()) as cluster,
         workers_for(Measured(nodes.head_node.node_id), Host(meters={NAME: There(latency())}), 2, cluster) as workers,
     ):
-        until(lambda: not workers.held_up() and workers.free() == 2)  # else one of them may get both
+        until(lambda: not workers.blocked_reason() and workers.free() == 2)  # else one of them may get both
         submitted(workers, 2)
         nodes.remove_node(extra, allow_graceful=False)
         outcomes = [outcome for _, outcome in gathered(workers, 2)]
         assert {type(outcome) for outcome in outcomes} == {LostTrial, tuple}
-        until(lambda: "1 of 2 workers wait for a free CPU" in workers.held_up())
+        until(lambda: "1 of 2 workers wait for a free CPU" in workers.blocked_reason())
         submitted(workers, 1)
         assert isinstance(gathered(workers, 1)[0][1], tuple)
         extra = nodes.add_node(num_cpus=1)
-        until(lambda: not workers.held_up() and workers.free() == 2)
+        until(lambda: not workers.blocked_reason() and workers.free() == 2)
     nodes.remove_node(extra)
 
 

@@ -154,8 +154,8 @@ def pool(processes: RayWorkers) -> Iterator[RayWorkers]:
     yield processes
     processes.abandon()
     with processes._lock:
-        for _ in range(2 - len(processes._idle) - len(processes._hired)):
-            processes._hire()
+        for _ in range(2 - len(processes._idle) - len(processes._starting)):
+            processes._start_actor()
     idle(processes)
 
 
