@@ -19,7 +19,7 @@ SLACK = 1.05
 
 
 class ResourceLimits:
-    """Bytes, memory and energy of one candidate, at each place.
+    """Bytes, memory and energy of one candidate, in each deployment.
 
     Args:
         request: its limits, and what to measure.
@@ -39,13 +39,13 @@ class ResourceLimits:
         self._found: dict[str, dict[Deployment, float]] = {name: {} for name in self._most}
 
     def weigh(self, sizes: Mapping[Deployment, int]) -> None:
-        """Take the bytes of the file at each place."""
+        """Keep the size of the file that each deployment serves."""
         self._found["size"].update(sizes)
 
     def added(self, measurement: Measurement) -> Measurement:
-        """Return a measurement with the memory and energy at its place."""
-        place = measurement.deployment
-        memory, energy = (self._found[name].get(place) for name in ("memory", "energy"))
+        """Return a measurement with the memory and energy of its deployment."""
+        deployment = measurement.deployment
+        memory, energy = (self._found[name].get(deployment) for name in ("memory", "energy"))
         return replace(
             measurement,
             memory_bytes=measurement.memory_bytes if memory is None else int(memory),
@@ -53,7 +53,7 @@ class ResourceLimits:
         )
 
     def least(self, outcome: Infeasible) -> Infeasible:
-        """Return an outcome with the least of each cost at any place."""
+        """Return an outcome with the least of each cost in any deployment."""
         size, memory, energy = (min(found.values(), default=None) for found in self._found.values())
         return replace(
             outcome,
@@ -65,10 +65,10 @@ class ResourceLimits:
     def within(
         self, artefacts: Mapping[Deployment, bytes], on: Callable[[str], AbstractContextManager[None]]
     ) -> tuple[Deployment, ...]:
-        """Measure what is asked for, and return the places at which the candidate is over no limit; see `within_limit`.
+        """Measure what is asked for, and return the deployments that meet all limits; see `within_limit`.
 
         Args:
-            artefacts: the candidate in each place's own file.
+            artefacts: the candidate as the file that each deployment serves.
             on: tells that a rung is begun.
 
         Raises:
@@ -76,38 +76,39 @@ class ResourceLimits:
         """
         left = tuple(artefacts)
         for name in self._most:
-            failed = self._measure(name, {place: artefacts[place] for place in left}, on)
+            failed = self._measure(name, {deployment: artefacts[deployment] for deployment in left}, on)
             left = self._under(name, left, failed)
         return left
 
     def _measure(
         self, name: str, artefacts: Mapping[Deployment, bytes], on: Callable[[str], AbstractContextManager[None]]
     ) -> InfeasibleError | None:
-        """Measure a cost at each place; return the first reason why that failed."""
+        """Measure a cost in each deployment; return the first reason why that failed."""
         reasons = []
-        for place, artefact in artefacts.items() if name in self._also else ():
-            meter = self._meters[place.device]
+        for deployment, artefact in artefacts.items() if name in self._also else ():
+            meter = self._meters[deployment.device]
             measure: Callable[..., float | None] = {"memory": meter.memory, "energy": meter.energy}[name]
             try:
                 with on(name):
-                    value = measure(artefact, runtime=place.runtime)
+                    value = measure(artefact, runtime=deployment.runtime)
             except InfeasibleError as error:
                 reasons.append(error)
             else:
                 if value is not None:
-                    self._found[name][place] = value
+                    self._found[name][deployment] = value
         return next(iter(reasons), None)
 
     def _under(
-        self, name: str, places: tuple[Deployment, ...], failed: InfeasibleError | None
+        self, name: str, deployments: tuple[Deployment, ...], failed: InfeasibleError | None
     ) -> tuple[Deployment, ...]:
         most, found = self._most[name], self._found[name]
         if most is None:
-            return places
-        left = within_limit({place: found.get(place, math.inf) for place in places}, most * self._slack.get(name, 1.0))
+            return deployments
+        costs = {each: found.get(each, math.inf) for each in deployments}
+        left = within_limit(costs, most * self._slack.get(name, 1.0))
         if left:
             return left
-        least = min((found[place] for place in places if place in found), default=None)
+        least = min((found[each] for each in deployments if each in found), default=None)
         if least is None:
             raise failed or InfeasibleError(f"this runtime does not tell its {name}, which is limited", rung=name)
         raise InfeasibleError(too_much(name, least, most), rung=name)
