@@ -107,7 +107,7 @@ def __getattr__(name: str) -> object:
     """Import the module that defines a public name when the name is first asked for."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'autocompress' has no attribute {name!r}")
-    from importlib import import_module
+    from importlib import import_module  # noqa: PLC0415  # start-up time: public names are loaded on first use
 
     return getattr(import_module(_PUBLIC[name]), name)
 

@@ -126,7 +126,7 @@ class ParetoFront:
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the baseline and the front as a table, with one row per model."""
-        import pandas
+        import pandas  # noqa: PLC0415  # start-up time: pandas is slow to import
 
         return pandas.DataFrame([_row(model, self.limits) for model in (self.baseline, *self.models)])
 

@@ -28,7 +28,7 @@ ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", 
 
 def render(data: Mapping[str, Any]) -> str:
     """Return the page for the data of a report."""
-    from plotly.offline import get_plotlyjs  # takes a moment
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415  # start-up time: plotly is slow to import
 
     plotly = get_plotlyjs()
     script = "\n".join(_web(f"{name}.js") for name in SCRIPTS)

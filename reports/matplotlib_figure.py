@@ -21,7 +21,7 @@ def draw(front: ParetoFront, trials: Sequence[Model], file: IO[bytes], *, kind: 
         file: is written to.
         kind: ``png`` or ``svg``.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # noqa: PLC0415  # start-up time: matplotlib is slow to import
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -60,7 +60,7 @@ def beside(fronts: Mapping[str, ParetoFront], file: IO[bytes], *, kind: str = "p
         kind: ``png``, ``svg`` or ``pdf``.
         relative: whether latencies and accuracies are relative to the unchanged network of each front.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # noqa: PLC0415  # start-up time: matplotlib is slow to import
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()

@@ -19,7 +19,7 @@ def plot_front(front: ParetoFront) -> Any:
     Args:
         front: the front to plot.
     """
-    import plotly.graph_objects as go
+    import plotly.graph_objects as go  # noqa: PLC0415  # start-up time: plotly is slow to import
 
     made = go.Figure()
     references = [m for m in front.references if m not in front.models]

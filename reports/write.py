@@ -147,7 +147,7 @@ def _dropped(levels: Sequence[DroppedLevel]) -> str:
 
 
 def _trials(trials: Sequence[Trial], limits: Limits) -> str:
-    import pandas
+    import pandas  # noqa: PLC0415  # start-up time: pandas is slow to import
 
     rows = []
     for trial in trials:

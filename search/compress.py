@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..pareto.front import ParetoFront
+from ..studies.names import study_name
 from .options import parse_options
 from .progress import Lines
 from .study_run import run
@@ -118,9 +119,8 @@ def _named_loader(study: object, source: Mapping[str, Any]) -> tuple[str, Callab
     Raises:
         UsageError: the study has a wrong type, or is a task and came with data.
     """
-    from ..studies import loading
-    from ..studies.names import study_name
-    from ..studies.task import Task
+    from ..studies import loading  # noqa: PLC0415  # start-up time: torch is slow to import
+    from ..studies.task import Task  # noqa: PLC0415  # start-up time: torch is slow to import
 
     if isinstance(study, Task):
         for option, value in source.items():

@@ -46,7 +46,7 @@ class Preflight:
 
     def close(self) -> None:
         """Close the connections to the database."""
-        from ..storage.backends import close_storage
+        from ..storage.backends import close_storage  # noqa: PLC0415  # start-up time: Optuna is slow to import
 
         if self.database is not None:
             close_storage(self.database)
@@ -74,7 +74,7 @@ def check_options(name: str, options: Options) -> Preflight:
         identity["artifacts"] = plain_url(place)
         rundir.check(options.out, identity)
     if options.tensorboard is not None:
-        from .tensorboard import check
+        from .tensorboard import check  # noqa: PLC0415  # start-up time: only --tensorboard needs it
 
         check(options.tensorboard)
     if options.workers != 0 and running():
@@ -83,7 +83,7 @@ def check_options(name: str, options: Options) -> Preflight:
         reachable(options.ray_address)
     database = None
     if options.storage is not None:
-        from ..storage.backends import open_database
+        from ..storage.backends import open_database  # noqa: PLC0415  # start-up time: Optuna is slow to import
 
         database = open_database(options.storage)  # fails at once where it cannot be reached
     return Preflight(options=options, servers=servers, identity=identity, database=database)

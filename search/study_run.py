@@ -89,7 +89,7 @@ def _run(
     started: float,
 ) -> ParetoFront:
     """Prepare the search of a checked task in its run directory, then run it."""
-    from ..storage.fingerprint import check_same, keep
+    from ..storage.fingerprint import check_same, keep  # noqa: PLC0415  # start-up time: torch is slow to import
 
     fingerprint = check_same(asked.options.out, task)
     options = in_unit(asked.options, task, fingerprint)
@@ -112,7 +112,7 @@ def _run(
 def _valid(load: Callable[[], Task], progress: Progress) -> Task:
     """Return a task that was loaded and checked."""
     loaded = load()  # may show a training's progress bar of its own
-    from ..studies.validate import validate
+    from ..studies.validate import validate  # noqa: PLC0415  # start-up time: torch is slow to import
 
     valid = validate(loaded)
     for note in valid.notes:
@@ -159,7 +159,7 @@ def _prepared(
     fingerprint: Mapping[str, object],
 ) -> Prepared:
     """Return the start of the search; a directory that was started with an unusable network is deleted."""
-    from .prepare import prepare
+    from .prepare import prepare  # noqa: PLC0415  # start-up time: torch is slow to import
 
     try:
         with prepare_exclusively(asked.database, task, rundir, asked.identity, progress.notice, fingerprint):
@@ -216,7 +216,7 @@ class StudyRun:
 
     def _allow_retraining(self, failures: RepeatedFailures) -> None:
         """Allow the next run another training if nothing was trained so far: that is not another study."""
-        from ..storage.fingerprint import loosen
+        from ..storage.fingerprint import loosen  # noqa: PLC0415  # start-up time: torch is slow to import
 
         outcomes = self.store.candidates().values()
         if failures.in_training and not any(isinstance(found, tuple) and found[0].epochs for found in outcomes):
@@ -229,7 +229,7 @@ class StudyRun:
         if self.options.tensorboard is None:
             yield report
             return
-        from .tensorboard import TensorBoardWriter
+        from .tensorboard import TensorBoardWriter  # noqa: PLC0415  # start-up time: only --tensorboard needs it
 
         with TensorBoardWriter(self.options.tensorboard, self.store) as board:
 
@@ -269,7 +269,7 @@ class StudyRun:
         )
 
     def _begin(self) -> None:
-        from ..studies.counted import counted
+        from ..studies.counted import counted  # noqa: PLC0415  # start-up time: torch is slow to import
 
         options, prepared = self.options, self.prepared
         self.store.study.sampler = create(

@@ -28,7 +28,7 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: str, store: StudyStore) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # optional dependency
 
         self._writer: Any = SummaryWriter(folder, purge_step=0)
         self._store = store

@@ -153,7 +153,7 @@ class RemoteArtifacts:
 
     def _open(self, folder: str) -> tuple[Any, str]:
         """Return the file system, and where a folder is in it."""
-        from fsspec.core import url_to_fs
+        from fsspec.core import url_to_fs  # noqa: PLC0415  # start-up time: fsspec is slow to import
 
         files, path = url_to_fs(self.url, use_listings_cache=False, **_options(self.url))
         return files, f"{path}/{folder}" if folder.startswith("trials/") else f"{path}/{self.driver}/{folder}"
@@ -176,7 +176,7 @@ class RemoteArtifacts:
 
 
 def _options(url: str) -> dict[str, Any]:
-    from fsspec.utils import get_protocol
+    from fsspec.utils import get_protocol  # noqa: PLC0415  # start-up time: fsspec is slow to import
 
     return {"auto_mkdir": True} if get_protocol(url) in ("file", "local") else {}
 
@@ -250,7 +250,7 @@ def check_artifacts(url: str, workers: int | None) -> str:
     Raises:
         UsageError: it cannot be used.
     """
-    from fsspec.core import url_to_fs
+    from fsspec.core import url_to_fs  # noqa: PLC0415  # start-up time: fsspec is slow to import
 
     rule = "--artifacts must be the URL of a place that can be written, such as file:///mnt/shared or s3://bucket/path"
     try:

@@ -57,7 +57,7 @@ def read_storage(folder: Path, url: str | None) -> BaseStorage | None:
     journal = folder / "study.journal"
     if url is None:
         return JournalStorage(ReadJournal(journal)) if journal.is_file() else None
-    from .rdb import PatientRDBStorage
+    from .rdb import PatientRDBStorage  # noqa: PLC0415  # start-up time: only a database needs it
 
     try:
         return PatientRDBStorage(url, reads=True)
@@ -74,9 +74,9 @@ def _unreachable(url: str, error: Exception) -> StorageError:
 
 
 def _database(url: str) -> PatientRDBStorage:
-    from sqlalchemy.exc import IntegrityError, ProgrammingError
+    from sqlalchemy.exc import IntegrityError, ProgrammingError  # noqa: PLC0415  # start-up time: only a database needs it
 
-    from .rdb import PatientRDBStorage
+    from .rdb import PatientRDBStorage  # noqa: PLC0415  # start-up time: only a database needs it
 
     for pause_s in PAUSES_S:
         try:

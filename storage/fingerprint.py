@@ -52,9 +52,9 @@ Fingerprint = dict[str, Any]
 
 def fingerprint_of(task: Task) -> Fingerprint:
     """Return the fingerprint of a task, as data for JSON; unknown parts are None, and match everything."""
-    import torch
+    import torch  # noqa: PLC0415  # start-up time: torch is slow to import
 
-    from ..studies.networks.copied import copied
+    from ..studies.networks.copied import copied  # noqa: PLC0415  # start-up time: torch is slow to import
 
     found: Fingerprint = {}
     batches: dict[str, Batch] = {}
@@ -149,7 +149,7 @@ def _near(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def _changed(path: Path, name: str, task: Task) -> bool:
     """Return whether a network's weights differ from those that a run keeps, by more than rounding."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # noqa: PLC0415  # start-up time: torch is slow to import
 
     network: nn.Module | None = getattr(task, name)
     file = path / "baseline" / f"{NETWORKS[name]}.safetensors"
@@ -168,7 +168,7 @@ def _apart(kept: Tensor, now: Tensor) -> bool:
 
 def _data(task: Task, loader: object, batch: Batch) -> dict[str, Any]:
     """Return the identity of data: their number, the first batch, and its first example."""
-    from ..studies.counted import examples
+    from ..studies.counted import examples  # noqa: PLC0415  # start-up time: torch is slow to import
 
     leaves = list(_leaves(task, batch))
     count = None
@@ -181,8 +181,8 @@ def _data(task: Task, loader: object, batch: Batch) -> dict[str, Any]:
 
 def _leaves(task: Task, batch: Batch) -> Iterator[Tensor]:
     """Yield the tensors of a batch, its inputs first."""
-    import torch
-    from torch.utils import _pytree
+    import torch  # noqa: PLC0415  # start-up time: torch is slow to import
+    from torch.utils import _pytree  # noqa: PLC0415  # start-up time: torch is slow to import
 
     for leaf in (*task.inputs(batch), *_pytree.tree_leaves(batch)):
         if isinstance(leaf, torch.Tensor):
@@ -191,7 +191,7 @@ def _leaves(task: Task, batch: Batch) -> Iterator[Tensor]:
 
 
 def _digest(tensors: Sequence[Tensor]) -> str:
-    import torch
+    import torch  # noqa: PLC0415  # start-up time: torch is slow to import
 
     found = hashlib.sha256()
     for tensor in tensors:

@@ -107,7 +107,7 @@ def contribute(study: optuna.Study, task: Task, rundir: RunDirectory, identity: 
 
 def weights(task: Task, folder: Path) -> str:
     """Return a digest of the weights that a run resumes with: those in its directory, else the task's."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file  # noqa: PLC0415  # start-up time: torch is slow to import
 
     found = hashlib.sha256()
     for name, model in (("original", task.model), ("student", task.student)):
@@ -118,7 +118,7 @@ def weights(task: Task, folder: Path) -> str:
 
 
 def _add(digest: hashlib._Hash, state: Mapping[str, Tensor]) -> None:
-    import torch
+    import torch  # noqa: PLC0415  # start-up time: torch is slow to import
 
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

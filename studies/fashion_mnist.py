@@ -66,7 +66,7 @@ def find(data_dir: Path | None) -> Path:
 
 def _download(root: Path) -> Path:
     """Let torchvision download the files; return their folder."""
-    from torchvision.datasets import FashionMNIST
+    from torchvision.datasets import FashionMNIST  # noqa: PLC0415  # start-up time: torchvision is slow to import
 
     try:
         FashionMNIST(str(root), download=True)

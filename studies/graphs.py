@@ -104,7 +104,7 @@ def with_plain_layers(model: nn.Module) -> nn.Module:
         StudyError: a layer does not know its inputs yet.
 
     """
-    from torch_geometric.nn.dense.linear import Linear
+    from torch_geometric.nn.dense.linear import Linear  # noqa: PLC0415  # optional dependency
 
     model = copied(model)
     plain: dict[nn.Module, nn.Linear] = {}

@@ -91,7 +91,7 @@ def license_of(name: str) -> str:
 
 def _transformers() -> Any:
     try:
-        import transformers
+        import transformers  # noqa: PLC0415  # optional dependency
     except ImportError as error:
         raise StudyError(
             "transformers:NAME needs transformers, which is not installed: pip install 'autocompress[transformers]'"

@@ -88,7 +88,7 @@ def task(study: str, *, data: str | None, weights: Path | None = None) -> Task:
 def _source(library: str) -> _Source:
     """Return a library's models; torchvision is always installed, the others are extras."""
     if library == "transformers":
-        from . import hugging_face
+        from . import hugging_face  # noqa: PLC0415  # start-up time: torch is slow to import
 
         return _Source(
             names=tuple,
@@ -105,7 +105,7 @@ def _source(library: str) -> _Source:
             transform=lambda name, _: torchvision.models.get_model_weights(name).DEFAULT.transforms(),
         )
     try:
-        import timm
+        import timm  # noqa: PLC0415  # optional dependency
     except ImportError as error:
         raise StudyError("timm:NAME needs timm, which is not installed: pip install 'autocompress[timm]'") from error
     return _Source(

@@ -6,6 +6,7 @@ Which room may import which is held by import-linter; see `[tool.importlinter]` 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -138,3 +139,15 @@ def test_no_class_has_two_meanings() -> None:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_each_lazy_import_says_why() -> None:
+    """An import inside a function is for start-up time or an optional dependency, never to hide a circle."""
+    reasons = re.compile(r"# noqa: PLC0415  # (start-up time: |optional dependency)")
+    silent = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in SOURCES
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if "PLC0415" in line and not reasons.search(line)
+    ]
+    assert silent == []

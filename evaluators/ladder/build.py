@@ -81,8 +81,8 @@ def build_candidate(
     Raises:
         InfeasibleError: no runtime can serve it; the reason is the first runtime's.
     """
-    from ...compressors.pipeline import apply_candidate
-    from .served import checked
+    from ...compressors.pipeline import apply_candidate  # noqa: PLC0415  # start-up time: torch is slow to import
+    from .served import checked  # noqa: PLC0415  # start-up time: torch is slow to import
 
     with rungs.on("train" if epochs else "build"):
         compressed = apply_candidate(

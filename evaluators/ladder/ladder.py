@@ -116,7 +116,7 @@ class _Evaluation:
 
     def _inherit(self) -> Ancestor | None:
         """Read the weights to start from, and keep a copy: the ancestor's folder may be deleted."""
-        from ...compressors.inherited_weights import Ancestor
+        from ...compressors.inherited_weights import Ancestor  # noqa: PLC0415  # start-up time: torch is slow to import
 
         if not self.request.ancestor:
             return None
@@ -167,7 +167,7 @@ class _Evaluation:
         }
 
     def _accuracy(self, file: RuntimeFile, split: str) -> Accuracy:
-        from .served import Served
+        from .served import Served  # noqa: PLC0415  # start-up time: torch is slow to import
 
         task, piece = self.ladder.task, self.ladder.supplies.piece
         with (

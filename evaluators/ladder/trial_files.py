@@ -66,7 +66,7 @@ def write_trial_files(
         predictions: inputs and each runtime's outputs.
         shapes: whether to keep the weights that other trials may inherit.
     """
-    from safetensors.torch import save
+    from safetensors.torch import save  # noqa: PLC0415  # start-up time: torch is slow to import
 
     for name, content in models.items():
         write_atomically(folder / name, content)

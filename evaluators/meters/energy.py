@@ -104,7 +104,7 @@ class Nvml:
     source = "nvml"
 
     def __init__(self) -> None:
-        import pynvml
+        import pynvml  # noqa: PLC0415  # optional dependency
 
         self._nvml: Any = pynvml
         identity = first_gpu().identity

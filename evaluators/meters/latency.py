@@ -21,6 +21,8 @@ from ..runtimes import load
 from ..runtimes.fake import FakeRuntime
 from ..scratch import scratch
 from ..subprocess_protocol import ask
+from .memory import peak_memory
+from .serve_once import serve_once
 
 FAKE = FakeRuntime()
 
@@ -233,16 +235,12 @@ class ProcessMeter:
 
     def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
         """Return the bytes of memory at the peak of a fresh process; see `Meter.memory`."""
-        from .memory import peak_memory
-
         name = runtime or self.runtime
         with _alone([name]):
             return peak_memory(name, artefact, self.inputs, threads=self.threads, timeout_s=SERVING_TIMEOUT_S)
 
     def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
         """Return the millijoules of one run; see `Meter.energy`."""
-        from .serve_once import serve_once
-
         name, batches = runtime or self.runtime, [self.inputs]
         with _alone([name]), quiet():  # the counter is of the whole device
             serving = serve_once(

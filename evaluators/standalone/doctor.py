@@ -125,7 +125,7 @@ def examine(runtimes: Sequence[str] = (), *, notice: Callable[[str], object] = l
     """
     names = [load(name).name for name in runtimes] or [server.name for server in offered()]
     notice("makes a small network")
-    from .sample_network import sample_network
+    from .sample_network import sample_network  # noqa: PLC0415  # start-up time: torch is slow to import
 
     sample = sample_network()
     checks = []

@@ -60,8 +60,8 @@ def read(path: Path) -> ModelFile:
 
 
 def _onnx(path: Path, content: bytes) -> ModelFile:
-    import onnx
-    from onnx.external_data_helper import uses_external_data
+    import onnx  # noqa: PLC0415  # start-up time: onnx is slow to import
+    from onnx.external_data_helper import uses_external_data  # noqa: PLC0415  # start-up time: onnx is slow to import
 
     proto = onnx.load_from_string(content)
     if any(map(uses_external_data, proto.graph.initializer)):

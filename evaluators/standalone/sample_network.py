@@ -39,8 +39,8 @@ class Specimen:
 
 def sample_network() -> Specimen:
     """Return the network; the same in every process."""
-    from ...compressors.onnx_files.qdq import insert
-    from ...compressors.quantization.quantize import Scales
+    from ...compressors.onnx_files.qdq import insert  # noqa: PLC0415  # start-up time: torch is slow to import
+    from ...compressors.quantization.quantize import Scales  # noqa: PLC0415  # start-up time: torch is slow to import
 
     module = network()
     inputs = torch.randn(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))

@@ -57,7 +57,7 @@ class _Test:
         module = None
         quantized = frozenset[str]()
         if self.runtime.capabilities.opset is None:
-            from .sample_network import QUANTIZED, network
+            from .sample_network import QUANTIZED, network  # noqa: PLC0415  # start-up time: torch is slow to import
 
             module = network()
             quantized = QUANTIZED if name == "int8" else quantized

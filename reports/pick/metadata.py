@@ -41,7 +41,7 @@ def describe(path: Path, said: Mapping[str, str]) -> None:
 
 
 def _onnx(content: bytes, said: Mapping[str, str]) -> bytes:
-    import onnx
+    import onnx  # noqa: PLC0415  # start-up time: onnx is slow to import
 
     model = onnx.load_from_string(content)
     known = {entry.key: entry.value for entry in model.metadata_props}

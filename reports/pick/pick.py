@@ -11,10 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import AutocompressError, InfeasibleError, UsageError, gist
 from ...evaluators.ladder.trial_files import WRITTEN
 from ...evaluators.meters.serve_once import serve_once
 from ...evaluators.outcome_json import to_json
+from ...evaluators.parity import compare
 from ...evaluators.portable import has_program, script
 from ...evaluators.subprocess_protocol import finished
 from ...pareto.model import Model
@@ -214,10 +217,6 @@ def _verify_copy(model: Model, folder: Path) -> str:
 
 def _served(model: Model, folder: Path) -> str:
     """Serve a model of a runtime in the user's own file, in a fresh process."""
-    import numpy as np
-
-    from ...evaluators.parity import compare
-
     with np.load(folder / PREDICTIONS) as stored:
         inputs = [stored[f"input{i}"] for i in range(sum(name.startswith("input") for name in stored.files))]
         expected = stored[_output(model)]

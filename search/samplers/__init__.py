@@ -26,11 +26,11 @@ def create(
         finished: number of finished trials; Optuna's samplers start a fresh random stream there.
 
     """
-    from optuna import samplers
+    from optuna import samplers  # noqa: PLC0415  # start-up time: Optuna is slow to import
 
-    from .encoding import EncodedSpace
-    from .mutation import MutationSampler
-    from .surrogate import SurrogateSampler
+    from .encoding import EncodedSpace  # noqa: PLC0415  # start-up time: Optuna is slow to import
+    from .mutation import MutationSampler  # noqa: PLC0415  # start-up time: Optuna is slow to import
+    from .surrogate import SurrogateSampler  # noqa: PLC0415  # start-up time: Optuna is slow to import
 
     if name == "surrogate":
         return SurrogateSampler(EncodedSpace(space, profile), judge, seed=seed)
