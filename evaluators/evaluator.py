@@ -18,23 +18,23 @@ class Request:
     """One candidate to evaluate, and how far to go with it.
 
     Attributes:
-        folder: where its files go, below the run directory.
+        folder: folder for its files, relative to the run directory.
         candidate: what to build.
         epochs: passes over the training data.
-        unchanged: whether it is the task's model itself, even if a smaller student is compressed instead.
+        unchanged: whether it is the task's own network, even if a smaller student is compressed instead.
         seed: random seed.
-        target_ms: a candidate that is surely slower ends when it was timed; None never ends one.
-        max_size_bytes: a larger one ends then too; this and the next two like the target.
-        max_memory_bytes: one that needs more ends before it is trained.
-        max_energy_mj: likewise.
-        also: what to measure besides, of ``memory`` and ``energy``.
-        known: what was measured of it before; what is missing is added to that, without training.
-        latencies: how fast it is on each runtime, where that is known; it is not timed again then.
-        ancestor: file, below the run directory, with the weights to start from; empty starts from the original.
+        target_ms: latency limit; a clearly slower candidate is stopped after it was timed. None sets no limit.
+        max_size_bytes: size limit, checked before the candidate is timed.
+        max_memory_bytes: limit of the peak memory, checked before training.
+        max_energy_mj: limit of the energy for one run, checked before training.
+        also: what to measure in addition, of ``memory`` and ``energy``.
+        known: earlier measurements; missing costs are added to them, without training.
+        latencies: known latencies, one for each deployment; these are not timed again.
+        ancestor: file with the weights to start from, relative to the run directory; empty starts from the original.
         test: whether to score the test data too.
-        promotion: says whether it is worth a training once it was scored without; None trains it.
-        timeout_s: seconds after which it is given up.
-        attempt: how many times it was begun before.
+        promotion: decides from the one-shot accuracy whether to train; None always trains.
+        timeout_s: seconds after which the candidate is infeasible.
+        attempt: number of earlier attempts.
 
     """
 

@@ -1,4 +1,4 @@
-"""Why a candidate came no further: from whatever was raised to a reason for the report."""
+"""Turns errors into reasons why a candidate is infeasible."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ UNFINISHED = "its final training failed, and it is what the search left: {}"
 
 
 def why(error: Exception, rung: str, folder: Path) -> Infeasible:
-    """Return what stopped a candidate.
+    """Return the reason why a candidate stopped.
 
     Args:
-        error: what was raised, by us or by the user's own code.
-        rung: where the candidate was.
-        folder: keeps the traceback of an error that code raised.
+        error: the error, from this package or from the user's code.
+        rung: the candidate's rung.
+        folder: folder for the traceback.
 
     Raises:
-        LostError: there was no room on the disk, which is not the candidate's fault.
+        LostError: the disk is full, which is not the candidate's fault.
     """
     if isinstance(error, InfeasibleError):
         return Infeasible(reason=error.reason, rung=error.rung)
@@ -40,7 +40,7 @@ def why(error: Exception, rung: str, folder: Path) -> Infeasible:
 
 
 def failure_of(outcome: Outcome) -> Infeasible | None:
-    """Return why a candidate failed; None if it went well, costs too much, or was stopped early."""
+    """Return why a candidate failed; None if it succeeded, costs too much, or was stopped early."""
     if isinstance(outcome, Infeasible):
         return None if cut(outcome) or stops_early(outcome) else outcome
     return outcome[0].failure

@@ -1,4 +1,4 @@
-"""Whether a built model computes in the precision that was meant, as its runtime tells."""
+"""Checks whether a built model computes in the intended precision, as its runtime reports."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SLACK = 0.05
 def in_low_precision(
     meter: Meter, artefact: bytes, deployment: Deployment, meant: float, warnings: list[str]
 ) -> float | None:
-    """Return the share of a built model's compute that is in low precision; None where its runtime does not tell.
+    """Return the share of a built model's compute in low precision; None if its runtime does not report it.
 
     Args:
-        meter: asks the runtime on the deployment's device.
+        meter: meter of the deployment's device.
         artefact: the model in the runtime's own file.
         deployment: the runtime and the device that serve it.
-        meant: multiply-accumulates that were meant for low precision.
-        warnings: gets one where fewer are.
+        meant: multiply-accumulates intended for low precision.
+        warnings: a warning is added if fewer are.
 
     """
     try:

@@ -1,4 +1,4 @@
-"""An exported model, called as if it were the network: what a task's metric is given to score."""
+"""An exported model that a task's metric can call like the network."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ PARITY_BATCHES = 2
 
 
 class Served(nn.Module):
-    """Runs an engine on tensors, so that ``metric(model, loader)`` scores what will be served.
+    """Runs an engine on tensors, so that ``metric(model, loader)`` scores the model that will be served.
 
-    It is in evaluation mode, and has one parameter without a number: metrics ask a model's first one where inputs have
-    to be, which is on the processor.
+    It is in evaluation mode and has one empty parameter on the CPU: metrics ask a model's first parameter for the
+    device.
 
     Args:
         engine: runs the model.
-        piece: the only size of a batch that the model takes; others run in pieces, the last one filled up. None for
-            any.
+        piece: the model's fixed batch size; other batches run in pieces, the last one padded. None for any size.
 
     """
 
@@ -62,7 +61,7 @@ def _array(x: Tensor) -> NDArray[Any]:
 
 
 def source_of(compressed: Compressed, supplies: Supplies) -> Source:
-    """Return what a runtime makes its own file of a compressed network from."""
+    """Return the source from which a runtime converts a compressed network."""
     return Source(
         onnx=compressed.onnx,
         module=compressed.plain,
@@ -75,14 +74,14 @@ def source_of(compressed: Compressed, supplies: Supplies) -> Source:
 def checked(
     compressed: Compressed, runtime: Runtime, supplies: Supplies, *, quantized: bool, patience_s: float = PATIENCE_S
 ) -> tuple[bytes, Parity]:
-    """Return a runtime's own file of a network, which does what PyTorch does, and how far it is from that.
+    """Convert a network for a runtime, check it against PyTorch, and return the file and the difference.
 
     Args:
         compressed: the network.
         runtime: serves it.
-        supplies: gives the inputs for both.
-        quantized: whether layers of it are rounded in PyTorch too.
-        patience_s: seconds that the runtime has to build it; see `isolated_engine.engine`.
+        supplies: has the inputs for both.
+        quantized: whether some layers are rounded in PyTorch too.
+        patience_s: seconds for building it; see `isolated_engine.engine`.
 
     Raises:
         InfeasibleError: the runtime cannot serve it, or computes something else.
@@ -98,16 +97,16 @@ def checked(
 
 
 def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...]], *, tolerance: float) -> Parity:
-    """Check that the runtime computes what PyTorch does, and that the outputs depend on the inputs.
+    """Check that the runtime agrees with PyTorch, and that the outputs depend on the inputs.
 
     Args:
-        model: in PyTorch.
-        served: the same by a runtime.
-        batches: of inputs.
+        model: the network in PyTorch.
+        served: the same network in a runtime.
+        batches: batches of inputs.
         tolerance: see `parity.tolerance`.
 
     Raises:
-        InfeasibleError: outputs that are not finite, the same for all inputs, or too far apart.
+        InfeasibleError: the outputs are not finite, equal for all inputs, or too far apart.
 
     """
     with torch.no_grad():

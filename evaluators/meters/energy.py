@@ -1,9 +1,9 @@
-"""Joules of an inference, from a counter of the machine; never an estimate.
+"""Energy of an inference, read from a hardware counter; never an estimate.
 
-A GPU's counter is NVML's, a processor's is RAPL's. Both count the whole device, idle power and other programs included.
+GPUs are read through NVML, CPUs through RAPL. Both count the whole device, including idle power and other programs.
 
-RAPL is read here and not through a library: the kept one, zeus, brings a process that polls the counters for their
-overflow, pydantic, tyro, httpx and AMD's driver library, for what is one file of digits a package of cores.
+RAPL is read directly, because it is one file of digits for each CPU package. The maintained library, zeus, would add a
+polling process, pydantic, tyro, httpx and AMD's driver library.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Joules = Callable[[], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:
-    """What one inference costs.
+    """The energy of one inference.
 
     Attributes:
-        joules: of one inference: what the counter rose by, over the runs.
+        joules: for one inference: the counter's increase divided by the runs.
         source: the counter, ``nvml`` or ``rapl``.
-        runs: inferences that were counted.
-        seconds: that they took together.
+        runs: number of inferences.
+        seconds: duration of all runs.
 
     """
 
@@ -47,18 +47,18 @@ class Counter(Protocol):
     source: str
 
     def start(self) -> Joules:
-        """Return a function that tells the joules spent since this call."""
+        """Return a function that returns the joules spent since this call."""
         ...
 
 
 class Rapl:
-    """The counters of the processor's packages, and of their memory where that has one: ``powercap`` of Linux.
+    """The counters of the CPU packages, and of their memory if it has one, in Linux's ``powercap``.
 
     Args:
         root: the folder of the counters.
 
     Raises:
-        OSError: there is none, or it may not be read (it is root's alone on most machines).
+        OSError: there is no counter, or it is not readable (on most machines only root may read it).
 
     """
 
@@ -76,7 +76,7 @@ class Rapl:
         return [int(file.read_text()) for file in self._files]
 
     def start(self) -> Joules:
-        """See `Counter.start`; right while no counter wraps around twice, which takes minutes at full power."""
+        """See `Counter.start`; valid until a counter wraps around twice, which takes minutes at full power."""
         before = self._read()
 
         def spent() -> float:
@@ -87,17 +87,17 @@ class Rapl:
 
 
 def _counts(zone: Path) -> bool:
-    """Whether a zone is one to add: cores and graphics are part of their package, memory is not."""
+    """Whether to add a zone: cores and graphics are part of their package, memory is not."""
     name = (zone / "name").read_text().strip()
     return name.startswith("package") or name == "dram"
 
 
 class Nvml:
-    """The counter of the GPU on which everything runs (Volta or newer).
+    """The counter of the GPU that serves (Volta or newer).
 
     Raises:
         ImportError: pynvml is not installed.
-        OSError: no driver, no GPU, or one without a counter, such as a part of one.
+        OSError: there is no driver, no GPU, or the GPU has no counter, like a MIG instance.
 
     """
 
@@ -142,8 +142,8 @@ def counter_of(device: str, option: str = "--energy") -> Counter:
     """Return the counter of a device, ``cpu`` or ``gpu``.
 
     Args:
-        device: where the joules are spent.
-        option: what the user asked for them with.
+        device: the device to measure.
+        option: the option that asked for energy, for the message.
 
     Raises:
         UsageError: it has none.
@@ -164,13 +164,13 @@ def counter_of(device: str, option: str = "--energy") -> Counter:
 
 
 def spend(infer: Callable[[], object], counter: Counter, *, least_s: float = 3.0, least_runs: int = 20) -> Energy:
-    """Run a model for some seconds, and return what one run costs.
+    """Run a model for some seconds, and return the energy of one run.
 
     Args:
-        infer: runs it once, to its end.
-        counter: of the device it runs on.
-        least_s: seconds to run; counters tick a thousand times a second at best, NVML's every tenth of one.
-        least_runs: runs at the least.
+        infer: runs the model once and waits for the result.
+        counter: counter of the device.
+        least_s: minimum duration in seconds; counters update every millisecond at best, NVML's every 100 ms.
+        least_runs: minimum number of runs.
 
     """
     joules, start, runs = counter.start(), time.perf_counter(), 0

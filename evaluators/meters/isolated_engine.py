@@ -1,8 +1,8 @@
-"""An engine in a process of its own, which may crash, hang or eat memory without harm to who asks it.
+"""An engine in a separate process, which may crash, hang or exhaust memory without harming its caller.
 
     python -m autocompress.evaluators.meters.isolated_engine DIRECTORY DESCRIPTOR
 
-serves the model in a directory over a socket that it inherits, until that is closed.
+serves the model in a directory over an inherited socket until the socket is closed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ PATIENCE_S = 300.0
 def engine(
     runtime: Runtime, artefact: bytes, *, threads: int, patience_s: float = PATIENCE_S
 ) -> AbstractContextManager[Engine]:
-    """Build an engine where its runtime is best kept: in this process, or in one of its own.
+    """Build an engine in this process, or in a separate one if its runtime needs that.
 
     Raises:
-        InfeasibleError: the runtime refuses the model, crashes, eats memory or hangs; then, or when it infers.
+        InfeasibleError: the runtime refuses the model, crashes, exhausts memory or hangs, now or during inference.
     """
     if runtime.capabilities.isolated:
         return _isolated(runtime, artefact, threads=threads, patience_s=patience_s)
@@ -48,7 +48,7 @@ def engine(
 
 @dataclass(frozen=True)
 class _Remote:
-    """An engine that another process has built."""
+    """An engine in another process."""
 
     process: subprocess.Popen[bytes]
     connection: Connection
@@ -61,10 +61,10 @@ class _Remote:
         return outputs
 
     def answer(self, doing: str) -> Any:
-        """Return what comes back.
+        """Return the reply.
 
         Raises:
-            InfeasibleError: nothing does, or a reason.
+            InfeasibleError: there is no reply, or it is a reason.
         """
         if not self.connection.poll(self.patience_s):
             raise InfeasibleError(f"The model was not {doing} within {self.patience_s:g} s.", rung="build")
@@ -110,7 +110,7 @@ def _isolated(runtime: Runtime, artefact: bytes, *, threads: int, patience_s: fl
 
 @contextmanager
 def _alone(runtime: Runtime) -> Iterator[None]:
-    """Hold a GPU while an engine is built: its builder times kernels, and must not disturb what others time."""
+    """Lock a GPU while an engine is built: the builder times kernels, and must not disturb other measurements."""
     if runtime.capabilities.device == "cpu":
         yield
         return
@@ -119,7 +119,7 @@ def _alone(runtime: Runtime) -> Iterator[None]:
 
 
 def main(directory: Path, descriptor: int, name: str, threads: int) -> None:
-    """Serve the model of a directory."""
+    """Serve the model in a directory."""
     begin()
     with Connection(descriptor) as connection:
         try:

@@ -1,7 +1,7 @@
-"""How latency is measured: interleaved with the baseline, in a fresh process, one at a time on a machine.
+"""Measures latency: interleaved with the baseline, in a fresh process, one measurement at a time on each machine.
 
-The claim is a ratio: times drift by a third with the machine's other tenants, the ratio of interleaved runs by a few
-percent. It drifts between windows of time, not within one, so the windows decide when to stop.
+The result is a ratio: other tenants of the machine shift absolute times by a third, but the ratio of interleaved runs
+by only a few percent. The ratio varies between time windows, not within one, so the windows decide when to stop.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Plan:
     """How long to measure.
 
     Attributes:
-        min_windows: windows before the interval is looked at.
+        min_windows: windows before the interval is checked.
         max_windows: windows after which a wide interval is accepted.
         gap_s: pause between windows, in seconds.
         min_runs: timed runs of each model in a window.
         min_window_s: shortest window, in seconds.
-        tolerance: half-width of the 95 % interval between windows, relative to the ratio, that is narrow enough.
-        block: least timed runs of one model before the other has its turn.
-        block_s: a model so fast that this is not reached, in seconds, has more of them.
+        tolerance: half-width of the 95 % interval between windows, relative to the ratio, at which to stop.
+        block: minimum timed runs of one model before the other model's turn.
+        block_s: minimum duration of a block, in seconds; fast models get more runs.
         warmup: untimed runs of each model before the first window.
-        percentile: which of a window's run times counts; 50 is the median.
-        processes: fresh processes that measure a model faster than `FAST_MS`, each so many windows; others take one.
+        percentile: percentile of a window's run times that counts; 50 is the median.
+        processes: fresh processes for a model faster than `FAST_MS`, each with all windows; others take one.
     """
 
     min_windows: int
@@ -74,9 +74,9 @@ CAREFUL = Plan(min_windows=9, max_windows=12, gap_s=1.0, min_runs=40, min_window
 
 
 def settled(estimates: Sequence[float], plan: Plan) -> bool:
-    """Tell whether the windows so far are enough: their interval is narrow, or there are as many as the plan allows.
+    """Return whether the windows suffice: their interval is narrow, or the plan allows no more.
 
-    The interval is the one between windows: within a window all runs share the machine's mood.
+    The interval is the one between windows: all runs within a window share the machine's state.
     """
     n = len(estimates)
     if n < plan.min_windows:
@@ -86,13 +86,13 @@ def settled(estimates: Sequence[float], plan: Plan) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The baseline's own time: a property of the machine, with its spread.
+    """The baseline's absolute time on this machine, with its spread.
 
     Attributes:
         median_ms: median of the windows' times; a window's time is the plan's percentile of its runs.
         low_ms: the fastest window's time.
         high_ms: the slowest window's time.
-        windows: clock readings of single runs, in nanoseconds, one tuple a window.
+        windows: clock readings of single runs, in nanoseconds, one tuple for each window.
         environment: versions, device and load.
     """
 
@@ -118,7 +118,7 @@ class Calibration:
 
     @property
     def spread(self) -> float:
-        """Half of what lies between the fastest and the slowest window, relative to the median."""
+        """Half of the range between the fastest and the slowest window, relative to the median."""
         return spread(self.low_ms, self.median_ms, self.high_ms)
 
 
@@ -132,7 +132,7 @@ def spread(low: float, middle: float, high: float) -> float:
 
 
 class Meter(Protocol):
-    """Something that measures candidates against one baseline."""
+    """Measures candidates against one baseline."""
 
     def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
         """Time the baseline alone."""
@@ -144,22 +144,22 @@ class Meter(Protocol):
         """Time a runtime's own file against the baseline.
 
         Args:
-            artefact: the file, as the runtime's `convert` made it.
+            artefact: the file from the runtime's `convert`.
             plan: how long to measure.
-            runtime: what serves it; None takes the baseline's runtime.
-            timeout_s: seconds after which it is given up.
+            runtime: runtime that serves it; None takes the baseline's.
+            timeout_s: seconds after which the measurement fails.
 
         Raises:
-            InfeasibleError: it cannot be built, or its process crashed, failed, ate memory or was too slow.
+            InfeasibleError: it cannot be built, or its process crashed, failed, exhausted memory or timed out.
         """
         ...
 
     def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
-        """Return the bytes of memory at the peak of a fresh process that serves a file; None where it cannot tell."""
+        """Return the peak memory in bytes of a fresh process that serves a file; None if unknown."""
         ...
 
     def energy(self, artefact: bytes, *, runtime: str | None = None) -> float | None:
-        """Return the millijoules of one run of a file, which needs a counter; None where nothing runs.
+        """Return the millijoules of one run of a file; needs a counter. None if nothing runs.
 
         Raises:
             InfeasibleError: see `measure`.
@@ -173,16 +173,16 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProcessMeter:
-    """Measures in one fresh process a call, while it holds the devices, and while trainers pause.
+    """Measures each call in a fresh process, while it holds the devices' locks and trainers pause.
 
     Attributes:
         baseline: the unchanged network in its runtime's own file.
         runtime: name of the runtime that serves it.
-        inputs: one array an input of the network, in its order, batch first.
-        threads: threads of the runtime; one is timed by CPU time, several by wall time.
+        inputs: one array for each input of the network, in order, batch first.
+        threads: threads of the runtime; one thread is timed by CPU time, several by wall time.
         baseline_ms: calibrated milliseconds of the baseline; `measure` needs them.
-        baseline_spread: how far these varied; see `Calibration.spread`.
-        percentile: which of a window's run times counts.
+        baseline_spread: their relative spread; see `Calibration.spread`.
+        percentile: percentile of a window's run times that counts.
     """
 
     baseline: bytes
@@ -234,7 +234,7 @@ class ProcessMeter:
         )
 
     def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
-        """Return the bytes of memory at the peak of a fresh process; see `Meter.memory`."""
+        """Return the peak memory of a fresh process in bytes; see `Meter.memory`."""
         name = runtime or self.runtime
         with _alone([name]):
             return peak_memory(name, artefact, self.inputs, threads=self.threads, timeout_s=SERVING_TIMEOUT_S)
@@ -249,13 +249,13 @@ class ProcessMeter:
         return None if serving.energy is None else 1e3 * serving.energy.joules
 
     def kernels(self, artefact: bytes, *, runtime: str | None = None) -> Sequence[Kernel]:
-        """Return what a built model executes, while nobody else has the device; see `Meter.kernels`."""
+        """Return what a built model executes, with the device locked; see `Meter.kernels`."""
         server = load(runtime or self.runtime)
         with _alone([server.name]):
             return server.kernels(artefact, self.inputs)
 
     def _run(self, models: Sequence[tuple[str, bytes]], plan: Plan, timeout_s: float | None) -> dict[str, Any]:
-        """Return what the timing process makes of the models, each with its runtime's name."""
+        """Return the timing process's result for models, each with its runtime's name."""
         names = [name for name, _ in models]
         plan = replace(plan, percentile=self.percentile)
         with scratch() as directory:
@@ -277,7 +277,7 @@ class ProcessMeter:
 
 @contextmanager
 def _alone(runtimes: Sequence[str]) -> Iterator[None]:
-    """Hold the devices of runtimes, and let this process train nothing meanwhile."""
+    """Hold the locks of the runtimes' devices, and stop training in this process meanwhile."""
     with off_the_floor(), ExitStack() as held:
         for device in sorted(set(map(device_of, runtimes))):  # in one order, so that nobody waits in a ring
             held.enter_context(exclusive(device))
@@ -285,7 +285,7 @@ def _alone(runtimes: Sequence[str]) -> Iterator[None]:
 
 
 def device_of(runtime: str) -> str:
-    """Return what a runtime computes on, as the name of its lock."""
+    """Return the name of the lock of a runtime's device."""
     server = load(runtime)
     key = getattr(server, "device_key", None)
     return str(key()) if key is not None else server.capabilities.device
@@ -293,7 +293,7 @@ def device_of(runtime: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FakeMeter:
-    """Knows the latencies of the fake runtime; no clock, and a spread of a thousandth between windows."""
+    """Returns the fake runtime's known latencies: no clock, and a spread of 0.1 % between windows."""
 
     baseline: bytes
     baseline_ms: float | None = None

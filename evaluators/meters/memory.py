@@ -1,4 +1,4 @@
-"""How much memory a served model needs, and whether it lives in the processor's cache."""
+"""Peak memory of a served model, and whether it fits into the CPU's cache."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ RUNS = 5
 def peak_memory(
     runtime: str, artefact: bytes, inputs: Arrays, *, threads: int = 1, timeout_s: float | None = None
 ) -> int | None:
-    """Return the most bytes that a process has which loads only a runtime, builds a model and runs it five times.
+    """Return the peak memory in bytes of a process that loads a runtime, builds a model and runs it five times.
 
-    The interpreter and the runtime's libraries are part of it, as they are of any process that serves. Memory of a GPU
-    is not: it is the host's that is counted (``VmHWM``). None where the system does not tell.
+    The interpreter and the runtime's libraries count, as in any process that serves. GPU memory does not: this is the
+    host's memory (``VmHWM``). None if the system does not report it.
 
     Raises:
         InfeasibleError: the runtime refuses the model, crashes, or takes too long.
@@ -30,16 +30,16 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def last_level_cache(caches: Path = CACHES) -> int | None:
-    """Return the bytes of the processor's largest cache; None where the system does not tell."""
+    """Return the size in bytes of the CPU's largest cache; None if the system does not report it."""
     kilobytes = [path.read_text().strip().removesuffix("K") for path in caches.glob("index*/size")]
     return max((int(size) * 1024 for size in kilobytes if size.isdigit()), default=None)
 
 
 def crowds_cache(model_bytes: int, cache_bytes: int | None) -> bool:
-    """Tell whether a model's weights fit into a cache only while others leave it most of that.
+    """Return whether a model's weights fit into a cache only if other processes leave most of it free.
 
-    Such a model is served from the cache in one minute and from memory in the next; ``bench/techniques.py`` measures
-    one of 14 MB a dozen times.
+    Such a model runs from the cache at one moment and from memory at the next; ``bench/techniques.py`` measures one of
+    14 MB a dozen times.
 
     >>> crowds_cache(14_000_000, 32 << 20), crowds_cache(4_000_000, 32 << 20), crowds_cache(57_000_000, 32 << 20)
     (True, False, False)

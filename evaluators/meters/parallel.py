@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Return what calls return that wait for devices, each for one of its own, and so all at the same time.
+    """Run calls at the same time, each waiting for its own device, and return their results.
 
-    The waiting is done in Python alone, so that an interruption may come at any moment; then nobody waits any more.
+    It waits in Python, so that an interrupt can end the wait at any moment.
 
     Raises:
-        BaseException: what the first call raises that fails.
+        BaseException: the error of the first call that fails.
     """
     if len(calls) == 1:
         return [calls[0]()]

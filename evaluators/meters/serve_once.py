@@ -1,6 +1,6 @@
-"""One model, served for a moment by a fresh process that loads nothing but its runtime.
+"""Serves one model briefly in a fresh process that loads only its runtime.
 
-`serve_once` asks for such a process and tells what it found. The process itself is
+`serve_once` starts such a process and returns its results. The process itself is
 
     python -m autocompress.evaluators.meters.serve_once DIRECTORY
 
@@ -31,15 +31,14 @@ STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Serving:
-    """What a process found that served one model.
+    """The results of a process that served one model.
 
     Attributes:
-        outputs: of each batch, one array an output.
-        build_s: seconds from the file to an engine.
-        peak_bytes: most memory that the process ever had, the interpreter and the runtime's libraries included; None
-            where the system does not tell.
-        macs: multiply-accumulates of one run by the width of their numbers; empty where the runtime cannot tell.
-        energy: of one run; None unless asked for.
+        outputs: one array for each output, of each batch.
+        build_s: seconds to build the engine.
+        peak_bytes: peak memory of the process, including the interpreter and the runtime's libraries; None if unknown.
+        macs: multiply-accumulates of one run by bit-width; empty if the runtime does not report them.
+        energy: for one run; None unless requested.
         environment: versions and device.
 
     """
@@ -53,7 +52,7 @@ class Serving:
 
     @property
     def low_precision(self) -> float | None:
-        """Share of the multiply-accumulates on fewer than 32 bits; None where the runtime cannot tell."""
+        """The share of multiply-accumulates below 32 bits; None if the runtime does not report it."""
         total = sum(self.macs.values())
         return sum(count for bits, count in self.macs.items() if bits < 32) / total if total else None
 
@@ -73,11 +72,11 @@ def serve_once(
     Args:
         runtime: name of the runtime.
         artefact: a file that it reads.
-        batches: one array an input each.
-        threads: that it may use.
-        timeout_s: seconds after which it is given up.
-        kernels: whether to ask for the widths that its kernels multiply.
-        energy: whether to run it for some seconds more, to measure its energy.
+        batches: batches of inputs, one array for each input.
+        threads: number of threads.
+        timeout_s: seconds after which it fails.
+        kernels: whether to return the bit-widths of its kernels.
+        energy: whether to run some seconds longer and measure the energy.
 
     Raises:
         InfeasibleError: the runtime refuses the model, crashes, or takes too long.
@@ -108,7 +107,7 @@ def _read(path: Path) -> tuple[Arrays, ...]:
 
 
 def _serve(folder: Path, request: Mapping[str, Any]) -> dict[str, object]:
-    """Serve the request of a folder; return the fields of its ``result.json``."""
+    """Serve the request in a folder; return the fields of its ``result.json``."""
     server, artefact, batches = load(request["runtime"]), (folder / "model").read_bytes(), _read(folder / "inputs.npz")
     environment = dict(server.describe())  # which imports its package, before the clock starts
     started = time.perf_counter()
@@ -134,7 +133,7 @@ def _serve(folder: Path, request: Mapping[str, Any]) -> dict[str, object]:
 
 
 def peak_so_far() -> int | None:
-    """Return the most bytes of memory that this process ever had; None where the system does not tell."""
+    """Return this process's peak memory in bytes; None if the system does not report it."""
     with suppress(OSError):
         for line in STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):

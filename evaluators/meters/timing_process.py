@@ -1,4 +1,4 @@
-"""The timing protocol, as the program of a process that does nothing else: it loads neither torch nor ray.
+"""The timing protocol, in a process that does nothing else and loads neither torch nor ray.
 
     python -m autocompress.evaluators.meters.timing_process DIRECTORY
 
@@ -40,11 +40,11 @@ READINGS = 1000
 
 @dataclass(frozen=True)
 class Clock:
-    """What times each run; one for all models that are timed in turns.
+    """The clock that times each run, the same for all interleaved models.
 
     Attributes:
-        name: ``cpu``, ``wall``, or ``device`` where each engine's device has a clock of its own.
-        now: returns nanoseconds; is not asked where the device tells them.
+        name: ``cpu``, ``wall``, or ``device`` if each engine's device has its own clock.
+        now: returns nanoseconds; not called if the device has its own clock.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Clock:
 
     @classmethod
     def of(cls, threads: int, devices: Collection[str] = ("cpu",), *, own: bool = False) -> Clock:
-        """Return the clock for so many threads, on devices of these kinds.
+        """Return the clock for a number of threads on these kinds of devices.
 
-        CPU time for one thread, of the whole process as some runtimes have a thread of their own. It says nothing of
-        several threads, which wait for each other, nor of a GPU, for which the processor waits asleep: wall time there.
+        CPU time for one thread, counted for the whole process because some runtimes have their own thread. Wall time
+        for several threads, which wait for each other, and for GPUs, which the CPU waits for asleep.
 
         Args:
             threads: of the runtimes.
             devices: see `Capabilities.device`.
-            own: whether every engine tells its device's times.
+            own: whether every engine reports its device's times.
         """
         if own:
             return cls("device", time.perf_counter_ns)
@@ -69,12 +69,12 @@ class Clock:
         return cls("wall", time.perf_counter_ns)
 
     def cost_ns(self) -> float:
-        """Return what lies between two readings with nothing in between; the process's clock asks the kernel."""
+        """Return the time between two consecutive readings: a CPU-time reading is a system call."""
         readings = [self.now() for _ in range(READINGS)]
         return quantile([after - before for before, after in pairwise(readings)], MEDIAN)
 
     def stopwatch(self, engine: Engine, inputs: Arrays) -> Stopwatch:
-        """Return what times an engine; what a reading costs is no part of a run."""
+        """Return a function that times an engine, without the cost of the readings."""
         if self.name == "device":
             assert isinstance(engine, DeviceEngine)
             device = engine
@@ -95,7 +95,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Stretch:
-    """The times of one window: one tuple of nanoseconds a model, and how much others disturbed it.
+    """The times of one window: one tuple of nanoseconds for each model, and the contention.
 
     Attributes:
         contention: see `Window.contention`.
@@ -116,9 +116,9 @@ LONGEST_BLOCK = 2000
 
 
 def blocks_of(times_ns: Sequence[Sequence[int]], plan: Plan) -> list[int]:
-    """Return how many runs each model has in its turn, by a few of its times: enough for `plan.block_s`.
+    """Return the runs in each model's block, estimated from a few of its times: enough for `plan.block_s`.
 
-    A fast model would else have but a moment between two turns of a slow one, and be timed with the slow one's caches.
+    Otherwise a fast model would run only for a moment between two turns of a slow one, with the slow one's cache state.
     """
     typical = (max(1.0, quantile(times, MEDIAN)) for times in times_ns)
     return [max(plan.block, min(LONGEST_BLOCK, round(plan.block_s * 1e9 / time_ns))) for time_ns in typical]
@@ -132,7 +132,7 @@ def time_window(
     threads: int = 1,
     clock: str = "cpu",
 ) -> Stretch:
-    """Time the models in turns, a block each; by default blocks of `plan.block` runs.
+    """Time the models in alternating blocks, by default of `plan.block` runs.
 
     The window ends with the first whole turn after `plan.min_runs` runs of each model and `plan.min_window_s`.
     """
@@ -148,12 +148,12 @@ def time_window(
 def time_windows(
     watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1, clock: str = "cpu"
 ) -> tuple[list[Stretch], int]:
-    """Warm the models up, then time windows apart from each other until they are enough.
+    """Warm up the models, then time separate windows until they suffice.
 
-    A window that others disturbed is measured again, at most half of `plan.max_windows` times in all.
+    Disturbed windows are measured again, at most `plan.max_windows` / 2 times in all.
 
     Returns:
-        The windows, and how many were measured again.
+        The windows, and the number of repeated ones.
     """
     blocks = blocks_of([watch(plan.warmup) for watch in watches], plan)
     windows: list[Stretch] = []
@@ -192,7 +192,7 @@ class _Usage:
 
 
 def _busy_ns() -> int | None:
-    """Return the CPU time of all processes since boot, where the system tells."""
+    """Return the CPU time of all processes since boot, if the system reports it."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     except OSError:
@@ -202,7 +202,7 @@ def _busy_ns() -> int | None:
 
 
 def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
-    """Time the models of a request; return the fields of its ``result.json``.
+    """Time a request's models; return the fields of its ``result.json``.
 
     Raises:
         InfeasibleError: a runtime refuses a model.
@@ -247,10 +247,10 @@ def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _alike(conditions: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
-    """Return the conditions of engines that were timed in turns.
+    """Return the common timing conditions of interleaved engines.
 
     Raises:
-        InfeasibleError: work was given to their device in different ways, and so cannot be compared.
+        InfeasibleError: their work was launched in different ways, so their times cannot be compared.
 
     """
     modes = [condition["gpu_mode"] for condition in conditions if "gpu_mode" in condition]
@@ -260,7 +260,7 @@ def _alike(conditions: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
 
 
 def _conditions() -> Mapping[str, str]:
-    """Return the time, the load average of the last minute, and how often this process was preempted so far."""
+    """Return the time, the load average of the last minute, and this process's number of preemptions."""
     return {
         "time": datetime.now(UTC).isoformat(),
         "load": f"{os.getloadavg()[0]:.2f}",
