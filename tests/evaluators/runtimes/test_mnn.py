@@ -120,7 +120,8 @@ SERVE = """
 import sys
 from pathlib import Path
 import numpy as np
-from autocompress.evaluators.runtimes import Source, load
+from autocompress.evaluators.runtime import Source
+from autocompress.evaluators.runtimes import load
 runtime = load("mnn:w8")
 artefact = runtime.convert(Source(onnx=Path(sys.argv[1]).read_bytes()))
 with runtime.build(artefact, threads=1) as engine:
