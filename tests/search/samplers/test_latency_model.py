@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from autocompress.evaluators.measurement import representative
 from autocompress.search.samplers.cost_predictor import CostPredictor
 
 Bench = dict[str, ModuleType]
@@ -60,4 +61,4 @@ def test_what_was_timed_for_the_profile_counts(bench: Bench) -> None:
 def test_a_search_that_is_stuck_finds_a_way_out(seed: int, bench: Bench) -> None:
     """Given fourteen trials of a study that never met its target, one of five proposals is under it."""
     proposed = bench["stuck"].proposals(bench["stuck"].StuckProblem(), "surrogate", seed)
-    assert any(next(proposed)[1].latency.median_ms <= bench["stuck"].TARGET_MS for _ in range(5))
+    assert any(representative(next(proposed)[1]).latency.median_ms <= bench["stuck"].TARGET_MS for _ in range(5))
