@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
-TRAINED = {"classifier.py": "share of right answers", "denoiser.py": "in dB"}
+TRAINED = {"classifier.py": "share of correct answers", "denoiser.py": "in dB"}
 """Studies that train their network when they are run, and what is printed of their metric."""
 
 
