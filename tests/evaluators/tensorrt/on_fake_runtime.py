@@ -221,7 +221,7 @@ def use_all(modules: dict[str, types.ModuleType], sources: dict[str, str], world
     built = build.build(world.trt, b"a file", shapes={"x": world.served}, options=options)
     device, _ = open_device()
     try:
-        running = session.Session(world.trt, device, built.plan, warm_up_s=0.0)
+        running = session.TensorRtSession(world.trt, device, built.plan, warm_up_s=0.0)
         running.infer(images(4))
         running.device_ns(images(4), 2)
         running.kernels(images(4))
