@@ -35,9 +35,6 @@ FILE = "fingerprint.json"
 ROUNDING = 1e-3
 """Largest relative difference of one study's outputs between machines."""
 
-EPSILON = 1e-7
-"""Largest difference of numbers near 0 in any case."""
-
 WEIGHTS = 1e-5
 """The same for weights, which some tasks compute from those that they have read."""
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...compressors.pipeline import Compressed
@@ -52,12 +50,6 @@ class Served(nn.Module):
         if not outputs:
             raise InfeasibleError("the runtime's engine is empty: it has no outputs", rung="build")
         return torch.from_numpy(np.ascontiguousarray(outputs[0]))
-
-
-def _array(x: Tensor) -> NDArray[Any]:
-    """Return a tensor as an array, real numbers in float32."""
-    array: NDArray[Any] = (x.float() if x.is_floating_point() else x).detach().cpu().numpy()
-    return array
 
 
 def source_of(compressed: Compressed, supplies: Supplies) -> Source:
