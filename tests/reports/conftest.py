@@ -6,10 +6,12 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import autocompress
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
 from autocompress.evaluators.measurement import Infeasible, Outcome, Window
@@ -199,3 +201,12 @@ def front_for(target_ms: float) -> ParetoFront:
         floor_ms=PROFILE.floor_ms,
     )
     return front if front.meets_target else replace(front, reasons=PROFILE.reasons())
+
+
+@pytest.fixture(scope="module")
+def front(made_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> ParetoFront:
+    """Return the front of a run, by the public names alone."""
+    opened = autocompress.open_run(made_run(tmp_path_factory.mktemp("runs") / "run", trials=24))
+    found = opened.front()
+    assert isinstance(found, autocompress.ParetoFront)
+    return found

@@ -16,15 +16,6 @@ from autocompress.pareto.front import ParetoFront
 MadeRun = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def front(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> ParetoFront:
-    """Return the front of a run, by the public names alone."""
-    opened = autocompress.open_run(made_run(tmp_path_factory.mktemp("runs") / "run", trials=24))
-    found = opened.front()
-    assert isinstance(found, autocompress.ParetoFront)
-    return found
-
-
 def test_a_model_is_picked_from_a_front(front: ParetoFront, tmp_path: Path) -> None:
     """By default the recommended one; else by id, by the knee, or by another target."""
     best, knee = front.recommended, front.knee
