@@ -258,6 +258,20 @@ def waited_s() -> float:
 
 
 @contextmanager
+def on_the_floor() -> Iterator[None]:
+    """Hold the floor for a process that this one has started, and that does heavy work meanwhile."""
+    turnstile, floor = _Lock(TURNSTILE), _Lock(FLOOR)
+    try:
+        turnstile.take(fcntl.LOCK_SH)
+        floor.take(fcntl.LOCK_SH)
+        turnstile.release()
+        yield
+    finally:
+        floor.close()
+        turnstile.close()
+
+
+@contextmanager
 def off_the_floor() -> Iterator[None]:
     """Leave the floor in the context, to wait for a measurement of this process."""
     if not _trainer.depth:

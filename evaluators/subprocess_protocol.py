@@ -6,11 +6,14 @@ import ctypes
 import json
 import os
 import resource
+import select
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,19 @@ from .cgroup import available_memory
 
 MEMORY = "AUTOCOMPRESS_MEMORY"
 """Environment variable: memory limit of such a process in gigabytes; by default half of the machine or container."""
+
+
+TURNS = "AUTOCOMPRESS_TURNS"
+"""Environment variable: descriptor of the socket on which such a process asks for its turns."""
+
+OVER = b"."
+"""What it says when a turn is over."""
+
+LOOK_S = 0.5
+"""Seconds after which the parent looks whether a silent process still lives."""
+
+Turns = Mapping[bytes, Callable[[], AbstractContextManager[object]]]
+"""What a process may ask for, by the byte that asks for it: contexts that its parent enters, such as locks."""
 
 
 REQUEST, RESULT = "request.json", "result.json"
@@ -34,6 +50,7 @@ def ask(
     timeout_s: float | None,
     doing: str,
     rung: str,
+    turns: Turns | None = None,
 ) -> dict[str, Any]:
     """Run a module of this package on a request in a directory, and return its result; the module calls `answer`.
 
@@ -43,7 +60,7 @@ def ask(
         InfeasibleError: see `run`, or the module raised one.
     """
     (directory / REQUEST).write_text(json.dumps(request))
-    run(module, directory, threads=threads, timeout_s=timeout_s, doing=doing, rung=rung)
+    run(module, directory, threads=threads, timeout_s=timeout_s, doing=doing, rung=rung, turns=turns)
     result: dict[str, Any] = json.loads((directory / RESULT).read_text())
     if "reason" in result:
         raise InfeasibleError(result["reason"], rung=result["rung"])
@@ -62,16 +79,26 @@ def answer(serve: Callable[[Path, Mapping[str, Any]], Mapping[str, object]]) -> 
     (directory / RESULT).write_text(json.dumps(result))
 
 
-def run(module: str, directory: Path, *, threads: int, timeout_s: float | None, doing: str, rung: str) -> None:
+def run(
+    module: str,
+    directory: Path,
+    *,
+    threads: int,
+    timeout_s: float | None,
+    doing: str,
+    rung: str,
+    turns: Turns | None = None,
+) -> None:
     """Run a module of this package on a directory, in a fresh process, and wait for it.
 
     Args:
         module: such as ``autocompress.evaluators.meters.timing_process``; its process must call `begin` first.
         directory: its only argument and its working directory, where it writes its results.
         threads: size of its libraries' thread pools.
-        timeout_s: seconds after which it is killed.
+        timeout_s: seconds after which it is killed; those in which it waits for a turn do not count.
         doing: what it does to the model, as a participle for reasons, such as ``timed``.
         rung: the rung that is named if it fails.
+        turns: what it may ask for with `turn`.
 
     Raises:
         InfeasibleError: it crashed, failed, ran out of memory or was too slow.
@@ -87,6 +114,7 @@ def run(module: str, directory: Path, *, threads: int, timeout_s: float | None, 
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 timeout_s=timeout_s,
+                turns=turns,
             ).returncode
         except subprocess.TimeoutExpired as error:
             said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -96,25 +124,76 @@ def run(module: str, directory: Path, *, threads: int, timeout_s: float | None, 
         raise InfeasibleError(f"{why(status, log.read_text(errors='replace'), doing)}.", rung=rung)
 
 
-def finished(command: Sequence[str], *, timeout_s: float | None, **how: Any) -> subprocess.CompletedProcess[Any]:
+@contextmanager
+def turn(wanted: bytes) -> Iterator[None]:
+    """Wait, in a process that `run` started, for what its parent grants under this byte, and hold it in the context."""
+    if TURNS not in os.environ:
+        yield
+        return
+    line = socket.socket(fileno=os.dup(int(os.environ[TURNS])))
+    with line:
+        line.sendall(wanted)
+        line.recv(1)
+        yield
+        line.sendall(OVER)
+
+
+def _usher(line: socket.socket, turns: Turns, process: subprocess.Popen[Any], timeout_s: float | None) -> float | None:
+    """Grant a process its turns until it ends; return the seconds that are left of its time.
+
+    Raises:
+        subprocess.TimeoutExpired: its time is over.
+    """
+    left_s = float("inf") if timeout_s is None else timeout_s
+    with ExitStack() as held:
+        while process.poll() is None:
+            started = time.monotonic()
+            ready = select.select([line], [], [], min(LOOK_S, left_s))[0]
+            left_s -= time.monotonic() - started
+            said = line.recv(1) if ready else OVER
+            if left_s <= 0:
+                end(process)  # before the turn that it has is another's
+                raise subprocess.TimeoutExpired(process.args, timeout_s or 0.0)
+            if not said:
+                break
+            if ready:
+                held.close()
+            if said in turns:
+                held.enter_context(turns[said]())
+                with suppress(ConnectionError):  # it has ended, which is found out next
+                    line.sendall(said)
+    return None if timeout_s is None else left_s
+
+
+def finished(
+    command: Sequence[str], *, timeout_s: float | None, turns: Turns | None = None, **how: Any
+) -> subprocess.CompletedProcess[Any]:
     """Run a command, and wait for it; if the wait ends first, kill it and all processes that it has started.
 
     They have a process group of their own, so that the parent handles an interrupt from the terminal.
 
     Args:
         command: the program and its arguments.
-        timeout_s: seconds after which it is killed.
+        timeout_s: seconds after which it is killed; those in which it waits for a turn do not count.
+        turns: what it may ask for with `turn`.
         how: arguments of `subprocess.Popen`.
 
     Raises:
         subprocess.TimeoutExpired: it was killed.
     """
-    with subprocess.Popen(command, process_group=0, **how) as process:
-        try:
-            stdout, stderr = process.communicate(timeout=timeout_s)
-        except BaseException:
-            end(process)
-            raise
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            if turns:
+                how |= {"pass_fds": [theirs.fileno()], "env": {**how["env"], TURNS: str(theirs.fileno())}}
+            process = subprocess.Popen(command, process_group=0, **how)
+        with process:
+            try:
+                left_s = _usher(ours, turns, process, timeout_s) if turns else timeout_s
+                stdout, stderr = process.communicate(timeout=left_s)
+            except BaseException:
+                end(process)
+                raise
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 

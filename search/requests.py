@@ -10,6 +10,7 @@ import numpy as np
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.trial_files import ANCESTOR, SHAPES
 from ..evaluators.promotion import LATEST, Promotion, learned
+from ..evaluators.stake import Stake
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
 from ..spaces.candidate import Candidate
@@ -54,6 +55,7 @@ def trial_request(
         known=known,
         latencies=tuple(each.latency for each in known),
         timeout_s=options.trial_timeout_s,
+        stake=_stake(context, store, trial),
         promotion=_promotion(context, store, trial),
         attempt=trial.attempt,
     )
@@ -94,6 +96,17 @@ def seed_of(study: int, trial: str, rung: int) -> int:
 def _epochs(context: RunContext, candidate: Candidate, role: str, epochs: float) -> float:
     """Return the passes of a training; 0 for a network that is neither compressed nor a student."""
     return epochs if candidate.compresses or (context.student and role != BASELINE) else 0.0
+
+
+def _stake(context: RunContext, store: StudyStore, trial: PendingTrial) -> Stake | None:
+    """Return what depends on a candidate's latency; None where it is wanted as surely as a search can have it.
+
+    With several deployments each has a front of its own, and no model of one is a rival in all.
+    """
+    if trial.role:
+        return None
+    front = () if context.options.deployments > 1 else store.found.front()
+    return Stake.of(store.limits.target_ms, (model.measurement for model in front))
 
 
 def _promotion(context: RunContext, store: StudyStore, trial: PendingTrial) -> Promotion | None:

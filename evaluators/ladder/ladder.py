@@ -21,8 +21,8 @@ from ..meters.isolated_engine import engine
 from ..runtime import Runtime
 from ..scores import Accuracy, accuracy
 from .build import RuntimeFile, ScoredModel, build_candidate
-from .deployments import time_deployments
-from .failure import UNTRAINED, why
+from .deployments import time_deployments, time_surely, unsure
+from .failure import UNSURE, UNTRAINED, why
 from .precision import in_low_precision
 from .resources import ResourceLimits, within_target
 from .rungs import Rungs
@@ -86,6 +86,7 @@ class _Evaluation:
         self.one_shot: dict[str, float] = {}
         self.doubted = ""
         self.failure: Infeasible | None = None
+        self.unsure = ""
 
     def run(self) -> Outcome:
         """Return a measurement for each deployment that is within the limits, the deciding one first."""
@@ -104,6 +105,7 @@ class _Evaluation:
                 best |= self._trained(best, ancestor)
             except Exception as error:
                 self.failure = why(error, self.rungs.current, self.folder)
+        self._time_surely(best, deployments)
         measurements = [m for model in best.values() for m in self._measurements(model, deployments)]
         self._write(list(best.values()))
         return ranked(measurements)
@@ -150,7 +152,9 @@ class _Evaluation:
         artefacts = {at: file.artefact for at, file in by_deployment.items()}
         if artefacts.keys() - self.latencies.keys():
             with self.rungs.on("latency"):
-                self.latencies |= time_deployments(self.host.meters, artefacts, self.latencies, self.rungs.left_s)
+                self.latencies |= time_deployments(
+                    self.host.meters, artefacts, self.latencies, self.rungs.left_s, self.request.stake
+                )
         timed = {at: self.latencies[at] for at in artefacts if at in self.latencies}
         fast = within_target(timed, self.request.target_ms)
         return self.resources.within({at: artefacts[at] for at in fast}, self.rungs.on)
@@ -208,6 +212,22 @@ class _Evaluation:
             )
         return {name: after for name, after in trained.items() if after.accuracy.value >= best[name].accuracy.value}
 
+    def _time_surely(self, models: Mapping[str, ScoredModel], deployments: Sequence[Deployment]) -> None:
+        """Time the candidate in further processes where it may be on the front."""
+        stake, artefacts = self.request.stake, {}
+        for at in deployments:
+            model = models.get(at.runtime)
+            if stake is None or model is None or not unsure(self.latencies[at]):
+                continue
+            if not stake.behind(model.accuracy.value, self.latencies[at], model.file.size_bytes):
+                artefacts[at] = model.file.artefact
+        if artefacts:
+            try:
+                with self.rungs.on("latency"):
+                    self.latencies |= time_surely(self.host.meters, artefacts, self.latencies, self.rungs.left_s)
+            except InfeasibleError as error:
+                self.unsure = UNSURE.format(error.reason)
+
     def _measurements(self, model: ScoredModel, deployments: Sequence[Deployment]) -> list[Measurement]:
         """Return a model's measurements, one for each device on which its runtime is within the limits."""
         file, compressed = model.file, model.compressed
@@ -245,6 +265,8 @@ class _Evaluation:
             executed = in_low_precision(self.host.meters[at.device], model.file.artefact, at, macs, warnings)
         if self.failure is not None:
             warnings.append(UNTRAINED.format(self.failure.reason))
+        if self.unsure and unsure(self.latencies[at]):
+            warnings.append(self.unsure)
         agreement = model.file.parity.agreement
         if self.request.test and agreement is not None and agreement < AGREEMENT:
             warnings.append(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..device_lock import exclusive, off_the_floor, quiet
+from ..device_lock import exclusive, off_the_floor, on_the_floor, quiet
 from ..measurement import MEDIAN, Latency, Window, half_width, quantile
 from ..runtime import Arrays, Kernel
 from ..runtimes import load
@@ -27,6 +28,9 @@ from .serve_once import serve_once
 FAKE = FakeRuntime()
 
 SERVING_TIMEOUT_S = 600.0
+
+BUILD, TIME = b"b", b"t"
+"""The turns of a timing process: it builds its engines, then it times them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +177,7 @@ class Meter(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProcessMeter:
-    """Measures each call in a fresh process, while it holds the devices' locks and trainers pause.
+    """Measures each call in a fresh process, which holds the devices' locks while it times; trainers pause then.
 
     Attributes:
         baseline: the unchanged network in its runtime's own file.
@@ -263,7 +267,7 @@ class ProcessMeter:
                 (directory / f"model{i}").write_bytes(model)
             np.savez(directory / "inputs.npz", *self.inputs)
             request = {"runtimes": names, "threads": self.threads, "plan": asdict(plan)}
-            with _alone(names):
+            with off_the_floor():
                 return ask(
                     "autocompress.evaluators.meters.timing_process",
                     directory,
@@ -272,7 +276,14 @@ class ProcessMeter:
                     timeout_s=timeout_s,
                     doing="timed",
                     rung="latency",
+                    turns={BUILD: partial(_building, names), TIME: partial(_alone, names)},
                 )
+
+
+def _building(runtimes: Sequence[str]) -> AbstractContextManager[None]:
+    """Let a process build: beside trainers on a processor, alone on a GPU, where builders time kernels."""
+    accelerated = [name for name in runtimes if load(name).capabilities.device != "cpu"]
+    return _alone(accelerated) if accelerated else on_the_floor()
 
 
 @contextmanager

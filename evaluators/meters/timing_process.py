@@ -26,8 +26,8 @@ from ..environment import UNPAUSED
 from ..measurement import CONTENDED, MEDIAN, quantile
 from ..runtime import Arrays, DeviceEngine, Engine
 from ..runtimes import load
-from ..subprocess_protocol import answer
-from .latency import Plan, settled
+from ..subprocess_protocol import answer, turn
+from .latency import BUILD, TIME, Plan, settled
 from .memory import last_level_cache
 
 Stopwatch = Callable[[int], list[int]]
@@ -212,15 +212,17 @@ def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
     with np.load(directory / "inputs.npz") as arrays, ExitStack() as stack:
         inputs = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
         engines, build_s = [], []
-        for i, server in enumerate(servers):
-            started = time.perf_counter()
-            engines.append(stack.enter_context(server.build((directory / f"model{i}").read_bytes(), threads=threads)))
-            build_s.append(time.perf_counter() - started)
+        with turn(BUILD):
+            for i, server in enumerate(servers):
+                started = time.perf_counter()
+                model = (directory / f"model{i}").read_bytes()
+                engines.append(stack.enter_context(server.build(model, threads=threads)))
+                build_s.append(time.perf_counter() - started)
         device = [engine for engine in engines if isinstance(engine, DeviceEngine)]
         devices = {server.capabilities.device for server in servers}
         clock = Clock.of(threads, devices, own=len(device) == len(engines))
         watches = [clock.stopwatch(engine, inputs) for engine in engines]
-        with quiet() as alone:
+        with turn(TIME), quiet() as alone:
             before = _conditions()
             windows, again = time_windows(watches, plan, threads=threads, clock=clock.name)
             after = _conditions()

@@ -19,12 +19,16 @@ measurement each; the resource only says where the device is.
 """
 
 
+AT_ONCE = 8
+"""Measurements that may be under way on a device: one is timed while others are built, or wait."""
+
+
 TELL_S = 5.0
 """Seconds between two checks whether the device is still there, while something waits for it."""
 
 
 class _Measuring:
-    """The process that holds the device. It measures for all workers, at normal priority, one at a time."""
+    """The process that measures for all workers, at normal priority; what it times takes turns by the device's lock."""
 
     def ask(self, meter: Meter, method: str, *args: Any, **kwargs: Any) -> Any:
         return getattr(meter, method)(*args, **kwargs)
@@ -90,7 +94,8 @@ class MeterActor:
 def _process(**where: Any) -> Any:
     import ray
 
-    return ray.remote(_Measuring).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, **where).remote()
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": AT_ONCE}
+    return ray.remote(_Measuring).options(**options, **where).remote()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

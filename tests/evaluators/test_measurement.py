@@ -10,8 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import stdtrit
 
-from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome, Window, half_width, placement
+from autocompress.evaluators.measurement import (
+    Infeasible,
+    Latency,
+    Measurement,
+    Outcome,
+    Window,
+    half_width,
+    placement,
+    student,
+)
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Plan, settled
 from autocompress.evaluators.outcome_json import from_json, to_json
 
@@ -71,6 +81,12 @@ def test_half_width_is_that_of_student() -> None:
     """Three values have two degrees of freedom: t = 4.3027."""
     assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.302653 / math.sqrt(3))
     assert half_width([1.0]) == math.inf
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 8, 35, 100])
+def test_percentiles_of_student_are_those_of_scipy(freedom: int) -> None:
+    """For even and odd degrees of freedom."""
+    assert student(freedom) == pytest.approx(stdtrit(freedom, 0.975))
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=12), st.floats(0.01, 1000))

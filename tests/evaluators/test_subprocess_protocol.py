@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,6 +24,19 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 (Path(sys.argv[1]) / "child").write_text(str(child.pid))
 print("waiting for nobody", file=sys.stderr, flush=True)
 time.sleep(600)
+"""
+
+ASKS = """
+import sys
+from pathlib import Path
+from autocompress.evaluators.subprocess_protocol import turn
+said = Path(sys.argv[1]) / "said"
+with turn(b"x"):
+    said.write_text("has it")
+    {ending}
+said.write_text("gave it back")
+with turn(b"y"):
+    pass
 """
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -53,6 +68,43 @@ def test_what_is_told_through_a_pipe_is_waited_for_no_longer(tmp_path: Path) -> 
         finished([sys.executable, "hangs.py", "."], timeout_s=8.0, cwd=tmp_path, stdout=subprocess.PIPE)
     assert time.monotonic() - started < 300
     assert gone(int((tmp_path / "child").read_text()))
+
+
+def test_a_process_has_its_turn_as_long_as_it_says_and_the_wait_does_not_count(tmp_path: Path) -> None:
+    """Each turn ends when the process gives it back, and a wait as long as its whole time does not end it."""
+    (tmp_path / "asks.py").write_text(ASKS.format(ending=""))
+    turns: list[str] = []
+
+    @contextmanager
+    def granted(name: str, wait_s: float) -> Iterator[None]:
+        time.sleep(wait_s)
+        turns.append(f"{name} begins")
+        yield
+        turns.append(f"{name} ends")
+
+    asked = {b"x": lambda: granted("x", 4.0), b"y": lambda: granted("y", 0.0)}
+    run("asks", tmp_path, threads=1, timeout_s=4.0, doing="tried", rung="build", turns=asked)
+    assert turns == ["x begins", "x ends", "y begins", "y ends"]
+    assert (tmp_path / "said").read_text() == "gave it back"
+
+
+@pytest.mark.parametrize("ending", ["import os; os.kill(os.getpid(), 9)", "import time; time.sleep(600)"])
+def test_a_turn_ends_with_its_process(ending: str, tmp_path: Path) -> None:
+    """Whether it crashes or takes too long in its turn."""
+    (tmp_path / "asks.py").write_text(ASKS.format(ending=ending))
+    turns: list[str] = []
+
+    @contextmanager
+    def granted() -> Iterator[None]:
+        turns.append("begins")
+        try:
+            yield
+        finally:
+            turns.append("ends")
+
+    with pytest.raises(InfeasibleError, match=r"SIGKILL|not tried within 2 s"):
+        run("asks", tmp_path, threads=1, timeout_s=2.0, doing="tried", rung="build", turns={b"x": granted})
+    assert turns == ["begins", "ends"]
 
 
 @pytest.mark.parametrize(

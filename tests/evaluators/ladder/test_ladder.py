@@ -19,8 +19,9 @@ from autocompress.evaluators.ladder import rungs as module
 from autocompress.evaluators.ladder.ladder import Ladder
 from autocompress.evaluators.ladder.rungs import Rungs
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
-from autocompress.evaluators.meters.latency import FakeMeter, Plan
+from autocompress.evaluators.meters.latency import FAST_MS, FakeMeter, Plan
 from autocompress.evaluators.promotion import Promotion
+from autocompress.evaluators.stake import Stake
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.task import Batch, Task, cross_entropy
 
@@ -35,6 +36,8 @@ class Device(FakeMeter):
     name: str = ""
     slower: float = 1.0
     crashes: bool = False
+    plans: list[Plan] | None = None
+    most: int = 99
 
     def measure(
         self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
@@ -43,6 +46,11 @@ class Device(FakeMeter):
         if self.crashes:
             raise InfeasibleError("the runtime crashed", rung="latency")
         latency = super().measure(artefact, plan)
+        if self.plans is not None:  # as if it were timed
+            self.plans.append(plan)
+            latency = replace(latency, processes=plan.processes)
+            if len(self.plans) > self.most:
+                raise InfeasibleError("the runtime crashed", rung="latency")
         return replace(latency, device=self.name, baseline_ms=self.slower * latency.baseline_ms)
 
     def memory(self, artefact: bytes, *, runtime: str | None = None) -> int | None:
@@ -135,6 +143,39 @@ def test_a_training_that_fails_leaves_the_untrained_model(evaluate: Evaluate, tm
     assert (measured.failure.rung, measured.failure.raised, measured.epochs) == ("train", True, 0.0)
     assert measured.warnings[0].startswith("it could not be trained, and is what it was before: AssertionError")
     assert "it was trained" in (tmp_path / FOLDER / "error.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("target_ms", "rivals", "processes"),
+    [
+        (1e9, (), 3),  # it may be on the front
+        (1e9, ((0.95, 0.0, 0),), 1),  # a better model is faster
+        (1e9, ((0.85, 0.0, 0),), 3),  # a faster model is worse
+        (1e-9, (), 1),  # it is too slow
+        (None, (), 3),  # a reference
+    ],
+)
+def test_only_what_counts_is_timed_by_several_processes(
+    target_ms: float | None, rivals: tuple[tuple[float, float, int], ...], processes: int, evaluate: Evaluate
+) -> None:
+    """A fast candidate that is clearly too slow, or clearly behind the front, is timed by one."""
+    plans: list[Plan] = []
+    stake = None if target_ms is None else Stake(target_ms=target_ms, rivals=rivals)
+    meters = (Device(baseline=b"", plans=plans),)
+    outcome = evaluate(0.9, meters=meters, stake=stake, target_ms=target_ms)
+    found = outcome.latency if isinstance(outcome, Infeasible) else one(outcome).latency
+    assert found is not None
+    assert found.median_ms < FAST_MS
+    assert sum(plan.processes for plan in plans) == found.processes == processes
+
+
+def test_a_model_keeps_its_latency_if_it_cannot_be_timed_again(evaluate: Evaluate) -> None:
+    """It is measured, with a warning."""
+    measured = one(evaluate(0.9, meters=(Device(baseline=b"", plans=[], most=1),), stake=Stake(target_ms=1e9)))
+    assert measured.latency.processes == 1
+    assert measured.warnings == (
+        "its latency is less sure than others', as timing it again failed: the runtime crashed",
+    )
 
 
 PROMOTION = Promotion(slope=0.0, intercept=0.6, give=0.0, rivals=((0.9, 0.0, 0),))

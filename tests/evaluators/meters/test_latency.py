@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.errors import InfeasibleError
+from autocompress.evaluators.device_lock import exclusive, quiet
 from autocompress.evaluators.measurement import CONTENDED, Latency
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, FakeMeter, Plan, ProcessMeter, meter_for
 from autocompress.evaluators.meters.timing_process import (
@@ -335,6 +336,57 @@ def test_a_gpu_that_is_waited_for_asleep_is_timed(tmp_path: Path) -> None:
     assert found["clock"] == "wall"
     (baseline, candidate), _ = found["windows"][0]  # type: ignore[index]
     assert 1.6 < statistics.median(candidate) / statistics.median(baseline) < 2.4
+
+
+BUILDS = """
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from autocompress.evaluators.runtimes import Runtime
+from autocompress.spaces.capabilities import Capabilities
+
+class Engine:
+    def infer(self, inputs):
+        return [sum(range(20_000))]
+
+class Builds:
+    name = __file__
+    capabilities = Capabilities(runtime="builds")
+
+    @contextmanager
+    def build(self, artefact, *, threads):
+        folder = Path(__file__).parent
+        (folder / artefact.decode()).touch()
+        while not (folder / "go").exists():
+            time.sleep(0.02)
+        yield Engine()
+
+    def describe(self):
+        return {}
+
+VARIANTS = {"": Builds()}
+"""
+
+
+def test_the_device_is_free_and_trainers_work_while_a_model_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever builds an engine keeps no other measurement waiting; only its timing has the device to itself."""
+    monkeypatch.setenv("AUTOCOMPRESS_LOCKS", str(tmp_path))
+    path = tmp_path / "builds.py"
+    path.write_text(BUILDS)
+    meter = replace(METER, baseline=b"baseline", runtime=str(path))
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(meter.measure, b"candidate", SHORT, timeout_s=240.0)
+        until((tmp_path / "baseline").exists)
+        with exclusive("cpu"):  # would wait for ever
+            assert not (tmp_path / "candidate").exists()
+            with quiet(patience_s=0.0) as alone:
+                assert not alone  # it works on the floor, beside trainers
+            (tmp_path / "go").touch()
+            until((tmp_path / "candidate").exists)
+            assert not result.done()
+        assert result.result(timeout=240).environment["trainers_paused"] == "yes"
 
 
 def test_window_lasts_as_long_as_the_plan_says() -> None:
