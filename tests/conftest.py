@@ -43,12 +43,29 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
 
 Search = Callable[..., StudyStore]
 
-LONGEST = ("test_faults.py", "test_runtimes.py", "test_run.py", "test_chaos.py")
+LONGEST = (
+    "test_faults.py",
+    "test_documentation.py",
+    "test_strangers_networks.py",
+    "test_determinism.py",
+    "test_infeasible.py",
+    "test_chaos.py",
+    "test_devices.py",
+    "test_runtimes.py",
+    "test_run.py",
+    "test_old_runs.py",
+)
+"""Files that take minutes, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that processes that share the tests end at about the same time."""
-    items.sort(key=lambda item: ("end_to_end" not in item.path.parts, item.path.name not in LONGEST))
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.name
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST), "end_to_end" not in item.path.parts
+
+    items.sort(key=place)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.slow
+
 NARROW = """
 import torch
 from my_study import Net, trained

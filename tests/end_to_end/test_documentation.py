@@ -330,6 +330,7 @@ GIVEN = {
 """Files that a reader has, and what they are here."""
 
 
+@pytest.mark.slow
 def test_a_reader_who_types_it_all(tmp_path: Path, command: Command, script: Command) -> None:
     """Commands and blocks of Python of the pages end well, in their order, in an empty folder."""
     reader = Reader(tmp_path, command, script)

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+pytestmark = pytest.mark.slow
+
 CHAOS = Path(__file__).parents[3] / "bench" / "chaos.py"
 
 

@@ -130,7 +130,7 @@ def test_a_killed_worker_costs_only_its_trial(folder: Path, begin: Begin, trials
     check_whole(out, [], trials(out), TRIALS)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_interrupted_run_leaves_its_front_and_goes_on(
     folder: Path, warm: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants, workers: int
 ) -> None:
@@ -172,6 +172,7 @@ def test_an_interrupt_in_the_first_trial_is_in_order(folder: Path, begin: Begin,
     assert not outcomes(trials(out))
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_at_once(
     folder: Path, begin: Begin, trials: Trials, until: Until, descendants: Descendants
 ) -> None:

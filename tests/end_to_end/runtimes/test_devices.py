@@ -15,7 +15,7 @@ from autocompress.evaluators.outcome_json import from_json
 from autocompress.evaluators.runtimes.fake import ENVIRONMENT
 from autocompress.search.workers.ray_session import environment
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
