@@ -349,6 +349,7 @@ def main() -> None:
     """Torment a study, or be one of its drivers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--quick", action="store_true", help="two kills, three trials after them: a smoke test")
     parser.add_argument("--workers", type=int, default=2, help="of each driver; 0 evaluates in the driver")
     parser.add_argument("--drivers", type=int, default=1, help="more than one need --storage")
     parser.add_argument("--nodes", type=int, default=0, help="of a Ray cluster, to be killed too; 0 needs none")
@@ -362,6 +363,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--address", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.quick:
+        asked.kills, asked.more = 2, 3
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if asked.drive is not None:
         options = Options(

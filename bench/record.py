@@ -255,24 +255,23 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=SEARCH.processes, help="that time a fast candidate")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path, help="where the profile is kept; by default beside the table")
-    parser.add_argument("--quick", action="store_true", help="a few candidates, hardly trained: a smoke test")
+    parser.add_argument("--quick", action="store_true", help="digits, three candidates, hardly trained: a smoke test")
     asked = parser.parse_args()
-    if asked.quick:
-        asked.epochs, asked.count = (0.01, 0.05), 3
     os.nice(19 - os.nice(0))
-    ready, _ = prepared(asked)
-    recorded = begun(asked.out, ready, asked)
-    targets_ms = [share * ready.profile.baseline_ms for share in TARGETS]
-    context = multiprocessing.get_context("spawn")
-    begin = (asked, context.Lock())
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        ProcessPoolExecutor(asked.workers, context, initializer=begin_worker, initargs=begin) as pool,
-    ):
+    with tempfile.TemporaryDirectory() as scratch:
+        if asked.quick:
+            asked.study, asked.out = "digits", Path(scratch, "digits.jsonl")
+            asked.epochs, asked.count, asked.processes, asked.workers = (0.01, 0.05), 3, 1, 1
+        ready, _ = prepared(asked)
+        recorded = begun(asked.out, ready, asked)
+        targets_ms = [share * ready.profile.baseline_ms for share in TARGETS]
         chooser = Chooser(Path(scratch), ready.space, ready.profile, targets_ms, seed=asked.seed)
         for row in recorded.values():
             chooser.store.tell(chooser.again(row.candidate).number, as_outcome(row))
-        fill(asked, chooser, recorded, pool)
+        context = multiprocessing.get_context("spawn")
+        begin = (asked, context.Lock())
+        with ProcessPoolExecutor(asked.workers, context, initializer=begin_worker, initargs=begin) as pool:
+            fill(asked, chooser, recorded, pool)
 
 
 def fill(
