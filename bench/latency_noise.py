@@ -17,7 +17,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -52,6 +51,15 @@ ROUNDS = 6
 SLOW_MS = 5.0
 """Models from here on are promised 5 %, faster ones 10 %."""
 
+CONDITIONS = (
+    ("quiet", 0, True),
+    ("one trainer of ours", 1, True),
+    ("two trainers of ours", 2, True),
+    ("one stranger training", 1, False),
+    ("two strangers training", 2, False),
+)
+"""What else runs: its name, how many trainers, and whether they pause."""
+
 TRAINER = """
 import os, torch
 from autocompress.evaluators.device_lock import pause, training
@@ -63,12 +71,16 @@ if {ours}:
     os.nice(19)
     floor = training()
     floor.__enter__()
-while os.getppid() == {parent}:
+def step():
     if {ours}:
         pause()
     optimizer.zero_grad()
     model(images).square().mean().backward()
     optimizer.step()
+step()
+print("training", flush=True)
+while os.getppid() == {parent}:
+    step()
 """
 
 LOOP = """
@@ -137,7 +149,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write every reading to this file too, as lines of JSON")
     parser.add_argument("--run", type=Path, help="a run directory whose study to measure again")
-    parser.add_argument("--quick", action="store_true", help="two models, once each, short windows: a smoke test")
+    parser.add_argument("--quick", action="store_true", help="two models, three conditions, once each, short windows")
     asked = parser.parse_args()
     print(describe(runtimes.load("onnxruntime")))
     if asked.run is not None:
@@ -150,13 +162,7 @@ def main() -> None:
     meter, models = prepared(names, rounds)
     print(f"the unchanged network: {meter.baseline_ms:.2f} ms; truth from {rounds} processes\n", flush=True)
     print(f"{'condition':34}{'models':>8}{'median':>8}{'95 %':>8}{'worst':>8}{'covered':>9}{'tau':>6}{'bare loop':>11}")
-    for condition, count, ours in (
-        ("quiet", 0, True),
-        ("one trainer of ours", 1, True),
-        ("two trainers of ours", 2, True),
-        ("one stranger training", 1, False),
-        ("two strangers training", 2, False),
-    ):
+    for condition, count, ours in CONDITIONS[:: 2 if asked.quick else 1]:
         with trainers(count, ours=ours):
             repeats = 1 if asked.quick else asked.repeats
             readings = [read(meter, model, plan) for _ in range(repeats) for model in models]
@@ -211,13 +217,13 @@ def read(meter: ProcessMeter, model: Model, plan: Plan) -> Reading:
 
 @contextmanager
 def trainers(count: int, *, ours: bool) -> Iterator[None]:
-    """Train in so many processes."""
-    running = [
-        subprocess.Popen([sys.executable, "-c", TRAINER.format(ours=ours, parent=os.getpid())]) for _ in range(count)
-    ]
+    """Train in so many processes; all of them do when this yields."""
+    command = [sys.executable, "-c", TRAINER.format(ours=ours, parent=os.getpid())]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
     try:
-        if running:
-            time.sleep(10)
+        for process in running:
+            assert process.stdout is not None
+            process.stdout.readline()
         yield
     finally:
         for process in running:
