@@ -145,6 +145,11 @@ def check(words: list[str]) -> None:
         check_script(rest)
     elif program == "pip":
         check_pip(rest)
+    elif program == "uvx":
+        assert rest[:2] == ["--from", "."]
+        check(rest[2:])
+    elif program == "scripts/run":
+        parse(rest)
     elif program == "ray":
         parse_ray(rest)
     elif program in ("optuna-dashboard", "tensorboard"):  # tests/search starts the one and reads what the other does
@@ -208,7 +213,8 @@ def test_options_in_sentences_exist() -> None:
     text = "".join(re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL) for path in PAGES)
     named = {*re.findall(r"`(--[a-z][a-z-]+)", text)}
     assert len(named) > 20
-    assert {name for name in named - ours if f'"{name}"' not in benches} <= {"--num-cpus", "--mode"}
+    of_others = {"--num-cpus", "--mode", "--torch-backend", "--dev"}
+    assert {name for name in named - ours if f'"{name}"' not in benches} <= of_others
 
 
 def test_tables_of_options_are_right() -> None:
