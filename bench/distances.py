@@ -1,7 +1,7 @@
 """Does it help to learn from the teacher's outputs, whatever kind they are of? Four kinds, side by side.
 
     python bench/distances.py            some minutes
-    python bench/distances.py --quick    one seed and little training: a smoke test
+    python bench/distances.py --quick    two of the studies, one seed, little training: a smoke test
 
 The studies are those of `bench/outputs`: pixels with classes, tokens with classes, one yes or no, numbers. The same
 pruned candidate is trained for the same passes, from the same seeds, three times: with the task's loss alone; with the
@@ -33,6 +33,7 @@ from autocompress.studies.normalize import normalized
 from autocompress.studies.task import Task
 
 STUDIES = ("segmentation", "tokens", "binary", "regression")
+QUICK_STUDIES = ("tokens", "binary")
 
 RATIO, RATE = 0.5, 0.03
 
@@ -49,14 +50,14 @@ def main() -> None:
     parser.add_argument("--passes", type=float, default=24.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--weight", type=float, default=0.7)
-    parser.add_argument("--only", nargs="+", default=STUDIES, choices=STUDIES)
-    parser.add_argument("--quick", action="store_true", help="one seed, a tenth of a pass: a smoke test")
+    parser.add_argument("--only", nargs="+", choices=STUDIES)
+    parser.add_argument("--quick", action="store_true", help="two studies, one seed, a tenth of a pass: a smoke test")
     asked = parser.parse_args()
     passes, seeds = (0.1, 1) if asked.quick else (asked.passes, asked.seeds)
     print(describe())
     print(f"{RATIO:.0%} of channels pruned, {passes:g} passes at {RATE:g}, weight {asked.weight:g}, {seeds} seeds\n")
     print(f"{'':14}{'teacher':>9}{'untrained':>11}{'none':>16}{'fitting':>16}{'softmax, summed':>18}", flush=True)
-    for name in asked.only:
+    for name in asked.only or (QUICK_STUDIES if asked.quick else STUDIES):
         task, _ = normalized(loading.load(str(Path(__file__).parent / "outputs" / f"{name}.py")))
         started = time.monotonic()
         cells = row(task, passes, seeds, asked.weight)

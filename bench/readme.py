@@ -31,8 +31,8 @@ from autocompress.search.progress import duration
 
 ROOT = Path(__file__).resolve().parents[1]
 
-COMMAND = re.compile(r"^    (autocompress --target-latency .+)$", re.MULTILINE)
-"""README's first command, in a block of its own."""
+COMMAND = re.compile(r"^    (?:scripts/run|autocompress) (--target-latency .+)$", re.MULTILINE)
+"""README's first command, in a block of its own; `scripts/run` would set up the environment before."""
 
 PICTURE = "docs/digits.png"
 
@@ -83,7 +83,7 @@ def first_command(readme: str) -> str:
     found = COMMAND.search(readme)
     if found is None:
         sys.exit("README.md must have a line `    autocompress --target-latency …`; it has none.")
-    return found[1]
+    return f"autocompress {found[1]}"
 
 
 def ran(command: str, folder: Path, more: Sequence[str] = ()) -> tuple[Ran, Path]:

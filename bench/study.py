@@ -51,7 +51,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         out = asked.out or Path(scratch, "run")
-        quick = {"trials": 6, "epochs": 0.1, "final_epochs": 0.1} if asked.quick else {"trials": asked.trials}
+        quick = {"trials": 4, "epochs": 0.1, "final_epochs": 0.1} if asked.quick else {"trials": asked.trials}
         options = Options(target_ms=parse_latency(asked.target_latency), out=out, **quick)
         bench(asked.study, asked.data_dir, options)
 

@@ -29,7 +29,7 @@ from autocompress.evaluators import runtimes
 from autocompress.evaluators.device_lock import pause, training
 from autocompress.evaluators.ladder.served import Served, source_of
 from autocompress.evaluators.meters.isolated_engine import engine
-from autocompress.evaluators.meters.latency import SEARCH, Meter, meter_for
+from autocompress.evaluators.meters.latency import CAREFUL, PROBE, SEARCH, Meter, meter_for
 from autocompress.spaces.candidate import (
     BITS,
     DISTILLATION,
@@ -87,7 +87,7 @@ def main() -> None:
     study, epochs = ("digits", 0.05) if asked.quick else ("fashion_mnist", asked.epochs)
     task = loading.load(study, data_dir=asked.data_dir)
     assert task.test is not None
-    bench = Bench(replace(task, test=list(task.test)[::4]), epochs)
+    bench = Bench(replace(task, test=list(task.test)[::4]), epochs, quick=asked.quick)
     print(f"{study}, {epochs:g} passes of training, every fourth batch of the test images\n", flush=True)
     print(f"{'':46}{'one-shot':>9}{'trained':>9}{'ratio':>15}{'MB':>8}{'.acz MB':>9}{'apply s':>9}{'export s':>9}")
     for number, row in enumerate(rows(space_of(inspect(task.model, task.examples), EVERYTHING, task))):
@@ -158,8 +158,9 @@ def every_second(candidate: Candidate) -> Candidate:
 class Bench:
     """Builds, trains, scores and times candidates of one task."""
 
-    def __init__(self, task: Task, epochs: float) -> None:
+    def __init__(self, task: Task, epochs: float, *, quick: bool) -> None:
         self.task, self.epochs = task, epochs
+        self.careful, self.plan = (PROBE, PROBE) if quick else (CAREFUL, SEARCH)
         self.supplies: Supplies = supplies_of(task)
         self.baseline = self.converted(apply_candidate(task, Candidate(), self.supplies, epochs=0))
         self.meter = self.calibrated()
@@ -167,7 +168,7 @@ class Bench:
     def calibrated(self) -> Meter:
         """Return a meter that knows the unchanged network's milliseconds."""
         inputs = [x.numpy() for x in self.supplies.examples]
-        calibration = meter_for(RUNTIME.name, baseline=self.baseline, inputs=inputs).calibrate()
+        calibration = meter_for(RUNTIME.name, baseline=self.baseline, inputs=inputs).calibrate(self.careful)
         print(f"the unchanged network: {calibration.median_ms:.2f} ms")
         return meter_for(RUNTIME.name, baseline=self.baseline, inputs=inputs, baseline_ms=calibration.median_ms)
 
@@ -178,7 +179,7 @@ class Bench:
             built = apply_candidate(self.task, row.candidate, self.supplies, epochs=0, ancestor=ancestor)
             artefact = self.converted(built)
             one_shot = self.score(artefact)
-            latency = self.meter.measure(artefact, SEARCH)
+            latency = self.meter.measure(artefact, self.plan)
             trained = [self.converted(self.train(row.candidate, seed, ancestor)) for seed in range(row.seeds)]
             accuracies = [self.score(file) for file in trained]
         except InfeasibleError as error:
