@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from common.environment import describe
 from scipy.stats import kendalltau
@@ -259,10 +260,12 @@ def again(folder: Path) -> None:
     space = profile.space(space_of(profile.network, runtime.capabilities))
     store = StudyStore(folder, None, study["study"], space, Limits(1.0))
     models = [m for m in store.models() if (folder / m.path / m.measurement.file).exists()]
+    baseline = (folder / "baseline" / "model.onnx").read_bytes()
+    served = onnx.load_from_string(baseline).graph.input[0].type.tensor_type.shape.dim[0].dim_value
     with np.load(folder / "baseline" / "predictions.npz") as arrays:
-        inputs = [arrays[name][:1] for name in arrays.files if name.startswith("input")]
+        inputs = [arrays[name][: served or 1] for name in arrays.files if name.startswith("input")]
     meter = ProcessMeter(
-        baseline=(folder / "baseline" / "model.onnx").read_bytes(),
+        baseline=baseline,
         runtime=runtime.name,
         inputs=inputs,
         baseline_ms=calibration["median_ms"],

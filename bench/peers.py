@@ -27,7 +27,6 @@ from common.environment import describe
 from common.peers_results import HEADER, OURS, UNCHANGED, Results, Row, summary
 from common.peers_tools import RATIOS, TOOLS, Job, Made, has_nncf
 
-from autocompress.compressors.distillation.distill import distil
 from autocompress.compressors.modules import count
 from autocompress.compressors.pipeline import Compressed, apply_candidate, supplies_of
 from autocompress.errors import InfeasibleError
@@ -42,7 +41,6 @@ from autocompress.search.progress import Lines
 from autocompress.search.study_run import run
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies import loading
-from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 from autocompress.units import parse_latency
 
@@ -147,8 +145,6 @@ def main() -> None:
     task = with_calibration(loading.load(asked.study, data_dir=asked.data_dir))
     if task.test is None:
         raise SystemExit(f"a comparison needs test data that nobody chose by; the task of {asked.study} has none")
-    if asked.quick:
-        task = small(task)
     epochs = asked.epochs or (0.1 if asked.quick else task.final_epochs)
     results = Results(asked.study, epochs, [describe(RUNTIME) + versions()])
     for path in asked.files:
@@ -207,15 +203,6 @@ def with_calibration(task: Task) -> Task:
             if len(images) >= CALIBRATION:
                 break
     return replace(task, calibration=list(torch.stack(images[:CALIBRATION]).chunk(4)))
-
-
-def small(task: Task) -> Task:
-    """Return a task with a small network, which has learned a little, in the place of its own."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = ResidualNet((16, 32), (1, 1))
-    distil(network, task.model, task, settings={}, epochs=20, seed=0)
-    return replace(task, model=network)
 
 
 def versions() -> str:
