@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from common.environment import describe
 from scipy.stats import kendalltau
@@ -39,8 +39,10 @@ from autocompress.pareto.model import BASELINE
 from autocompress.profiles.profile import Profile
 from autocompress.search.careful_measurement import ROUND
 from autocompress.spaces.uniform import uniform
+from autocompress.storage.invocation import Invocation
 from autocompress.storage.run_directory import read_record
 from autocompress.storage.study_store import StudyStore
+from autocompress.studies import loading
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
@@ -260,12 +262,13 @@ def again(folder: Path) -> None:
     space = profile.space(space_of(profile.network, runtime.capabilities))
     store = StudyStore(folder, None, study["study"], space, Limits(1.0))
     models = [m for m in store.models() if (folder / m.path / m.measurement.file).exists()]
-    baseline = (folder / "baseline" / "model.onnx").read_bytes()
-    served = onnx.load_from_string(baseline).graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    asked = Invocation.read(study["asked"])
+    source: dict[str, Any] = {name: Path(at) if name != "data" else at for name, at in asked.source.items()}
+    served = asked.options.get("batch") or len(loading.load(asked.study, **source).examples[0])
     with np.load(folder / "baseline" / "predictions.npz") as arrays:
-        inputs = [arrays[name][: served or 1] for name in arrays.files if name.startswith("input")]
+        inputs = [arrays[name][:served] for name in arrays.files if name.startswith("input")]
     meter = ProcessMeter(
-        baseline=baseline,
+        baseline=(folder / "baseline" / "model.onnx").read_bytes(),
         runtime=runtime.name,
         inputs=inputs,
         baseline_ms=calibration["median_ms"],

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 import torch_pruning
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -77,10 +76,8 @@ class Job:
 
     @property
     def images(self) -> list[NDArray[np.float32]]:
-        """The calibration images, as many at a time as the network is served."""
-        served = len(self.supplies.examples[0])
-        parts = torch.cat([batch[0] for batch in self.supplies.calibration]).split(served)
-        return [part.numpy() for part in parts if len(part) == served]
+        """The calibration images, one by one."""
+        return [image.numpy()[None] for batch in self.supplies.calibration for image in batch[0]]
 
     def score(self, engine: Engine, split: str = "validation") -> float:
         """Return the task's metric of what an engine answers."""
