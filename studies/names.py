@@ -27,7 +27,7 @@ class BuiltIn:
 STUDIES = (
     BuiltIn(
         name="digits",
-        network="residual network for 16×16 pixels, trained at the first run",
+        network="residual network for 16×16 pixels, which comes trained",
         data="handwritten digits, part of scikit-learn: nothing to download",
         metric="share of the images with the right class",
     ),

@@ -103,7 +103,7 @@ def trained(name: str, build: Callable[[], nn.Module], train: Shuffled, recipe: 
         if weights is None:
             title = f"{name}: training the network once ({takes}; kept in {path.parent})"
             with _all_cores(), _progress(title, recipe.epochs * len(train)) as advance:
-                _fit(model, train, recipe, advance)
+                fit(model, train, recipe, advance)
             write_atomically(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
         else:
             model.load_state_dict(weights)
@@ -134,7 +134,7 @@ def _read(path: Path, model: nn.Module) -> Mapping[str, Tensor] | None:
     return weights
 
 
-def _fit(model: nn.Module, train: Shuffled, recipe: Recipe, advance: Callable[[], None]) -> None:
+def fit(model: nn.Module, train: Shuffled, recipe: Recipe, advance: Callable[[], object] = bool) -> None:
     """Train in place; `advance` is called after each step."""
     optimizer = torch.optim.SGD(
         model.parameters(),
