@@ -13,38 +13,80 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from ..errors import StudyError, blaming
-from ..studies.random_states import seeded
+from ..studies.random_states import OwnRandomStates, seeded
 from ..studies.task import Batch, Loader
+from .stream import Stream
 
 COUNTED_S = 600.0
 """Seconds in which a pass must end whose batches are counted, as its loader does not tell how many they are."""
 
+_DATA = 0xDA7A
+"""Tells the random numbers of the data from those of a training with the same seed."""
+
 _COUNTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
-def endless(train: Loader) -> Generator[Batch]:
-    """Yield the batches of one pass after another, in an order drawn from the current random states.
+class Endless(Iterator[Batch]):
+    """The batches of one pass after another, in the orders of a stream.
 
     A list of batches, and a DataLoader that does not shuffle, give their batches in another order in each pass, since
-    a training may be a small part of one. A generator of a DataLoader's own is seeded at the start, so that the order
-    is not a matter of who has drawn from it before. All else comes in the order in which it gives itself.
+    a training may be a small part of one. A generator of a DataLoader's own is seeded for each pass, so that the order
+    is not a matter of who has drawn from it before. All else comes in the order in which it gives itself. What the
+    training draws between two batches changes nothing here.
+
+    Args:
+        train: the data.
+        stream: the orders; None draws a seed from the current random state when the first batch is asked for.
+
+    Attributes:
+        place: names the latest batch; it has the same name whenever it comes again.
 
     Raises:
         StudyError: a pass has no batch.
+
     """
-    _seed(train)
-    with blaming("train"):
+
+    def __init__(self, train: Loader, stream: Stream | None = None) -> None:
+        self.place = ""
+        self._batches = _placed(train, stream)
+
+    def __next__(self) -> Batch:
+        self.place, batch = next(self._batches)
+        return batch
+
+    def close(self) -> None:
+        """Let go of the data."""
+        self._batches.close()
+
+
+def _placed(train: Loader, stream: Stream | None) -> Generator[tuple[str, Batch]]:
+    """Yield batches with their places in a stream."""
+    stream = Stream(seed=int(torch.randint(2**62, ()))) if stream is None else stream
+    for number in stream.numbers():
+        states, last = OwnRandomStates((stream.seed, _DATA, number)), -1
+        with states.entered(), blaming("train"):
+            _seed(train)
+            batches = iter(_numbered(train))
         while True:
-            empty = True
-            for batch in _reordered(train):
-                empty = False
-                yield batch
-            if empty:
-                raise StudyError("`train` must give batches in every pass; it gave none. Give a list or a DataLoader")
+            with states.entered(), blaming("train"):
+                found = next(batches, None)
+            if found is None:
+                break
+            last, batch = found
+            yield f"item-{last}" if isinstance(train, (list, tuple)) else f"{stream.seed}-{number}-{last}", batch
+        if last < 0:
+            raise StudyError("`train` must give batches in every pass; it gave none. Give a list or a DataLoader")
+
+
+def _numbered(train: Loader) -> Iterable[tuple[int, Batch]]:
+    """Return one pass's batches: those of a list with their numbers in it, others counted."""
+    if isinstance(train, (list, tuple)):
+        return ((i, train[i]) for i in torch.randperm(len(train)).tolist())
+    return enumerate(_reordered(train))
 
 
 def one_pass(train: Loader) -> Iterator[Batch]:
-    """Return the batches of the first pass of `endless`."""
+    """Return the batches of the first pass of `Endless`."""
     _seed(train)
     return iter(_reordered(train))
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
 
 import onnx
 import torch
@@ -22,8 +23,9 @@ from ..studies.networks.copied import copied
 from ..studies.random_states import seeded
 from ..studies.task import Batch, Task, have_a_batch
 from .batch_norm import estimate_batch_norm, fold_batch_norm, folded
-from .batches import endless, one_pass
+from .batches import Endless, one_pass
 from .distillation import distill
+from .distillation.answers import Answers
 from .frozen import freeze_as
 from .inherited_weights import Ancestor
 from .lowrank.factorize import Factorize
@@ -35,6 +37,7 @@ from .pruning.sparsify import Sparsify
 from .quantization import recurrent
 from .quantization.palettize import Palettize
 from .quantization.quantize import Quantize, Quantized, calibration_of, strip
+from .stream import Stream
 from .supplies import GRADIENTS, RANGES, STATISTICS, affordable, divided, enough, joined
 from .technique import Supplies, Technique
 
@@ -220,6 +223,8 @@ def apply_candidate(
     *,
     epochs: float,
     seed: int = 0,
+    stream: Stream | None = None,
+    answers: Path | None = None,
     ancestor: Ancestor | None = None,
     deadline: float = math.inf,
     pause: Callable[[], None] | None = None,
@@ -232,6 +237,8 @@ def apply_candidate(
         supplies: see `supplies_of`.
         epochs: passes over the training data, shared among the `phases`; 0 leaves the network untrained (one-shot).
         seed: random seed.
+        stream: the training data of the study, and where in them to begin; None draws an order from the seed.
+        answers: folder of the teacher's outputs for the batches of the stream; None computes them.
         ancestor: a trained network to start from, nowhere pruned more than the candidate; None starts from the task's.
         deadline: a time of `time.monotonic` after which training gives up.
         pause: is called before each batch of training, and may wait.
@@ -242,8 +249,9 @@ def apply_candidate(
         Exception: the task's own loss or data raised it; `blamed` tells which.
 
     """
-    stream = endless(task.train)
-    training = _Training(task, candidate, stream, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
+    batches = Endless(task.train, Stream(seed=seed) if stream is None else stream)
+    kept = None if answers is None or stream is None else Answers(answers, batches)
+    training = _Training(task, candidate, batches, kept, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
     apply_s = 0.0
     try:
         with _building():
@@ -275,7 +283,7 @@ def apply_candidate(
             raise MemoryError(str(error)) from error
         raise
     finally:
-        stream.close()
+        batches.close()
 
 
 @contextmanager
@@ -300,7 +308,8 @@ class _Training:
 
     task: Task
     candidate: Candidate
-    batches: Iterator[Batch]
+    batches: Endless
+    answers: Answers | None
     _: KW_ONLY
     epochs: float
     seed: int
@@ -319,6 +328,7 @@ class _Training:
                 epochs=self.epochs * phase.share,
                 seed=(self.seed, number),
                 batches=self.batches,
+                answers=self.answers,
                 penalty=phase.penalty,
                 deadline=self.deadline,
                 pause=self.pause,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ..compressors.stream import Stream
 from ..spaces.candidate import Candidate
 from .measurement import Latency, Measurements, Outcome
 from .meters.latency import Meter
@@ -24,6 +25,7 @@ class Request:
         epochs: passes over the training data.
         unchanged: whether it is the task's own network, even if a smaller student is compressed instead.
         seed: random seed.
+        stream: the training data of the study, and where in them to begin; None draws an order from the seed.
         target_ms: latency limit; a clearly slower candidate is stopped after it was timed. None sets no limit.
         max_size_bytes: size limit, checked before the candidate is timed.
         max_memory_bytes: limit of the peak memory, checked before training.
@@ -45,6 +47,7 @@ class Request:
     epochs: float
     unchanged: bool = False
     seed: int = 0
+    stream: Stream | None = None
     target_ms: float | None = None
     max_size_bytes: float | None = None
     max_memory_bytes: float | None = None
@@ -66,10 +69,12 @@ class Host:
 
     Attributes:
         folder: the directory that holds the folders of requests.
+        answers: folder of the teacher's outputs, which the processes of a node share; None for ``answers`` in `folder`.
         meters: one meter for each of the study's devices, by the device's name; this machine's name is empty.
     """
 
     folder: Path = Path()
+    answers: Path | None = None
     meters: Mapping[str, Meter] = field(default_factory=dict)
 
 

@@ -31,6 +31,9 @@ OURS = re.compile(r"(scratch-)?[0-9a-f]{32}")
 FRESH_S = 60.0
 """Younger files are not deleted: their process may be about to lock them."""
 
+_HELD: dict[str, int] = {}
+"""Descriptors of this process's shared folders, which stay locked to its end."""
+
 
 @contextmanager
 def private_folder() -> Iterator[tuple[Path, int]]:
@@ -83,6 +86,25 @@ def scratch() -> Iterator[Path]:
                 yield parent / name
         finally:
             shutil.rmtree(name, ignore_errors=True, dir_fd=descriptor)
+
+
+def shared_folder(name: str) -> Path:
+    """Return a folder that this node's processes share; later ones delete it when all that have asked for it are gone.
+
+    Args:
+        name: 32 hexadecimal digits.
+
+    Raises:
+        UsageError: see `private_folder`.
+    """
+    with private_folder() as (parent, descriptor):
+        if name not in _HELD:
+            sweep(descriptor, keep=name)
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=descriptor)
+            _HELD[name] = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            fcntl.flock(_HELD[name], fcntl.LOCK_SH)
+        return parent / name
 
 
 def sweep(descriptor: int, keep: str = "") -> None:

@@ -24,7 +24,7 @@ from .careful_measurement import measure_carefully
 from .dispatch import RunContext, run_requests
 from .finalists import too_slow_for_sure
 from .progress import Progress
-from .requests import TRIAL, final_request, seed_of
+from .requests import TRIAL, final_request, seed_of, stream_for
 from .workers.base import LostTrial
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,8 @@ class FinalEvaluation:
             return None
         if not isinstance(outcome, LostTrial) and request.epochs > model.measurement.epochs:
             seed = seed_of(self.options.seed, model.id, TRIAL)
-            return replace(request, epochs=model.measurement.epochs, seed=seed)
+            stream = stream_for(self.context, model.id, TRIAL)
+            return replace(request, epochs=model.measurement.epochs, seed=seed, stream=stream)
         return None
 
     def _record(self, model: Model, outcome: Outcome | LostTrial) -> Measurements | None:

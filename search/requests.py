@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ..compressors.stream import Stream, stream_of
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.trial_files import ANCESTOR, SHAPES
 from ..evaluators.promotion import LATEST, Promotion, learned
@@ -46,6 +47,7 @@ def trial_request(
         epochs=_epochs(context, trial.candidate, trial.role, context.epochs),
         unchanged=trial.role == BASELINE,
         seed=seed_of(options.seed, name, TRIAL),
+        stream=stream_for(context, name, TRIAL),
         ancestor=f"{ancestor.path}/{SHAPES}" if ancestor else "",
         target_ms=None if trial.role else limits.target_ms,
         max_size_bytes=most.max_size_bytes,
@@ -70,6 +72,7 @@ def final_request(context: RunContext, model: Model) -> Request:
         epochs=epochs if model.measurement.failure is None else 0.0,
         unchanged=model.role == BASELINE,
         seed=seed_of(context.options.seed, model.id, FINAL),
+        stream=stream_for(context, model.id, FINAL),
         ancestor=f"trials/{model.id}/{ANCESTOR}",
         latencies=tuple(measured.latency for measured in model.measurements),
         test=True,
@@ -89,8 +92,22 @@ def seed_of(study: int, trial: str, rung: int) -> int:
     >>> len(seeds), seed_of(0, "00003", TRIAL) in seeds, seed_of(1, "00003", TRIAL) in seeds
     (6, True, False)
     """
-    number = int(trial) + 1 if trial.isdecimal() else 0
-    return int(np.random.SeedSequence((study, number, rung)).generate_state(1)[0])
+    return int(np.random.SeedSequence((study, _number(trial), rung)).generate_state(1)[0])
+
+
+def _number(trial: str) -> int:
+    return int(trial) + 1 if trial.isdecimal() else 0
+
+
+def stream_for(context: RunContext, trial: str, rung: int) -> Stream:
+    """Return the study's training data, and where in them a training begins."""
+    return stream_of(
+        context.options.seed,
+        _number(trial),
+        epochs=context.epochs,
+        final_epochs=context.final_epochs,
+        final=rung == FINAL,
+    )
 
 
 def _epochs(context: RunContext, candidate: Candidate, role: str, epochs: float) -> float:

@@ -5,6 +5,7 @@ fingerprint.json    fingerprints of its network, data, loss, metric and training
 study.journal       the Optuna study, unless a database holds it
 profile.json        the profile of the network, made before the first trial
 baseline/           the unchanged network: model.onnx, model.safetensors, measurement.json, …
+answers/            the teacher's outputs for batches of the training data; may be deleted at any time
 trials/NNNNN/       the files of a trial, while it is on the front
 models/ID/          models with a final evaluation: the front, the reference baselines, and dominated ones
 finished.json       the limits of the final evaluation, and the number of trials before it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,3 +36,30 @@ def seeded(seed: int | Sequence[int]) -> Iterator[None]:
         np.random.seed(number)
         random.seed(number)
         yield
+
+
+class OwnRandomStates:
+    """Random states that are in force in `entered` only, and go on there from where they were left.
+
+    Args:
+        seed: see `seeded`.
+    """
+
+    def __init__(self, seed: int | Sequence[int]) -> None:
+        with seeded(seed):
+            self._states = _states()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Draw from these states, and restore the former ones at the end."""
+        with random_states_kept():
+            python, numpy, torchs = self._states
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_rng_state(torchs)
+            yield
+            self._states = _states()
+
+
+def _states() -> tuple[Any, ...]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()

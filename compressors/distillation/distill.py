@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,9 @@ from ...spaces.space import Choice
 from ...studies.loss_probe import choose_distance
 from ...studies.random_states import seeded
 from ...studies.task import Batch, Task
-from ..batches import batches_in, endless
+from ..batches import Endless, batches_in
 from ..modules import evaluating
+from .answers import Answers
 from .bfloat16 import in_bfloat16, trains_in_bfloat16
 from .intermediate import Hints, offers
 from .loss import DistillationLoss
@@ -60,7 +62,8 @@ def distil(
     settings: Mapping[str, Value],
     epochs: float,
     seed: int | tuple[int, ...],
-    batches: Iterator[Batch] | None = None,
+    batches: Endless | None = None,
+    answers: Answers | None = None,
     rate: float = 1.0,
     penalty: Callable[[nn.Module], Tensor] | None = None,
     deadline: float = math.inf,
@@ -78,7 +81,8 @@ def distil(
         settings: the candidate's distillation settings; absent ones take their defaults.
         epochs: passes over ``task.train``; a fraction is a part of one pass.
         seed: random seed of the training.
-        batches: a stream of ``task.train`` to continue; None begins one. See `endless`.
+        batches: a stream of ``task.train`` to continue; None begins one.
+        answers: keep the teacher's outputs for these batches; None computes them. Hints need the teacher itself.
         rate: multiplies the learning rate of the settings.
         penalty: ``penalty(student)`` is added to the loss.
         deadline: a time of `time.monotonic` after which the training gives up.
@@ -98,11 +102,13 @@ def distil(
             chosen = {name: float(value) for name, value in {**DEFAULTS, **settings}.items()}
             chosen["learning_rate"] *= rate
             with ExitStack() as stack:
-                if trains_in_bfloat16(student, task.examples):
+                half = trains_in_bfloat16(student, task.examples)
+                if half:
                     stack.enter_context(in_bfloat16(student))
                     stack.enter_context(in_bfloat16(teacher))
-                stream = endless(task.train) if batches is None else batches
-                _train(student, teacher, task, stream, chosen, epochs, penalty, deadline)
+                asked = teacher if answers is None else answers.of(teacher, "bfloat16" if half else "float32")
+                stream = Endless(task.train) if batches is None else batches
+                _train(student, teacher, asked, task, stream, chosen, epochs, penalty, deadline)
         student.eval()
 
 
@@ -134,6 +140,7 @@ def _before_each_batch(student: nn.Module, pause: Callable[[], None] | None) -> 
 def _train(
     student: nn.Module,
     teacher: nn.Module,
+    asked: Callable[..., Any],
     task: Task,
     batches: Iterator[Batch],
     settings: Mapping[str, float],
@@ -156,7 +163,7 @@ def _train(
     )
     warmup = 0.21  # a fifth; exactly 0.2 makes the schedule divide by zero when there are four steps
     schedule = OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=warmup)
-    taught = DistillationLoss(student, teacher, task, settings, hints)
+    taught = DistillationLoss(student, asked, task, settings, hints)
     with taught.watching():
         losses = _losses(taught, batches, batches_in(task.train))
         for step, loss in zip(range(steps), losses, strict=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +39,7 @@ class DistillationLoss:
 
     Args:
         student: is trained.
-        teacher: is not changed.
+        teacher: is called with what the student is given, and returns what holds a tensor; hints have one of their own.
         task: gives the loss and the distance.
         settings: of a candidate's distillation, complete.
         hints: from the inside of the teacher; None where there are none.
@@ -47,7 +47,12 @@ class DistillationLoss:
     """
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, task: Task, settings: Mapping[str, float], hints: Hints | None
+        self,
+        student: nn.Module,
+        teacher: Callable[..., Any],
+        task: Task,
+        settings: Mapping[str, float],
+        hints: Hints | None,
     ) -> None:
         self._student, self._task, self._hints = student, task, hints
         self._teacher = teacher if hints is None else hints.teacher
@@ -97,5 +102,5 @@ class DistillationLoss:
             ]
         return torch.stack(apart).mean() if apart else own.new_zeros(())
 
-    def _recorded(self, model: nn.Module) -> Any:
+    def _recorded(self, model: Any) -> Any:
         return nullcontext() if self._hints is None else self._hints.watched(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...compressors.compact.acz import pack
@@ -73,6 +74,7 @@ def build_candidate(
     *,
     epochs: float,
     ancestor: Ancestor | None,
+    answers: Path,
     rungs: Rungs,
     compact: bool,
 ) -> tuple[Compressed, list[RuntimeFile]]:
@@ -91,6 +93,8 @@ def build_candidate(
             supplies,
             epochs=epochs,
             seed=request.seed,
+            stream=request.stream,
+            answers=answers,
             ancestor=ancestor,
             deadline=rungs.deadline,
             pause=pause,

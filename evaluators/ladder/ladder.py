@@ -26,7 +26,7 @@ from .failure import UNSURE, UNTRAINED, why
 from .precision import in_low_precision
 from .resources import ResourceLimits, within_target
 from .rungs import Rungs
-from .trial_files import ANCESTOR, model_file, suffixed, write_trial_files
+from .trial_files import ANCESTOR, ANSWERS, model_file, suffixed, write_trial_files
 
 if TYPE_CHECKING:
     from ...compressors.inherited_weights import Ancestor
@@ -136,6 +136,7 @@ class _Evaluation:
             ladder.runtimes,
             epochs=epochs,
             ancestor=ancestor,
+            answers=self.host.answers or self.host.folder / ANSWERS,
             rungs=self.rungs,
             compact=ladder.compact,
         )

@@ -25,6 +25,9 @@ SHAPES = "shapes.safetensors"
 ANCESTOR = "ancestor.safetensors"
 """The weights that the trial started from."""
 
+ANSWERS = "answers"
+"""Folder of the teacher's outputs, which all requests share."""
+
 RUNG = "rung"
 """The name of the current rung."""
 

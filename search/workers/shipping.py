@@ -6,6 +6,7 @@ upload is never taken for a complete one. Downloads are compared with the manife
 
 from __future__ import annotations
 
+import uuid
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,15 @@ from ...errors import LostError, UsageError
 from ...evaluators.evaluator import Evaluator, Host, Request
 from ...evaluators.ladder.trial_files import ERROR
 from ...evaluators.measurement import Infeasible, Outcome
-from ...evaluators.scratch import scratch
+from ...evaluators.scratch import scratch, shared_folder
 from ...storage.artifacts import ArtifactStore
 from .base import LostTrial
 
 
 class WithArtifacts:
     """Evaluates in a temporary folder of its node, and keeps the results in an artifact store.
+
+    The teacher's outputs stay on the node, for its other workers.
 
     Args:
         evaluator: evaluates requests.
@@ -30,6 +33,7 @@ class WithArtifacts:
     def __init__(self, evaluator: Evaluator, artifacts: ArtifactStore) -> None:
         self._evaluator = evaluator
         self._artifacts = artifacts
+        self._answers = uuid.uuid4().hex
 
     def evaluate(self, request: Request, host: Host) -> Outcome:
         """Evaluate a request.
@@ -40,12 +44,13 @@ class WithArtifacts:
         with ExitStack() as stack:
             try:
                 folder = stack.enter_context(scratch())
+                answers = shared_folder(self._answers)
             except UsageError as error:  # this node has no room; another one may
                 raise LostError(str(error)) from error
             if request.ancestor:
                 source, _, name = request.ancestor.rpartition("/")
                 self._artifacts.get(folder, source, name)  # without it, the trial starts from the original weights
-            outcome = self._evaluator.evaluate(request, replace(host, folder=folder))
+            outcome = self._evaluator.evaluate(request, replace(host, folder=folder, answers=answers))
             if not isinstance(outcome, Infeasible):
                 self._artifacts.put(folder, request.folder)
             elif (folder / request.folder / ERROR).exists():

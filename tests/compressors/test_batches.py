@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 
-from autocompress.compressors.batches import batches_in, endless
+from autocompress.compressors.batches import Endless, batches_in
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.errors import StudyError
 from autocompress.spaces.candidate import Candidate
@@ -73,7 +73,7 @@ def examples(batches: Iterator[Batch] | list[Batch]) -> list[int]:
 def drawn(train: Loader, seed: int, count: int) -> list[int]:
     """Return the first examples of a stream."""
     with seeded(seed):
-        return examples(list(islice(endless(train), count)))
+        return examples(list(islice(Endless(train), count)))
 
 
 def test_a_stream_repeats_itself_for_a_seed_alone(train: Loader) -> None:
@@ -110,7 +110,7 @@ def test_what_has_no_length_comes_as_it_gives_itself() -> None:
 def test_a_pass_without_a_batch_is_told(loader: Loader) -> None:
     """Training on nothing would never end."""
     with pytest.raises(StudyError, match="gave none"):
-        next(endless(loader))
+        next(Endless(loader))
 
 
 def test_batches_are_counted_with_and_without_a_length() -> None:

@@ -22,7 +22,7 @@ from torch.utils.data import (
 )
 
 from autocompress.compressors import batches
-from autocompress.compressors.batches import batches_in, endless
+from autocompress.compressors.batches import batches_in
 from autocompress.compressors.distillation.distill import distil
 from autocompress.compressors.pipeline import supplies_of
 from autocompress.errors import StudyError
@@ -166,7 +166,7 @@ def test_every_loader_is_taken_as_it_comes(loader: Loader) -> None:
     assert count in (5, 6, 10)
     assert steps_of(task, epochs=3 / count) == 3
     with seeded(0):
-        assert len(list(islice(endless(loader), count + 2))) == count + 2
+        assert len(list(islice(batches.Endless(loader), count + 2))) == count + 2
     supplies = supplies_of(task)
     assert sum(len(inputs[0]) for inputs in supplies.statistics) >= SIZE
     assert choose_distance(task).name == "softmax over axis 1"

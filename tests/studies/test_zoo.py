@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from autocompress.compressors.batches import endless
+from autocompress.compressors.batches import Endless
 from autocompress.errors import StudyError
 from autocompress.studies import zoo
 from autocompress.studies.images import random_part
@@ -101,7 +101,7 @@ def noise(folder: Path, *, each: int = 20) -> str:
 def first_batches(task: Task, seed: int) -> list[Tensor]:
     """Return the images of the first batches that a training sees."""
     with seeded(seed):
-        return [inputs for inputs, _ in islice(endless(task.train), 3)]
+        return [inputs for inputs, _ in islice(Endless(task.train), 3)]
 
 
 def test_a_training_sees_each_image_cut_and_mirrored_anew(tmp_path: Path, weights: Path) -> None:
