@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -161,10 +162,10 @@ def _read(file: Path) -> tuple[bytes, Tensor] | None:
     """Return a checksum of what the teacher was given, and its answer; None if the file is missing or damaged."""
     try:
         content = file.read_bytes()
-    except OSError:
+        asked, checksum, answer = content[:_DIGEST], content[_DIGEST : 2 * _DIGEST], content[2 * _DIGEST :]
+        return (asked, load(answer)["answer"]) if checksum == _checksum(answer) else None
+    except (OSError, SafetensorError, KeyError):
         return None
-    asked, checksum, answer = content[:_DIGEST], content[_DIGEST : 2 * _DIGEST], content[2 * _DIGEST :]
-    return (asked, load(answer)["answer"]) if checksum == _checksum(answer) else None
 
 
 def _checksum(content: bytes) -> bytes:

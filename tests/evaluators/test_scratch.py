@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from autocompress import cli
 from autocompress.errors import UsageError
-from autocompress.evaluators.scratch import FOLDER, private_folder, scratch
+from autocompress.evaluators.scratch import FOLDER, private_folder, scratch, shared_folder
 
 HOLD = """
 import sys, time
@@ -171,3 +172,34 @@ def test_a_process_with_a_model_has_it_from_there(folder: Path) -> None:
         serve_once("onnxruntime", b"no model", [[np.zeros(1, np.float32)]])
     assert folder.is_dir()
     assert not any(path.name.startswith("autocompress") for path in folder.parent.iterdir() if path != folder)
+
+
+def test_a_shared_folder_lives_as_long_as_a_process_that_has_asked_for_it(folder: Path) -> None:
+    """Processes that ask by one name get one folder, and the next to look in deletes it when they are gone."""
+    name = "c" * 32
+    code = f"""
+import sys
+from autocompress.evaluators.scratch import shared_folder
+print(shared_folder("{name}"), flush=True)
+sys.stdin.read()
+"""
+    places = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            process = subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            places.append(Path(process.stdout.readline().strip()))
+        assert places == [folder / name] * 2
+        (folder / name / "answer").touch()
+        aged(folder / name)
+        process.kill()
+        process.wait()
+        with scratch():
+            assert (folder / name / "answer").exists()
+    with scratch():
+        assert not (folder / name).exists()
+    assert shared_folder("d" * 32).is_dir()

@@ -193,7 +193,7 @@ def test_damaged_answers_are_computed_again(tmp_path: Path, damage: str) -> None
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One warning in a process says where and why; the trainings go on."""
+    """One warning in a process says where and why; the trainings end as ever."""
     (folder := tmp_path / "answers").write_text("a file")
     it = task()
     with caplog.at_level(logging.WARNING):

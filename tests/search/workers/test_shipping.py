@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -312,6 +313,25 @@ def test_a_trial_is_uploaded_from_a_folder_of_the_node(remote: RemoteArtifacts, 
     for name, content in (("00002", b"alone"), ("00004", b"marked"), ("00005", b"alone")):
         assert remote.get(tmp_path / "b", f"trials/{name}")
         assert (tmp_path / "b" / "trials" / name / "model.onnx").read_bytes() == content
+
+
+def test_the_teachers_outputs_stay_on_the_node_for_the_next_trial(remote: RemoteArtifacts) -> None:
+    """All workers of a run have one folder for them, which is not the trial's; another run has another."""
+    found: list[Path] = []
+
+    class Teaching:
+        def evaluate(self, request: Request, host: Host) -> Outcome:
+            assert host.answers is not None
+            assert not host.answers.is_relative_to(host.folder)
+            (host.answers / request.folder.replace("/", "-")).touch()
+            found.append(host.answers)
+            return Infeasible(reason="it was only asked", rung="build")
+
+    one, other = (WithArtifacts(Teaching(), remote) for _ in range(2))
+    for evaluator, folder in ((one, NAME), (copy.deepcopy(one), "trials/00002"), (other, "trials/00003")):
+        evaluator.evaluate(request_for(folder), NOWHERE)
+    assert found[0] == found[1] != found[2]
+    assert {path.name for path in found[0].iterdir()} == {"trials-00001", "trials-00002"}
 
 
 def test_a_store_that_is_away_loses_the_trial(tmp_path: Path) -> None:
