@@ -251,7 +251,7 @@ class Measurement:
         params: weights and biases of the compressed network.
         macs: multiply-accumulates of one example.
         test_accuracy: the metric on the test data; None before the end of a run.
-        one_shot_accuracy: the validation metric before any training.
+        one_shot_accuracy: the validation metric before any training, perhaps on a part of the data.
         doubted: why early stopping would have stopped it, if it was trained anyway; see `Promotion`.
         rung: the last rung that the candidate reached.
         epochs: passes over the training data of this model; 0 if training did not make it better.
@@ -354,7 +354,7 @@ class Infeasible:
         size_bytes: its size then; this and the other costs are the least of all deployments.
         memory_bytes: its peak memory, if that was measured.
         energy_mj: its energy, if that was measured.
-        one_shot_accuracy: the validation metric before any training, if it was scored.
+        one_shot_accuracy: the same before any training, if it was scored, perhaps on a part of the data.
         raised: whether code raised an error, most often the task's own, and the candidate was not judged.
     """
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ..compressors.pipeline import Compressed, apply_candidate
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError, StudyError
+from ..evaluators.ladder.engines import Engines
 from ..evaluators.ladder.served import Served, checked, source_of
 from ..evaluators.meters.isolated_engine import engine
 from ..evaluators.runtime import Runtime
@@ -43,7 +44,8 @@ def export_baseline(task: Task, runtime: Runtime, supplies: Supplies) -> tuple[C
         InfeasibleError: it cannot be exported or served, or the runtime's outputs differ.
     """
     baseline = apply_candidate(replace(task, student=None), Candidate(), supplies, epochs=0)
-    artefact, _ = checked(baseline, runtime, supplies, quantized=False)
+    with Engines() as engines:
+        artefact, _ = checked(baseline, runtime, supplies, engines, quantized=False)
     return baseline, artefact
 
 

@@ -1,12 +1,19 @@
-"""Counts the examples behind an accuracy, to judge how much of it is chance."""
+"""Counts the examples behind an accuracy, to judge how much of it is chance, and chooses a part of them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from .task import Loader, Task
+
+PART = 1000
+"""Examples of the part of the validation data that tells whether a candidate is worth a training: at least so many."""
+
+BATCHES = 4
+"""Batches of it, at least: data may be sorted."""
 
 
 def counted(task: Task) -> dict[str, int]:
@@ -40,3 +47,36 @@ def examples(loader: Loader) -> int | None:
         return len(loader.sampler)  # type: ignore[arg-type]
     except Exception:  # the user's own may have no length
         return None
+
+
+def part_of_validation(task: Task) -> Loader | None:
+    """Return batches spread evenly over a task's validation data; None where a part is not worth it or not possible.
+
+    A metric of the user's own need not be a mean over the batches that it is given.
+
+    >>> import torch
+    >>> batch = torch.zeros(500, 1), torch.zeros(500)
+    >>> part = part_of_validation(Task(torch.nn.Identity(), batch[0][:1], [batch], [batch] * 20))
+    >>> len(part), part_of_validation(Task(torch.nn.Identity(), batch[0][:1], [batch], [batch] * 3))
+    (4, None)
+    """
+    loader = task.validation
+    count = examples(loader) if task.counts_labels else None
+    if count is None:
+        return None
+    if isinstance(loader, list | tuple):
+        every = _every(count, len(loader))
+        return loader[::every] if every > 1 else None
+    assert isinstance(loader, DataLoader)
+    every = _every(count, len(loader))
+    if every < 2 or loader.batch_sampler is None or not isinstance(loader.sampler, SequentialSampler):
+        return None
+    other = copy.copy(loader)  # a loader lets nobody set its sampler
+    object.__setattr__(other, "batch_sampler", list(loader.batch_sampler)[::every])
+    object.__setattr__(other, "_iterator", None)
+    return other
+
+
+def _every(count: int, batches: int) -> int:
+    """Return which of a loader's batches are a part, such as every fifth."""
+    return min(count // PART, batches // BATCHES)

@@ -16,6 +16,7 @@ from ..evaluator import Request
 from ..parity import Parity
 from ..runtime import Runtime
 from ..scores import Accuracy
+from .engines import Engines
 from .rungs import Rungs
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ class ScoredModel:
 
     Attributes:
         epochs: passes over the training data that it has had.
+        partly: whether the accuracy is that of a part of the data.
     """
 
     compressed: Compressed
     file: RuntimeFile
     accuracy: Accuracy
     epochs: float
+    partly: bool = False
 
 
 def build_candidate(
@@ -76,6 +79,7 @@ def build_candidate(
     ancestor: Ancestor | None,
     answers: Path,
     rungs: Rungs,
+    engines: Engines,
     compact: bool,
 ) -> tuple[Compressed, list[RuntimeFile]]:
     """Apply a candidate, train it for some epochs, and convert it for each runtime that can serve it.
@@ -103,7 +107,7 @@ def build_candidate(
         for runtime in runtimes:
             pause()
             try:
-                made = checked(compressed, runtime, supplies, quantized=quantized, patience_s=rungs.left_s)
+                made = checked(compressed, runtime, supplies, engines, quantized=quantized)
             except InfeasibleError as error:
                 reasons.append(error)
             else:

@@ -17,11 +17,11 @@ from ...files import write_atomically
 from ..device_lock import training
 from ..evaluator import Host, Request
 from ..measurement import Deployment, Infeasible, Measurement, Measurements, Outcome, ranked, slowest
-from ..meters.isolated_engine import engine
 from ..runtime import Runtime
-from ..scores import Accuracy, accuracy
+from ..scores import Accuracy, accuracy, at_most
 from .build import RuntimeFile, ScoredModel, build_candidate
 from .deployments import time_deployments, time_surely, unsure
+from .engines import Engines
 from .failure import UNSURE, UNTRAINED, why
 from .precision import in_low_precision
 from .resources import ResourceLimits, within_target
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ...compressors.inherited_weights import Ancestor
     from ...compressors.pipeline import Compressed
     from ...compressors.technique import Supplies
-    from ...studies.task import Task
+    from ...studies.task import Loader, Task
 
 AGREEMENT = 0.95
 """Share of examples that must have the same class in PyTorch and in the runtime, without a warning."""
@@ -66,7 +66,7 @@ class Ladder:
         """
         evaluation = _Evaluation(self, request, host)
         try:
-            with training():
+            with training(), evaluation.engines:
                 return evaluation.run()
         except Exception as error:  # a user's loss, metric or forward may fail in any way
             return evaluation.stopped(why(error, evaluation.rungs.current, evaluation.folder))
@@ -81,6 +81,7 @@ class _Evaluation:
         self.host = host
         self.folder = host.folder / request.folder
         self.rungs = Rungs(self.folder, request.timeout_s)
+        self.engines = Engines(lambda: self.rungs.left_s)
         self.latencies = {latency.deployment: latency for latency in request.latencies}
         self.resources = ResourceLimits(request, host.meters, compact=ladder.compact)
         self.one_shot: dict[str, float] = {}
@@ -90,21 +91,23 @@ class _Evaluation:
 
     def run(self) -> Outcome:
         """Return a measurement for each deployment that is within the limits, the deciding one first."""
+        from ...studies.counted import part_of_validation  # noqa: PLC0415  # start-up time: torch is slow to import
+
         ancestor = self._inherit()
         compressed, files = self._build(ancestor, epochs=0.0)
         deployments = self._within_limits(files)
         if self.request.known:
             return self._completed(self.request.known, deployments)
         served = {deployment.runtime for deployment in deployments}
+        part = part_of_validation(self.ladder.task) if self.request.epochs else None
         with self.rungs.on("one-shot"):
-            best = self._scored(compressed, [file for file in files if file.runtime.name in served], epochs=0.0)
+            best = self._scored(compressed, [file for file in files if file.runtime.name in served], part=part)
         self.one_shot = {name: model.accuracy.value for name, model in best.items()}
         self._promote(best)
         if self.request.epochs:
-            try:
-                best |= self._trained(best, ancestor)
-            except Exception as error:
-                self.failure = why(error, self.rungs.current, self.folder)
+            self.engines.close()  # training needs their memory
+            trained = self._trained(best, ancestor)
+            best = {name: self._better(model, trained.get(name)) for name, model in best.items()}
         self._time_surely(best, deployments)
         measurements = [m for model in best.values() for m in self._measurements(model, deployments)]
         self._write(list(best.values()))
@@ -138,6 +141,7 @@ class _Evaluation:
             ancestor=ancestor,
             answers=self.host.answers or self.host.folder / ANSWERS,
             rungs=self.rungs,
+            engines=self.engines,
             compact=ladder.compact,
         )
 
@@ -164,22 +168,24 @@ class _Evaluation:
         """Return earlier measurements with the costs that they lacked."""
         return ranked(self.resources.added(m) for m in known if m.deployment in deployments)
 
-    def _scored(self, compressed: Compressed, files: Sequence[RuntimeFile], *, epochs: float) -> dict[str, ScoredModel]:
-        """Return each runtime's model with its validation accuracy, by the runtime's name."""
+    def _scored(
+        self, compressed: Compressed, files: Sequence[RuntimeFile], *, epochs: float = 0.0, part: Loader | None = None
+    ) -> dict[str, ScoredModel]:
+        """Return each runtime's model with its accuracy on the validation data or a part, by the runtime's name."""
         return {
-            file.runtime.name: ScoredModel(compressed, file, self._accuracy(file, "validation"), epochs)
+            file.runtime.name: ScoredModel(
+                compressed, file, self._accuracy(file, "validation", part), epochs, partly=part is not None
+            )
             for file in files
         }
 
-    def _accuracy(self, file: RuntimeFile, split: str) -> Accuracy:
+    def _accuracy(self, file: RuntimeFile, split: str, part: Loader | None = None) -> Accuracy:
         from .served import Served  # noqa: PLC0415  # start-up time: torch is slow to import
 
-        task, piece = self.ladder.task, self.ladder.supplies.piece
-        with (
-            engine(file.runtime, file.artefact, threads=1, patience_s=self.rungs.left_s) as built,
-            blaming("metric"),
-        ):
-            found = accuracy(task.metric, task.each, Served(built, piece), getattr(task, split))
+        task, data = self.ladder.task, getattr(self.ladder.task, split) if part is None else part
+        served = Served(self.engines.of(file.runtime, file.artefact), self.ladder.supplies.piece)
+        with blaming("metric"):
+            found = accuracy(task.metric, task.each, served, data)
         if not np.isfinite(found.value):
             reason = f"the metric must be a finite number; on the {split} data it is {found.value}"
             raise InfeasibleError(reason, rung=self.rungs.current)
@@ -204,14 +210,28 @@ class _Evaluation:
             if not promotion.spared:
                 raise InfeasibleError(doubts[0], rung="one-shot")
 
-    def _trained(self, best: Mapping[str, ScoredModel], ancestor: Ancestor | None) -> dict[str, ScoredModel]:
-        """Train the candidate; return the models that are no worse than before, by their runtimes' names."""
-        compressed, files = self._build(ancestor, epochs=self.request.epochs)
-        with self.rungs.on("accuracy"):
-            trained = self._scored(
-                compressed, [file for file in files if file.runtime.name in best], epochs=self.request.epochs
-            )
-        return {name: after for name, after in trained.items() if after.accuracy.value >= best[name].accuracy.value}
+    def _trained(self, runtimes: Collection[str], ancestor: Ancestor | None) -> dict[str, ScoredModel]:
+        """Train the candidate; return the models of some runtimes by their names, none if the training fails."""
+        try:
+            compressed, files = self._build(ancestor, epochs=self.request.epochs)
+            with self.rungs.on("accuracy"):
+                wanted = [file for file in files if file.runtime.name in runtimes]
+                return self._scored(compressed, wanted, epochs=self.request.epochs)
+        except Exception as error:
+            self.failure = why(error, self.rungs.current, self.folder)
+            return {}
+
+    def _better(self, before: ScoredModel, after: ScoredModel | None) -> ScoredModel:
+        """Return the better of a model before and after its training, which is None if that failed.
+
+        A model that was scored on a part of the data is scored on all of them, unless the trained one is surely better.
+        """
+        if after is not None and before.partly and after.accuracy.value >= at_most(before.accuracy):
+            return after
+        if before.partly:
+            with self.rungs.on("one-shot", late=True):
+                before = replace(before, accuracy=self._accuracy(before.file, "validation"), partly=False)
+        return after if after is not None and after.accuracy.value >= before.accuracy.value else before
 
     def _time_surely(self, models: Mapping[str, ScoredModel], deployments: Sequence[Deployment]) -> None:
         """Time the candidate in further processes where it may be on the front."""
@@ -283,8 +303,8 @@ class _Evaluation:
         predictions = {f"input{i}": x for i, x in enumerate(inputs)}
         files: dict[str, bytes] = {}
         for file in (model.file for model in models):
-            with engine(file.runtime, file.artefact, threads=1, patience_s=self.rungs.left_s) as built:
-                predictions[suffixed("output", file.runtime, runtimes)] = np.asarray(built.infer(inputs)[0])
+            built = self.engines.of(file.runtime, file.artefact)
+            predictions[suffixed("output", file.runtime, runtimes)] = np.asarray(built.infer(inputs)[0])
             name = model_file(file.runtime, runtimes)
             files[name] = file.artefact
             if self.ladder.compact:

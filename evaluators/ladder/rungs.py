@@ -38,8 +38,12 @@ class Rungs:
         return max(1.0, self.deadline - time.monotonic())
 
     @contextmanager
-    def on(self, rung: str) -> Iterator[None]:
+    def on(self, rung: str, *, late: bool = False) -> Iterator[None]:
         """Enter a rung, and add its seconds at the end.
+
+        Args:
+            rung: its name.
+            late: whether it may begin after the evaluation's time.
 
         Raises:
             InfeasibleError: the evaluation's time is over.
@@ -48,7 +52,7 @@ class Rungs:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / RUNG).write_text(rung)
         started = time.monotonic()
-        if started > self.deadline:
+        if started > self.deadline and not late:
             raise InfeasibleError(f"its time of {self._timeout_s:g} s was over (--trial-timeout gives more)", rung=rung)
         yield
         self.seconds[rung] = round(self.seconds.get(rung, 0.0) + time.monotonic() - started, 3)

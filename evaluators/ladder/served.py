@@ -13,10 +13,10 @@ from ...compressors.technique import Supplies
 from ...errors import InfeasibleError
 from ...studies.metric_units import share_shown
 from ..device_lock import pause
-from ..meters.isolated_engine import PATIENCE_S, engine
 from ..parity import Parity, compare, tolerance
 from ..portable.pieces import in_pieces
 from ..runtime import Engine, Runtime, Source
+from .engines import Engines
 
 PARITY_BATCHES = 2
 """Batches of calibration data on which the runtime's outputs are compared to PyTorch's."""
@@ -64,7 +64,7 @@ def source_of(compressed: Compressed, supplies: Supplies) -> Source:
 
 
 def checked(
-    compressed: Compressed, runtime: Runtime, supplies: Supplies, *, quantized: bool, patience_s: float = PATIENCE_S
+    compressed: Compressed, runtime: Runtime, supplies: Supplies, engines: Engines, *, quantized: bool
 ) -> tuple[bytes, Parity]:
     """Convert a network for a runtime, check it against PyTorch, and return the file and the difference.
 
@@ -72,20 +72,17 @@ def checked(
         compressed: the network.
         runtime: serves it.
         supplies: has the inputs for both.
+        engines: builds it, and keeps it.
         quantized: whether some layers are rounded in PyTorch too.
-        patience_s: seconds for building it; see `isolated_engine.engine`.
 
     Raises:
         InfeasibleError: the runtime cannot serve it, or computes something else.
 
     """
     artefact = runtime.convert(source_of(compressed, supplies))
-    with engine(runtime, artefact, threads=1, patience_s=patience_s) as built:
-        may_differ = tolerance(runtime.capabilities, quantized=quantized)
-        found = parity(
-            compressed.model, Served(built, supplies.piece), supplies.calibration[:PARITY_BATCHES], tolerance=may_differ
-        )
-    return artefact, found
+    served = Served(engines.of(runtime, artefact), supplies.piece)
+    may_differ = tolerance(runtime.capabilities, quantized=quantized)
+    return artefact, parity(compressed.model, served, supplies.calibration[:PARITY_BATCHES], tolerance=may_differ)
 
 
 def parity(model: nn.Module, served: Served, batches: Sequence[tuple[Tensor, ...]], *, tolerance: float) -> Parity:

@@ -27,7 +27,8 @@ from autocompress.compressors.distillation.distill import distil
 from autocompress.compressors.pipeline import supplies_of
 from autocompress.errors import StudyError
 from autocompress.storage.fingerprint import differences, fingerprint_of
-from autocompress.studies.counted import counted, examples
+from autocompress.studies import counted as module
+from autocompress.studies.counted import counted, examples, part_of_validation
 from autocompress.studies.distance import Softmax
 from autocompress.studies.loss_probe import choose_distance
 from autocompress.studies.random_states import seeded
@@ -207,6 +208,21 @@ def test_items_that_are_batches_are_not_taken_for_examples() -> None:
     assert examples(LOADERS["batches as items"]()) is None
     assert examples(LOADERS["batches without an end"]()) is None
     assert examples(DataLoader(DATA, BATCH)) == SIZE
+
+
+def test_a_part_of_the_validation_data_is_spread_over_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader that orders its examples by itself, or a metric of the user's own, has no part."""
+    monkeypatch.setattr(module, "PART", 10)
+
+    def part(loader: Loader, **how: Any) -> Any:
+        return part_of_validation(replace(task_of([]), validation=loader, **how))
+
+    loader = DataLoader(DATA, 2)
+    assert [labels.tolist() for _, labels in part(loader)] == [list(DATA[i : i + 2][1]) for i in range(0, SIZE, 8)]
+    assert sum(len(labels) for _, labels in loader) == SIZE
+    assert part(DataLoader(DATA, 2, shuffle=True)) is None
+    assert part(DataLoader(DATA, SIZE)) is None
+    assert part(loader, metric=lambda model, data: 0.5) is None
 
 
 def rows(*sizes: int) -> list[tuple[Tensor, Tensor]]:

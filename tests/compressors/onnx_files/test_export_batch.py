@@ -12,6 +12,7 @@ from autocompress.compressors.onnx_files.export import exported, to_onnx
 from autocompress.compressors.onnx_files.tensor_ranges import largest
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.technique import Way
+from autocompress.evaluators.ladder.engines import Engines
 from autocompress.evaluators.ladder.served import Served, checked
 from autocompress.evaluators.runtime import Runtime
 from autocompress.evaluators.runtimes import load
@@ -128,7 +129,8 @@ def test_a_file_serves_batches_of_any_size(name: str, batch: int, runtime: Runti
     data = torch.cat([x for x, _ in task.train])
     for bits in (32, 8):
         built = apply_candidate(task, Candidate({BITS: dict.fromkeys(layers, bits)}), supplies, epochs=0)
-        artefact, parity = checked(built, runtime, supplies, quantized=bits == 8)
+        with Engines() as engines:
+            artefact, parity = checked(built, runtime, supplies, engines, quantized=bits == 8)
         assert parity.difference < 0.02
         with runtime.build(artefact, threads=1) as engine, torch.no_grad():
             for size in (1, batch, 7):

@@ -15,6 +15,7 @@ from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.evaluator import Host, Request
+from autocompress.evaluators.ladder import engines, ladder
 from autocompress.evaluators.ladder import rungs as module
 from autocompress.evaluators.ladder.ladder import Ladder
 from autocompress.evaluators.ladder.rungs import Rungs
@@ -266,3 +267,54 @@ def test_waiting_for_a_meter_takes_no_time_of_a_trial(tmp_path: Path, monkeypatc
     with rungs.on("train"):
         assert (tmp_path / "rung").read_text() == "train"
     assert list(rungs.seconds) == ["train"]
+
+
+@pytest.fixture
+def scored_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, list[int]]]:
+    """Return a function that evaluates with the default metric, and gives the number of batches of each scoring."""
+
+    def evaluate(**how: Any) -> tuple[Outcome, list[int]]:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
+        x = torch.randn(400, 4)
+        with torch.no_grad():
+            data = [(x, network(x).argmax(1))] * 20
+        task = Task(network, torch.ones(1, 4), data[:2], data, test=data, loss=how.pop("loss", cross_entropy))
+        found: list[int] = []
+        score = ladder.accuracy
+        monkeypatch.setattr(ladder, "accuracy", lambda *args: found.append(len(args[-1])) or score(*args))
+        supplies = supplies_of(task)
+        meter = FakeMeter(baseline=apply_candidate(task, Candidate(), supplies, epochs=0).onnx)
+        request = Request(folder=FOLDER, candidate=HALF, **{"epochs": 1.0, **how})
+        host = Host(folder=tmp_path, meters={"": meter})
+        return Ladder(task, supplies, [runtimes.load("fake")]).evaluate(request, host), found
+
+    return evaluate
+
+
+def test_a_part_of_the_data_tells_whether_a_candidate_is_worth_its_training(
+    scored_batches: Callable[..., tuple[Outcome, list[int]]],
+) -> None:
+    """The trained model, and one that is not to be trained, are scored on all of them."""
+    outcome, batches = scored_batches(epochs=4.0)
+    assert one(outcome).epochs == 4.0
+    assert batches == [4, 20]
+    assert scored_batches(epochs=0.0)[1] == [20]
+
+
+def test_the_untrained_model_that_stays_is_scored_on_all_of_the_data(
+    scored_batches: Callable[..., tuple[Outcome, list[int]]],
+) -> None:
+    """It stays where the training failed, even at the end of its time."""
+    outcome, batches = scored_batches(loss=untouched)
+    assert (one(outcome).epochs, batches) == (0.0, [4, 20])
+    assert one(outcome).one_shot_accuracy == one(outcome).accuracy  # every batch is the same
+
+
+def test_a_file_has_one_engine_whatever_is_asked_of_it(evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parity, both scores and the outputs that are kept take one engine before the training and one after it."""
+    built = []
+    make = engines.engine
+    monkeypatch.setattr(engines, "engine", lambda *args, **how: built.append(args[1]) or make(*args, **how))
+    one(evaluate(0.5, 0.9, 0.8, epochs=1.0, loss=cross_entropy, test=True))
+    assert len(built) == len(set(built)) == 2
