@@ -159,7 +159,8 @@ def _train(
     trained += [] if hints is None else hints.parameters()
     rates = [settings["learning_rate"] * _scale(p) for p in trained]
     optimizer = torch.optim.AdamW(
-        {"params": [p], "lr": lr, "weight_decay": _decay(p)} for p, lr in zip(trained, rates, strict=True)
+        ({"params": [p], "lr": lr, "weight_decay": _decay(p)} for p, lr in zip(trained, rates, strict=True)),
+        fused=all(p.device.type == "cpu" for p in trained) or None,  # one pass over the weights instead of ten
     )
     warmup = 0.21  # a fifth; exactly 0.2 makes the schedule divide by zero when there are four steps
     schedule = OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=warmup)

@@ -28,7 +28,7 @@ from ..batch_norm import fold_batch_norm
 from ..modules import RECURRENT, TRANSPOSED, Inputs, always_called, multiplies, output_axis, parts, run, version
 from ..technique import Supplies, Technique
 from ..tied import put
-from . import recurrent
+from . import recurrent, rounding
 from .calibration import DEFAULT, LARGEST_BIAS, MAX, METHODS, Histogram, threshold
 from .int4 import block_of
 from .lsq import LearnedStep, round_learned
@@ -154,8 +154,7 @@ class WeightQuantizer(nn.Module):
         if self.learned is not None:
             rounded = round_learned(rows, scale.unsqueeze(1), self.top, rows.shape[1])
         else:
-            zero = torch.zeros_like(scale, dtype=torch.int32)
-            rounded = torch.fake_quantize_per_channel_affine(rows, scale, zero, 0, -self.top, self.top)
+            rounded = rounding.rounded(rows, scale.unsqueeze(1))
         return rounded.reshape(weight.transpose(0, self.axis).shape).transpose(0, self.axis)
 
     def learn(self, weight: Tensor) -> None:
@@ -210,7 +209,7 @@ class ActivationQuantizer(nn.Module):
             return x
         if self.learned is not None:
             return round_learned(x, self.learned(), self.top, x[0].numel())
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, 0, -self.top, self.top)
+        return rounding.rounded(x, torch.tensor(self.scale, device=x.device), self.top)
 
     def calibrated(self) -> None:
         """Round from now on, over the range seen so far."""

@@ -8,12 +8,12 @@ no calibration (He et al., arXiv:1611.10176, quantize both). The file gets the s
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence
 
 from ...errors import InfeasibleError
+from .rounding import rounded
 
 BITS = (32, 8)
 """Bits that a recurrent layer's weights may have."""
@@ -44,17 +44,16 @@ class QuantizedRecurrent(nn.Module):
         self, x: Tensor | PackedSequence, state: Tensor | tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor]]:
         """Compute as the layer does, on rounded weights; gradients pass straight through the rounding."""
-        rounded = {name: _rounded(p) for name, p in self.layer.named_parameters() if p.dim() > 1}
+        weights = {name: _rounded(p) for name, p in self.layer.named_parameters() if p.dim() > 1}
         outputs: tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, Tensor]]
-        outputs = functional_call(self.layer, rounded, (x, state))
+        outputs = functional_call(self.layer, weights, (x, state))
         return outputs
 
 
 def _rounded(weight: Tensor) -> Tensor:
     """Return a weight of shape (gates × hidden, inputs) on the grids of its rows."""
     scale = weight.detach().abs().amax(1).clamp_min(1e-8) / TOP
-    zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -TOP, TOP)
+    return rounded(weight, scale.unsqueeze(1))
 
 
 def quantized(model: nn.Module) -> frozenset[str]:
