@@ -6,12 +6,13 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from .environment import UNPAUSED, worst
+from .student import student
 
 MEDIAN = 50.0
 """The default percentile."""
@@ -53,34 +54,6 @@ def half_width(values: Sequence[float]) -> float:
     return student(n - 1) * statistics.stdev(values) / math.sqrt(n)
 
 
-@cache
-def student(freedom: int) -> float:
-    """Return the 97.5th percentile of Student's distribution with these degrees of freedom.
-
-    SciPy has it too, and takes longer to import than all else that a process needs to time a model. The series is that
-    of Abramowitz and Stegun, 26.7.3 and 26.7.4.
-
-    >>> round(student(1), 4), round(student(2), 4), round(student(30), 4)
-    (12.7062, 4.3027, 2.0423)
-    """
-
-    def within(angle: float) -> float:
-        """Return the probability of less than this, either way, of ``t = sqrt(freedom) * tan(angle)``."""
-        term = total = math.cos(angle) if freedom % 2 else 1.0
-        for k in range(2 + freedom % 2, freedom, 2):
-            term *= (k - 1) / k * math.cos(angle) ** 2
-            total += term
-        if freedom % 2:
-            return 2 / math.pi * (angle + (math.sin(angle) * total if freedom > 1 else 0.0))
-        return math.sin(angle) * total
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < 0.95 else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
 class Deployment(NamedTuple):
     """The runtime and the device that serve a model; this machine's device has no name.
 
@@ -97,24 +70,26 @@ class Deployment(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One stretch of interleaved runs of the baseline and the candidate.
+    """One stretch of interleaved runs of a reference, the baseline or a bridge, and the candidate.
 
     Attributes:
-        baseline_ns: clock readings of single baseline runs, in nanoseconds.
+        baseline_ns: clock readings of single runs of the reference, in nanoseconds.
         candidate_ns: clock readings of single candidate runs, in nanoseconds.
         contention: with one thread wall time over CPU time; with several, the cores that all processes wanted over
             the cores there are, at least 1. Above `CONTENDED` the machine was contended.
         timed: how many runs of the candidate were timed, if only their percentile is kept here; see `raw_times`.
+        bridge: the reference's own ratio to the baseline; 1 if it is the baseline.
     """
 
     baseline_ns: tuple[float, ...]
     candidate_ns: tuple[float, ...]
     contention: float = 1.0
     timed: int = 0
+    bridge: float = 1.0
 
     def ratio(self, percentile: float = MEDIAN) -> float:
         """Return a percentile of the candidate's times, divided by the baseline's."""
-        return quantile(self.candidate_ns, percentile) / quantile(self.baseline_ns, percentile)
+        return self.bridge * quantile(self.candidate_ns, percentile) / quantile(self.baseline_ns, percentile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +101,8 @@ class Latency:
     milliseconds, `low_ms` to `high_ms`, is also as wide as those varied when they were calibrated.
 
     The ratio is the mean of the windows' ratios. Its interval is Student's 95 % interval of that mean, widened by the
-    `placement` of the processes that the windows come from.
+    `placement` of the processes that the windows come from, and by how surely the ratio of a bridge is known, if the
+    candidate was timed against one.
 
     >>> windows = tuple(Window(baseline_ns=(100,), candidate_ns=(c,)) for c in (49, 50, 51))
     >>> latency = Latency(windows=windows, baseline_ms=10.0)
@@ -136,6 +112,8 @@ class Latency:
     Attributes:
         baseline_spread: how far the baseline's milliseconds varied, relative to them; see `Calibration.spread`.
         processes: how many processes the windows come from; 0 if nothing was timed.
+        bridge_spread: half-width of the 95 % interval of the bridge's ratio to the baseline, relative to that ratio; 0
+            without a bridge.
     """
 
     windows: tuple[Window, ...]
@@ -148,6 +126,7 @@ class Latency:
     baseline_spread: float = 0.0
     build_s: float = 0.0
     processes: int = 0
+    bridge_spread: float = 0.0
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -171,7 +150,8 @@ class Latency:
         between = half_width(self.ratios)
         if not self.processes:  # nothing was timed
             return between
-        return math.hypot(between, self.ratio * placement(self.median_ms) / math.sqrt(self.processes))
+        placed = placement(self.median_ms) / math.sqrt(self.processes)
+        return math.hypot(between, self.ratio * placed, self.ratio * self.bridge_spread)
 
     @property
     def median_ms(self) -> float:
@@ -228,6 +208,7 @@ class Latency:
             self,
             windows=other.windows + self.windows,
             processes=self.processes + other.processes,
+            bridge_spread=max(self.bridge_spread, other.bridge_spread),
             environment=worst(other.environment, self.environment),
         )
 

@@ -81,6 +81,7 @@ def _latency(fields: dict[str, Any]) -> Latency:
                 candidate_ns=tuple(w["candidate_ns"]),
                 contention=w["contention"],
                 timed=w.get("timed", 0),
+                bridge=w.get("bridge", 1.0),
             )
             for w in windows
         ),

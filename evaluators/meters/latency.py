@@ -22,6 +22,7 @@ from ..runtimes import load
 from ..runtimes.fake import FakeRuntime
 from ..scratch import scratch
 from ..subprocess_protocol import ask
+from .bridge import Bridge
 from .memory import peak_memory
 from .serve_once import serve_once
 
@@ -187,6 +188,7 @@ class ProcessMeter:
         baseline_ms: calibrated milliseconds of the baseline; `measure` needs them.
         baseline_spread: their relative spread; see `Calibration.spread`.
         percentile: percentile of a window's run times that counts.
+        bridges: small references; a candidate is timed against the nearest of them and the baseline.
     """
 
     baseline: bytes
@@ -196,6 +198,7 @@ class ProcessMeter:
     baseline_ms: float | None = None
     baseline_spread: float = 0.0
     percentile: float = MEDIAN
+    bridges: tuple[Bridge, ...] = ()
 
     def calibrate(self, plan: Plan = CAREFUL, *, timeout_s: float | None = None) -> Calibration:
         """Time the baseline alone."""
@@ -219,10 +222,19 @@ class ProcessMeter:
         self, artefact: bytes, plan: Plan, runtime: str, baseline_ms: float, timeout_s: float | None
     ) -> Latency:
         """Time a file against the baseline in one process."""
-        result = self._run([(self.runtime, self.baseline), (runtime, artefact)], plan, timeout_s)
+        bridges = (Bridge(artefact=self.baseline, ratio=1.0, spread=0.0), *self.bridges)
+        models = [(self.runtime, bridge.artefact) for bridge in bridges]
+        references_ms = [bridge.ratio * baseline_ms for bridge in bridges]
+        result = self._run([*models, (runtime, artefact)], plan, timeout_s, references_ms)
+        bridge = bridges[result["reference"]]
         windows = (
-            Window(baseline_ns=tuple(baseline), candidate_ns=tuple(candidate), contention=contention)
-            for (baseline, candidate), contention in result["windows"]
+            Window(
+                baseline_ns=tuple(reference),
+                candidate_ns=tuple(candidate),
+                contention=contention,
+                bridge=bridge.ratio,
+            )
+            for (reference, candidate), contention in result["windows"]
         )
         return Latency(
             windows=tuple(windows),
@@ -234,6 +246,7 @@ class ProcessMeter:
             baseline_spread=self.baseline_spread,
             build_s=result["build_s"][-1],
             processes=1,
+            bridge_spread=bridge.spread,
             environment=result["environment"],
         )
 
@@ -258,15 +271,26 @@ class ProcessMeter:
         with _alone([server.name]):
             return server.kernels(artefact, self.inputs)
 
-    def _run(self, models: Sequence[tuple[str, bytes]], plan: Plan, timeout_s: float | None) -> dict[str, Any]:
-        """Return the timing process's result for models, each with its runtime's name."""
+    def _run(
+        self,
+        models: Sequence[tuple[str, bytes]],
+        plan: Plan,
+        timeout_s: float | None,
+        references_ms: Sequence[float] = (),
+    ) -> dict[str, Any]:
+        """Return the timing process's result for models, each with its runtime's name; the last is the candidate."""
         names = [name for name, _ in models]
         plan = replace(plan, percentile=self.percentile)
         with scratch() as directory:
             for i, (_, model) in enumerate(models):
                 (directory / f"model{i}").write_bytes(model)
             np.savez(directory / "inputs.npz", *self.inputs)
-            request = {"runtimes": names, "threads": self.threads, "plan": asdict(plan)}
+            request = {
+                "runtimes": names,
+                "threads": self.threads,
+                "plan": asdict(plan),
+                "references_ms": list(references_ms),
+            }
             with off_the_floor():
                 return ask(
                     "autocompress.evaluators.meters.timing_process",
@@ -356,6 +380,7 @@ def meter_for(
     baseline_ms: float | None = None,
     baseline_spread: float = 0.0,
     percentile: float = MEDIAN,
+    bridges: tuple[Bridge, ...] = (),
 ) -> FakeMeter | ProcessMeter:
     """Return the meter of a runtime; the arguments are those of `ProcessMeter`."""
     if runtime == FAKE.name:
@@ -368,4 +393,5 @@ def meter_for(
         baseline_ms=baseline_ms,
         baseline_spread=baseline_spread,
         percentile=percentile,
+        bridges=bridges,
     )

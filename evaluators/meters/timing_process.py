@@ -24,9 +24,10 @@ from ...errors import InfeasibleError
 from ..device_lock import quiet
 from ..environment import UNPAUSED
 from ..measurement import CONTENDED, MEDIAN, quantile
-from ..runtime import Arrays, DeviceEngine, Engine
+from ..runtime import Arrays, DeviceEngine, Engine, Runtime
 from ..runtimes import load
 from ..subprocess_protocol import answer, turn
+from .bridge import nearest, roughly_ms
 from .latency import BUILD, TIME, Plan, settled
 from .memory import last_level_cache
 
@@ -208,16 +209,10 @@ def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
         InfeasibleError: a runtime refuses a model.
     """
     threads, plan = request["threads"], Plan(**request["plan"])
-    servers = [load(name) for name in request["runtimes"]]
     with np.load(directory / "inputs.npz") as arrays, ExitStack() as stack:
         inputs = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-        engines, build_s = [], []
         with turn(BUILD):
-            for i, server in enumerate(servers):
-                started = time.perf_counter()
-                model = (directory / f"model{i}").read_bytes()
-                engines.append(stack.enter_context(server.build(model, threads=threads)))
-                build_s.append(time.perf_counter() - started)
+            servers, engines, build_s, reference = _built(directory, request, inputs, stack)
         device = [engine for engine in engines if isinstance(engine, DeviceEngine)]
         devices = {server.capabilities.device for server in servers}
         clock = Clock.of(threads, devices, own=len(device) == len(engines))
@@ -230,6 +225,7 @@ def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
     return {
         "windows": [(window.times_ns, window.contention) for window in windows],
         "clock": clock.name,
+        "reference": reference,
         "build_s": build_s,
         "environment": {
             **{k: v for server in servers for k, v in server.describe().items()},
@@ -246,6 +242,32 @@ def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
             "involuntary_switches": str(int(after["preempted"]) - int(before["preempted"])),
         },
     }
+
+
+def _built(
+    directory: Path, request: Mapping[str, Any], inputs: Arrays, stack: ExitStack
+) -> tuple[list[Runtime], list[Engine], list[float], int]:
+    """Build the candidate, and then the reference that is nearest to it; the candidate is the request's last model.
+
+    Returns:
+        The runtimes, the engines and the seconds to build them, the candidate's last; and which reference it is.
+    """
+    names, references_ms = request["runtimes"], request["references_ms"]
+
+    def built(i: int) -> tuple[Runtime, Engine, float]:
+        server, started = load(names[i]), time.perf_counter()
+        model = (directory / f"model{i}").read_bytes()
+        engine = stack.enter_context(server.build(model, threads=request["threads"]))
+        return server, engine, time.perf_counter() - started
+
+    last = len(names) - 1
+    found, reference = [built(last)], 0
+    if references_ms:
+        if len(references_ms) > 1:
+            reference = nearest(references_ms, roughly_ms(found[0][1], inputs))
+        found.insert(0, built(reference))
+    servers, engines, build_s = map(list, zip(*found, strict=True))
+    return servers, engines, build_s, reference
 
 
 def _alike(conditions: Sequence[Mapping[str, str]]) -> Mapping[str, str]:

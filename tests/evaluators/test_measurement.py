@@ -20,14 +20,16 @@ from autocompress.evaluators.measurement import (
     Window,
     half_width,
     placement,
-    student,
 )
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Plan, settled
 from autocompress.evaluators.outcome_json import from_json, to_json
+from autocompress.evaluators.student import student
 
 TIMES = st.lists(st.integers(1, 10**12), min_size=1, max_size=8).map(tuple)
 FLOATS = st.floats(0, 1e6)
-WINDOWS = st.builds(Window, baseline_ns=TIMES, candidate_ns=TIMES, contention=FLOATS)
+WINDOWS = st.builds(
+    Window, baseline_ns=TIMES, candidate_ns=TIMES, contention=FLOATS, bridge=st.sampled_from([1.0, 0.1])
+)
 LATENCIES = st.builds(
     Latency,
     windows=st.lists(WINDOWS, min_size=1, max_size=4).map(tuple),
@@ -183,6 +185,33 @@ def test_a_process_has_luck_of_its_own() -> None:
     assert two.processes == 2
     assert two.half_width < one.half_width
     assert two.ratio == one.ratio
+
+
+@given(st.lists(st.floats(0.1, 5.0), min_size=2, max_size=5), st.floats(0.01, 1.0), st.floats(0.0, 0.5))
+def test_a_bridge_brings_its_ratio_and_its_doubt(ratios: list[float], bridge: float, doubt: float) -> None:
+    """Ratios to a bridge times its own are those to the baseline, and what is relative in both adds in quadrature."""
+    to_bridge = tuple(Window(baseline_ns=(1.0,), candidate_ns=(ratio,), bridge=bridge) for ratio in ratios)
+    to_baseline = tuple(Window(baseline_ns=(1.0,), candidate_ns=(ratio * bridge,)) for ratio in ratios)
+    bridged, direct = (
+        Latency(windows=windows, baseline_ms=10.0, processes=1, bridge_spread=spread)
+        for windows, spread in ((to_bridge, doubt), (to_baseline, 0.0))
+    )
+    assert bridged.ratio == pytest.approx(direct.ratio)
+    relative = direct.half_width / direct.ratio
+    assert bridged.half_width / bridged.ratio == pytest.approx(math.hypot(relative, doubt))
+    more = bridged.joined(bridged)
+    assert more.half_width >= more.ratio * doubt
+    assert bridged.joined(direct).bridge_spread == doubt
+
+
+def test_a_record_from_before_bridges_is_read() -> None:
+    """Its windows were timed against the baseline."""
+    outcome = (Measurement(accuracy=0.5, latency=latency(0.5, 0.6), size_bytes=1, params=1, macs=1),)
+    record = json.loads(to_json(outcome))
+    del record["latency"]["bridge_spread"]
+    for window in record["latency"]["windows"]:
+        assert window.pop("bridge") == 1.0
+    assert from_json(json.dumps(record)) == outcome
 
 
 @given(st.floats(0.01, 1e4))

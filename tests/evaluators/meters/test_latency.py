@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.device_lock import exclusive, quiet
 from autocompress.evaluators.measurement import CONTENDED, Latency
+from autocompress.evaluators.meters.bridge import Bridge
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, FakeMeter, Plan, ProcessMeter, meter_for
 from autocompress.evaluators.meters.timing_process import (
     LONGEST_BLOCK,
@@ -126,6 +127,20 @@ def test_fast_models_are_measured_by_several_processes() -> None:
     slow = replace(METER, baseline_ms=1000.0).measure(chain(2), plan)
     assert (fast.processes, slow.processes) == (2, 1)
     assert len(fast.windows) >= 2 * SHORT.min_windows > len(slow.windows) - 1
+
+
+def test_a_fast_candidate_is_timed_against_a_bridge() -> None:
+    """The nearest reference is its own, and its ratio to the baseline is the bridge's times that to the bridge."""
+    long = replace(METER, baseline=chain(256))
+    baseline_ms = long.calibrate(SHORT).median_ms
+    bridge = Bridge(artefact=chain(8), ratio=1 / 32, spread=0.1)
+    meter = replace(long, baseline_ms=baseline_ms, bridges=(bridge,))
+    fast, slow = meter.measure(chain(8), SHORT), meter.measure(chain(192), SHORT)
+    assert {window.bridge for window in fast.windows} == {1 / 32}
+    assert {window.bridge for window in slow.windows} == {1.0}
+    assert 0.7 < fast.ratio * 32 < 1.4 or fast.contended
+    assert (fast.bridge_spread, slow.bridge_spread) == (0.1, 0.0)
+    assert fast.half_width > 0.1 * fast.ratio
 
 
 def test_calibration_has_its_spread() -> None:
@@ -332,7 +347,8 @@ def test_a_gpu_that_is_waited_for_asleep_is_timed(tmp_path: Path) -> None:
     for i, seconds in enumerate((b"0.02", b"0.04")):
         (tmp_path / f"model{i}").write_bytes(seconds)
     plan = replace(SHORT, min_runs=5, min_window_s=0.01)
-    found = serve(tmp_path, {"threads": 1, "plan": asdict(plan), "runtimes": [str(tmp_path / "asleep.py")] * 2})
+    names = [str(tmp_path / "asleep.py")] * 2
+    found = serve(tmp_path, {"threads": 1, "plan": asdict(plan), "runtimes": names, "references_ms": [20.0]})
     assert found["clock"] == "wall"
     (baseline, candidate), _ = found["windows"][0]  # type: ignore[index]
     assert 1.6 < statistics.median(candidate) / statistics.median(baseline) < 2.4
@@ -371,7 +387,7 @@ VARIANTS = {"": Builds()}
 def test_the_device_is_free_and_trainers_work_while_a_model_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever builds an engine keeps no other measurement waiting; only its timing has the device to itself."""
+    """A model that is built keeps no other measurement waiting; only its timing has the device to itself."""
     monkeypatch.setenv("AUTOCOMPRESS_LOCKS", str(tmp_path))
     path = tmp_path / "builds.py"
     path.write_text(BUILDS)

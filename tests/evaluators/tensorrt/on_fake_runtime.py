@@ -156,7 +156,7 @@ def test_the_timing_protocol_uses_the_gpus_clock(world: World, runtime: TensorRt
         (tmp_path / name).write_bytes(converted(runtime))
     np.savez(tmp_path / "inputs.npz", *images(4))
     plan = Plan(min_windows=2, max_windows=2, gap_s=0.0, min_runs=10, min_window_s=0.0, tolerance=1.0, block_s=0.0)
-    result = serve(tmp_path, {"runtimes": ["tensorrt"] * 2, "threads": 1, "plan": asdict(plan)})
+    result = serve(tmp_path, {"runtimes": ["tensorrt"] * 2, "threads": 1, "plan": asdict(plan), "references_ms": [1.0]})
     assert result["clock"] == "device"
     windows = [times for times, _ in result["windows"]]  # type: ignore[attr-defined]
     assert windows == [((world.nanoseconds,) * 10,) * 2] * 2
