@@ -15,6 +15,7 @@ from ..compressors.pipeline import Compressed, apply_candidate
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from ..evaluators.ladder.served import source_of
+from ..evaluators.meters.bridge import Offers
 from ..evaluators.meters.latency import PROBE, Meter
 from ..evaluators.runtime import Runtime
 from ..spaces.candidate import SPARSITY, Candidate, Value
@@ -47,6 +48,7 @@ class Prober:
         meter: times them.
         timeout_s: seconds after which the timing of one candidate is given up.
         timed: the candidates timed so far, with their milliseconds.
+        offers: gets each model that was timed, for a bridge; None wants none.
 
     """
 
@@ -58,6 +60,7 @@ class Prober:
     meter: Meter
     timeout_s: float = PROBE_TIMEOUT_S
     timed: dict[Candidate, float] = field(default_factory=dict)
+    offers: Offers | None = None
 
     def base_costs(self, artefact: bytes, base_ms: float) -> CostModel:
         """Divide the milliseconds of the unchanged network among its layers."""
@@ -91,6 +94,8 @@ class Prober:
             self.timed[candidate] = self.meter.measure(artefact, PROBE, timeout_s=self.timeout_s).median_ms
         except InfeasibleError:
             return None, None, b""
+        if self.offers is not None:
+            self.offers.add(artefact, self.timed[candidate])
         return self.timed[candidate], built, artefact
 
     def _layers(self, built: Compressed) -> dict[str, str]:

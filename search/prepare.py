@@ -14,7 +14,8 @@ from ..compressors.pipeline import Compressed
 from ..compressors.technique import Supplies
 from ..errors import RunDirectoryError
 from ..evaluators.ladder.ladder import Ladder
-from ..evaluators.meters.latency import Calibration, Meter, meter_for
+from ..evaluators.meters.bridge import Bridge, Offers
+from ..evaluators.meters.latency import PROBE, Calibration, Meter, meter_for
 from ..evaluators.meters.parallel import at_once
 from ..evaluators.runtime import Runtime
 from ..files import write_atomically
@@ -26,7 +27,7 @@ from ..profiles.profiler import profile
 from ..profiles.setup import Setup, set_up
 from ..spaces.space import Space
 from ..storage.fingerprint import NETWORKS
-from ..storage.run_directory import RunDirectory
+from ..storage.run_directory import RunDirectory, read_json
 from ..studies.task import Task
 from .options import Options
 from .progress import Progress
@@ -34,6 +35,18 @@ from .workers.cluster import Cluster
 
 PROFILE = "profile.json"
 """The profile's file in the run directory."""
+
+CALIBRATION = "calibration.json"
+"""The file of the baseline's calibration, with the ratio of the bridge."""
+
+BRIDGED_MS = 25.0
+"""Fewer milliseconds of the baseline do not prolong the shortest window, so no bridge is measured."""
+
+BRIDGE_SHARE, LARGEST_SHARE = 1 / 16, 1 / 4
+"""The best share of the baseline's time for a bridge, and the largest."""
+
+BRIDGE_PROCESSES = 4
+"""Processes that time a bridge against the baseline."""
 
 Timed = tuple[float, float]
 """A baseline's calibrated milliseconds and their spread."""
@@ -82,9 +95,12 @@ def prepare(
         progress.notice("exporting the baseline")
         baseline = export_baseline(setup.task, runtimes[0], setup.supplies)
 
-        def meters_of(baselines: Mapping[str, Timed]) -> dict[str, Meter]:
+        first = next(iter(options.measure_on), "")
+
+        def meters_of(baselines: Mapping[str, Timed], bridge: Bridge | None = None) -> dict[str, Meter]:
             def local(device: str) -> Meter:
-                return baseline_meter(runtimes[0], baseline[1], setup.supplies, options, baselines.get(device))
+                small = bridge if device == first else None
+                return baseline_meter(runtimes[0], baseline[1], setup.supplies, options, baselines.get(device), small)
 
             if cluster is None or not options.measure_on:
                 return {"": local("")}
@@ -92,9 +108,9 @@ def prepare(
 
         found = read_profile(rundir.path / PROFILE, setup.space)
         if found is None:
-            found, calibrations = _measured(setup, runtimes, baseline, meters_of, options, progress)
-            _save(found, setup.space, calibrations, rundir)
-    meters = meters_of(_known(found, next(iter(options.measure_on), "")))
+            found, calibrations, bridge = _measured(setup, runtimes, baseline, meters_of, options, progress)
+            _save(found, setup.space, calibrations, bridge, rundir)
+    meters = meters_of(_known(found, first), _bridge(rundir))
     for text in (found.overhead_note, summary(found.dropped, runtimes[0].name)):
         if text:
             progress.milestone(text)
@@ -116,7 +132,12 @@ def find_setup(task: Task, runtimes: Sequence[Runtime], options: Options, progre
 
 
 def baseline_meter(
-    runtime: Runtime, artefact: bytes, supplies: Supplies, options: Options, calibrated: Timed | None = None
+    runtime: Runtime,
+    artefact: bytes,
+    supplies: Supplies,
+    options: Options,
+    calibrated: Timed | None = None,
+    bridge: Bridge | None = None,
 ) -> Meter:
     """Return a meter of this machine that compares candidates to the baseline.
 
@@ -126,6 +147,7 @@ def baseline_meter(
         supplies: gives the inputs.
         options: how to measure.
         calibrated: the baseline's milliseconds and their spread; None before they are known.
+        bridge: a small reference for fast candidates.
     """
     baseline_ms, spread = calibrated or (None, 0.0)
     return meter_for(
@@ -136,6 +158,7 @@ def baseline_meter(
         baseline_ms=baseline_ms,
         baseline_spread=spread,
         percentile=options.percentile,
+        bridges=() if bridge is None else (bridge,),
     )
 
 
@@ -146,8 +169,8 @@ def _measured(
     meters_of: Callable[[Mapping[str, Timed]], Mapping[str, Meter]],
     options: Options,
     progress: Progress,
-) -> tuple[Profile, Mapping[str, Calibration]]:
-    """Calibrate the baseline on each device, and profile the network on the first; return both."""
+) -> tuple[Profile, Mapping[str, Calibration], Bridge | None]:
+    """Calibrate the baseline on each device, profile the network on the first, and measure a bridge there."""
     if runtimes[0].capabilities.rounds:
         progress.milestone(cost_of_rounding(setup.task, runtimes[0], *baseline, setup.supplies.piece))
     progress.notice("calibrating the baseline's latency")
@@ -155,7 +178,13 @@ def _measured(
     found = at_once([meter.calibrate for meter in meters.values()])
     calibrations = dict(zip(meters, found, strict=True))
     meters = meters_of({device: (each.median_ms, each.spread) for device, each in calibrations.items()})
-    return _profiled(setup, runtimes[0], baseline, meters, calibrations, options, progress), calibrations
+    baseline_ms = next(iter(calibrations.values())).median_ms
+    offers = Offers(wanted_ms=BRIDGE_SHARE * baseline_ms) if baseline_ms >= BRIDGED_MS else None
+    profiled = _profiled(setup, runtimes[0], baseline, meters, calibrations, options, progress, offers)
+    if offers is None or offers.found_ms > LARGEST_SHARE * baseline_ms:
+        return profiled, calibrations, None
+    progress.notice("measuring a bridge between the baseline and fast candidates")
+    return profiled, calibrations, _measured_bridge(next(iter(meters.values())), offers.artefact)
 
 
 def _profiled(
@@ -166,6 +195,7 @@ def _profiled(
     calibrations: Mapping[str, Calibration],
     options: Options,
     progress: Progress,
+    offers: Offers | None,
 ) -> Profile:
     """Profile the network, or its student."""
     first, *others = meters
@@ -179,6 +209,7 @@ def _profiled(
         runtime=runtime,
         meter=meters[first],
         timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
+        offers=offers,
     )
     single = options.deployments == 1
     found = profile(
@@ -200,6 +231,19 @@ def _profiled(
     )
 
 
+def _measured_bridge(meter: Meter, artefact: bytes) -> Bridge:
+    """Measure a small model against the baseline in several processes."""
+    latency = meter.measure(artefact, PROBE)
+    for _ in range(BRIDGE_PROCESSES - 1):
+        latency = latency.joined(meter.measure(artefact, PROBE))
+    return Bridge.of(artefact, latency)
+
+
+def _bridge(rundir: RunDirectory) -> Bridge | None:
+    """Return the bridge of a run; older ones have none, nor has a run that began with another's measurements."""
+    return Bridge.read(rundir.path / "baseline", (read_json(rundir.path / CALIBRATION) or {}).get("bridge"))
+
+
 def _known(found: Profile, first: str) -> dict[str, Timed]:
     """Return an earlier run's calibrations, by device."""
     others = {device: (ms, found.others_spread.get(device, 0.0)) for device, ms in found.others_ms.items()}
@@ -217,10 +261,17 @@ def _restore_weights(task: Task, rundir: RunDirectory) -> None:
             write_atomically(path, save({n: tensor.contiguous().clone() for n, tensor in network.state_dict().items()}))
 
 
-def _save(found: Profile, space: Space, calibrations: Mapping[str, Calibration], rundir: RunDirectory) -> None:
+def _save(
+    found: Profile,
+    space: Space,
+    calibrations: Mapping[str, Calibration],
+    bridge: Bridge | None,
+    rundir: RunDirectory,
+) -> None:
     by_device = {device: asdict(calibration) for device, calibration in calibrations.items()}
     first = by_device.pop(found.device)
-    rundir.write_json("calibration.json", {**first, **({"elsewhere": by_device} if by_device else {})})
+    known = {"elsewhere": by_device, "bridge": bridge and bridge.write(rundir.path / "baseline")}
+    rundir.write_json(CALIBRATION, {**first, **{name: value for name, value in known.items() if value}})
     rundir.write_json(PROFILE, {"space": space.fingerprint, "profile": found.to_dict()})
 
 

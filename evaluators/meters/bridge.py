@@ -52,6 +52,26 @@ class Bridge:
         return cls(artefact=(folder / FILE).read_bytes(), ratio=float(found["ratio"]), spread=float(found["spread"]))
 
 
+@dataclass
+class Offers:
+    """Keeps, of the models that are timed before a search, the one that is nearest to a wanted time.
+
+    Attributes:
+        wanted_ms: the time of the best bridge.
+        artefact: the file of the nearest one so far.
+        found_ms: its time.
+    """
+
+    wanted_ms: float
+    artefact: bytes = b""
+    found_ms: float = math.inf
+
+    def add(self, artefact: bytes, time_ms: float) -> None:
+        """Keep a model if it is nearer, as a factor."""
+        if not self.artefact or nearest((self.found_ms, time_ms), self.wanted_ms):
+            self.artefact, self.found_ms = artefact, time_ms
+
+
 def nearest(times_ms: Sequence[float], candidate_ms: float) -> int:
     """Return which of several references is nearest to a candidate, as a factor.
 

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from autocompress.errors import InfeasibleError, RunDirectoryError, StudyError
+from autocompress.evaluators.meters.bridge import Bridge
 from autocompress.evaluators.meters.latency import CAREFUL, Calibration, FakeMeter, Meter, Plan
 from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.runtimes.fake import ENVIRONMENT
 from autocompress.search.options import Options
-from autocompress.search.prepare import Prepared, prepare
+from autocompress.search.prepare import BRIDGED_MS, LARGEST_SHARE, Prepared, prepare
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.studies.task import Task
@@ -117,6 +118,24 @@ def test_a_resumed_run_restores_its_weights(make_task: MakeTask, rundir: RunDire
     other = make_task(seed=1)
     prepared(other, rundir)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in other.model.state_dict().items())
+
+
+def test_a_slow_baseline_has_a_bridge(
+    make_task: MakeTask, rundir: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fast model of the profile is measured carefully; a resumed run reads it, and one without it does without."""
+    monkeypatch.setenv(ENVIRONMENT, "20000,10000,2500")
+    found, heard = prepared(make_task(), rundir)
+    assert found.profile.baseline_ms > BRIDGED_MS
+    assert "measuring a bridge between the baseline and fast candidates" in heard.notices
+    kept = json.loads((rundir.path / "calibration.json").read_text())["bridge"]
+    bridge = Bridge.read(rundir.path / "baseline", kept)
+    assert bridge is not None
+    assert 0 < bridge.ratio <= LARGEST_SHARE
+    assert 0 < bridge.spread < 0.01
+    heard = prepared(make_task(), rundir)[1]
+    assert not any("bridge" in text for text in heard.notices)
+    assert Bridge.read(rundir.path, kept) is None
 
 
 def test_another_network_is_refused(make_task: MakeTask, rundir: RunDirectory) -> None:
