@@ -68,7 +68,7 @@ class Plan:
 FAST_MS = 5.0
 """A faster model lives in the caches, and how fast it is there differs more from process to process."""
 
-SEARCH = Plan(min_windows=3, max_windows=6, gap_s=0.2, min_runs=20, min_window_s=0.25, tolerance=0.04, processes=3)
+SEARCH = Plan(min_windows=3, max_windows=6, gap_s=0.05, min_runs=10, min_window_s=0.25, tolerance=0.04, processes=3)
 """For every candidate of a search; differences under 5 % are ties."""
 
 PROBE = replace(SEARCH, processes=1)
