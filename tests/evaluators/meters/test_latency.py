@@ -394,13 +394,13 @@ def test_the_device_is_free_and_trainers_work_while_a_model_is_built(
     meter = replace(METER, baseline=b"baseline", runtime=str(path))
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(meter.measure, b"candidate", SHORT, timeout_s=240.0)
-        until((tmp_path / "baseline").exists)
+        until((tmp_path / "candidate").exists)
         with exclusive("cpu"):  # would wait for ever
-            assert not (tmp_path / "candidate").exists()
+            assert not (tmp_path / "baseline").exists()
             with quiet(patience_s=0.0) as alone:
                 assert not alone  # it works on the floor, beside trainers
             (tmp_path / "go").touch()
-            until((tmp_path / "candidate").exists)
+            until((tmp_path / "baseline").exists)
             assert not result.done()
         assert result.result(timeout=240).environment["trainers_paused"] == "yes"
 
