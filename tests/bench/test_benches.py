@@ -19,7 +19,7 @@ case $1 in *ladder.py) exit 3; esac
 
 @pytest.fixture
 def smoke(tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Run all benchmarks, of which one fails."""
+    """Run all benchmarks; one of them fails."""
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text(PYTHON)
