@@ -204,5 +204,6 @@ def latency_row(latency: Latency) -> dict[str, Any]:
         "windows": len(latency.windows),
         "runs": latency.runs,
         "processes": latency.processes,
+        "bridged": latency.bridge_spread > 0,
         "contended": latency.contended,
     }

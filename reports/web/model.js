@@ -79,7 +79,7 @@ function made(point) {
   if (point.epochs) facts.push(["training", `${point.epochs} passes over the data`]);
   if (known(point.one_shot_accuracy)) facts.push(["before training", metric(point.one_shot_accuracy)]);
   if (known(point.low_precision)) facts.push(["low precision", `${percent(point.low_precision, 0)} of the compute`]);
-  if (point.latency) facts.push(["timed", `${plural(point.latency.runs, "run")} in ${plural(point.latency.windows, "window")}${point.latency.processes ? `, ${plural(point.latency.processes, "process").replace("processs", "processes")}` : ""}`]);
+  if (point.latency) facts.push(["timed", `${plural(point.latency.runs, "run")} in ${plural(point.latency.windows, "window")}${point.latency.processes ? `, ${plural(point.latency.processes, "process").replace("processs", "processes")}` : ""}${point.latency.bridged ? ", against a bridge" : ""}`]);
   if (known(point.agreement)) facts.push(["as in PyTorch", `${percent(point.agreement, 1)} of the classes`]);
   if (point.path) facts.push(["files", `${point.path}/${point.file}`]);
   if (!facts.length) return [];
