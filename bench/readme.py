@@ -34,6 +34,9 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMAND = re.compile(r"^    (?:scripts/run|autocompress) (--target-latency .+)$", re.MULTILINE)
 """README's first command, in a block of its own; `scripts/run` would set up the environment before."""
 
+WORKERS = re.compile(r"\d+ workers? × \d+ threads?")
+"""What the command says of its workers when it begins."""
+
 PICTURE = "docs/digits.png"
 
 QUICK = ("--trials", "2", "--workers", "0", "--epochs", "0.1", "--final-epochs", "0.1")
@@ -41,12 +44,13 @@ QUICK = ("--trials", "2", "--workers", "0", "--epochs", "0.1", "--final-epochs",
 
 @dataclass(frozen=True)
 class Ran:
-    """A run of README's command: what it printed, how long it took, and what its report has."""
+    """A run of README's command: what it printed, how long it took, what its report has, and its workers in words."""
 
     command: str
     printed: str
     seconds: float
     report: dict[str, Any]
+    workers: str = ""
 
     @property
     def name(self) -> str:
@@ -55,8 +59,9 @@ class Ran:
 
     @property
     def took(self) -> str:
-        """How many trials in what time."""
-        return f"{self.report['search']['trials']} trials in {duration(self.seconds)}"
+        """How many trials in what time, with how many workers."""
+        by = f" with {self.workers}" if self.workers else ""
+        return f"{self.report['search']['trials']} trials in {duration(self.seconds)}{by}"
 
     @property
     def conclusion(self) -> str:
@@ -89,15 +94,29 @@ def first_command(readme: str) -> str:
 def ran(command: str, folder: Path, more: Sequence[str] = ()) -> tuple[Ran, Path]:
     """Type a command in an empty folder; return what came of it, and the run directory."""
     program, *words = shlex.split(command)
-    began = time.monotonic()
-    done = subprocess.run(
-        [Path(sys.executable).with_name(program), *words, *more], cwd=folder, stdout=subprocess.PIPE, text=True
-    )
-    seconds = time.monotonic() - began
-    if done.returncode not in (0, 1):  # 1: nothing meets the target, which the table says
-        sys.exit(f"`{command}` must end with a front; it ended with exit code {done.returncode}.")
+    began, progress = time.monotonic(), ""
+    with (
+        tempfile.TemporaryFile("w+") as table,
+        subprocess.Popen(
+            [Path(sys.executable).with_name(program), *words, *more],
+            cwd=folder,
+            stdout=table,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running,
+    ):
+        assert running.stderr is not None
+        for line in running.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            progress += line
+        code, seconds = running.wait(), time.monotonic() - began
+        table.seek(0)
+        printed = table.read()
+    if code not in (0, 1):  # 1: nothing meets the target, which the table says
+        sys.exit(f"`{command}` must end with a front; it ended with exit code {code}.")
     [report] = folder.glob("runs/*/report.json")
-    return Ran(command, done.stdout, seconds, json.loads(report.read_text())), report.parent
+    workers = WORKERS.search(progress)
+    return Ran(command, printed, seconds, json.loads(report.read_text()), workers[0] if workers else ""), report.parent
 
 
 def replaced(readme: str, name: str, content: str) -> str:

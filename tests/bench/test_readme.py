@@ -21,13 +21,13 @@ REPORT = {
 def test_both_sections_are_written_and_the_rest_stays(bench: dict[str, ModuleType]) -> None:
     """A run's table, conclusion, time and machine come into README between their comments, and only there."""
     table = "model ms\n→ 00020 0.26\n\n→ 00020 meets 5 ms: 14.78× faster.\n  All models: runs/digits/pareto.csv\n"
-    run = bench["readme"].Ran("autocompress --target-latency 5ms", table, 190.0, REPORT)
+    run = bench["readme"].Ran("autocompress --target-latency 5ms", table, 190.0, REPORT, "2 workers × 1 thread")
     written = README
     for name, content in run.sections().items():
         written = bench["readme"].replaced(written, name, content)
     assert f"```text\n{table.rstrip()}\n```" in written
     assert "(docs/digits.png)" in written
-    assert "24 trials in 3 min 10 s" in written
+    assert "24 trials in 3 min 10 s with 2 workers × 1 thread" in written
     assert "\n00020 meets 5 ms: 14.78× faster.\n" in written
     sections = re.compile(r"(?<=-->\n).*?(?=<!-- end -->)", re.DOTALL)
     outside = [sections.sub("", text) for text in (README, written)]
