@@ -22,8 +22,9 @@ from common.environment import describe
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
+from autocompress.profiles.damage import divided
 from autocompress.profiles.saliency import ENOUGH, Known, saliencies, saliency_of, stand_in
-from autocompress.profiles.sensitivity import PROBE_BATCHES, measure_sensitivities, middle
+from autocompress.profiles.sensitivity import SALIENT, measure_sensitivities, middle
 from autocompress.spaces.space import Space
 from autocompress.studies import loading
 
@@ -37,7 +38,7 @@ def known(study: str, data_dir: Path | None, most: int | None) -> dict[str, list
     space = space_of(network, runtimes.load("onnxruntime").capabilities, task)
     choices = [choice for choice in space.choices if choice.neutral is not None][:most]
     damage = measure_sensitivities(task.base, supplies, Space(tuple(choices)), lambda text: None, budget_s=math.inf)
-    by_layer = saliencies(task.base, supplies.calibration[:PROBE_BATCHES])
+    by_layer = saliencies(task.base, divided(task.base, supplies.calibration)[:SALIENT])
     found: defaultdict[str, list[Known]] = defaultdict(list)
     for choice in choices:
         at = damage[choice.name][middle(choice)]

@@ -222,15 +222,19 @@ def why(status: int, stderr: str, doing: str) -> str:
 
 def begin() -> None:
     """End this process with the one that started it, and limit its memory."""
-    parent = int(os.environ["AUTOCOMPRESS_PARENT"])
+    end_with(int(os.environ["AUTOCOMPRESS_PARENT"]))
+    limit = memory_limit()
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def end_with(parent: int) -> None:
+    """End this process when the one that started it ends."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before
         raise SystemExit("The process that started this one has ended.")
-    limit = memory_limit()
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def memory_limit() -> int:

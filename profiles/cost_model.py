@@ -5,13 +5,14 @@ Predictions only order candidates; reported latencies are always measured.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..spaces.candidate import BITS, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
 from ..spaces.layers import Network
+from ..spaces.space import Choice
 
 LAYER_AXES = (BITS, RANK, SPARSITY)
 """Axes whose targets are layers and whose levels change a layer's latency."""
@@ -117,20 +118,42 @@ def measured_levels(levels: Iterable[Value], most: int) -> tuple[Value, ...]:
     return (*kept, *(level for level in distinct if isinstance(level, str)))
 
 
-def interpolated(factors: Mapping[Value, float], levels: Iterable[Value]) -> dict[str, float]:
+def nearest(choice: Choice, level: Value) -> Value | None:
+    """Return the level of a choice that is probed when all are at a level: the same, or for shares the nearest.
+
+    >>> choice = Choice(axis="rank", target="fc", levels=(1.0, 0.375, 0.25), neutral=1.0)
+    >>> nearest(choice, 0.25), nearest(choice, 0.75), nearest(choice, "2:4")
+    (0.25, 0.375, None)
+    """
+    if level in choice.levels:
+        return level
+    shares = [each for each in choice.levels if isinstance(each, float) and each != choice.neutral]
+    if not shares or not isinstance(level, float):
+        return None
+    return min(shares, key=lambda share: abs(share - level))
+
+
+def interpolated(
+    factors: Mapping[Value, float], levels: Iterable[Value], work: Callable[[Value], float] = float
+) -> dict[str, float]:
     """Return factors by level as text: measured ones, and linearly interpolated ones between them.
 
     A level beyond all measured ones has the factor of the nearest.
 
+    Args:
+        factors: the measured ones, by level.
+        levels: all that are wanted.
+        work: of a level that is a number; time is taken to be linear in it.
+
     >>> interpolated({0.5: 0.6, 0.25: 0.4}, (0.5, 0.375, 0.25))
     {'0.5': 0.6, '0.375': 0.5, '0.25': 0.4}
     """
-    numbers = sorted((float(level), factor) for level, factor in factors.items() if not isinstance(level, str))
+    numbers = sorted((work(level), factor) for level, factor in factors.items() if not isinstance(level, str))
     places, heights = [place for place, _ in numbers], [height for _, height in numbers]
     found = {}
     for level in levels:
         if level in factors:
             found[str(level)] = factors[level]
         elif numbers and not isinstance(level, str):
-            found[str(level)] = float(np.interp(float(level), places, heights))
+            found[str(level)] = float(np.interp(work(level), places, heights))
     return found

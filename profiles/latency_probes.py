@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import onnx
 
+from ..compressors.lowrank.factorize import cost_of, ranks_of
 from ..compressors.onnx_files import qdq
 from ..compressors.pipeline import Compressed, apply_candidate
 from ..compressors.technique import Supplies
@@ -18,18 +19,24 @@ from ..evaluators.ladder.served import source_of
 from ..evaluators.meters.bridge import Offers
 from ..evaluators.meters.latency import PROBE, Meter
 from ..evaluators.runtime import Runtime
-from ..spaces.candidate import SPARSITY, Candidate, Value
+from ..spaces.candidate import RANK, SPARSITY, Candidate, Value
 from ..spaces.layers import Network
-from ..spaces.space import Space
+from ..spaces.space import Choice, Space
 from ..studies.task import Task
-from .cost_model import LAYER_AXES, CostModel, interpolated, level_factors, measured_levels
+from .cost_model import LAYER_AXES, CostModel, interpolated, level_factors, measured_levels, nearest
 from .layer_latency import layer_costs, layer_times
 
 KERNEL_PROFILES = 3
-"""Profiles of one model. Their median counts, because they are noisy for small layers."""
+"""Most profiles of one model. Their median counts, because they are noisy for small layers."""
 
-MOST_LEVELS = 3
-"""Most levels of one axis that are built and timed; the levels between them are interpolated."""
+ALIKE = 0.05
+"""Share of the time by which two profiles of one model may differ; then there is no third one."""
+
+MOST_LEVELS = 2
+"""Most levels of one axis that are built and timed; the levels between them are interpolated by their work."""
+
+ROUGH = replace(PROBE, max_windows=4, min_window_s=0.15, tolerance=0.05)
+"""How long candidates are timed that only teach what to try first: the trials teach it better."""
 
 PROBE_TIMEOUT_S = 600.0
 """Seconds after which the timing of one candidate is given up."""
@@ -47,6 +54,7 @@ class Prober:
         runtime: serves the models.
         meter: times them.
         timeout_s: seconds after which the timing of one candidate is given up.
+        processes: how many choices' sensitivities are measured at a time.
         timed: the candidates timed so far, with their milliseconds.
         offers: gets each model that was timed, for a bridge; None wants none.
 
@@ -59,6 +67,7 @@ class Prober:
     runtime: Runtime
     meter: Meter
     timeout_s: float = PROBE_TIMEOUT_S
+    processes: int = 1
     timed: dict[Candidate, float] = field(default_factory=dict)
     offers: Offers | None = None
 
@@ -68,17 +77,17 @@ class Prober:
 
     def latency_ms(self, candidate: Candidate) -> float | None:
         """Return the latency of a candidate; None if it cannot be built or timed."""
-        return self._timed(candidate)[0]
+        return self.timed[candidate] if candidate in self.timed else self._timed(candidate)[0]
 
-    def uniform(self, axis: str, level: Value, names: Collection[str]) -> tuple[float | None, dict[str, float] | None]:
-        """Time the network with some layers at one level.
+    def uniform(self, axis: str, levels: Mapping[str, Value]) -> tuple[float | None, dict[str, float] | None]:
+        """Time the network with some layers at levels of one axis.
 
         Returns:
             Its milliseconds, None if it cannot be built or timed; and the milliseconds that the runtime's profiler
             attributes to its layers, None without a profiler.
 
         """
-        total_ms, built, artefact = self._timed(Candidate({axis: dict.fromkeys(names, level)}))
+        total_ms, built, artefact = self._timed(Candidate({axis: levels}))
         if built is None or total_ms is None:
             return None, None
         layers = [layer.name for layer in self.network.layers]
@@ -91,7 +100,7 @@ class Prober:
             return None, None, b""
         try:
             artefact = self.runtime.convert(source_of(built, self.supplies))
-            self.timed[candidate] = self.meter.measure(artefact, PROBE, timeout_s=self.timeout_s).median_ms
+            self.timed[candidate] = self.meter.measure(artefact, ROUGH, timeout_s=self.timeout_s).median_ms
         except InfeasibleError:
             return None, None, b""
         if self.offers is not None:
@@ -108,8 +117,8 @@ class Prober:
 
     def _node_ms(self, artefact: bytes) -> dict[str, float]:
         """Return the milliseconds of a model's nodes, as medians of several profiles; empty without a profiler."""
-        found: defaultdict[str, list[float]] = defaultdict(list)
-        for _ in range(KERNEL_PROFILES):
+        found: list[dict[str, float]] = []
+        while len(found) < KERNEL_PROFILES and not (len(found) > 1 and alike(*found[-2:])):
             try:
                 kernels = self.meter.kernels(artefact)
             except InfeasibleError:
@@ -120,9 +129,25 @@ class Prober:
                     once[kernel.name] += kernel.milliseconds
             if not once:
                 return {}
-            for name, milliseconds in once.items():
-                found[name].append(milliseconds)
-        return {name: statistics.median(times) for name, times in found.items()}
+            found.append(once)
+        names = dict.fromkeys(name for once in found for name in once)
+        return {name: statistics.median([once[name] for once in found if name in once]) for name in names}
+
+
+def alike(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Return whether two profiles of a model share out its time alike, by the milliseconds of its nodes.
+
+    >>> alike({"a": 3.0, "b": 1.0}, {"a": 6.1, "b": 1.9}), alike({"a": 3.0, "b": 1.0}, {"a": 2.0, "b": 2.0})
+    (True, False)
+    """
+    shares = [{name: ms / max(sum(each.values()), 1e-9) for name, ms in each.items()} for each in (one, other)]
+    return sum(abs(shares[0].get(name, 0.0) - shares[1].get(name, 0.0)) for name in {*one, *other}) / 2 <= ALIKE
+
+
+def assigned(choices: Iterable[Choice], level: Value) -> dict[str, Value]:
+    """Return the level of each layer in the network that is probed for a level; those without one stay as they are."""
+    levels = {choice.target: nearest(choice, level) for choice in choices}
+    return {name: value for name, value in levels.items() if value is not None}
 
 
 def measured_costs(
@@ -156,13 +181,22 @@ def measured_costs(
         found: defaultdict[str, dict[Value, float]] = defaultdict(dict)
         for level in measured_levels(offered, MOST_LEVELS):
             notice(f"what the layers cost at {axis}={level}")
-            names = [choice.target for choice in choices if level in choice.levels]
-            total_ms, spent = prober.uniform(axis, level, names)
+            levels = assigned(choices, level)
+            total_ms, spent = prober.uniform(axis, levels)
             if total_ms is not None:
                 uniform_ms.setdefault(axis, {})[str(level)] = total_ms
-                for name, factor in level_factors(costs, names, spent, total_ms).items():
-                    found[name][level] = factor
+                for name, factor in level_factors(costs, levels, spent, total_ms).items():
+                    found[name][levels[name]] = factor
         between = {c.target: [level for level in c.levels if level in offered] for c in choices if c.target in found}
         if between:
-            factors[axis] = {name: interpolated(found[name], levels) for name, levels in between.items()}
+            factors[axis] = {
+                name: interpolated(found[name], levels, _work(axis, prober.network, name))
+                for name, levels in between.items()
+            }
     return replace(costs, factors=factors, uniform_ms=uniform_ms)
+
+
+def _work(axis: str, network: Network, name: str) -> Callable[[Value], float]:
+    """Return the work that a level of an axis leaves of a layer, up to a factor."""
+    shape, stride = next((layer.shape, layer.stride) for layer in network.layers if layer.name == name)
+    return (lambda level: cost_of(shape, ranks_of(shape, float(level)), stride)) if axis == RANK else float

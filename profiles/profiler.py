@@ -9,13 +9,13 @@ from ..compressors.pruning.prune import global_ratios
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from ..evaluators.meters.latency import PROBE, Calibration
-from ..spaces.candidate import PRUNING_RATIO, Candidate
+from ..spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..spaces.uniform import uniform
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel
-from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Prober, measured_costs
+from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Prober, assigned, measured_costs
 from .level_filter import DroppedLevel, levels_without_speedup, reduced, remaining
 from .profile import NARROW, Profile
 from .sensitivity import SENSITIVITY_BUDGET_S, measure_sensitivities
@@ -58,7 +58,9 @@ def profile(
     if task.student is not None:
         base_ms = prober.meter.measure(artefact, PROBE, timeout_s=PROBE_TIMEOUT_S).median_ms
     costs = prober.base_costs(artefact, base_ms)
-    damage = measure_sensitivities(task.base, prober.supplies, space, notice, network=network)
+    damage = measure_sensitivities(
+        task.base, prober.supplies, space, notice, network=network, processes=prober.processes
+    )
     usable = {name for name, by_level in damage.items() if float("inf") not in by_level}
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
     dropped = (
@@ -69,12 +71,13 @@ def profile(
     left = reduced(space, dropped)
     notice("which channels matter in the whole network")
     global_pruning = threshold_ratios(task, prober.supplies, network, prober.runtime.capabilities.channel_multiple)
+    notice("whether what pays in wide layers pays in narrow ones")
+    in_float, integer = (prober.latency_ms(uniform(left, NARROW, quantized=quantized)) for quantized in (False, True))
+    pays = in_float is None or integer is None or integer < in_float
     notice("the fastest network that the space can express")
     uniform_ms = [ms for by_level in costs.uniform_ms.values() for ms in by_level.values()]
-    built_ms = [ms for ms in map(prober.latency_ms, fastest_candidates(left, costs, usable)) if ms is not None]
-    notice("whether what pays in wide layers pays in narrow ones")
-    for quantized in (False, True):
-        prober.latency_ms(uniform(left, NARROW, quantized=quantized))
+    fastest = fastest_candidates(left, costs, usable, bits=pays)
+    built_ms = [ms for ms in map(prober.latency_ms, fastest) if ms is not None]
     return Profile(
         network=network,
         baseline_ms=calibration.median_ms,
@@ -115,20 +118,27 @@ def confirmed_drops(
     kept: list[DroppedLevel] = []
     for axis, level in dict.fromkeys((each.axis, each.level) for each in dropped):
         same = [each for each in dropped if (each.axis, each.level) == (axis, level)]
-        gone = {each.target for each in same}
-        known = costs.factors.get(axis, {})
-        rest = [name for name, factors in known.items() if str(level) in factors and name not in gone]
+        gone, known = {each.target for each in same}, costs.factors.get(axis, {})
+        probed = assigned([choice for choice in space.on(axis) if choice.target in known], level)
+        rest = {name: value for name, value in probed.items() if name not in gone}
         before_ms = costs.uniform_ms.get(axis, {}).get(str(level))
         if rest and before_ms is not None:
-            after_ms, _ = prober.uniform(axis, level, rest)
+            after_ms, _ = prober.uniform(axis, rest)
             if after_ms is None or after_ms > (1 + NOISE) * before_ms:
                 continue
         kept += same
     return tuple(kept) if any(choice.neutral is not None for choice in reduced(space, kept).choices) else ()
 
 
-def fastest_candidates(space: Space, costs: CostModel, usable: set[str]) -> list[Candidate]:
-    """Return the likely fastest candidates of a space: every choice at its strongest, and each axis with pruning."""
+def fastest_candidates(space: Space, costs: CostModel, usable: set[str], *, bits: bool) -> list[Candidate]:
+    """Return the likely fastest candidates of a space: every choice at its strongest, and pruning with or without bits.
+
+    Args:
+        space: what may vary.
+        costs: tell which level of a layer is the fastest.
+        usable: names of the choices that can be applied.
+        bits: whether narrow layers are faster in few bits, too.
+    """
 
     def level(choice: Choice, axes: Sequence[str]) -> int:
         if choice.axis not in axes or choice.name not in usable:
@@ -139,13 +149,20 @@ def fastest_candidates(space: Space, costs: CostModel, usable: set[str]) -> list
         return factors.index(min(factors))
 
     present = [axis for axis in (PRUNING_RATIO, *LAYER_AXES) if any(True for _ in space.on(axis))]
-    groups = [present, *([PRUNING_RATIO, axis] for axis in present)]
+    groups = [present, [PRUNING_RATIO, BITS] if bits else [PRUNING_RATIO]]
     points = [{choice.name: level(choice, axes) for choice in space.choices} for axes in groups]
     return list(dict.fromkeys(map(space.candidate, points)))
 
 
 def estimate_profile_s(
-    task: Task, supplies: Supplies, space: Space, *, build_s: float, probe_s: float, notice: Callable[[str], None]
+    task: Task,
+    supplies: Supplies,
+    space: Space,
+    *,
+    build_s: float,
+    probe_s: float,
+    processes: int,
+    notice: Callable[[str], None],
 ) -> float:
     """Estimate the seconds of `profile`, from the sensitivities of a few choices.
 
@@ -155,16 +172,17 @@ def estimate_profile_s(
         space: what may vary.
         build_s: seconds to build one candidate.
         probe_s: seconds to time one candidate.
+        processes: how many choices are tried at a time.
         notice: gets each line of progress.
     """
     notice("how sensitive the network is")
     choices = [choice for choice in space.choices if choice.neutral is not None]
     few = Space(tuple(choices[:: max(1, len(choices) // FEW)][:FEW]))
     started = time.monotonic()
-    measure_sensitivities(task.base, supplies, few, lambda text: None)
+    measure_sensitivities(task.base, supplies, few, lambda text: None, processes=processes)
     few_s = time.monotonic() - started
     sensitivities_s = min(SENSITIVITY_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
     levels = [{level for c in space.on(axis) for level in c.levels if level != c.neutral} for axis in LAYER_AXES]
-    fastest_and_narrow = len(LAYER_AXES) + 3
+    fastest_and_narrow = 4
     built = sum(min(MOST_LEVELS, len(each)) for each in levels) + fastest_and_narrow
     return sensitivities_s + built * (build_s + probe_s)

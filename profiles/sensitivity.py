@@ -7,25 +7,21 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
-from ..compressors.batch_norm import estimate_batch_norm
-from ..compressors.pipeline import TECHNIQUES
 from ..compressors.technique import Supplies
-from ..spaces.candidate import Candidate
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
-from ..studies.networks.copied import copied
+from .damage import Damages
+from .forks import in_forks
 from .saliency import saliencies, saliency_of, stand_in
-
-PROBE_BATCHES = 2
-"""Batches whose outputs are compared."""
 
 SENSITIVITY_BUDGET_S = 60.0
 """Seconds after which no more choices are applied."""
+
+SALIENT = 2
+"""Batches of the network's inputs from which gradients are taken."""
 
 
 def measure_sensitivities(
@@ -36,45 +32,42 @@ def measure_sensitivities(
     *,
     network: Network | None = None,
     budget_s: float = SENSITIVITY_BUDGET_S,
+    processes: int = 1,
 ) -> dict[str, tuple[float, ...]]:
-    """Return the damage of each compressing choice's levels, each applied alone.
+    """Return the damage of each compressing choice's levels, each applied alone; see `Damages`.
 
-    The damage is the mean squared change of the outputs over their variance. The middle levels of all choices are tried
-    first, then a stronger one of each; `curve` predicts the others. A choice that cannot be applied has infinite
-    damage. When the time is up, the remaining choices, those with the fewest multiply-accumulates, get a damage
-    predicted from their gradients; see `stand_in`.
+    The middle levels of all choices are tried first, then a stronger one of each; `curve` predicts the others. When the
+    time is up, the remaining choices, those with the fewest multiply-accumulates, get a damage predicted from their
+    gradients; see `stand_in`.
 
     Args:
         model: the network; it is not changed.
-        supplies: its first batches are compared.
+        supplies: see `Damages`.
         space: what may vary.
         notice: gets each line of progress.
         network: its parts; without them choices are tried in their own order, and no gradients are used.
         budget_s: seconds after which no choice is started; one of each axis is always tried.
+        processes: how many choices are tried at a time; it changes no damage.
 
     """
-    batches = supplies.calibration[:PROBE_BATCHES]
-    few = replace(supplies, calibration=batches)
-    model = copied(model).eval()
-    before = _outputs(model, batches)
-    end = time.monotonic() + budget_s
+    damages = Damages(model, supplies)
     by_axis = _by_axis(space, network)
     in_turn = [choice for row in itertools.zip_longest(*by_axis) for choice in row if choice is not None]
     rounds = [(choice, middle(choice)) for choice in in_turn]
     rounds += [(choice, stronger(choice)) for choice in in_turn if stronger(choice) > middle(choice)]
+    end = time.monotonic() + budget_s
+    in_time = itertools.takewhile(lambda each: each[0] < len(by_axis) or time.monotonic() <= end, enumerate(rounds))
     found: defaultdict[str, dict[int, float]] = defaultdict(dict)
-    for number, (choice, level) in enumerate(rounds):
-        if number >= len(by_axis) and time.monotonic() > end:
-            notice(f"what each choice damages: {number} of {len(rounds)} were tried, the others are predicted")
-            break
-        notice(f"what each choice damages ({number + 1} of {len(rounds)})")
-        try:
-            change = _change(_apply_one(model, choice, level, few), batches, before)
-        except Exception:  # a user's forward may fail in any way
-            change = float("inf")
-        found[choice.name][level] = change if change == change else float("inf")
+    count = 0
+    for change in in_forks(damages, (probe for _, probe in in_time), processes):
+        choice, level = rounds[count]
+        found[choice.name][level] = change
+        count += 1
+        notice(f"what each choice damages ({count} of {len(rounds)})")
+    if count < len(rounds):
+        notice(f"what each choice damages: {count} of {len(rounds)} were tried, the others are predicted")
     if len(found) < len(in_turn):
-        salient = _salient(model, batches, network)
+        salient = _salient(damages.model, damages.batches[:SALIENT], network)
         for choices in by_axis:
             tried = [(salient(c), found[c.name][middle(c)]) for c in choices if c.name in found]
             for choice in choices:
@@ -130,23 +123,3 @@ def _salient(
     except Exception:  # a user's forward may fail in any way, and need not have gradients
         by_layer = {}
     return lambda choice: saliency_of(choice, by_layer, network)
-
-
-def _apply_one(model: nn.Module, choice: Choice, level: int, supplies: Supplies) -> nn.Module:
-    """Return the network with one choice at a level."""
-    candidate = Candidate({choice.axis: {choice.target: choice.levels[level]}})
-    for technique in TECHNIQUES:
-        if technique.axis == choice.axis:
-            model = technique.apply(model, candidate, supplies)
-    estimate_batch_norm(model, supplies.calibration)
-    return model
-
-
-def _change(model: nn.Module, batches: Sequence[tuple[Tensor, ...]], before: Tensor) -> float:
-    """Return the mean squared change of a network's outputs over their variance before."""
-    return float((_outputs(model, batches) - before).square().mean() / before.var().clamp_min(1e-12))
-
-
-def _outputs(model: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([model(*inputs) for inputs in batches])

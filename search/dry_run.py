@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from ..errors import RunDirectoryError, StorageError
 from ..evaluators.measurement import Infeasible, Measurement, representative
-from ..evaluators.meters.latency import CAREFUL
 from ..profiles.profile import Profile
 from ..profiles.profiler import SHARES, estimate_profile_s
 from ..profiles.setup import Setup
@@ -25,7 +24,7 @@ from ..studies.validate import validate
 from .finalists import FINALISTS
 from .options import Options
 from .preflight import Preflight, check_options, in_unit
-from .prepare import PROFILE, find_setup, read_profile
+from .prepare import CALIBRATE, PROFILE, find_setup, processes_for, read_profile
 from .progress import Progress
 from .samplers.initial_design import DESCENTS, EVEN, warm_start
 from .stage_timing import time_stages
@@ -170,9 +169,11 @@ def estimate_run(name: str, load: Callable[[], Task], options: Options, progress
     task = setup.task
     profile = read_profile(options.out / PROFILE, setup.space)
     done, ended = _finished(options)
-    known = _of_trials(done, options) or _of_candidate(setup, flight, progress, profiled=profile is not None)
-    space = setup.space if profile is None else profile.space(setup.space)
     capacity = of_run(task, options)
+    known = _of_trials(done, options) or _of_candidate(
+        setup, flight, progress, profiled=profile is not None, processes=processes_for(capacity.workers)
+    )
+    space = setup.space if profile is None else profile.space(setup.space)
     cores = math.inf if options.ray_address else os.cpu_count() or 1  # more workers than cores are no faster
     workers = int(min(max(1, capacity.workers), cores))
     network, search, finals = _times(known, options, task, done=len(done), workers=workers)
@@ -264,7 +265,7 @@ def _of_trials(done: Sequence[Measurement | Infeasible], options: Options) -> _K
     return _Known(costs, (0.7 * share, share, min(1.0, 1.5 * share)), costs.build_s, words)
 
 
-def _of_candidate(setup: Setup, flight: Preflight, progress: Progress, *, profiled: bool) -> _Known:
+def _of_candidate(setup: Setup, flight: Preflight, progress: Progress, *, profiled: bool, processes: int) -> _Known:
     """Return the stages' times from one candidate that is built, timed, scored and trained for a few steps.
 
     Raises:
@@ -281,6 +282,7 @@ def _of_candidate(setup: Setup, flight: Preflight, progress: Progress, *, profil
             setup.space,
             build_s=stages.build_s,
             probe_s=timing.calibrate_s,
+            processes=processes,
             notice=progress.notice,
         )
     several = len(runtimes)
@@ -291,5 +293,6 @@ def _of_candidate(setup: Setup, flight: Preflight, progress: Progress, *, profil
 
 
 def _calibration_s(baseline_ms: float) -> float:
-    """Return the seconds of a careful calibration's windows, for a baseline's latency."""
-    return CAREFUL.min_windows * (CAREFUL.gap_s + max(CAREFUL.min_window_s, CAREFUL.min_runs * baseline_ms / 1e3))
+    """Return the seconds of the calibration's windows, for a baseline's latency."""
+    window_s = max(CALIBRATE.min_window_s, CALIBRATE.min_runs * baseline_ms / 1e3)
+    return CALIBRATE.min_windows * (CALIBRATE.gap_s + window_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file, save
@@ -13,9 +14,10 @@ from torch import nn
 from ..compressors.pipeline import Compressed
 from ..compressors.technique import Supplies
 from ..errors import RunDirectoryError
+from ..evaluators.cgroup import available_cores
 from ..evaluators.ladder.ladder import Ladder
 from ..evaluators.meters.bridge import Bridge, Offers
-from ..evaluators.meters.latency import PROBE, Calibration, Meter, meter_for
+from ..evaluators.meters.latency import CAREFUL, PROBE, Calibration, Meter, meter_for
 from ..evaluators.meters.parallel import at_once
 from ..evaluators.runtime import Runtime
 from ..files import write_atomically
@@ -47,6 +49,9 @@ BRIDGE_SHARE, LARGEST_SHARE = 1 / 16, 1 / 4
 
 BRIDGE_PROCESSES = 4
 """Processes that time a bridge against the baseline."""
+
+CALIBRATE = replace(CAREFUL, min_windows=5, gap_s=0.5)
+"""How long the baseline is calibrated: until its windows agree."""
 
 Timed = tuple[float, float]
 """A baseline's calibrated milliseconds and their spread."""
@@ -162,6 +167,11 @@ def baseline_meter(
     )
 
 
+def processes_for(workers: int | None) -> int:
+    """Return how many processes of this machine share the work before the first trial; with 0 workers there is one."""
+    return max(1, min(available_cores(), workers or 1))
+
+
 def _measured(
     setup: Setup,
     runtimes: Sequence[Runtime],
@@ -175,7 +185,7 @@ def _measured(
         progress.milestone(cost_of_rounding(setup.task, runtimes[0], *baseline, setup.supplies.piece))
     progress.notice("calibrating the baseline's latency")
     meters = meters_of({})
-    found = at_once([meter.calibrate for meter in meters.values()])
+    found = at_once([partial(meter.calibrate, CALIBRATE) for meter in meters.values()])
     calibrations = dict(zip(meters, found, strict=True))
     meters = meters_of({device: (each.median_ms, each.spread) for device, each in calibrations.items()})
     baseline_ms = next(iter(calibrations.values())).median_ms
@@ -210,6 +220,7 @@ def _profiled(
         meter=meters[first],
         timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
         offers=offers,
+        processes=processes_for(options.workers),
     )
     single = options.deployments == 1
     found = profile(

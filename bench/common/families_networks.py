@@ -19,7 +19,7 @@ BATCHES, BATCH = 4, 4
 TOKENS = 64
 
 
-def _images(model: nn.Module, size: int = 224, channels: int = 3, *, trained: bool = False) -> Task:
+def images_of(model: nn.Module, size: int = 224, channels: int = 3, *, trained: bool = False) -> Task:
     """Return the task of a network on random images; batch norms that were not trained get their statistics."""
     batches = [(torch.randn(BATCH, channels, size, size), torch.zeros(BATCH, dtype=torch.long)) for _ in range(BATCHES)]
     model.train(not trained)
@@ -32,7 +32,7 @@ def _images(model: nn.Module, size: int = 224, channels: int = 3, *, trained: bo
 def _torchvision(name: str) -> Task:
     import torchvision
 
-    return _images(torchvision.models.get_model(name, weights=None))
+    return images_of(torchvision.models.get_model(name, weights=None))
 
 
 def _trained_mobilenet() -> nn.Module | None:
@@ -51,7 +51,7 @@ def _trained_mobilenet() -> nn.Module | None:
 def _mobilenet() -> Task:
     """Return MobileNetV2, with trained weights where they are installed."""
     model = _trained_mobilenet()
-    return _torchvision("mobilenet_v2") if model is None else _images(model, trained=True)
+    return _torchvision("mobilenet_v2") if model is None else images_of(model, trained=True)
 
 
 def _vision_transformer() -> Task:
@@ -60,17 +60,17 @@ def _vision_transformer() -> Task:
 
     model = torchvision.models.vit_b_16(weights=None)
     nn.init.normal_(model.heads.head.weight, std=0.02)
-    return _images(model)
+    return images_of(model)
 
 
 def _timm(name: str) -> Task:
     import timm
 
-    return _images(timm.create_model(name, pretrained=False))
+    return images_of(timm.create_model(name, pretrained=False))
 
 
 def _residual() -> Task:
-    return _images(ResidualNet((16, 32), (1, 1), channels=3), size=32)
+    return images_of(ResidualNet((16, 32), (1, 1), channels=3), size=32)
 
 
 def _sentences(examples: int, vocabulary: int, tokens: int) -> dict[str, Tensor]:

@@ -93,3 +93,17 @@ def test_damage_between_probes_is_a_power_of_the_level(first: float, power: floa
     assert found[0] == 0.0
     assert list(found) == sorted(found)
     assert all(found[level] == pytest.approx(value) for level, value in known.items())
+
+
+def test_damages_do_not_depend_on_the_number_of_processes() -> None:
+    """Two processes find exactly what one finds, and nothing is said to be predicted."""
+    task, network, space = residual()
+    broken = Choice(axis=PRUNING_RATIO, target="nowhere", levels=(0.0, 0.5), neutral=0.0)
+    space, supplies = Space((*space.choices, broken)), supplies_of(task)
+    notices = list[str]()
+    alone, together = (
+        measure_sensitivities(task.model, supplies, space, notices.append, network=network, processes=processes)
+        for processes in (1, 2)
+    )
+    assert together == alone
+    assert not [notice for notice in notices if "predicted" in notice]
