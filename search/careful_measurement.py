@@ -19,7 +19,7 @@ from .dispatch import RunContext
 
 logger = logging.getLogger(__name__)
 
-ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.05, min_runs=20)
+ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.05)
 """One turn of one model."""
 
 
