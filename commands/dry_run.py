@@ -54,10 +54,8 @@ def _steps(plan: RunEstimate) -> Iterator[tuple[str, str]]:
     yield "network", known
     left = max(0, plan.trials - plan.finished)
     done = f" ({plan.finished} are done)" if plan.finished else ""
-    where = f"on {counted(plan.workers, 'worker')}" if plan.workers else "in this process"
-    yield "trials", f"{left}{done}, {_passes(plan.epochs)} for each that is trained, {where}"
-    if plan.idle:
-        yield "", plan.idle
+    yield "trials", f"{left}{done}, {_passes(plan.epochs)} for each that is trained"
+    yield "", plan.machine or "in this process"
     if plan.starts:
         most = "" if plan.profiled else "up to "
         yield "", f"{most}{plan.starts} of them known: reference baselines, greedy descents"

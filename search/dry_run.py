@@ -95,7 +95,7 @@ class RunEstimate:
         final_epochs: passes for each model of the front.
         models: most models in the final evaluation; 0 if it is done.
         workers: parallel trials.
-        idle: why not more, if cores are idle; otherwise empty.
+        machine: workers and their threads on the machine's cores and memory, in words; empty if there are none.
         network: time until the first trial.
         search: time of the trials.
         finals: time of the final evaluation.
@@ -121,7 +121,7 @@ class RunEstimate:
     final_epochs: float
     models: int
     workers: int
-    idle: str
+    machine: str
     network: Span
     search: Span
     finals: Span
@@ -195,7 +195,7 @@ def estimate_run(name: str, load: Callable[[], Task], options: Options, progress
         final_epochs=options.passes(task)[1],
         models=0 if ended else ROLES + _front(options),
         workers=capacity.workers,
-        idle=capacity.idle,
+        machine=capacity.words,
         network=network,
         search=search,
         finals=_span((0.0, 0.0, 0.0)) if ended else finals,

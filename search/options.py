@@ -84,8 +84,8 @@ class Options:
             no limit.
         trial_timeout_s: seconds after which a trial is stopped.
         trial_memory_bytes: memory above which a trial is stopped; None means no limit.
-        workers: parallel trials; 0 runs them in this process, None takes what this machine's cores and memory allow,
-            see `capacity`, or the CPUs of the cluster.
+        workers: parallel trials; 0 runs them in this process, None takes what the cores and the memory of this machine,
+            or of the cluster, allow; see `capacity`.
         ray_address: address of a running Ray cluster to train on; None trains on this machine.
         measure_on: resources of cluster nodes to measure on; layers' costs come from the first. Empty measures on this
             machine.

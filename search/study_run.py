@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ from .samplers import create
 from .samplers.initial_design import warm_start
 from .workers.base import Workers
 from .workers.capacity import FILE as MEMORY
-from .workers.capacity import of_run, trial_bytes
+from .workers.capacity import of_run
 from .workers.cluster import Cluster, joined
 from .workers.memory_limit import MemoryLimited
 from .workers.shipping import WithArtifacts
@@ -101,12 +101,15 @@ def _run(
         joined(options, progress) as cluster,
         closing(RunDirectory(options.out, asked.identity, _invocation(options, task, source))) as rundir,
     ):
-        options = _with_workers(options, task, cluster, progress)
+        capacity = of_run(task, options, cluster)
+        if capacity.words:
+            progress.milestone(capacity.words)
+        options = replace(options, workers=capacity.workers)
         keep(rundir, fingerprint)
         prepared = _prepared(task, asked, rundir, progress, cluster, fingerprint)
         store = StudyStore(rundir.path, asked.database, name, prepared.space, options.limits)
         with closing(store), quiet(), _unless_nothing_came(rundir, store):
-            return StudyRun(task, options, progress, rundir, prepared, store, cluster).search(started)
+            return StudyRun(task, options, progress, rundir, prepared, store, cluster, capacity.threads).search(started)
 
 
 def _valid(load: Callable[[], Task], progress: Progress) -> Task:
@@ -125,18 +128,6 @@ def _invocation(options: Options, task: Task, source: Mapping[str, object] | Non
     words = dict(source or {})
     about = {"license": task.license, "description": task.description}
     return options.invocation(str(words.pop("study", "")), words, about).to_dict()
-
-
-def _with_workers(options: Options, task: Task, cluster: Cluster | None, progress: Progress) -> Options:
-    """Return options with as many workers as the cluster or this machine has room for."""
-    if cluster is None:
-        capacity = of_run(task, options)
-        if capacity.idle:
-            progress.milestone(capacity.idle)
-        return replace(options, workers=capacity.workers)
-    if options.workers is None:
-        return replace(options, workers=cluster.fits(trial_bytes(task, options.out)))
-    return options
 
 
 @contextmanager
@@ -186,13 +177,15 @@ class StudyRun:
     prepared: Prepared
     store: StudyStore
     cluster: Cluster | None
+    threads: int
+    """Threads on which each worker trains."""
 
     def search(self, started: float) -> ParetoFront:
         """Run the trials and the final evaluation; when interrupted, keep the results so far."""
         interrupts = Interrupts()
         self._begin()
         with (
-            workers_for(self._evaluator(), self._host, self.options.workers, self.cluster) as workers,
+            self._workers() as workers,
             interrupts.handled(),  # second, since Ray sets handlers of its own when it starts
             self._meanwhile() as meanwhile,
         ):
@@ -238,6 +231,9 @@ class StudyRun:
                 board()
 
             yield both
+
+    def _workers(self) -> AbstractContextManager[Workers]:
+        return workers_for(self._evaluator(), self._host, self.options.workers, self.cluster, threads=self.threads)
 
     def _evaluator(self) -> Evaluator:
         """Return the evaluator of the workers, and set where they keep their files."""

@@ -43,6 +43,7 @@ class Cluster:
 
     Attributes:
         cpus: how many trials it can train in parallel.
+        ours: whether all its CPUs are for this study, as far as is known.
         devices: devices that measure: those asked for, or this machine.
         versions: versions that must be the same on every node.
         nodes: the CPUs of each node, and the bytes of memory for its workers.
@@ -52,14 +53,7 @@ class Cluster:
     devices: tuple[MeterActor, ...]
     versions: Mapping[str, str]
     nodes: tuple[tuple[int, float], ...] = ()
-
-    def fits(self, trial_bytes: float) -> int:
-        """Return how many trials of this memory it can train in parallel, at least one on each node.
-
-        >>> Cluster(96, (), {}, nodes=((64, 96e9), (32, 16e9))).fits(2e9)
-        56
-        """
-        return min(self.cpus, sum(min(cpus, max(1, int(memory / trial_bytes))) for cpus, memory in self.nodes if cpus))
+    ours: bool = True
 
 
 @contextmanager
@@ -91,12 +85,25 @@ def joined(options: Options, progress: Progress) -> Iterator[Cluster | None]:
 
         cluster = _checked(ray, options)
         if theirs:
-            cluster = replace(cluster, cpus=int(ray.available_resources().get("CPU", 0)))
+            cluster = _free_part(cluster, int(ray.available_resources().get("CPU", 0)))
         for device in cluster.devices:
             stack.callback(device.close)
         for device in cluster.devices:
             _check_niceness(ray, device, progress)
         yield cluster
+
+
+def _free_part(cluster: Cluster, cpus: int) -> Cluster:
+    """Return a cluster of which others use all but so many CPUs.
+
+    >>> _free_part(Cluster(96, (), {}, nodes=((64, 96e9), (32, 16e9))), 70).nodes
+    ((64, 96000000000.0), (6, 16000000000.0))
+    """
+    nodes, left = [], cpus
+    for count, memory in cluster.nodes:
+        nodes.append((min(count, left), memory))
+        left -= nodes[-1][0]
+    return replace(cluster, cpus=cpus, nodes=tuple(nodes), ours=False)
 
 
 def _begin(address: str, stack: ExitStack) -> None:

@@ -57,6 +57,7 @@ class RayWorkers:
         meters: measure for all of them, by the devices' names, in the processes that hold the devices.
         count: how many actors.
         versions: versions that they must find on their node; see `cluster.check_versions`.
+        threads: threads on which each actor trains; it takes as many CPUs.
     """
 
     interruptible = False  # what `wait` has taken would be lost
@@ -68,6 +69,8 @@ class RayWorkers:
         meters: Mapping[str, RemoteMeter],
         count: int,
         versions: Mapping[str, str] | None = None,
+        *,
+        threads: int = 1,
     ) -> None:
         import ray
 
@@ -79,6 +82,7 @@ class RayWorkers:
         self._host = Host(folder=folder, meters=self._meters)
         self._versions = versions
         self.count = count
+        self._threads = threads
         self.ahead = count // AHEAD
         self._lock = threading.RLock()
         self._events: SimpleQueue[tuple[object, Any]] = SimpleQueue()
@@ -169,8 +173,8 @@ class RayWorkers:
 
     def _start_actor(self) -> None:
         """Request an actor somewhere; it reports that it is there, and is loaded then."""
-        spread = self._ray.remote(_Worker).options(num_cpus=1, scheduling_strategy="SPREAD")
-        worker = spread.remote(self._host)
+        spread = self._ray.remote(_Worker).options(num_cpus=self._threads, scheduling_strategy="SPREAD")
+        worker = spread.remote(self._host, self._threads)
         key = object()
         self._starting[key] = _Starting(worker, time.monotonic())
         self._call_back(key, worker.present.remote())
@@ -310,8 +314,9 @@ def _blame(error: Any) -> BaseException:
 class _Worker:
     """A process that builds and trains, at the lowest priority so that it does not disturb measuring."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, threads: int) -> None:
         self._host = host
+        self._threads = threads
 
     def present(self) -> None:
         """Show that the process is there."""
@@ -325,7 +330,7 @@ class _Worker:
             check_versions(versions, {f"node {socket.gethostname()}": versions_of(versions)})
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(self._threads)
         self._evaluator = unpacked(payload, mapped(payload.key, payload.lengths, lambda: ray.get(buffers[0])))
 
     def evaluate(self, request: Request, token: str) -> tuple[str, int]:

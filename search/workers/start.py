@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def workers_for(
-    evaluator: Evaluator, host: Host, count: int | None, cluster: Cluster | None = None
+    evaluator: Evaluator, host: Host, count: int | None, cluster: Cluster | None = None, *, threads: int = 1
 ) -> Iterator[Workers]:
     """Start workers for an evaluator, and stop them at the end.
 
@@ -36,6 +36,7 @@ def workers_for(
         host: what each worker provides to it; the meters may be of this machine or of a cluster's devices.
         count: how many processes; 0 evaluates in this one, None takes the cluster's CPUs or this machine's cores.
         cluster: where they run; None starts Ray on this machine.
+        threads: threads on which each one trains.
 
     Raises:
         UsageError: the evaluator, and so the user's task, cannot be sent to another process.
@@ -45,11 +46,12 @@ def workers_for(
         return
     payload = pickled(evaluator)
     if cluster is not None:
-        with _ray_workers(payload, host, count or cluster.cpus, cluster.devices, cluster.versions) as workers:
+        count = count or cluster.cpus
+        with _ray_workers(payload, host, count, threads, cluster.devices, cluster.versions) as workers:
             yield workers
         return
     count = count or available_cores()
-    with begun(count=count), _ray_workers(payload, host, count, [MeterActor.here()]) as workers:
+    with begun(count=count * threads), _ray_workers(payload, host, count, threads, [MeterActor.here()]) as workers:
         yield workers
 
 
@@ -58,6 +60,7 @@ def _ray_workers(
     payload: Payload,
     host: Host,
     count: int,
+    threads: int,
     devices: Sequence[MeterActor],
     versions: Mapping[str, str] | None = None,
 ) -> Iterator[RayWorkers]:
@@ -68,7 +71,7 @@ def _ray_workers(
         name: meter if isinstance(meter, RemoteMeter) else devices[0].meter(meter)
         for name, meter in host.meters.items()
     }
-    workers = RayWorkers(payload, host.folder, meters, count, versions)
+    workers = RayWorkers(payload, host.folder, meters, count, versions, threads=threads)
     try:
         yield workers
     finally:

@@ -1,9 +1,8 @@
-"""Without a number of workers, cores and memory say how many trials run at a time; idle cores are reported."""
+"""Cores, memory and trials say how many trials run at a time, and on how many threads; the choice is reported."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from autocompress.evaluators.cgroup import available_cores
 from autocompress.search.options import Options
-from autocompress.search.workers.capacity import FILE, capacity, of_run, trial_bytes
+from autocompress.search.workers.capacity import FILE, capacity, of_run, train_s, trial_bytes
 from autocompress.studies.task import Task
 
 
@@ -25,24 +25,80 @@ def task(width: int = 64, batch: int = 32) -> Task:
 
 
 @pytest.mark.parametrize(
-    ("trial", "trials", "cores", "memory", "workers", "idle"),
+    ("trial", "trials", "cores", "memory", "workers", "threads", "why"),
     [
-        (1e9, 24, 2, 16e9, 2, ""),
-        (1e9, 4, 2, 16e9, 2, ""),
-        (1e9, 24, 1, 16e9, 1, ""),
-        (1e9, 300, 64, 256e9, 64, ""),
-        (8e9, 300, 64, 64e9, 6, r"6 of 64 cores train, because a trial may need 8 of 64 GB of memory: .*--workers"),
-        (1e9, 24, 64, 256e9, 8, r"8 of 64 cores train, because most of 24 trials .*: --workers 64, or more --trials"),
-        (9e9, 24, 4, 8e9, 1, r"1 of 4 cores train, because a trial may need 9 of 8 GB"),
+        (1e9, 24, 2, 16e9, 2, 1, ""),
+        (1e9, 4, 2, 16e9, 2, 1, ""),
+        (1e9, 24, 1, 16e9, 1, 1, ""),
+        (1e9, 300, 64, 256e9, 64, 1, ""),
+        (8e9, 300, 64, 51.2e9, 6, 8, "no more trials fit into memory"),
+        (1e9, 24, 64, 256e9, 8, 8, "most of 24 trials should know others' results"),
+        (1e9, 24, 12, 256e9, 8, 1, "most of 24 trials should know others' results"),
+        (9e9, 24, 4, 8e9, 1, 4, "no more trials fit into memory"),
     ],
 )
 def test_cores_are_used_as_memory_and_trials_allow(
-    trial: float, trials: int, cores: int, memory: float, workers: int, idle: str
+    trial: float, trials: int, cores: int, memory: float, workers: int, threads: int, why: str
 ) -> None:
-    """A worker for each core, unless they would not fit, or most trials would be blind, which is reported."""
-    found = capacity(trial, trials, cores=cores, memory=memory)
-    assert found.workers == workers
-    assert re.fullmatch(f"{idle}.*" if idle else "", found.idle)
+    """A worker for each core, unless they would not fit or most trials would be blind; what is left becomes threads."""
+    found = capacity(trial, trials, [(cores, memory)])
+    assert (found.workers, found.threads) == (workers, threads)
+    assert found.words.partition(" GB")[2] == (why and f": {why}")
+    assert found.words.startswith(f"{workers} worker")
+
+
+def test_short_trials_need_few_workers() -> None:
+    """Where trials train for seconds, more workers would wait for the device; longer training brings them back."""
+    short, long = (capacity(1e9, 3000, [(64, 256e9)], train_s=seconds) for seconds in (6.0, 600.0))
+    assert short.workers * short.threads > 32
+    assert "timed one at a time" in short.words
+    assert (long.workers, long.threads) == (64, 1)
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 8), (3, 2), (8, 1), (20, 1)])
+def test_a_given_number_of_workers_shares_the_cores(
+    workers: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's number is taken; each worker gets the cores that are left for it."""
+    monkeypatch.setattr("autocompress.search.workers.capacity.available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found = of_run(task(), Options(target_ms=1.0, out=tmp_path, workers=workers))
+    assert (found.workers, found.threads) == (workers, threads)
+    assert found.words.endswith("on 8 cores")
+
+
+def test_trials_in_this_process_need_no_words(tmp_path: Path) -> None:
+    """Without workers there is nothing to choose."""
+    assert of_run(task(), Options(target_ms=1.0, out=tmp_path, workers=0)).words == ""
+
+
+def test_threads_fit_on_every_node() -> None:
+    """A worker has its threads on one node: eight of 64 and 32 CPUs are placed with ten threads, not twelve."""
+    nodes = [(64, 256e9), (32, 256e9)]
+    assert capacity(1e9, 24, nodes, most_threads=64).threads == 10
+    assert capacity(1e9, 24, nodes, most_threads=1).threads == 1
+    assert capacity(2e9, 3000, [(64, 96e9), (32, 16e9), (0, 512e9)]).workers == 48 + 8
+
+
+@pytest.mark.parametrize(("bound", "threads"), [(None, 6), ("2", 2), ("many", 6)])
+def test_the_environment_bounds_the_threads(
+    bound: str | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`OMP_NUM_THREADS` holds for workers too."""
+    monkeypatch.setattr("autocompress.search.workers.capacity.available_cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if bound is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", bound)
+    assert of_run(task(), Options(target_ms=1.0, out=tmp_path, workers=1)).threads == threads
+
+
+def test_a_longer_training_is_estimated_longer(tmp_path: Path) -> None:
+    """The seconds of a trial's training grow with the network and with the passes; the network is left as it was."""
+    small, wide = task(batch=512), task(width=2048, batch=512)
+    short, long = (Options(target_ms=1.0, out=tmp_path, epochs=passes) for passes in (1.0, 50.0))
+    wide.model.train()
+    assert 0 < train_s(small, short) < train_s(wide, short) < train_s(wide, long)
+    assert wide.base.training
 
 
 def test_larger_networks_and_batches_need_more(tmp_path: Path) -> None:
@@ -65,7 +121,7 @@ def test_what_trials_needed_takes_the_place_of_a_guess(tmp_path: Path) -> None:
     assert of_run(task(), Options(**options)).workers == 1  # type: ignore[arg-type]
     limited = of_run(task(), Options(**options, trial_memory_bytes=1e6))  # type: ignore[arg-type]
     assert limited.workers >= 1
-    assert not limited.idle
+    assert limited.workers == available_cores()
 
 
 def test_a_process_knows_what_it_needed() -> None:
