@@ -99,11 +99,11 @@ class Clock:
         entered = Rungs.on
 
         @contextmanager
-        def on(rungs: Rungs, rung: str) -> Iterator[None]:
+        def on(rungs: Rungs, rung: str, **how: bool) -> Iterator[None]:
             self.tick()
             before, self.rung = self.rung, rung
             try:
-                with entered(rungs, rung):
+                with entered(rungs, rung, **how):
                     yield
             finally:
                 self.tick()

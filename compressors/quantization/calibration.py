@@ -74,6 +74,12 @@ class Histogram:
         middles: NDArray[np.float64] = np.minimum((np.arange(BINS) + 0.5) * (self.reach / BINS), self.largest)
         return middles
 
+    @property
+    def filled(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The counts and the middles of the bins that are not empty."""
+        full = self.counts > 0
+        return self.counts[full], self.centres[full]
+
     def edge(self, bins: int) -> float:
         """Return the upper edge of a number of bins, at most the largest magnitude seen."""
         return min(bins * (self.reach / BINS), self.largest)
@@ -91,14 +97,17 @@ def mse(histogram: Histogram, top: int = TOP) -> float:
     (Banner et al., NeurIPS 2019, section 3, searched over evenly spaced thresholds rather than a fitted density.)
     """
     thresholds = histogram.largest * np.arange(1, CANDIDATES + 1) / CANDIDATES
-    errors = [squared_error(histogram, threshold, top) for threshold in thresholds]
+    numbers = histogram.filled
+    errors = [_squared_error(*numbers, threshold, top) for threshold in thresholds]
     return float(thresholds[int(np.argmin(errors))])
 
 
 def squared_error(histogram: Histogram, threshold: float, top: int = TOP) -> float:
     """Return the sum of squared errors when magnitudes are rounded to ``top`` steps up to a threshold."""
-    full = histogram.counts > 0
-    counts, centres = histogram.counts[full], histogram.centres[full]
+    return _squared_error(*histogram.filled, threshold, top)
+
+
+def _squared_error(counts: NDArray[np.int64], centres: NDArray[np.float64], threshold: float, top: int) -> float:
     step = threshold / top
     rounded = np.minimum(np.rint(centres / step), top) * step
     return float((counts * np.square(centres - rounded)).sum())

@@ -131,11 +131,13 @@ class _Evaluation:
         return ancestor
 
     def _build(self, ancestor: Ancestor | None, *, epochs: float) -> tuple[Compressed, list[RuntimeFile]]:
-        ladder = self.ladder
+        ladder, supplies = self.ladder, self.ladder.supplies
+        if epochs < self.request.epochs:  # its statistics are taken again after the training
+            supplies = replace(supplies, statistics=supplies.calibration)
         return build_candidate(
             self.request,
             replace(ladder.task, student=None) if self.request.unchanged else ladder.task,
-            ladder.supplies,
+            supplies,
             ladder.runtimes,
             epochs=epochs,
             ancestor=ancestor,

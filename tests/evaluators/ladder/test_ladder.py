@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
+from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators import runtimes
 from autocompress.evaluators.evaluator import Host, Request
@@ -318,3 +319,20 @@ def test_a_file_has_one_engine_whatever_is_asked_of_it(evaluate: Evaluate, monke
     monkeypatch.setattr(engines, "engine", lambda *args, **how: built.append(args[1]) or make(*args, **how))
     one(evaluate(0.5, 0.9, 0.8, epochs=1.0, loss=cross_entropy, test=True))
     assert len(built) == len(set(built)) == 2
+
+
+def test_fewer_examples_give_the_statistics_of_what_is_to_be_trained(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those for the ranges of activations; what is left untrained gets all."""
+    taken = []
+    build = ladder.build_candidate
+
+    def noted(request: Request, task: Task, supplies: Supplies, *args: Any, **how: Any) -> Any:
+        taken.append(supplies.statistics is supplies.calibration)
+        return build(request, task, supplies, *args, **how)
+
+    monkeypatch.setattr(ladder, "build_candidate", noted)
+    one(evaluate(0.5, 0.9, epochs=1.0, loss=cross_entropy))
+    one(evaluate(0.5))
+    assert taken == [True, False, False]
