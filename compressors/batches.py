@@ -40,6 +40,7 @@ class Endless(Iterator[Batch]):
 
     Attributes:
         place: names the latest batch; it has the same name whenever it comes again.
+        drawn: how many batches have been drawn.
 
     Raises:
         StudyError: a pass has no batch.
@@ -47,11 +48,12 @@ class Endless(Iterator[Batch]):
     """
 
     def __init__(self, train: Loader, stream: Stream | None = None) -> None:
-        self.place = ""
+        self.place, self.drawn = "", 0
         self._batches = _placed(train, stream)
 
     def __next__(self) -> Batch:
         self.place, batch = next(self._batches)
+        self.drawn += 1
         return batch
 
     def close(self) -> None:

@@ -52,17 +52,12 @@ class Answers:
         folder: keeps them; trainings of one study share it. It may be deleted at any time.
         batches: the training's; the latest batch is the one that the teacher is asked about.
 
-    Attributes:
-        kept: answers that were found.
-        computed: answers that were computed.
-
     """
 
     def __init__(self, folder: Path, batches: Endless) -> None:
-        self.kept = self.computed = 0
         self._folder, self._batches = folder, batches
         self._identity = ""
-        self._place, self._calls = "", 0
+        self._drawn = self._calls = 0
         self._differences = 0
         self._left = 0.0
         self._full = False
@@ -79,7 +74,6 @@ class Answers:
         """
 
         def compute(*inputs: Any, **named: Any) -> Tensor:
-            self.computed += 1
             return first_tensor(teacher(*inputs, **named))
 
         def answer(*inputs: Any, **named: Any) -> Tensor:
@@ -92,7 +86,7 @@ class Answers:
                 return compute(*inputs, **named)
             found = _read(file)
             if found is not None and found[0] == asked:
-                self.kept, self._differences = self.kept + 1, 0
+                self._differences = 0
                 return found[1]
             outputs = compute(*inputs, **named).contiguous()
             if found is None:
@@ -107,10 +101,9 @@ class Answers:
         """Return the file for the next call about the latest batch."""
         if not self._identity:
             self._identity = _identity(teacher)
-        place = self._batches.place
-        self._calls = self._calls + 1 if place == self._place else 0
-        self._place = place
-        return self._folder / f"{self._identity}-{precision}" / f"{place}-{self._calls}"
+        self._calls = self._calls + 1 if self._batches.drawn == self._drawn else 0
+        self._drawn = self._batches.drawn
+        return self._folder / f"{self._identity}-{precision}" / f"{self._batches.place}-{self._calls}"
 
     def _write(self, file: Path, asked: bytes, outputs: Tensor) -> None:
         """Keep an answer if there is room; tell once in a process if it cannot be written."""

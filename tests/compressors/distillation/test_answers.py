@@ -177,6 +177,12 @@ def test_each_call_of_the_loss_has_its_own_answer(tmp_path: Path) -> None:
     assert (computed, again) == (2 * round(1.5 * BATCHES), 0)
 
 
+def test_a_batch_that_follows_itself_is_the_same_batch(tmp_path: Path) -> None:
+    """A pass of one batch needs one answer, however long the training is."""
+    it = replace(task(), train=[images()])
+    assert trained(it, tmp_path, epochs=4)[1] == len(files(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "a bit"])
 def test_damaged_answers_are_computed_again(tmp_path: Path, damage: str) -> None:
     """A file that is not whole, after a power cut say, is replaced."""
@@ -275,12 +281,12 @@ def test_inputs_without_a_checksum_are_computed(tmp_path: Path) -> None:
             return graph.x + 1
 
     class Batches:
-        place = "0"
+        place, drawn = "0", 1
 
     kept = Answers(tmp_path, Batches())  # type: ignore[arg-type]
     answer = kept.of(OfGraphs(), "float32")
-    assert [float(answer(Graph(torch.tensor(1.0)))) for _ in range(2)] == [2.0, 2.0]
-    assert (kept.kept, kept.computed, files(tmp_path)) == (0, 2, [])
+    assert [float(answer(Graph(torch.tensor(x)))) for x in (1.0, 2.0)] == [2.0, 3.0]
+    assert files(tmp_path) == []
 
 
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.sampled_from(["", "a", "ab"]))
