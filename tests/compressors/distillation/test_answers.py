@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from autocompress.compressors.batches import Endless
 from autocompress.compressors.distillation import answers as module
 from autocompress.compressors.distillation.answers import DIFFERENCES, Answers
+from autocompress.compressors.distillation.distill import distil
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.stream import Stream
 from autocompress.spaces.candidate import Candidate
@@ -69,15 +72,24 @@ def task() -> Task:
 
 
 def trained(
-    it: Task, folder: Path | None, candidate: Candidate = PRUNED, *, epochs: float = 1.5
+    it: Task, folder: Path | None, settings: dict[str, object] | None = None, *, epochs: float = 1.5, first: int = 1
 ) -> tuple[dict[str, Tensor], int]:
-    """Return the weights of a trained candidate, and how often its training asked the teacher."""
-    counted = it.teacher
+    """Return the weights of a trained student, and how often its training asked the teacher."""
+    counted, student = it.teacher, copy.deepcopy(it.model)
     assert isinstance(counted, Counted)
-    supplies = supplies_of(it)
+    before, batches = counted.calls, Endless(it.train, replace(STREAM, first=first))
+    answers = None if folder is None else Answers(folder, batches)
+    distil(student, counted, it, settings=settings or {}, epochs=epochs, seed=3, batches=batches, answers=answers)
+    return student.state_dict(), counted.calls - before
+
+
+def built(it: Task, folder: Path | None, candidate: Candidate) -> tuple[dict[str, Tensor], int]:
+    """Return the same of a candidate that was trained in all of its phases."""
+    counted, supplies = it.teacher, supplies_of(it)
+    assert isinstance(counted, Counted)
     before = counted.calls
-    built = apply_candidate(it, candidate, supplies, epochs=epochs, seed=3, stream=STREAM, answers=folder)
-    return built.state(), counted.calls - before
+    made = apply_candidate(it, candidate, supplies, epochs=1.5, seed=3, stream=STREAM, answers=folder)
+    return made.state(), counted.calls - before
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -100,7 +112,7 @@ def test_kept_answers_give_the_same_weights(tmp_path: Path, axes: dict[str, dict
     candidate = Candidate({**PRUNED.axes, **axes})
     it = task()
     (live, asked), (first, computed), (second, again) = (
-        trained(it, folder, candidate) for folder in (None, tmp_path, tmp_path)
+        built(it, folder, candidate) for folder in (None, tmp_path, tmp_path)
     )
     assert same(live, first)
     assert same(live, second)
@@ -112,10 +124,7 @@ def test_another_training_finds_the_answers_where_it_begins(tmp_path: Path) -> N
     """What differs between two trials is not the batches' content: only the rest of the stream is computed."""
     it = task()
     trained(it, tmp_path, epochs=1)
-    before = it.teacher.calls
-    stream = replace(STREAM, first=0)
-    apply_candidate(it, PRUNED, supplies_of(it), epochs=2, seed=9, stream=stream, answers=tmp_path)
-    assert it.teacher.calls - before == BATCHES
+    assert trained(it, tmp_path, {"temperature": 4.0}, epochs=2, first=0)[1] == BATCHES
     assert len(files(tmp_path)) == 2 * BATCHES
 
 
@@ -259,11 +268,11 @@ def fit(student: nn.Module, teacher: nn.Module, epochs: float) -> None:
     ids=["no weight", "features", "attention", "fit", "no distance"],
 )
 def test_nothing_is_kept_where_no_soft_labels_are_learned(
-    tmp_path: Path, fields: dict[str, object], settings: dict[str, float], asked: int | None
+    tmp_path: Path, fields: dict[str, object], settings: dict[str, object], asked: int | None
 ) -> None:
     """Hints need the inside of the teacher, and a training of one's own asks it itself."""
     it = replace(task(), **fields)
-    calls = [trained(it, tmp_path, Candidate({**PRUNED.axes, "distillation": settings}))[1] for _ in range(2)]
+    calls = [trained(it, tmp_path, settings)[1] for _ in range(2)]
     assert calls[0] == calls[1]
     assert asked in (None, calls[0])
     assert files(tmp_path) == []
