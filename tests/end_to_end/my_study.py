@@ -31,10 +31,10 @@ def batches(count: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     made = []
     for _ in range(count):
         labels = torch.randint(0, 4, (32,), generator=generator)
-        images = torch.randn(32, 1, 12, 12, generator=generator) * 0.5
+        images = torch.randn(32, 1, 8, 8, generator=generator) * 0.5
         for image, label in zip(images, labels.tolist(), strict=True):
-            row, column = 6 * (label // 2), 6 * (label % 2)
-            image[0, row : row + 6, column : column + 6] += 1 + label
+            row, column = 4 * (label // 2), 4 * (label % 2)
+            image[0, row : row + 4, column : column + 4] += 1 + label
         made.append((images, labels))
     return made
 
@@ -49,7 +49,7 @@ def trained(net: nn.Module) -> Task:
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(images), labels).backward()
             optimizer.step()
-    return Task(net, torch.zeros(1, 1, 12, 12), train, batches(8, 1), test=batches(8, 2), epochs=0.5, final_epochs=0.5)
+    return Task(net, torch.zeros(1, 1, 8, 8), train, batches(8, 1), test=batches(8, 2), epochs=0.5, final_epochs=0.5)
 
 
 def task() -> Task:

@@ -22,10 +22,10 @@ def planned(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return plan
 
 
-def test_a_plan_of_a_run_that_has_not_begun(folder: Path, command: Command) -> None:
+def test_a_plan_of_a_run_that_has_not_begun(folder: Path, warm: Command) -> None:
     """It has the space, what is trained and measured, and the time by one candidate; the user's folder is as it was."""
     before = sorted(folder.rglob("*"))
-    plan = planned(command(folder, *LINE, *NETWORK, "--dry-run", "--json"))
+    plan = planned(warm(folder, *LINE, *NETWORK, "--dry-run", "--json"))
     assert sorted(path for path in folder.rglob("*") if path.parent.name != "__pycache__") == before
     assert {axis["name"] for axis in plan["axes"]} >= {"pruning_ratio", "bits", "rank", "distillation"}
     assert (
@@ -41,16 +41,16 @@ def test_a_plan_of_a_run_that_has_not_begun(folder: Path, command: Command) -> N
         assert 0 <= plan[part]["least_s"] <= plan[part]["about_s"] <= plan[part]["most_s"]
 
 
-def test_a_plan_of_a_run_that_goes_on(folder: Path, command: Command) -> None:
+def test_a_plan_of_a_run_that_goes_on(folder: Path, warm: Command) -> None:
     """It rests on the trials that there are, and tells only what is left; in words it fits 80 columns."""
-    run = command(folder, *LINE, "--trials", 6, "--no-promote", "--quiet")
+    run = warm(folder, *LINE, "--trials", 6, "--no-promote", "--quiet")
     assert run.returncode == 0, run.stderr
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
-    plan = planned(command(folder, *LINE, "--trials", 6, "--dry-run", "--json"))
+    plan = planned(warm(folder, *LINE, "--trials", 6, "--dry-run", "--json"))
     assert plan["rests_on"] == "the 6 trials that run has"
     assert (plan["finished"], plan["starts"], plan["profiled"]) == (6, 0, True)
     assert plan["search"]["most_s"] == plan["finals"]["most_s"] == 0
-    told = command(folder, *LINE, "--trials", 20, "--dry-run", "--quiet")
+    told = warm(folder, *LINE, "--trials", 20, "--dry-run", "--quiet")
     assert "14 (6 are done)" in told.stdout
     assert "based on" in told.stdout
     assert "distance   to the teacher's outputs: softmax over axis 1, because adding a" in told.stdout

@@ -53,6 +53,11 @@ FRONTS: dict[str, tuple[str, ...]] = {
 }
 """What gives a front: the module and the function of each study, and parts of what is printed."""
 
+AT_ONCE = {"masks", "windows", "a last batch of one", "two inputs", "one logit"}
+"""Those that are not left to the second stage; others are like them."""
+
+KINDS = [pytest.param(kind, marks=() if kind in AT_ONCE else pytest.mark.slow) for kind in FRONTS]
+
 SLACK = {"super-resolution": 0.5}
 """Decibels that INT8 may lose; elsewhere it is a point."""
 
@@ -139,7 +144,7 @@ def weights(file: Path) -> list[bool]:
     return [stored[scaled.get(name, name)] == onnx.TensorProto.INT8 for name in of if scaled.get(name, name) in stored]
 
 
-@pytest.mark.parametrize("kind", FRONTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_front_is_found(ran: dict[str, Ran], kind: str) -> None:
     """Nothing that is tried fails, and what is pruned is smaller and works."""
     found = ran[kind]
@@ -155,7 +160,7 @@ def test_a_front_is_found(ran: dict[str, Ran], kind: str) -> None:
     assert report["headline"]["faster"] >= 1  # the recommended model; one that is slower is no more accurate
 
 
-@pytest.mark.parametrize("kind", FRONTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_int8_is_what_is_reported_and_right(ran: dict[str, Ran], kind: str) -> None:
     """The served file has every layer in integers and a quarter of the bytes, and scores as the network does."""
     found = ran[kind]

@@ -11,16 +11,16 @@ import pandas
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_an_answer_after_no_time(folder: Path, command: Command) -> None:
+def test_an_answer_after_no_time(folder: Path, warm: Command) -> None:
     """The unchanged network is measured and reported with why nothing else is there; the same command resumes."""
     line = ("my_study.py", "--target-latency", "0.5us", "--runtime", "fake", "--workers", 0, "--out", "run")
-    done = command(folder, *line, "--trials", 3, "--time-budget", "0.1s")
+    done = warm(folder, *line, "--trials", 3, "--time-budget", "0.1s")
     assert done.returncode == 1, done.stderr
     assert "the time was over before a candidate was tried" in done.stderr
     assert "No candidate was measured completely" in done.stdout
     assert "The unchanged network misses 0.0005 ms." in done.stdout
     assert list(pandas.read_csv(folder / "run" / "pareto.csv").id) == ["baseline"]
-    more = command(folder, *line, "--trials", 3, "--quiet")
+    more = warm(folder, *line, "--trials", 3, "--quiet")
     assert more.returncode == 1
     assert "is the nearest" in more.stdout
     assert more.stderr == ""

@@ -62,14 +62,14 @@ def with_each(change: Callable[[nn.Module], object]) -> nn.Module:
 def compiled_in_place() -> nn.Module:
     """Return a network that was compiled in place."""
     model = net()
-    model.compile()
+    model.compile(backend="eager")
     return model
 
 
 def compiled_forward() -> nn.Module:
     """Return a network whose forward was compiled."""
     model = net()
-    model.forward = torch.compile(model.forward)  # type: ignore[method-assign]
+    model.forward = torch.compile(model.forward, backend="eager")  # type: ignore[method-assign]
     return model
 
 

@@ -98,7 +98,7 @@ def test_a_killed_driver_costs_only_what_was_running(
     """After `kill -9` no process is left behind, and the same command resumes with every finished trial."""
     out = folder / "run"
     line = (*FAKE, "--workers", 1)
-    with begin(folder, *line, "--epochs", 8) as process:
+    with begin(folder, *line, "--epochs", 16) as process:
         until(lambda: at_work(trials(out), 2), "a trial after two others")
         time.sleep(random.uniform(0, 1))
         family = process.children(recursive=True)
@@ -116,7 +116,7 @@ def test_a_killed_driver_costs_only_what_was_running(
 def test_a_killed_worker_costs_only_its_trial(folder: Path, begin: Begin, trials: Trials, until: Until) -> None:
     """When a worker process dies its trial is tried again, and the run ends well."""
     out = folder / "run"
-    with begin(folder, *FAKE, "--workers", 1, "--epochs", 4) as process:
+    with begin(folder, *FAKE, "--workers", 1, "--epochs", 8) as process:
         until(lambda: at_work(trials(out), 1) and trains(out) and worker_of(process), "a worker that trains")
         victim = worker_of(process)
         assert victim is not None
@@ -137,7 +137,7 @@ def test_an_interrupted_run_leaves_its_front_and_goes_on(
     """Ctrl-C ends the run in order with exit code 130 and the front so far; the same command resumes and ends."""
     out = folder / "run"
     line = (*FAKE, "--workers", workers)
-    with begin(folder, *line, "--epochs", 8) as process:
+    with begin(folder, *line, "--epochs", 16) as process:
         until(lambda: at_work(trials(out), 2), "a trial after two others")
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait() == 130, (folder / "stderr.txt").read_text()
@@ -178,7 +178,7 @@ def test_a_second_interrupt_ends_at_once(
 ) -> None:
     """An impatient user's second Ctrl-C ends every process, and what was finished is still there."""
     out = folder / "run"
-    with begin(folder, *FAKE, "--workers", 1, "--epochs", 8) as process:
+    with begin(folder, *FAKE, "--workers", 1, "--epochs", 16) as process:
         until(lambda: at_work(trials(out), 2), "a trial after two others")
         before = outcomes(trials(out))
         while process.poll() is None:

@@ -12,10 +12,10 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 TOKENS = Path(__file__).parents[3] / "bench" / "outputs" / "tokens.py"
 
 
-def test_a_classifier_of_tokens_ends_in_a_front(folder: Path, command: Command) -> None:
+def test_a_classifier_of_tokens_ends_in_a_front(folder: Path, warm: Command) -> None:
     """Its classes are found on the last axis, beside padding, nothing fails, and the report says so."""
     line = (TOKENS, "--target-latency", "50ms", "--runtime", "fake", "--trials", 2, "--workers", 0)
-    done = command(folder, *line, "--epochs", 0.2, "--final-epochs", 0.2, "--out", "run", "--quiet")
+    done = warm(folder, *line, "--epochs", 0.2, "--final-epochs", 0.2, "--out", "run", "--quiet")
     assert done.returncode == 0, done.stderr
     told = json.loads((folder / "run" / "report.json").read_text())
     assert told["network"]["distance"].startswith("softmax over axis 2, since")

@@ -18,6 +18,8 @@ from autocompress.evaluators.meters.latency import PROBE, meter_for
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies import loading
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 FAULTY = Path(__file__).parents[2] / "evaluators" / "faulty.py"
