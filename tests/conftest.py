@@ -44,16 +44,19 @@ BENCH = Path(__file__).resolve().parents[1] / "bench"
 Search = Callable[..., StudyStore]
 
 LONGEST = (
-    "test_faults.py",
-    "test_documentation.py",
+    "faults/test_faults.py",
+    "end_to_end/test_documentation.py",
     "test_strangers_networks.py",
-    "test_determinism.py",
-    "test_infeasible.py",
-    "test_chaos.py",
-    "test_devices.py",
-    "test_runtimes.py",
-    "test_run.py",
-    "test_old_runs.py",
+    "faults/test_chaos.py",
+    "end_to_end/test_determinism.py",
+    "end_to_end/runtimes/test_runtimes.py",
+    "faults/test_infeasible.py",
+    "end_to_end/runtimes/test_devices.py",
+    "end_to_end/test_run.py",
+    "end_to_end/test_old_runs.py",
+    "faults/test_bad_input.py",
+    "/test_litert.py",
+    "/test_browser.py",
 )
 """Files that take minutes, the longest first."""
 
@@ -62,8 +65,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that processes that share the tests end at about the same time."""
 
     def place(item: pytest.Item) -> tuple[int, bool]:
-        name = item.path.name
-        return LONGEST.index(name) if name in LONGEST else len(LONGEST), "end_to_end" not in item.path.parts
+        path = item.path.as_posix()
+        rank = next((i for i, ending in enumerate(LONGEST) if path.endswith(ending)), len(LONGEST))
+        return rank, "end_to_end" not in item.path.parts
 
     items.sort(key=place)
 

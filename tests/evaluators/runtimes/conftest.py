@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -71,13 +73,17 @@ def sample() -> Callable[[str], Sample]:
 
 
 @pytest.fixture(scope="session")
-def converted(sample: Callable[[str], Sample]) -> Callable[[str, str], bytes]:
-    """Return a network by name in a runtime's own file, converted once."""
-    made: dict[tuple[str, str], bytes] = {}
+def converted(sample: Callable[[str], Sample], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], bytes]:
+    """Return a network by name in a runtime's own file, converted once by all processes that share the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
     def get(runtime: str, kind: str) -> bytes:
-        if (runtime, kind) not in made:
-            made[runtime, kind] = load(runtime).convert(sample(kind).source)
-        return made[runtime, kind]
+        file = folder / f"{runtime}-{kind}"
+        with (folder / f"{file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.exists():
+                file.write_bytes(load(runtime).convert(sample(kind).source))
+        return file.read_bytes()
 
     return get

@@ -22,9 +22,10 @@ from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task, cross_entropy, top1
 from autocompress.studies.training import Shuffled, batches
 
-pytestmark = pytest.mark.skipif(
-    "AUTOCOMPRESS_DATA" not in os.environ, reason="AUTOCOMPRESS_DATA does not name the data folder"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("AUTOCOMPRESS_DATA" not in os.environ, reason="AUTOCOMPRESS_DATA does not name the data folder"),
+]
 
 TRAIN, TEST = 9_600, 1_000
 

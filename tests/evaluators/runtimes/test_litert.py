@@ -20,6 +20,8 @@ from autocompress.evaluators.runtimes.litert_convert import choose, fingerprint
 
 from .conftest import Sample
 
+pytestmark = pytest.mark.slow
+
 LITERT, DYNAMIC = load("litert"), load("litert:dynamic")
 
 WHOLE_MODEL = """
