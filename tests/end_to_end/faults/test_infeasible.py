@@ -53,6 +53,7 @@ def table(fragile: tuple[Path, subprocess.CompletedProcess[str]]) -> pandas.Data
     return rows.assign(width=[round(64 * (1 - ratio)) for ratio in ratios])
 
 
+@pytest.mark.slow
 def test_the_search_goes_on(fragile: tuple[Path, subprocess.CompletedProcess[str]], table: pandas.DataFrame) -> None:
     """The run ends well with what could be measured, and each trial has its row."""
     out, done = fragile
@@ -67,6 +68,7 @@ def test_the_search_goes_on(fragile: tuple[Path, subprocess.CompletedProcess[str
     assert len(front) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "rung", "reason"),
     [
@@ -88,6 +90,7 @@ def test_a_broken_candidate_has_its_reason(table: pandas.DataFrame, width: int, 
     assert any(given == rung and reason in why for given, why in zip(rows.rung, rows.reason, strict=True))
 
 
+@pytest.mark.slow
 def test_a_candidate_whose_training_fails_stands_as_it_was_before(
     fragile: tuple[Path, subprocess.CompletedProcess[str]], table: pandas.DataFrame
 ) -> None:
@@ -101,6 +104,7 @@ def test_a_candidate_whose_training_fails_stands_as_it_was_before(
     assert {point["accuracy"] == point["one_shot_accuracy"] for point in warned} == {True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", ["40 channels", "does not export", "loss became nan", "no class", "did not end"])
 def test_the_user_is_told(fragile: tuple[Path, subprocess.CompletedProcess[str]], reason: str) -> None:
     """Each infeasible trial, and each that cannot be trained, is a line on stderr while the search runs."""
