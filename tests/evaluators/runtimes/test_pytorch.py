@@ -133,7 +133,7 @@ def test_network_that_knows_its_batch_runs_in_pieces() -> None:
     np.testing.assert_array_equal(output, expected.numpy())
 
 
-@pytest.mark.parametrize("variant", ["compile", "aoti"])
+@pytest.mark.parametrize("variant", ["compile", pytest.param("aoti", marks=pytest.mark.slow)])
 def test_compiled_programs_compute_the_same(linear: tuple[Source, NDArray[np.float32]], variant: str) -> None:
     """For batches of another size than the examples' too, and the first outputs stay."""
     source, expected = linear
