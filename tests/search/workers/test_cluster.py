@@ -206,6 +206,7 @@ def refused(port: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_everything_is_measured_on_the_node_with_the_device(nodes: Nodes, asked: Callable[..., Options]) -> None:
     """Trials are trained on one node and timed on the other, as are the baseline, memory and kernels."""
     device = next(iter(nodes.worker_nodes)).node_id
@@ -228,6 +229,7 @@ def test_everything_is_measured_on_the_node_with_the_device(nodes: Nodes, asked:
     assert alive(nodes) == 2
 
 
+@pytest.mark.slow
 def test_a_profile_that_crashes_costs_itself_only(asked: Callable[..., Options]) -> None:
     """A runtime that ends the device's process is a reason; the process is there again for the next model."""
     with joined(asked(measure_on=(NAME,)), Silent()) as cluster:
@@ -238,6 +240,7 @@ def test_a_profile_that_crashes_costs_itself_only(asked: Callable[..., Options])
         assert meter.memory(b"four") == 4
 
 
+@pytest.mark.slow
 def test_a_device_that_nobody_offers_is_refused(asked: Callable[..., Options]) -> None:
     """The message names the option, the value, what there is, and how a node offers it."""
     with (
@@ -247,6 +250,7 @@ def test_a_device_that_nobody_offers_is_refused(asked: Callable[..., Options]) -
         pytest.fail("it was joined")
 
 
+@pytest.mark.slow
 def test_other_versions_are_refused(asked: Callable[..., Options], monkeypatch: pytest.MonkeyPatch) -> None:
     """A node with another version of something, or without it, is named with both versions."""
     ours = {**versions_here(["onnxruntime"]), "torch": "1.0"}
@@ -289,6 +293,7 @@ def test_a_cluster_that_does_not_answer_is_refused(tmp_path: Path) -> None:
             pytest.fail("it was joined")
 
 
+@pytest.mark.slow
 def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[..., Options]) -> None:
     """Its trials are lost, the others continue; the missing place is reported, and a new node gets the worker."""
     extra = nodes.add_node(num_cpus=1)
@@ -309,6 +314,7 @@ def test_a_dead_node_costs_its_running_trials(nodes: Nodes, asked: Callable[...,
     nodes.remove_node(extra)
 
 
+@pytest.mark.slow
 def test_a_device_that_goes_away_is_waited_for(nodes: Nodes, asked: Callable[..., Options]) -> None:
     """While no node offers it, a message says so; measuring continues where it is offered next."""
     device = nodes.add_node(num_cpus=0, resources={"phone": 1})
@@ -326,6 +332,7 @@ def test_a_device_that_goes_away_is_waited_for(nodes: Nodes, asked: Callable[...
     nodes.remove_node(device)
 
 
+@pytest.mark.slow
 def test_devices_measure_at_the_same_time(nodes: Nodes, asked: Callable[..., Options]) -> None:
     """A candidate is timed on all devices at once, on each by a process of its own, and says where that was."""
     device = nodes.add_node(num_cpus=0, resources={"phone": 1})
@@ -341,6 +348,7 @@ def test_devices_measure_at_the_same_time(nodes: Nodes, asked: Callable[..., Opt
     nodes.remove_node(device)
 
 
+@pytest.mark.slow
 def test_a_ray_client_joins_from_outside(nodes: Nodes, asked: Callable[..., Options]) -> None:
     """A machine that is no node of the cluster has its trials run there, and needs a device that is."""
     with pytest.raises(UsageError, match="needs --measure-on NAME"):

@@ -90,6 +90,7 @@ def ways(workers: Workers, store: RemoteArtifacts, here: Path, *asked: tuple[str
     return [(here / request.folder / "way").read_text().split() for request in requests]
 
 
+@pytest.mark.slow
 def test_what_one_node_made_the_other_goes_on_from(address: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
     """Heirs on both nodes have their ancestor's file; each node holds the data once, and in the end nothing."""
     store = RemoteArtifacts(check_artifacts(f"file://{tmp_path}/store", None))
