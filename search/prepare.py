@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 from safetensors.torch import load_file, save
@@ -13,9 +13,10 @@ from torch import nn
 
 from ..compressors.pipeline import Compressed
 from ..compressors.technique import Supplies
-from ..errors import RunDirectoryError
+from ..errors import InfeasibleError, RunDirectoryError
 from ..evaluators.cgroup import available_cores
 from ..evaluators.ladder.ladder import Ladder
+from ..evaluators.measurement import Latency
 from ..evaluators.meters.bridge import Bridge, Offers
 from ..evaluators.meters.latency import CAREFUL, PROBE, Calibration, Meter, meter_for
 from ..evaluators.meters.parallel import at_once
@@ -194,7 +195,12 @@ def _measured(
     if offers is None or offers.found_ms > LARGEST_SHARE * baseline_ms:
         return profiled, calibrations, None
     progress.notice("measuring a bridge between the baseline and fast candidates")
-    return profiled, calibrations, _measured_bridge(next(iter(meters.values())), offers.artefact)
+    try:
+        bridge = _measured_bridge(next(iter(meters.values())), offers.artefact)
+    except InfeasibleError as error:
+        progress.milestone(f"fast candidates are timed against the unchanged network, as no bridge was: {error.reason}")
+        bridge = None
+    return profiled, calibrations, bridge
 
 
 def _profiled(
@@ -244,10 +250,8 @@ def _profiled(
 
 def _measured_bridge(meter: Meter, artefact: bytes) -> Bridge:
     """Measure a small model against the baseline in several processes."""
-    latency = meter.measure(artefact, PROBE)
-    for _ in range(BRIDGE_PROCESSES - 1):
-        latency = latency.joined(meter.measure(artefact, PROBE))
-    return Bridge.of(artefact, latency)
+    latencies = [meter.measure(artefact, PROBE, timeout_s=PROBE_TIMEOUT_S) for _ in range(BRIDGE_PROCESSES)]
+    return Bridge.of(artefact, reduce(Latency.joined, latencies))
 
 
 def _bridge(rundir: RunDirectory) -> Bridge | None:

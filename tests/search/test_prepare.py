@@ -18,6 +18,7 @@ from autocompress.evaluators.meters.bridge import Bridge
 from autocompress.evaluators.meters.latency import CAREFUL, Calibration, FakeMeter, Meter, Plan
 from autocompress.evaluators.runtimes import load
 from autocompress.evaluators.runtimes.fake import ENVIRONMENT
+from autocompress.search import prepare as module
 from autocompress.search.options import Options
 from autocompress.search.prepare import BRIDGED_MS, LARGEST_SHARE, Prepared, prepare
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO
@@ -136,6 +137,21 @@ def test_a_slow_baseline_has_a_bridge(
     heard = prepared(make_task(), rundir)[1]
     assert not any("bridge" in text for text in heard.notices)
     assert Bridge.read(rundir.path, kept) is None
+
+
+def test_a_bridge_that_cannot_be_timed_is_left_out(
+    make_task: MakeTask, rundir: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study goes on without it, and says why."""
+
+    def crash(*_: object) -> Bridge:
+        raise InfeasibleError("the runtime crashed", rung="latency")
+
+    monkeypatch.setenv(ENVIRONMENT, "20000,10000,2500")
+    monkeypatch.setattr(module, "_measured_bridge", crash)
+    _, heard = prepared(make_task(), rundir)
+    assert any(text.endswith("as no bridge was: the runtime crashed") for text in heard.milestones)
+    assert "bridge" not in json.loads((rundir.path / "calibration.json").read_text())
 
 
 def test_another_network_is_refused(make_task: MakeTask, rundir: RunDirectory) -> None:
