@@ -115,15 +115,14 @@ def _epochs(context: RunContext, candidate: Candidate, role: str, epochs: float)
     return epochs if candidate.compresses or (context.student and role != BASELINE) else 0.0
 
 
-def _stake(context: RunContext, store: StudyStore, trial: PendingTrial) -> Stake | None:
-    """Return what depends on a candidate's latency; None where it is wanted as surely as a search can have it.
+def _stake(context: RunContext, store: StudyStore, trial: PendingTrial) -> Stake:
+    """Return what depends on a candidate's latency.
 
     With several deployments each has a front of its own, and no model of one is a rival in all.
     """
-    if trial.role:
-        return None
     front = () if context.options.deployments > 1 else store.found.front()
-    return Stake.of(store.limits.target_ms, (model.measurement for model in front))
+    target_ms = math.inf if trial.role else store.limits.target_ms
+    return Stake.of(target_ms, (model.measurement for model in front))
 
 
 def _promotion(context: RunContext, store: StudyStore, trial: PendingTrial) -> Promotion | None:
