@@ -27,7 +27,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from common.trees import ROOT, checked_out, importable
 
 PARTS = {
     "apply": [
@@ -193,29 +193,14 @@ def serve(study: str, data_dir: Path | None, *, untimed: bool) -> None:
             print(json.dumps(result), flush=True)
 
 
-@contextmanager
-def checked_out(revision: str) -> Iterator[Path]:
-    """Check a revision out into a temporary folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder, "tree")
-        git = ["git", "-C", str(ROOT), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), revision], check=True)
-        try:
-            yield tree
-        finally:
-            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
-
-
 Ask = Callable[[str, int], Mapping[str, Any]]
 
 
 @contextmanager
 def evaluator_of(tree: Path, arguments: list[str]) -> Iterator[tuple[list[str], Ask]]:
     """Start a tree's process; yield the candidates' names, and a function that evaluates one with a seed."""
-    with tempfile.TemporaryDirectory() as links:
-        Path(links, "autocompress").symlink_to(tree.resolve())
+    with importable(tree) as environment:
         command = [sys.executable, __file__, "--serve", *arguments]
-        environment = {**os.environ, "PYTHONPATH": links}
         with subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as process:
