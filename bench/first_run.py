@@ -12,6 +12,7 @@ machine only.
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import subprocess
 import sys
@@ -70,7 +71,7 @@ class FirstRun:
         trials: finished trials.
         models: models of the front.
         hypervolume: of the front.
-        noise: standard deviation of that.
+        noise: standard deviation of that; NaN without models, or where a model's scores are not known.
     """
 
     seconds: Mapping[str, float]
@@ -166,7 +167,9 @@ def show(runs: Mapping[str, FirstRun]) -> None:
         print(f"{stage:28}" + "".join(f"{'–' if at is None else f'{at:.0f}':>{width}}" for at in times))
     print(f"{'trials':28}" + "".join(f"{run.trials:>{width}}" for run in runs.values()))
     print(f"{'models of the front':28}" + "".join(f"{run.models:>{width}}" for run in runs.values()))
-    volumes = (f"{run.hypervolume:.4f} ± {run.noise:.4f}" for run in runs.values())
+    volumes = (
+        f"{run.hypervolume:.4f}" + ("" if math.isnan(run.noise) else f" ± {run.noise:.4f}") for run in runs.values()
+    )
     print(f"{'hypervolume':28}" + "".join(f"{volume:>{width}}" for volume in volumes))
 
 

@@ -179,7 +179,8 @@ def made_run() -> Callable[..., Path]:
 def bench() -> Iterator[dict[str, ModuleType]]:
     """Import some files of the benchmarks as they are imported when they are run: each knows its neighbours."""
     sys.path.insert(0, str(BENCH))
-    names = ("common.environment", "common.recorded", "common.problems", "ladder", "latency_model", "readme", "stuck")
+    names = ("environment", "recorded", "problems", "trees")
+    names = (*(f"common.{name}" for name in names), "first_run", "ladder", "latency_model", "readme", "stuck")
     loaded = {name.removeprefix("common."): importlib.import_module(name) for name in names}
     yield loaded
     sys.path.remove(str(BENCH))
