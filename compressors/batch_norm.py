@@ -30,8 +30,11 @@ def fold_batch_norm(model: nn.Module, examples: Inputs) -> nn.Module:
     Pairs are found by the identity of the tensor that passes between them in one forward pass. Each is folded for
     itself: where that would change the outputs, as something else reads the layer too, its norm stays.
     """
-    pairs = _that_fold(model, examples, _pairs(model, examples), run(model, examples))
-    return _folded(model, pairs)
+    pairs, expected = _pairs(model, examples), run(model, examples)
+    whole = _folded(model, pairs)
+    if not pairs or _alike(expected, run(whole, examples)):
+        return whole
+    return _folded(model, [pair for half in _halves(pairs) for pair in _that_fold(model, examples, half, expected)])
 
 
 def folded(model: nn.Module) -> bool:
@@ -72,12 +75,19 @@ def _pairs(model: nn.Module, examples: Inputs) -> list[Pair]:
 
 def _that_fold(model: nn.Module, examples: Inputs, pairs: list[Pair], expected: Tensor) -> list[Pair]:
     """Return the pairs that can be folded without changing the outputs, found by bisection."""
-    outputs = run(_folded(model, pairs), examples) if pairs else expected
-    if torch.allclose(expected, outputs, rtol=1e-3, atol=1e-3 * float(expected.abs().max()) + 1e-6, equal_nan=True):
+    if not pairs or _alike(expected, run(_folded(model, pairs), examples)):
         return pairs
+    return [pair for half in _halves(pairs) for pair in _that_fold(model, examples, half, expected)]
+
+
+def _halves(pairs: list[Pair]) -> Sequence[list[Pair]]:
     middle = len(pairs) // 2
-    halves = (pairs[:middle], pairs[middle:]) if middle else ()
-    return [pair for half in halves for pair in _that_fold(model, examples, half, expected)]
+    return (pairs[:middle], pairs[middle:]) if middle else ()
+
+
+def _alike(expected: Tensor, outputs: Tensor) -> bool:
+    reach = float(expected.abs().max())
+    return torch.allclose(expected, outputs, rtol=1e-3, atol=1e-3 * reach + 1e-6, equal_nan=True)
 
 
 def _folded(model: nn.Module, pairs: Sequence[Pair]) -> nn.Module:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from autocompress.compressors import batch_norm
 from autocompress.compressors.batch_norm import estimate_batch_norm, fold_batch_norm, folded
 from autocompress.studies.residual import ResidualNet
 
@@ -124,6 +125,16 @@ def test_a_network_is_folded_as_soon_as_a_norm_is() -> None:
     assert not folded(fold_batch_norm(UNFOLDABLE["second reader"][0], (IMAGES,)))
     half = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), TwoReaders())
     assert folded(fold_batch_norm(lived_in(half), (IMAGES,)))
+
+
+def test_a_network_is_copied_once_where_all_norms_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy whose outputs were compared is the one that is returned."""
+    made = []
+    copied = batch_norm.copied
+    monkeypatch.setattr(batch_norm, "copied", lambda model: made.append(copied(model)) or made[-1])
+    model, x = FOLDABLE["conv"]
+    assert fold_batch_norm(lived_in(copy.deepcopy(model)), (x,)) is made[0]
+    assert len(made) == 1
 
 
 def test_a_frozen_layer_stays_frozen() -> None:
