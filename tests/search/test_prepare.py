@@ -142,7 +142,7 @@ def test_a_slow_baseline_has_a_bridge(
 def test_a_bridge_that_cannot_be_timed_is_left_out(
     make_task: MakeTask, rundir: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The study goes on without it, and says why."""
+    """The study continues without it, and says why."""
 
     def crash(*_: object) -> Bridge:
         raise InfeasibleError("the runtime crashed", rung="latency")
