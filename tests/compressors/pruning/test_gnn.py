@@ -150,6 +150,7 @@ def test_training_brings_accuracy_back() -> None:
     assert after > whole - 0.1
 
 
+@pytest.mark.slow
 def test_what_onnx_cannot_hold_is_served_by_pytorch(tmp_path: Path) -> None:
     """Where a runtime needs ONNX, the reason names the one that does not; a search on that one goes all the way."""
     data = communities()

@@ -61,11 +61,11 @@ def record(out: Path, row: pandas.Series) -> dict[str, Measurement]:
     return {each.deployment.device: each for each in measurements}
 
 
-def test_a_model_meets_the_target_when_it_does_on_every_device(address: str, folder: Path, command: Command) -> None:
+def test_a_model_meets_the_target_when_it_does_on_every_device(address: str, folder: Path, warm: Command) -> None:
     """Each device has its baseline, its front and its file; what only one runs in time is not on the front for all."""
     (folder / "narrow.py").write_text(NARROW)
     out = folder / "run"
-    done = command(folder, *line(address, *DEVICES, trials=5))
+    done = warm(folder, *line(address, *DEVICES, trials=5))
     assert done.returncode == 0, done.stderr
     front = pandas.read_csv(out / "pareto.csv")
     assert set(front.device[1:]) == {"edge"}  # which is slower
@@ -90,19 +90,19 @@ def test_a_model_meets_the_target_when_it_does_on_every_device(address: str, fol
     assert baseline["edge"].latency.baseline_ms == calibrated["elsewhere"]["edge"]["median_ms"]
     assert baseline["edge"].latency.baseline_ms > 1.5 * baseline["gpu0"].latency.baseline_ms
 
-    again = command(folder, *line(address, *DEVICES, trials=6))
+    again = warm(folder, *line(address, *DEVICES, trials=6))
     assert again.returncode == 0, again.stderr
     trials = pandas.read_csv(out / "trials.csv")
     assert len(trials) == 6
-    other = command(folder, *line(address, "edge", trials=6))
+    other = warm(folder, *line(address, "edge", trials=6))
     assert other.returncode == 2
     assert "has device 'gpu0, edge', this command asks for 'edge'" in " ".join(other.stderr.split())
 
 
-def test_a_device_that_is_not_there_is_named(address: str, folder: Path, command: Command) -> None:
+def test_a_device_that_is_not_there_is_named(address: str, folder: Path, warm: Command) -> None:
     """Where one of several is missing, nothing is measured; the message tells what is offered, and how to offer it."""
     (folder / "narrow.py").write_text(NARROW)
-    done = command(folder, *line(address, "edge", "phone", trials=1))
+    done = warm(folder, *line(address, "edge", "phone", trials=1))
     assert done.returncode == 2
     told = " ".join(done.stderr.split())
     assert "--measure-on must name a resource that a node of the cluster offers; got 'phone'" in told
