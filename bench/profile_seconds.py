@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,6 +36,7 @@ from autocompress.profiles.profile import Profile
 from autocompress.search.options import Options
 from autocompress.search.prepare import PROFILE, prepare
 from autocompress.search.progress import SearchState, Silent
+from autocompress.search.workers.capacity import of_run
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.studies import loading
 from autocompress.studies.task import Task
@@ -105,6 +107,7 @@ def prepared(task: Task, stages: Stages) -> str:
     """Prepare a search; return what it keeps of the profile."""
     with tempfile.TemporaryDirectory() as scratch:
         options = Options(target_ms=1.0, out=Path(scratch, "run"))
+        options = replace(options, workers=of_run(task, options).workers)
         stages.notice("preparing")
         with closing(RunDirectory(options.out, {"study": "bench"}, {})) as rundir:
             prepare(task, [runtimes.load(name) for name in options.runtimes], rundir, options, stages)

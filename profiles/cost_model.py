@@ -49,6 +49,10 @@ class CostModel:
         """Milliseconds of the unchanged network."""
         return sum(self.layer_ms.values()) + self.other_ms
 
+    def noticeable(self, layers: Iterable[str]) -> bool:
+        """Return whether layers take enough of the time for the network's latency to show their speed-up."""
+        return sum(self.layer_ms.get(name, 0.0) for name in layers) >= LEAST_SHARE * self.total_ms
+
     def factor(self, axis: str, layer: str, level: Value) -> float | None:
         """Return a layer's time at a level over its time in the baseline; None if unknown."""
         return self.factors.get(axis, {}).get(layer, {}).get(str(level))
@@ -96,9 +100,8 @@ def level_factors(
         share = sum(costs.layer_ms[name] for name in known) / everything
         scale = share * (total_ms - costs.other_ms) / sum(known.values())
         factors = {name: scale * known[name] / before[name] for name in before if name in known}
-    together = sum(before.values())
-    if together >= LEAST_SHARE * costs.total_ms:
-        even = 1 - (costs.total_ms - total_ms) / together
+    if before and costs.noticeable(before):
+        even = 1 - (costs.total_ms - total_ms) / sum(before.values())
         factors = {name: factors.get(name, even) for name in before}
     return {name: max(LEAST_FACTOR, factor) for name, factor in factors.items()}
 
@@ -138,7 +141,7 @@ def interpolated(
 ) -> dict[str, float]:
     """Return factors by level as text: measured ones, and linearly interpolated ones between them.
 
-    A level beyond all measured ones has the factor of the nearest.
+    A share beyond all measured ones has the factor of the nearest; bits that were not measured have none.
 
     Args:
         factors: the measured ones, by level.
@@ -147,6 +150,8 @@ def interpolated(
 
     >>> interpolated({0.5: 0.6, 0.25: 0.4}, (0.5, 0.375, 0.25))
     {'0.5': 0.6, '0.375': 0.5, '0.25': 0.4}
+    >>> interpolated({8: 0.6}, (8, 4))
+    {'8': 0.6}
     """
     numbers = sorted((work(level), factor) for level, factor in factors.items() if not isinstance(level, str))
     places, heights = [place for place, _ in numbers], [height for _, height in numbers]
@@ -154,6 +159,6 @@ def interpolated(
     for level in levels:
         if level in factors:
             found[str(level)] = factors[level]
-        elif numbers and not isinstance(level, str):
+        elif numbers and isinstance(level, float):
             found[str(level)] = float(np.interp(work(level), places, heights))
     return found

@@ -180,6 +180,8 @@ def measured_costs(
             offered = [level for level in offered if isinstance(level, str)]
         found: defaultdict[str, dict[Value, float]] = defaultdict(dict)
         for level in measured_levels(offered, MOST_LEVELS):
+            if not costs.noticeable(choice.target for choice in choices if level in choice.levels):
+                continue  # what it does to a latency is noise
             notice(f"what the layers cost at {axis}={level}")
             levels = assigned(choices, level)
             total_ms, spent = prober.uniform(axis, levels)

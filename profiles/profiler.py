@@ -123,7 +123,7 @@ def confirmed_drops(
         rest = {name: value for name, value in probed.items() if name not in gone}
         before_ms = costs.uniform_ms.get(axis, {}).get(str(level))
         if rest and before_ms is not None:
-            after_ms, _ = prober.uniform(axis, rest)
+            after_ms = prober.latency_ms(Candidate({axis: rest}))
             if after_ms is None or after_ms > (1 + NOISE) * before_ms:
                 continue
         kept += same

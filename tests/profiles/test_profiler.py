@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -20,10 +22,10 @@ from autocompress.evaluators.meters.latency import Calibration, Plan
 from autocompress.evaluators.runtime import Arrays, Kernel, Runtime
 from autocompress.evaluators.runtimes.fake import FakeRuntime
 from autocompress.evaluators.runtimes.onnxruntime import OnnxRuntime
-from autocompress.profiles.latency_probes import Prober
+from autocompress.profiles.latency_probes import Prober, measured_costs
 from autocompress.profiles.profile import Profile
 from autocompress.profiles.profiler import profile
-from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from autocompress.spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
 from autocompress.spaces.space import Space
 from autocompress.spaces.uniform import pruned, uniform
 from autocompress.studies.residual import ResidualNet
@@ -229,3 +231,50 @@ def test_predictions_order_candidates_as_onnxruntime_does() -> None:
     measured = [latency_ms(task, candidate, runtime, meter) for candidate in candidates]
     predicted = [found.predict_ms(candidate) for candidate in candidates]
     assert kendalltau(predicted, measured).statistic >= 0.8, list(zip(predicted, measured, strict=True))
+
+
+class Weighed(Priced):
+    """A runtime whose price of a product is the number of its weights, in float and in integers alike."""
+
+    def prices(self, artefact: bytes) -> dict[str, float]:
+        """Return the milliseconds of each node that multiplies."""
+        graph = onnx.load_from_string(artefact).graph
+        size = {each.name: math.prod(each.dims) for each in graph.initializer}
+        maker = {node.output[0]: node for node in graph.node}
+
+        def weights(name: str) -> float:
+            while name not in size:
+                name = maker[name].input[0]
+            return 1e-3 * size[name]
+
+        return {n.name: weights(n.input[1]) for n in graph.node if n.op_type in ("Conv", "Gemm")}
+
+
+def test_two_builds_tell_all_ranks_and_none_is_made_for_what_is_too_small() -> None:
+    """Ranks between two that were timed follow from their work; four bits of a small head alone are not timed."""
+    task, runtime = residual(32, 8), Weighed()
+    supplies, network = supplies_of(task), inspect(task.model, task.examples)
+    space = space_of(network, replace(runtime.capabilities, weight_bits=(4,)))
+    base = apply_candidate(task, Candidate(), supplies, epochs=0)
+    artefact = runtime.convert(source_of(base, supplies))
+    meter = Prices(runtime)
+    prober = Prober(task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter)
+    costs = prober.base_costs(artefact, sum(runtime.prices(artefact).values()))
+    costs = measured_costs(prober, space, costs, space.sizes.keys(), lambda text: None)
+    assert [len(candidate[RANK]) > 0 for candidate in prober.timed].count(True) == 2
+    layers = {layer.name: layer for layer in network.layers}
+    between = [
+        (choice.target, level)
+        for choice in space.on(RANK)
+        for level in choice.levels[2:-1]
+        if layers[choice.target].stride == 1
+    ]
+    assert between
+    for target, level in between[:3]:
+        candidate = Candidate({RANK: {target: level}})
+        measured = latency_ms(task, candidate, runtime, meter)
+        assert costs.predict_ms(network, candidate) == pytest.approx(measured, rel=0.01)
+    assert 4 in next(choice for choice in space.on(BITS) if choice.target == "head").levels
+    assert costs.factor(BITS, "head", 8) == pytest.approx(1.0, rel=0.05)
+    assert costs.factor(BITS, "head", 4) is None
+    assert "4" not in costs.uniform_ms[BITS]
