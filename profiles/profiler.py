@@ -63,6 +63,7 @@ def profile(
     )
     usable = {name for name, by_level in damage.items() if float("inf") not in by_level}
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
+    notice("whether the network is faster without what does not pay")
     dropped = (
         confirmed_drops(prober, space, costs, levels_without_speedup(space, costs, size_counts=size_counts))
         if reduce
