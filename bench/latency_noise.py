@@ -217,7 +217,7 @@ def main() -> None:
         if asked.out is not None:
             with asked.out.open("a") as file:
                 file.writelines(f"{json.dumps(reading.row(condition))}\n" for reading in readings)
-    report_processes([one for one in found if one.way != "before"])
+    report_processes([one for one in found if one.way == "now"])
 
 
 def networks() -> dict[str, tuple[float, bool]]:
@@ -296,7 +296,8 @@ def report_way(title: str, readings: Sequence[Reading]) -> None:
     """Print a line on some models that were measured in one way."""
     models = {r.model.name: r.model for r in readings}
     medians = [statistics.median(r.latency.ratio for r in readings if r.model is model) for model in models.values()]
-    tau = kendalltau([model.truth.ratio for model in models.values()], medians).statistic
+    truths = [model.truth.ratio for model in models.values()]
+    tau = kendalltau(truths, medians).statistic if len(models) > 1 else math.nan
     errors = [r.error for r in readings]
     placed = [r for r in readings if r.stake.placed(r.latency)]
     print(
