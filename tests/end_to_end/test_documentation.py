@@ -337,9 +337,10 @@ GIVEN = {
 
 
 @pytest.mark.slow
-def test_a_reader_who_types_it_all(tmp_path: Path, command: Command, script: Command) -> None:
+@pytest.mark.timeout(1800)
+def test_a_reader_who_types_it_all(tmp_path: Path, warm: Command, script: Command) -> None:
     """Commands and blocks of Python of the pages end well, in their order, in an empty folder."""
-    reader = Reader(tmp_path, command, script)
+    reader = Reader(tmp_path, warm, script)
     for page in IN_ORDER:
         for block in BLOCKS:
             if block.page == page and not block.not_run:
