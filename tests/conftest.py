@@ -181,6 +181,7 @@ def bench() -> Iterator[dict[str, ModuleType]]:
     sys.path.insert(0, str(BENCH))
     names = ("environment", "recorded", "problems", "trees")
     names = (*(f"common.{name}" for name in names), "first_run", "ladder", "latency_model", "readme", "stuck")
+    names = (*names, "trial_seconds", "workers")
     loaded = {name.removeprefix("common."): importlib.import_module(name) for name in names}
     yield loaded
     sys.path.remove(str(BENCH))
