@@ -93,6 +93,7 @@ def test_the_report_of_an_old_run_keeps_its_fronts(name: str, unpack: Unpack, wa
     done = warm(out.parent, "report", name)
     assert done.returncode == 0, done.stderr
     assert fronts_of(out) == fronts
+    assert points_of(out).keys() == points.keys()
     assert as_then(points_of(out), points) == points
     assert tables_of(out) == tables
     assert (out / "report.html").exists()
