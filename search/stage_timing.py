@@ -13,7 +13,7 @@ from ..compressors.pipeline import apply_candidate
 from ..errors import InfeasibleError, UsageError
 from ..evaluators.ladder.served import Served, source_of
 from ..evaluators.meters.isolated_engine import engine
-from ..evaluators.meters.latency import PROBE, SEARCH, Meter
+from ..evaluators.meters.latency import PROBE, Meter
 from ..evaluators.runtime import Runtime
 from ..profiles.baseline import baseline_required, export_baseline
 from ..profiles.setup import Setup
@@ -80,7 +80,7 @@ def time_candidate(setup: Setup, runtime: Runtime, meter: Meter, progress: Progr
     with engine(runtime, artefact, threads=1) as served:
         build_s = time.monotonic() - started
         score_s, _ = timed(lambda: task.metric(Served(served, supplies.piece), task.validation))
-    measure_s, latency = timed(lambda: meter.measure(artefact, SEARCH))
+    measure_s, latency = timed(lambda: meter.measure(artefact, PROBE))
     progress.notice("training it for a few steps")
     steps: list[float] = []
     batches = batches_in(task.train)

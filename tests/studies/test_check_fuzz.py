@@ -22,6 +22,7 @@ from autocompress.compressors.pipeline import apply_candidate, space_of, supplie
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.errors import InfeasibleError, StudyError
 from autocompress.evaluators import runtimes
+from autocompress.evaluators.ladder.engines import Engines
 from autocompress.evaluators.ladder.served import checked
 from autocompress.spaces.uniform import uniform
 from autocompress.studies.checks import calls
@@ -73,7 +74,8 @@ def goes_on(task: Any) -> str:
         space = space_of(network, onnxruntime.capabilities, task)
         supplies = replace(supplies_of(task, None), onnx=True)
         built = apply_candidate(task, uniform(space, 0.5, quantized=True), supplies, epochs=0)
-        checked(built, onnxruntime, supplies, quantized=True)
+        with Engines() as engines:
+            checked(built, onnxruntime, supplies, engines, quantized=True)
     except InfeasibleError:
         return "infeasible"
     return "served"
