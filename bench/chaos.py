@@ -140,8 +140,17 @@ def drive(folder: Path, options: Options) -> None:
         with joined(options, progress) as cluster, workers_for(slow, BARE, options.workers, cluster) as pool:
             context = RunContext(options=options, rundir=rundir, workers=pool, epochs=1.0, progress=progress)
             Driver(context, store).run()
-        front = sorted(model.path for model in store.found.front())
+        front = last_front(store)
     (folder / "front.json").write_text(json.dumps(front))
+
+
+def last_front(store: StudyStore) -> dict[str, list[int] | list[str]]:
+    """Return the front at a driver's end, and the trials that it knows then: another driver may still have some."""
+    while True:
+        known = [trial.number for trial in store.finished()]
+        front = sorted(model.path for model in store.found.front())
+        if known == [trial.number for trial in store.finished()]:
+            return {"front": front, "of": known}
 
 
 class Family:
@@ -263,7 +272,8 @@ def defects(trials: list[FrozenTrial], seen: dict[int, tuple[object, ...]], fold
                 trial = next(t for t in trials if t.user_attrs.get("retry_of") == number)
             if trial.state not in DONE or from_json(trial.user_attrs["outcome"]) != from_json(text):
                 found.append(f"the outcome of trial {number} is not there")
-        if json.loads((folder / "front.json").read_text()) != stored_front(trials):
+        last = json.loads((folder / "front.json").read_text())
+        if last["front"] != stored_front([trial for trial in trials if trial.number in last["of"]]):
             found.append(f"the front of {folder.name} is not that of the stored trials")
     return found
 

@@ -107,6 +107,16 @@ def shared_folder(name: str) -> Path:
         return parent / name
 
 
+def leave_shared_folders() -> None:
+    """Let go of the folders that this process shares; the last process to do so deletes them."""
+    with suppress(UsageError), private_folder() as (_, descriptor):
+        while _HELD:
+            name, handle = _HELD.popitem()
+            os.close(handle)
+            with suppress(OSError), _locked(name, descriptor):
+                shutil.rmtree(name, dir_fd=descriptor)
+
+
 def sweep(descriptor: int, keep: str = "") -> None:
     """Delete files and folders whose processes have died."""
     for name in os.listdir(descriptor):

@@ -19,6 +19,7 @@ from ...errors import AutocompressError, LostError, UsageError
 from ...evaluators.evaluator import Host, Request
 from ...evaluators.measurement import Infeasible, Outcome
 from ...evaluators.outcome_json import from_json, to_json
+from ...evaluators.scratch import leave_shared_folders
 from . import wait_times as waits
 from .base import LostTrial, Payload, Result
 from .cluster import check_versions, versions_of
@@ -152,7 +153,7 @@ class RayWorkers:
             return requests + self.withdraw()
 
     def close(self) -> None:
-        """Delete the buffers on the nodes, and end the actors."""
+        """Delete what the nodes' workers share, and end the actors."""
         key = self._key
         forget(key)
         with self._lock:
@@ -338,5 +339,6 @@ class _Worker:
             return to_json(self._evaluator.evaluate(request, self._host)), own_peak()
 
     def forget(self, key: str) -> None:
-        """Delete the workers' buffers on this node."""
+        """Delete what the workers of this node share."""
         forget(key)
+        leave_shared_folders()

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from autocompress import cli
 from autocompress.errors import UsageError
-from autocompress.evaluators.scratch import FOLDER, private_folder, scratch, shared_folder
+from autocompress.evaluators.scratch import FOLDER, leave_shared_folders, private_folder, scratch, shared_folder
 
 HOLD = """
 import sys, time
@@ -203,3 +203,20 @@ sys.stdin.read()
     with scratch():
         assert not (folder / name).exists()
     assert shared_folder("d" * 32).is_dir()
+
+
+def test_the_last_process_to_leave_a_shared_folder_deletes_it(folder: Path) -> None:
+    """A folder that another process still shares is left; nothing of it stays when that one leaves too."""
+    name = "e" * 32
+    leave = "from autocompress.evaluators.scratch import *\n"
+    leave += f"print(shared_folder('{name}'), flush=True)\ninput()\nleave_shared_folders()"
+    with subprocess.Popen(
+        [sys.executable, "-c", leave], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline().strip() == str(shared_folder(name))
+        (folder / name / "answer").touch()
+        leave_shared_folders()
+        assert (folder / name / "answer").exists()
+        other.communicate("\n", timeout=60)
+    assert not (folder / name).exists()

@@ -108,7 +108,7 @@ def test_what_one_node_made_the_other_goes_on_from(address: str, folders: tuple[
         assert {way[0] for way in heirs} == {first}
         assert {way[1] for way in heirs} == nodes
         for folder in folders:
-            [data] = (folder / FOLDER).iterdir()
+            [data] = (path for path in (folder / FOLDER).iterdir() if path.is_file())
             assert data.stat().st_size == 8 << 20
     assert not any(path for folder in folders for path in (folder / FOLDER).iterdir())
     assert {path.parent.name for path in (tmp_path / "store").rglob("manifest.json")} == {"1", "2"}
