@@ -72,12 +72,12 @@ def stage_times(measurements: Iterable[Measurement]) -> StageTimes | None:
     def spent(rung: str, percentile: float = MEDIAN) -> float:
         return quantile([m.seconds.get(rung, 0.0) for m in trained], percentile)
 
-    build_s, measure_s = spent("build"), spent("latency", 25.0)
-    processes = quantile([max(1, m.latency.processes) for m in trained], MEDIAN)
+    build_s = spent("build")
+    process_s = quantile([m.seconds.get("latency", 0.0) / max(1, m.latency.processes) for m in trained], 25.0)
     return StageTimes(
         build_s=build_s,
-        measure_s=measure_s,
-        careful_s=CAREFUL_PROCESSES * measure_s / processes,
+        measure_s=spent("latency", 25.0),
+        careful_s=CAREFUL_PROCESSES * process_s,
         score_s=spent("one-shot"),
         epoch_s=quantile([max(0.0, m.seconds["train"] - build_s) / m.epochs for m in trained], MEDIAN),
     )

@@ -64,6 +64,17 @@ def test_costs_come_from_the_trials_that_were_trained(small: AnalyticEvaluator) 
     assert found == StageTimes(build_s=2.0, measure_s=5.0, careful_s=CAREFUL_PROCESSES * 2.5, score_s=1.0, epoch_s=10.0)
 
 
+def test_careful_timing_costs_what_one_process_of_a_trial_does(small: AnalyticEvaluator) -> None:
+    """Trials timed by one process and trials timed by three tell the same seconds for each process."""
+    often = trial(small, epochs=1.0, latency=6.0, train=1.0)
+    often = replace(often, latency=replace(often.latency, processes=3))
+    once = trial(small, epochs=1.0, latency=2.0, train=1.0)
+    once = replace(once, latency=replace(once.latency, processes=1))
+    found = stage_times([once, once, often, often, often])
+    assert found is not None
+    assert found.careful_s == CAREFUL_PROCESSES * 2.0
+
+
 def test_nothing_is_known_before_the_first_trial() -> None:
     """Of no trials there are no costs."""
     assert stage_times([]) is None
