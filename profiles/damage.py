@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from ..compressors.batch_norm import NORMS, estimate_batch_norm, fold_batch_norm
 from ..compressors.modules import Inputs, run
-from ..compressors.pipeline import NUMBERS, SHAPES
+from ..compressors.pipeline import NUMBERS, TECHNIQUES
 from ..compressors.technique import Supplies
 from ..spaces.candidate import Candidate
 from ..spaces.space import Choice
@@ -68,7 +67,7 @@ class Damages:
         """Return the network with one choice at a level."""
         candidate = Candidate({choice.axis: {choice.target: choice.levels[level]}})
         model = self.model
-        for technique in chain(SHAPES, NUMBERS):
+        for technique in TECHNIQUES:
             if technique.axis == choice.axis:
                 model = technique.apply(self.folded if technique in NUMBERS else model, candidate, self._supplies)
         if model is not self.model:

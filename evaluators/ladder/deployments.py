@@ -33,18 +33,14 @@ def time_deployments(
     Raises:
         InfeasibleError: it cannot be timed on some device, by whatever runtime.
     """
-
-    def time(at: Deployment, artefact: bytes) -> Latency:
-        if stake is None:
-            return meters[at.device].measure(artefact, SEARCH, runtime=at.runtime, timeout_s=timeout_s)
-        return _raced(meters[at.device], at, artefact, timeout_s, stake.placed)
+    enough = _never if stake is None else stake.placed
 
     def on(device: str) -> dict[Deployment, Latency | InfeasibleError]:
         found: dict[Deployment, Latency | InfeasibleError] = {}
         for deployment, artefact in artefacts.items():
             if deployment.device == device and deployment not in known:
                 try:
-                    found[deployment] = time(deployment, artefact)
+                    found[deployment] = _raced(meters[device], deployment, artefact, timeout_s, enough)
                 except InfeasibleError as error:
                     found[deployment] = error
         return found
@@ -78,10 +74,7 @@ def time_surely(
 
     def on(device: str) -> dict[Deployment, Latency]:
         here = {at: artefact for at, artefact in artefacts.items() if at.device == device}
-        return {
-            at: _raced(meters[device], at, artefact, timeout_s, lambda _: False, known[at])
-            for at, artefact in here.items()
-        }
+        return {at: _raced(meters[device], at, artefact, timeout_s, _never, known[at]) for at, artefact in here.items()}
 
     return {
         at: latency for found in at_once([partial(on, device) for device in meters]) for at, latency in found.items()
@@ -101,6 +94,11 @@ def _raced(
         another = meter.measure(artefact, PROBE, runtime=at.runtime, timeout_s=timeout_s)
         latency = another if latency is None else latency.joined(another)
     return latency
+
+
+def _never(latency: Latency) -> bool:
+    """Return that a latency is not enough before it is as sure as a search can be."""
+    return False
 
 
 def unsure(latency: Latency) -> bool:
