@@ -1,10 +1,11 @@
 """The first command of README from an empty folder and an empty cache: its stages, its seconds and its front.
 
     python bench/first_run.py [--against REVISION] [--long TRIALS]
+    python bench/first_run.py --warm -- fashion_mnist --data-dir DIR --target-latency 1ms      another command
 
 The stages come from what a run leaves behind: the files in its directory as they appear, and the times of its trials.
 `--against` runs the same command of another revision too, and `--long` this tree's with more trials, to compare the
-fronts. A hypervolume is relative to the run's own unchanged network and target. Its noise is the standard deviation
+fronts; `--warm` uses the networks that the user's cache has. A hypervolume is relative to the run's own unchanged network and target. Its noise is the standard deviation
 over resampled validation images and over latencies drawn from their intervals. Seconds mean something on a quiet
 machine only.
 """
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ class FirstRun:
     Attributes:
         seconds: when each of its stages ended, since the command was entered.
         trials: finished trials.
+        hourly: finished trials per hour of the search; NaN without any.
         models: models of the front.
         hypervolume: of the front.
         noise: standard deviation of that; NaN without models, or where a model's scores are not known.
@@ -76,19 +78,21 @@ class FirstRun:
 
     seconds: Mapping[str, float]
     trials: int
+    hourly: float
     models: int
     hypervolume: float
     noise: float
 
 
-def first_run(tree: Path, words: tuple[str, ...]) -> FirstRun:
-    """Run the command of a tree from nothing."""
+def first_run(tree: Path, words: Sequence[str], *, warm: bool) -> FirstRun:
+    """Run the command of a tree from nothing, or from a cache with trained networks."""
     with tempfile.TemporaryDirectory() as folder, importable(tree) as environment:
         here = Path(folder)
         began, seen = time.time(), {}
         with (here / "log").open("w+") as log:
-            command = [sys.executable, "-m", "autocompress", *COMMAND, *words]
-            environment["AUTOCOMPRESS_CACHE"] = str(here / "cache")
+            command = [sys.executable, "-m", "autocompress", *words]
+            if not warm:
+                environment["AUTOCOMPRESS_CACHE"] = str(here / "cache")
             with subprocess.Popen(command, cwd=here, env=environment, stdout=log, stderr=log) as running:
                 while running.poll() is None:
                     for stage, pattern in FILES.items():
@@ -104,9 +108,12 @@ def first_run(tree: Path, words: tuple[str, ...]) -> FirstRun:
         front = run.front()
         meeting = [m.measurement for m in front.models if front.meets(m)]
         of_trials = dict(stages_of(run))
+        trials = sum(trial.outcome is not None for trial in run.trials)
+        search_s = of_trials["search over"] - of_trials["first trial begun"] if of_trials else math.nan
         return FirstRun(
             seconds=seen | {stage: at - began for stage, at in of_trials.items()},
-            trials=sum(trial.outcome is not None for trial in run.trials),
+            trials=trials,
+            hourly=3600 * trials / search_s,
             models=len(meeting),
             hypervolume=front_hypervolume(meeting, front.baseline.measurement, front.target_ms),
             noise=noise(meeting, front.baseline.measurement, front.target_ms),
@@ -166,6 +173,7 @@ def show(runs: Mapping[str, FirstRun]) -> None:
         times = (run.seconds.get(stage) for run in runs.values())
         print(f"{stage:28}" + "".join(f"{'–' if at is None else f'{at:.0f}':>{width}}" for at in times))
     print(f"{'trials':28}" + "".join(f"{run.trials:>{width}}" for run in runs.values()))
+    print(f"{'trials per hour of search':28}" + "".join(f"{run.hourly:>{width}.0f}" for run in runs.values()))
     print(f"{'models of the front':28}" + "".join(f"{run.models:>{width}}" for run in runs.values()))
     volumes = (
         f"{run.hypervolume:.4f}" + ("" if math.isnan(run.noise) else f" ± {run.noise:.4f}") for run in runs.values()
@@ -176,19 +184,21 @@ def show(runs: Mapping[str, FirstRun]) -> None:
 def main() -> None:
     """Run the command of each tree, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", default=COMMAND, help="of another command")
     parser.add_argument("--against", metavar="REVISION", help="another revision whose command is run too")
     parser.add_argument("--long", metavar="TRIALS", type=int, help="run this tree's command once more, with so many")
+    parser.add_argument("--warm", action="store_true", help="with the networks that are trained already")
     parser.add_argument("--quick", action="store_true", help="two trials, hardly trained: a smoke test")
     asked = parser.parse_args()
-    words = QUICK if asked.quick else ()
-    print(f"autocompress {shlex.join([*COMMAND, *words])}\n{describe()}; {instructions()}\n", flush=True)
+    words = [*asked.words, *(QUICK if asked.quick else ())]
+    print(f"autocompress {shlex.join(words)}\n{describe()}; {instructions()}\n", flush=True)
     with ExitStack() as stack:
         todo = {"this tree": (ROOT, words)}
         if asked.against:
             todo[asked.against] = (stack.enter_context(checked_out(asked.against)), words)
         if asked.long:
-            todo[f"{asked.long} trials"] = (ROOT, (*words, "--trials", str(asked.long)))
-        runs = {name: first_run(tree, each) for name, (tree, each) in todo.items()}
+            todo[f"{asked.long} trials"] = (ROOT, [*words, "--trials", str(asked.long)])
+        runs = {name: first_run(tree, each, warm=asked.warm) for name, (tree, each) in todo.items()}
     show(runs)
     if asked.against:
         faster = runs[asked.against].seconds["end"] / runs["this tree"].seconds["end"]

@@ -41,11 +41,9 @@ from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Deployment, Latency
 from autocompress.evaluators.meters.bridge import Bridge
 from autocompress.evaluators.meters.latency import CAREFUL, PROBE, Plan, ProcessMeter
-from autocompress.evaluators.stake import Stake
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE
 from autocompress.profiles.profile import Profile
-from autocompress.search.careful_measurement import ROUND
 from autocompress.search.prepare import BRIDGE_PROCESSES
 from autocompress.spaces.uniform import uniform
 from autocompress.storage.invocation import Invocation
@@ -70,6 +68,9 @@ FACTORS = (0.5, 0.8, 0.93, 1.07, 1.25, 2.0)
 """Targets, as shares of a model's latency."""
 
 TIMEOUT_S = 600.0
+
+TRUTH = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.05)
+"""How long each process takes that tells the truth about a model."""
 
 ROUNDS = 6
 """Processes that the truth comes from; each measures three windows, and they take turns."""
@@ -125,7 +126,7 @@ class Reading:
         latency: the result.
         each: what each of its processes found.
         wall_s: seconds that it took.
-        stake: the target that it had to tell the model from.
+        target_ms: the target that it had to tell the model from.
         bare_ms: milliseconds of a bare loop.
     """
 
@@ -134,7 +135,7 @@ class Reading:
     latency: Latency
     each: tuple[Latency, ...]
     wall_s: float
-    stake: Stake
+    target_ms: float
     bare_ms: float
 
     @property
@@ -161,8 +162,8 @@ class Reading:
     @property
     def wrong(self) -> bool:
         """Whether it places the model clearly on the other side of the target."""
-        inside = self.model.truth.median_ms <= self.stake.target_ms
-        return self.stake.placed(self.latency) and inside != self.latency.meets(self.stake.target_ms)
+        inside = self.model.truth.median_ms <= self.target_ms
+        return self.latency.placed(self.target_ms) and inside != self.latency.meets(self.target_ms)
 
     def row(self, condition: str) -> dict[str, object]:
         """Return the reading as data for JSON."""
@@ -178,7 +179,7 @@ class Reading:
             "median_ms": self.latency.median_ms,
             "wall_s": self.wall_s,
             "slot_s": self.slot_s,
-            "target_ms": self.stake.target_ms,
+            "target_ms": self.target_ms,
             "bare_ms": self.bare_ms,
         }
 
@@ -243,10 +244,10 @@ def prepared(names: Sequence[str], rounds: int) -> tuple[Watched, list[Model]]:
         artefacts[name] = runtime.convert(source_of(built, supplies))
     inputs = [x.numpy() for x in supplies.examples]
     meter = Watched(baseline=next(iter(artefacts.values())), runtime=runtime.name, inputs=inputs)
-    meter = replace(meter, baseline_ms=meter.calibrate(ROUND).median_ms)
-    truths = {name: meter.measure(artefacts[name], ROUND) for name in names}
+    meter = replace(meter, baseline_ms=meter.calibrate(TRUTH).median_ms)
+    truths = {name: meter.measure(artefacts[name], TRUTH) for name in names}
     for _ in range(rounds - 1):
-        truths = {name: truth.joined(meter.measure(artefacts[name], ROUND)) for name, truth in truths.items()}
+        truths = {name: truth.joined(meter.measure(artefacts[name], TRUTH)) for name, truth in truths.items()}
     meter = replace(meter, bridges=(bridged(meter, artefacts[BRIDGE]),))
     return meter, [Model(name, artefacts[name], truths[name]) for name in names]
 
@@ -261,7 +262,7 @@ def bridged(meter: Watched, artefact: bytes) -> Bridge:
 
 def read(meter: Watched, model: Model, way: str, factor: float) -> Reading:
     """Measure a model under whatever load there is, where the target is so many times its latency."""
-    stake = Stake(target_ms=factor * model.truth.median_ms)
+    target_ms = factor * model.truth.median_ms
     watched = replace(meter, each=[], bridges=meter.bridges if way == "bridged" else ())
     started = time.monotonic()
     if way == "before":
@@ -270,7 +271,7 @@ def read(meter: Watched, model: Model, way: str, factor: float) -> Reading:
             latency = latency.joined(watched.measure(model.artefact, BEFORE))
     else:
         [latency] = time_deployments(
-            {"": watched}, {Deployment(meter.runtime): model.artefact}, {}, TIMEOUT_S, stake
+            {"": watched}, {Deployment(meter.runtime): model.artefact}, {}, TIMEOUT_S, target_ms
         ).values()
     wall_s = time.monotonic() - started
     folder = Path(os.environ.get("TMPDIR", "/tmp"))
@@ -280,7 +281,7 @@ def read(meter: Watched, model: Model, way: str, factor: float) -> Reading:
     said = subprocess.run([sys.executable, "-c", LOOP, network, inputs], capture_output=True, text=True, check=True)
     network.unlink()
     inputs.unlink()
-    return Reading(way, model, latency, tuple(watched.each), wall_s, stake, float(said.stdout))
+    return Reading(way, model, latency, tuple(watched.each), wall_s, target_ms, float(said.stdout))
 
 
 def report(condition: str, readings: Sequence[Reading]) -> None:
@@ -299,7 +300,7 @@ def report_way(title: str, readings: Sequence[Reading]) -> None:
     truths = [model.truth.ratio for model in models.values()]
     tau = kendalltau(truths, medians).statistic if len(models) > 1 else math.nan
     errors = [r.error for r in readings]
-    placed = [r for r in readings if r.stake.placed(r.latency)]
+    placed = [r for r in readings if r.latency.placed(r.target_ms)]
     print(
         f"{title:36}{readings[0].way:12}{len(models):7}"
         f"{statistics.median(errors):8.1%}{np.percentile(errors, 95):7.1%}{max(errors):7.1%}"

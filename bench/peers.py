@@ -35,7 +35,7 @@ from autocompress.evaluators.device_lock import training
 from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement
 from autocompress.evaluators.meters.latency import CAREFUL, PROBE, Meter, meter_for, settled
-from autocompress.search.careful_measurement import ROUND
+from autocompress.search.careful_measurement import ROUND, ROUNDS
 from autocompress.search.options import Options
 from autocompress.search.progress import Lines
 from autocompress.search.study_run import run
@@ -100,7 +100,7 @@ class Bench:
         if self.job.quick:
             return self.meter.measure(artefact, PROBE)
         latency = self.meter.measure(artefact, ROUND)
-        while not settled(latency.ratios, CAREFUL):
+        while not settled(latency.ratios, ROUNDS):
             latency = self.meter.measure(artefact, ROUND).joined(latency)
         return latency
 

@@ -12,7 +12,6 @@ from ..spaces.candidate import Candidate
 from .measurement import Latency, Measurements, Outcome
 from .meters.latency import Meter
 from .promotion import Promotion
-from .stake import Stake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,6 @@ class Request:
         latencies: known latencies, one for each deployment; these are not timed again.
         ancestor: file with the weights to start from, relative to the run directory; empty starts from the original.
         test: whether to score the test data too.
-        stake: what depends on the latency, which is known no more surely than that needs; None takes all processes.
         promotion: decides from the one-shot accuracy whether to train; None always trains.
         timeout_s: seconds after which the candidate is infeasible.
         attempt: number of earlier attempts.
@@ -57,7 +55,6 @@ class Request:
     latencies: tuple[Latency, ...] = ()
     ancestor: str = ""
     test: bool = False
-    stake: Stake | None = None
     promotion: Promotion | None = None
     timeout_s: float = 3600.0
     attempt: int = 0

@@ -216,6 +216,16 @@ class Latency:
         """Whether even the upper end of the claim is within the target."""
         return self.high_ms <= target_ms
 
+    def placed(self, target_ms: float) -> bool:
+        """Whether the model clearly meets the target, or clearly misses it.
+
+        >>> windows = tuple(Window(baseline_ns=(100,), candidate_ns=(c,)) for c in (49, 50, 51))
+        >>> latency = Latency(windows=windows, baseline_ms=10.0)  # between 4.75 and 5.25 ms
+        >>> [latency.placed(target_ms) for target_ms in (4.7, 5.0, 5.3)]
+        [True, False, True]
+        """
+        return self.least_ms > target_ms or self.meets(target_ms)
+
     def tied(self, other: Latency) -> bool:
         """Whether the intervals of the two ratios overlap."""
         return self.least_ms <= other.most_ms and other.least_ms <= self.most_ms

@@ -115,16 +115,6 @@ def standard_error(one: str, other: str) -> float:
     return float(np.std(mine - theirs)) / math.sqrt(len(mine))
 
 
-def at_most(found: Accuracy) -> float:
-    """Return what an accuracy on a part of the data may be on all of them: two standard errors more.
-
-    >>> round(at_most(Accuracy(0.9, packed(np.repeat([1.0, 0.0], [900, 100])))), 3), at_most(Accuracy(0.9))
-    (0.919, inf)
-    """
-    scores = unpacked(found.scores)
-    return math.inf if scores is None else found.value + 2 * float(np.std(scores)) / math.sqrt(len(scores))
-
-
 @lru_cache(maxsize=100)
 def reserve(reference: str, least: float) -> float:
     """Return the standard error of a model that only loses right answers, as many as a minimum accuracy allows.

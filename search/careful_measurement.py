@@ -19,7 +19,10 @@ from .dispatch import RunContext
 
 logger = logging.getLogger(__name__)
 
-ROUND = replace(CAREFUL, min_windows=3, max_windows=3, gap_s=0.05)
+ROUNDS = replace(CAREFUL, min_windows=6)
+"""All turns of one model, each in a process of its own: what differs most is how fast it is from process to process."""
+
+ROUND = replace(CAREFUL, min_windows=2, max_windows=2, gap_s=0.05)
 """One turn of one model."""
 
 
@@ -77,7 +80,7 @@ class _Subject:
 
     @property
     def settled(self) -> bool:
-        return self.latency is not None and settled(self.latency.ratios, CAREFUL)
+        return self.latency is not None and settled(self.latency.ratios, ROUNDS)
 
     def add(self, meter: Meter, folder: Path) -> None:
         """Measure for one more round."""

@@ -11,7 +11,6 @@ from ..compressors.stream import Stream, stream_of
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.trial_files import ANCESTOR, SHAPES
 from ..evaluators.promotion import LATEST, Promotion, learned
-from ..evaluators.stake import Stake
 from ..pareto.limits import Limits
 from ..pareto.model import BASELINE, Model
 from ..spaces.candidate import Candidate
@@ -57,7 +56,6 @@ def trial_request(
         known=known,
         latencies=tuple(each.latency for each in known),
         timeout_s=options.trial_timeout_s,
-        stake=_stake(context, store, trial),
         promotion=_promotion(context, store, trial),
         attempt=trial.attempt,
     )
@@ -113,16 +111,6 @@ def stream_for(context: RunContext, trial: str, rung: int) -> Stream:
 def _epochs(context: RunContext, candidate: Candidate, role: str, epochs: float) -> float:
     """Return the passes of a training; 0 for a network that is neither compressed nor a student."""
     return epochs if candidate.compresses or (context.student and role != BASELINE) else 0.0
-
-
-def _stake(context: RunContext, store: StudyStore, trial: PendingTrial) -> Stake:
-    """Return what depends on a candidate's latency.
-
-    With several deployments each has a front of its own, and no model of one is a rival in all.
-    """
-    front = () if context.options.deployments > 1 else store.found.front()
-    target_ms = math.inf if trial.role else store.limits.target_ms
-    return Stake.of(target_ms, (model.measurement for model in front))
 
 
 def _promotion(context: RunContext, store: StudyStore, trial: PendingTrial) -> Promotion | None:

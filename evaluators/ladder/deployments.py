@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from ...errors import InfeasibleError
 from ..measurement import Deployment, Latency
 from ..meters.latency import FAST_MS, PROBE, SEARCH, Meter
 from ..meters.parallel import at_once
-from ..stake import Stake
 
 
 def time_deployments(
@@ -17,30 +16,30 @@ def time_deployments(
     artefacts: Mapping[Deployment, bytes],
     known: Mapping[Deployment, Latency],
     timeout_s: float,
-    stake: Stake | None = None,
+    target_ms: float | None = None,
 ) -> dict[Deployment, Latency]:
     """Time a network in its deployments: one runtime after another on each device, and all devices at once.
 
-    With a stake a process more is started only while the network is neither clearly too slow nor clearly fast enough.
+    One process is enough for a network that clearly meets the target, or clearly misses it: the models that a search
+    ends with are measured again, carefully.
 
     Args:
         meters: one for each device, by its name.
         artefacts: the network as the file that each deployment serves.
         known: latencies that were measured before.
         timeout_s: seconds after which one timing is given up.
-        stake: what depends on the latencies; None takes as many processes as the plan has.
+        target_ms: latency limit; None takes one process.
 
     Raises:
         InfeasibleError: it cannot be timed on some device, by whatever runtime.
     """
-    enough = _never if stake is None else stake.placed
 
     def on(device: str) -> dict[Deployment, Latency | InfeasibleError]:
         found: dict[Deployment, Latency | InfeasibleError] = {}
         for deployment, artefact in artefacts.items():
             if deployment.device == device and deployment not in known:
                 try:
-                    found[deployment] = _raced(meters[device], deployment, artefact, timeout_s, enough)
+                    found[deployment] = _raced(meters[device], deployment, artefact, timeout_s, target_ms)
                 except InfeasibleError as error:
                     found[deployment] = error
         return found
@@ -60,45 +59,12 @@ def time_deployments(
     return {deployment: answers[deployment] for deployment in artefacts if deployment in answers}
 
 
-def time_surely(
-    meters: Mapping[str, Meter],
-    artefacts: Mapping[Deployment, bytes],
-    known: Mapping[Deployment, Latency],
-    timeout_s: float,
-) -> dict[Deployment, Latency]:
-    """Return known latencies with all the processes that the plan has; the arguments are those of `time_deployments`.
-
-    Raises:
-        InfeasibleError: a process failed.
-    """
-
-    def on(device: str) -> dict[Deployment, Latency]:
-        here = {at: artefact for at, artefact in artefacts.items() if at.device == device}
-        return {at: _raced(meters[device], at, artefact, timeout_s, _never, known[at]) for at, artefact in here.items()}
-
-    return {
-        at: latency for found in at_once([partial(on, device) for device in meters]) for at, latency in found.items()
-    }
-
-
-def _raced(
-    meter: Meter,
-    at: Deployment,
-    artefact: bytes,
-    timeout_s: float,
-    enough: Callable[[Latency], bool],
-    latency: Latency | None = None,
-) -> Latency:
-    """Time a network in one process after another until that is enough, or as sure as a search can be."""
-    while latency is None or (unsure(latency) and not enough(latency)):
-        another = meter.measure(artefact, PROBE, runtime=at.runtime, timeout_s=timeout_s)
-        latency = another if latency is None else latency.joined(another)
+def _raced(meter: Meter, at: Deployment, artefact: bytes, timeout_s: float, target_ms: float | None) -> Latency:
+    """Time a network in one process after another until it is clear whether it meets a target, or they are enough."""
+    latency = meter.measure(artefact, PROBE, runtime=at.runtime, timeout_s=timeout_s)
+    while target_ms is not None and unsure(latency) and not latency.placed(target_ms):
+        latency = latency.joined(meter.measure(artefact, PROBE, runtime=at.runtime, timeout_s=timeout_s))
     return latency
-
-
-def _never(latency: Latency) -> bool:
-    """Return that a latency is not enough before it is as sure as a search can be."""
-    return False
 
 
 def unsure(latency: Latency) -> bool:

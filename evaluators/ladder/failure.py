@@ -13,9 +13,6 @@ from ..promotion import stops_early
 UNTRAINED = "it could not be trained, and is what it was before: {}"
 """Warning of a model whose training failed in its trial."""
 
-UNSURE = "its latency is less sure than others', as timing it again failed: {}"
-"""Warning of a model that was timed in fewer processes than a model of the front should be."""
-
 UNFINISHED = "its final training failed, and it is what the search left: {}"
 """Warning of a model whose longer training failed at the end."""
 

@@ -18,11 +18,11 @@ from ..device_lock import training
 from ..evaluator import Host, Request
 from ..measurement import Deployment, Infeasible, Measurement, Measurements, Outcome, ranked, slowest
 from ..runtime import Runtime
-from ..scores import Accuracy, accuracy, at_most
+from ..scores import Accuracy, accuracy
 from .build import RuntimeFile, ScoredModel, build_candidate
-from .deployments import time_deployments, time_surely, unsure
+from .deployments import time_deployments
 from .engines import Engines
-from .failure import UNSURE, UNTRAINED, why
+from .failure import UNTRAINED, why
 from .precision import in_low_precision
 from .resources import ResourceLimits, within_target
 from .rungs import Rungs
@@ -87,7 +87,6 @@ class _Evaluation:
         self.one_shot: dict[str, float] = {}
         self.doubted = ""
         self.failure: Infeasible | None = None
-        self.unsure = ""
 
     def run(self) -> Outcome:
         """Return a measurement for each deployment that is within the limits, the deciding one first."""
@@ -106,9 +105,8 @@ class _Evaluation:
         self._promote(best)
         if self.request.epochs:
             self.engines.close()  # training needs their memory
-            trained = self._trained(best, ancestor)
-            best = {name: self._better(model, trained.get(name)) for name, model in best.items()}
-        self._time_surely(best, deployments)
+            trained = self._trained(best, ancestor, part)
+            best = {name: trained.get(name) or self._on_all_data(model) for name, model in best.items()}
         measurements = [m for model in best.values() for m in self._measurements(model, deployments)]
         self._write(list(best.values()))
         return ranked(measurements)
@@ -160,7 +158,7 @@ class _Evaluation:
         if artefacts.keys() - self.latencies.keys():
             with self.rungs.on("latency"):
                 self.latencies |= time_deployments(
-                    self.host.meters, artefacts, self.latencies, self.rungs.left_s, self.request.stake
+                    self.host.meters, artefacts, self.latencies, self.rungs.left_s, self.request.target_ms
                 )
         timed = {at: self.latencies[at] for at in artefacts if at in self.latencies}
         fast = within_target(timed, self.request.target_ms)
@@ -212,44 +210,30 @@ class _Evaluation:
             if not promotion.spared:
                 raise InfeasibleError(doubts[0], rung="one-shot")
 
-    def _trained(self, runtimes: Collection[str], ancestor: Ancestor | None) -> dict[str, ScoredModel]:
-        """Train the candidate; return the models of some runtimes by their names, none if the training fails."""
+    def _trained(
+        self, before: Mapping[str, ScoredModel], ancestor: Ancestor | None, part: Loader | None
+    ) -> dict[str, ScoredModel]:
+        """Train the candidate; return the models that are no worse after it, none if the training fails.
+
+        Both are scored on the same data, and only the better one on all of them.
+        """
         try:
             compressed, files = self._build(ancestor, epochs=self.request.epochs)
             with self.rungs.on("accuracy"):
-                wanted = [file for file in files if file.runtime.name in runtimes]
-                return self._scored(compressed, wanted, epochs=self.request.epochs)
+                wanted = [file for file in files if file.runtime.name in before]
+                after = self._scored(compressed, wanted, epochs=self.request.epochs, part=part)
+            better = [name for name in after if after[name].accuracy.value >= before[name].accuracy.value]
+            return {name: self._on_all_data(after[name]) for name in better}
         except Exception as error:
             self.failure = why(error, self.rungs.current, self.folder)
             return {}
 
-    def _better(self, before: ScoredModel, after: ScoredModel | None) -> ScoredModel:
-        """Return the better of a model before and after its training, which is None if that failed.
-
-        A model that was scored on a part of the data is scored on all of them, unless the trained one is surely better.
-        """
-        if after is not None and before.partly and after.accuracy.value >= at_most(before.accuracy):
-            return after
-        if before.partly:
-            with self.rungs.on("one-shot", late=True):
-                before = replace(before, accuracy=self._accuracy(before.file, "validation"), partly=False)
-        return after if after is not None and after.accuracy.value >= before.accuracy.value else before
-
-    def _time_surely(self, models: Mapping[str, ScoredModel], deployments: Sequence[Deployment]) -> None:
-        """Time the candidate in further processes where it may be on the front."""
-        stake, artefacts = self.request.stake, {}
-        for at in deployments:
-            model = models.get(at.runtime)
-            if stake is None or model is None or not unsure(self.latencies[at]):
-                continue
-            if not stake.behind(model.accuracy.value, self.latencies[at], model.file.size_bytes):
-                artefacts[at] = model.file.artefact
-        if artefacts:
-            try:
-                with self.rungs.on("latency"):
-                    self.latencies |= time_surely(self.host.meters, artefacts, self.latencies, self.rungs.left_s)
-            except InfeasibleError as error:
-                self.unsure = UNSURE.format(error.reason)
+    def _on_all_data(self, model: ScoredModel) -> ScoredModel:
+        """Return a model with its accuracy on all validation data; its training may have taken all the time."""
+        if not model.partly:
+            return model
+        with self.rungs.on("accuracy" if model.epochs else "one-shot", late=True):
+            return replace(model, accuracy=self._accuracy(model.file, "validation"), partly=False)
 
     def _measurements(self, model: ScoredModel, deployments: Sequence[Deployment]) -> list[Measurement]:
         """Return a model's measurements, one for each device on which its runtime is within the limits."""
@@ -288,8 +272,6 @@ class _Evaluation:
             executed = in_low_precision(self.host.meters[at.device], model.file.artefact, at, macs, warnings)
         if self.failure is not None:
             warnings.append(UNTRAINED.format(self.failure.reason))
-        if self.unsure and unsure(self.latencies[at]):
-            warnings.append(self.unsure)
         agreement = model.file.parity.agreement
         if self.request.test and agreement is not None and agreement < AGREEMENT:
             warnings.append(

@@ -64,7 +64,8 @@ def test_the_baseline_is_the_model_and_the_front_is_made_of_the_student(run: Pat
 def test_the_student_is_the_first_reference_baseline(run: Path) -> None:
     """After the model comes the student as it is, trained, then what anyone would do to it."""
     trials = pandas.read_csv(run / "trials.csv")
-    assert list(trials.role[:3]) == ["baseline", "student", "uniform int8"]
+    assert list(trials.role[:2]) == ["baseline", "student"]
+    assert "uniform int8" in set(trials.role)
     assert trials.size_bytes[0] > 2 * trials.size_bytes[1]
     profile = json.loads((run / "profile.json").read_text())["profile"]
     assert profile["costs"]["layer_ms"].keys() <= {layer["name"] for layer in profile["network"]["layers"]}

@@ -24,6 +24,7 @@ from autocompress.evaluators.measurement import (
 from autocompress.evaluators.meters.latency import CAREFUL, SEARCH, Plan, settled
 from autocompress.evaluators.outcome_json import from_json, to_json
 from autocompress.evaluators.student import student
+from autocompress.search.careful_measurement import ROUND, ROUNDS
 
 TIMES = st.lists(st.integers(1, 10**12), min_size=1, max_size=8).map(tuple)
 FLOATS = st.floats(0, 1e6)
@@ -157,7 +158,9 @@ def test_what_is_joined_has_the_worst_of_both_environments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "step", "processes"), [(SEARCH, 1, 1), (SEARCH, 1, 3), (CAREFUL, 3, 1)], ids=["once", "thrice", "careful"]
+    ("plan", "step", "processes"),
+    [(SEARCH, 1, 1), (SEARCH, 1, 3), (CAREFUL, 1, 1), (ROUNDS, ROUND.max_windows, 1)],
+    ids=["once", "thrice", "careful", "rounds"],
 )
 @pytest.mark.parametrize("noise", [0.005, 0.02, 0.05])
 def test_the_interval_holds_the_truth_as_often_as_it_says(plan: Plan, step: int, processes: int, noise: float) -> None:
@@ -185,6 +188,37 @@ def test_a_process_has_luck_of_its_own() -> None:
     assert two.processes == 2
     assert two.half_width < one.half_width
     assert two.ratio == one.ratio
+
+
+TIMED = st.builds(
+    lambda ratios, processes, spread: replace(latency(*ratios), processes=processes, baseline_spread=spread),
+    st.lists(st.floats(0.02, 2.0), min_size=2, max_size=6),
+    st.integers(1, 3),
+    st.floats(0.0, 0.3),
+)
+
+
+@given(TIMED, st.floats(0.0, 1.0))
+def test_what_the_interval_holds_is_never_clear(found: Latency, where: float) -> None:
+    """A target within a model's interval leaves open whether it is met."""
+    target_ms = found.least_ms + where * (found.most_ms - found.least_ms)
+    if found.least_ms <= target_ms < found.most_ms:
+        assert not found.placed(target_ms)
+
+
+@given(TIMED, st.floats(0.01, 50.0))
+def test_what_is_clear_is_inside_or_outside(found: Latency, target_ms: float) -> None:
+    """A model that is placed meets the target with all that it claims, or misses it with all of its interval."""
+    if found.placed(target_ms):
+        assert (found.high_ms <= target_ms) != (found.least_ms > target_ms)
+
+
+@given(TIMED, st.floats(0.01, 50.0))
+def test_one_more_process_makes_surer(found: Latency, target_ms: float) -> None:
+    """With the same windows the interval is narrower, so that what was open may become clear, and not the reverse."""
+    more = replace(found, processes=found.processes + 1)
+    assert (found.least_ms, more.most_ms) <= (more.least_ms, found.most_ms)
+    assert more.placed(target_ms) or not found.placed(target_ms)
 
 
 @given(st.lists(st.floats(0.1, 5.0), min_size=2, max_size=5), st.floats(0.01, 1.0), st.floats(0.0, 0.5))

@@ -50,7 +50,8 @@ def test_files_are_written_and_stale_models_deleted(search: Search, tmp_path: Pa
     cut = trials[trials["state"] == "pruned"]
     assert len(cut) > 0
     assert cut["reason"].str.contains("is over the target of 3 ms").all()
-    assert trials["role"].tolist()[:2] == ["baseline", "uniform int8"]
+    assert trials["role"][0] == "baseline"
+    assert "uniform int8" in set(trials["role"])
 
 
 def test_a_report_is_written_while_a_run_goes_on(search: Search, tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ from autocompress.errors import InfeasibleError
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import BARE, Host, Request
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Measurements, Outcome, ranked
-from autocompress.evaluators.meters.latency import CAREFUL, Plan
+from autocompress.evaluators.meters.latency import Plan
 from autocompress.evaluators.runtime import Kernel
 from autocompress.evaluators.scores import packed
 from autocompress.pareto.front import select
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import Model
+from autocompress.search.careful_measurement import ROUNDS
 from autocompress.search.dispatch import RunContext
 from autocompress.search.final_evaluation import FinalEvaluation, read_record, with_trial_results
 from autocompress.search.finalists import ALONE, FINALISTS, FIRST, finalists, likely_finalists, too_slow_for_sure
@@ -235,7 +236,7 @@ def test_each_finalist_is_trained_scored_and_measured(
     for model in done:
         assert read_record(rundir.path / model.path) == model.measurements
         assert model.measurement.rung == "final"
-        assert len(model.measurement.latency.windows) >= CAREFUL.min_windows
+        assert len(model.measurement.latency.windows) >= ROUNDS.min_windows
 
 
 def test_a_longer_training_stays_that_is_worse_by_chance_alone(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,9 +51,6 @@ def test_a_candidate_has_the_limits_of_the_study(context: RunContext, opened: Op
     assert request.seed == seed_of(7, "00012", TRIAL)
     assert not request.unchanged
     assert not request.test
-    assert request.stake is not None
-    assert request.stake.target_ms == request.target_ms
-    assert len(request.stake.rivals) == len(store.found.front())
 
 
 def test_a_trial_with_a_role_has_no_limits(context: RunContext, opened: Open, small: AnalyticEvaluator) -> None:
@@ -69,8 +65,6 @@ def test_a_trial_with_a_role_has_no_limits(context: RunContext, opened: Open, sm
             None,
             "",
         )
-        assert request.stake is not None
-        assert request.stake.target_ms == math.inf
     assert (baseline.unchanged, baseline.epochs) == (True, 0.0)
     assert (uniform.unchanged, uniform.epochs) == (False, 2.0)
 

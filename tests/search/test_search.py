@@ -181,7 +181,7 @@ def test_what_is_too_slow_has_its_reason(search: Search, small: AnalyticEvaluato
     assert cut
     assert all("is over the target of 3 ms" in reason for reason in cut)
     references = [m.role for m in store.models() if m.role != "front"]
-    assert references[:2] == ["baseline", "uniform int8"]
+    assert {"baseline", "uniform int8"} < set(references)
 
 
 def test_a_baseline_that_fails_ends_the_run(search: Search, small: AnalyticEvaluator) -> None:

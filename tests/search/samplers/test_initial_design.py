@@ -37,15 +37,23 @@ targets = pytest.mark.parametrize("target_ms", [9.0, 6.0, 4.0, 2.0, 0.5])
 
 @targets
 def test_reference_baselines_come_first(target_ms: float) -> None:
-    """The baseline is the first trial, uniform INT8 the second, uniform pruning follows, each with its role."""
+    """The baseline is the first trial, uniform pruning in INT8 the second, each of both follows, with its role."""
     starts = warm_start(SPACE, PROFILE, target_ms)
     roles = [start.role for start in starts]
     pruning = uniform_pruning_that_meets(SPACE, PROFILE, target_ms)
-    assert roles[:4] == ["baseline", "uniform int8", f"uniform −{pruning:.0%}", f"uniform int8 −{pruning:.0%}"]
+    assert roles[:4] == ["baseline", f"uniform int8 −{pruning:.0%}", "uniform int8", f"uniform −{pruning:.0%}"]
     assert set(roles[4:]) == {""}
     assert starts[0].candidate == Candidate()
-    assert set(starts[1].candidate[BITS].values()) == {8}
-    assert not starts[1].candidate[PRUNING_RATIO]
+    for start in starts[1:3]:
+        assert set(start.candidate[BITS].values()) == {8}
+    assert set(starts[1].candidate[PRUNING_RATIO].values()) == {pruning}
+    assert not starts[2].candidate[PRUNING_RATIO]
+
+
+def test_what_is_the_same_has_the_simplest_name() -> None:
+    """Where nothing can be pruned, uniform INT8 pruned by any ratio is uniform INT8, and comes second."""
+    space = Space(tuple(choice for choice in SPACE.choices if choice.axis != PRUNING_RATIO))
+    assert [start.role for start in warm_start(space, PROFILE, 4.0)][:2] == ["baseline", "uniform int8"]
 
 
 RANKED = Space((*SPACE.choices, *(Choice(axis=RANK, target=f"layer{i}", levels=RANKS, neutral=1.0) for i in range(6))))
