@@ -5,9 +5,9 @@
 
 The stages come from what a run leaves behind: the files in its directory as they appear, and the times of its trials.
 `--against` runs the same command of another revision too, and `--long` this tree's with more trials, to compare the
-fronts; `--warm` uses the networks that the user's cache has. A hypervolume is relative to the run's own unchanged network and target. Its noise is the standard deviation
-over resampled validation images and over latencies drawn from their intervals. Seconds mean something on a quiet
-machine only.
+fronts; `--warm` uses the networks that the user's cache has. A hypervolume is relative to the run's own unchanged
+network and target. Its noise is the standard deviation over resampled validation images and over latencies drawn from
+their intervals. Seconds mean something on a quiet machine only.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class FirstRun:
 
     Attributes:
         seconds: when each of its stages ended, since the command was entered.
+        baseline_ms: calibrated milliseconds of the unchanged network.
         trials: finished trials.
         hourly: finished trials per hour of the search; NaN without any.
         models: models of the front.
@@ -77,6 +78,7 @@ class FirstRun:
     """
 
     seconds: Mapping[str, float]
+    baseline_ms: float
     trials: int
     hourly: float
     models: int
@@ -112,6 +114,7 @@ def first_run(tree: Path, words: Sequence[str], *, warm: bool) -> FirstRun:
         search_s = of_trials["search over"] - of_trials["first trial begun"] if of_trials else math.nan
         return FirstRun(
             seconds=seen | {stage: at - began for stage, at in of_trials.items()},
+            baseline_ms=front.baseline.measurement.latency.baseline_ms,
             trials=trials,
             hourly=3600 * trials / search_s,
             models=len(meeting),
@@ -172,6 +175,7 @@ def show(runs: Mapping[str, FirstRun]) -> None:
     for stage in STAGES:
         times = (run.seconds.get(stage) for run in runs.values())
         print(f"{stage:28}" + "".join(f"{'–' if at is None else f'{at:.0f}':>{width}}" for at in times))
+    print(f"{'unchanged network, ms':28}" + "".join(f"{run.baseline_ms:>{width}.2f}" for run in runs.values()))
     print(f"{'trials':28}" + "".join(f"{run.trials:>{width}}" for run in runs.values()))
     print(f"{'trials per hour of search':28}" + "".join(f"{run.hourly:>{width}.0f}" for run in runs.values()))
     print(f"{'models of the front':28}" + "".join(f"{run.models:>{width}}" for run in runs.values()))
