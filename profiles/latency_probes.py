@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import onnx
 
@@ -15,9 +15,11 @@ from ..compressors.onnx_files import qdq
 from ..compressors.pipeline import Compressed, apply_candidate
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
+from ..evaluators.device_lock import on_the_floor
 from ..evaluators.ladder.served import source_of
 from ..evaluators.meters.bridge import Offers
 from ..evaluators.meters.latency import PROBE, Meter
+from ..evaluators.meters.parallel import begun
 from ..evaluators.runtime import Runtime
 from ..spaces.candidate import RANK, SPARSITY, Candidate, Value
 from ..spaces.layers import Network
@@ -40,6 +42,16 @@ ROUGH = replace(PROBE, max_windows=4, min_window_s=0.15, tolerance=0.05)
 
 PROBE_TIMEOUT_S = 600.0
 """Seconds after which the timing of one candidate is given up."""
+
+AT_A_TIME = 2
+"""Most candidates whose timing processes run; they take turns at the device."""
+
+Probed = tuple[float | None, dict[str, float] | None]
+"""Milliseconds of a network, None if it cannot be built or timed; and those that the runtime's profiler attributes to
+its layers, None without a profiler."""
+
+LayerNames = tuple[bytes, dict[str, str]]
+"""A network's ONNX file, and the layer of each weight in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,37 +87,67 @@ class Prober:
         """Divide the milliseconds of the unchanged network among its layers."""
         return layer_costs(self.network, self.base.onnx, self._base_layers, self._node_ms(artefact), base_ms)
 
-    def latency_ms(self, candidate: Candidate) -> float | None:
-        """Return the latency of a candidate; None if it cannot be built or timed."""
-        return self.timed[candidate] if candidate in self.timed else self._timed(candidate)[0]
+    def latencies_ms(self, candidates: Iterable[Candidate]) -> list[float | None]:
+        """Return the latency of each candidate; None for one that cannot be built or timed."""
+        candidates = list(candidates)
+        new = [candidate for candidate in dict.fromkeys(candidates) if candidate not in self.timed]
+        for _ in self._probed(new, layers=False):
+            pass
+        return [self.timed.get(candidate) for candidate in candidates]
 
-    def uniform(self, axis: str, levels: Mapping[str, Value]) -> tuple[float | None, dict[str, float] | None]:
-        """Time the network with some layers at levels of one axis.
+    def uniform(self, candidates: Iterable[Candidate]) -> Iterator[Probed]:
+        """Time candidates in order, each with some layers at one level, and attribute the time to the layers."""
+        return self._probed(candidates, layers=True)
 
-        Returns:
-            Its milliseconds, None if it cannot be built or timed; and the milliseconds that the runtime's profiler
-            attributes to its layers, None without a profiler.
+    def _probed(self, candidates: Iterable[Candidate], *, layers: bool) -> Iterator[Probed]:
+        """Build and time candidates, in order: one is built while the process begins that times the one before."""
+        waiting: deque[tuple[Candidate, bytes, Callable[[], Probed]]] = deque()
+        for candidate in candidates:
+            with on_the_floor():  # it pauses while another is timed
+                artefact, names = self._built(candidate)
+            if len(waiting) == AT_A_TIME:
+                yield self._told(*waiting.popleft())
+            waiting.append((candidate, artefact, begun(partial(self._measured, artefact, names if layers else None))))
+        while waiting:
+            yield self._told(*waiting.popleft())
 
-        """
-        total_ms, built, artefact = self._timed(Candidate({axis: levels}))
-        if built is None or total_ms is None:
-            return None, None
-        layers = [layer.name for layer in self.network.layers]
-        return total_ms, layer_times(layers, built.onnx, self._layers(built), self._node_ms(artefact))
-
-    def _timed(self, candidate: Candidate) -> tuple[float | None, Compressed | None, bytes]:
+    def _built(self, candidate: Candidate) -> tuple[bytes, LayerNames]:
+        """Return the runtime's file of a candidate, empty if there is none; and how to find its layers."""
         try:
-            built = apply_candidate(self.task, candidate, self.supplies, epochs=0)
+            built = apply_candidate(self.task, candidate, self._roughly, epochs=0)
         except Exception:  # a user's forward may fail in any way
-            return None, None, b""
+            return b"", (b"", {})
         try:
-            artefact = self.runtime.convert(source_of(built, self.supplies))
-            self.timed[candidate] = self.meter.measure(artefact, ROUGH, timeout_s=self.timeout_s).median_ms
+            return self.runtime.convert(source_of(built, self._roughly)), (built.onnx, self._layers(built))
         except InfeasibleError:
-            return None, None, b""
-        if self.offers is not None:
-            self.offers.add(artefact, self.timed[candidate])
-        return self.timed[candidate], built, artefact
+            return b"", (b"", {})
+
+    def _measured(self, artefact: bytes, names: LayerNames | None) -> Probed:
+        """Time a file, and attribute its time to the layers that have names."""
+        if not artefact:
+            return None, None
+        try:
+            total_ms = self.meter.measure(artefact, ROUGH, timeout_s=self.timeout_s).median_ms
+        except InfeasibleError:
+            return None, None
+        if names is None:
+            return total_ms, None
+        layers = [layer.name for layer in self.network.layers]
+        return total_ms, layer_times(layers, *names, self._node_ms(artefact))
+
+    def _told(self, candidate: Candidate, artefact: bytes, result: Callable[[], Probed]) -> Probed:
+        """Return what was measured, and keep it."""
+        probed = result()
+        if probed[0] is not None:
+            self.timed[candidate] = probed[0]
+            if self.offers is not None:
+                self.offers.add(artefact, probed[0])
+        return probed
+
+    @cached_property
+    def _roughly(self) -> Supplies:
+        """Supplies for networks that are only timed: their statistics change no latency."""
+        return replace(self.supplies, statistics=self.supplies.statistics[:1])
 
     def _layers(self, built: Compressed) -> dict[str, str]:
         """Return the layer of each weight; integers keep the names of the weights they were made from."""
@@ -171,31 +213,48 @@ def measured_costs(
             dense kernels multiply by zeros too.
 
     """
-    factors: dict[str, dict[str, dict[str, float]]] = {}
+    offered = {axis: _offered(space, axis, usable, size_counts=size_counts) for axis in LAYER_AXES}
+    probes = [(axis, level) for axis, choices in offered.items() for level in _to_measure(choices, costs)]
+    levels = [assigned(offered[axis], level) for axis, level in probes]
+    found: dict[str, defaultdict[str, dict[Value, float]]] = {}
     uniform_ms: dict[str, dict[str, float]] = {}
-    for axis in LAYER_AXES:
-        choices = [choice for choice in space.on(axis) if choice.name in usable]
-        offered = [level for choice in choices for level in choice.levels if level != choice.neutral]
-        if axis == SPARSITY and size_counts:
-            offered = [level for level in offered if isinstance(level, str)]
-        found: defaultdict[str, dict[Value, float]] = defaultdict(dict)
-        for level in measured_levels(offered, MOST_LEVELS):
-            if not costs.noticeable(choice.target for choice in choices if level in choice.levels):
-                continue  # what it does to a latency is noise
-            notice(f"what the layers cost at {axis}={level}")
-            levels = assigned(choices, level)
-            total_ms, spent = prober.uniform(axis, levels)
-            if total_ms is not None:
-                uniform_ms.setdefault(axis, {})[str(level)] = total_ms
-                for name, factor in level_factors(costs, levels, spent, total_ms).items():
-                    found[name][levels[name]] = factor
-        between = {c.target: [level for level in c.levels if level in offered] for c in choices if c.target in found}
-        if between:
-            factors[axis] = {
-                name: interpolated(found[name], levels, _work(axis, prober.network, name))
-                for name, levels in between.items()
-            }
+    timed = prober.uniform([Candidate({axis: each}) for (axis, _), each in zip(probes, levels, strict=True)])
+    for (axis, level), chosen in zip(probes, levels, strict=True):
+        notice(f"what the layers cost at {axis}={level}")
+        total_ms, spent = next(timed)
+        if total_ms is not None:
+            uniform_ms.setdefault(axis, {})[str(level)] = total_ms
+            by_layer = found.setdefault(axis, defaultdict(dict))
+            for name, factor in level_factors(costs, chosen, spent, total_ms).items():
+                by_layer[name][chosen[name]] = factor
+    factors = {
+        axis: {
+            choice.target: interpolated(known[choice.target], choice.levels, _work(axis, prober.network, choice.target))
+            for choice in offered[axis]
+            if choice.target in known
+        }
+        for axis, known in found.items()
+    }
     return replace(costs, factors=factors, uniform_ms=uniform_ms)
+
+
+def _offered(space: Space, axis: str, usable: Collection[str], *, size_counts: bool) -> list[Choice]:
+    """Return an axis's choices that can be applied, each with the levels alone that may change a latency."""
+    dense = axis == SPARSITY and size_counts
+    return [
+        replace(
+            choice,
+            levels=tuple(v for v in choice.levels if v != choice.neutral and not (dense and not isinstance(v, str))),
+        )
+        for choice in space.on(axis)
+        if choice.name in usable
+    ]
+
+
+def _to_measure(choices: Sequence[Choice], costs: CostModel) -> list[Value]:
+    """Return the levels of an axis that are timed; what others do to the network's latency is noise."""
+    levels = measured_levels((level for choice in choices for level in choice.levels), MOST_LEVELS)
+    return [level for level in levels if costs.noticeable(c.target for c in choices if level in c.levels)]
 
 
 def _work(axis: str, network: Network, name: str) -> Callable[[Value], float]:

@@ -73,12 +73,14 @@ def profile(
     notice("which channels matter in the whole network")
     global_pruning = threshold_ratios(task, prober.supplies, network, prober.runtime.capabilities.channel_multiple)
     notice("whether what pays in wide layers pays in narrow ones")
-    in_float, integer = (prober.latency_ms(uniform(left, NARROW, quantized=quantized)) for quantized in (False, True))
+    narrow = [uniform(left, NARROW, quantized=quantized) for quantized in (False, True)]
+    strongest = fastest_candidates(left, costs, usable, bits=True)[0]
+    in_float, integer, _ = prober.latencies_ms([*narrow, strongest])
     pays = in_float is None or integer is None or integer < in_float
     notice("the fastest network that the space can express")
     uniform_ms = [ms for by_level in costs.uniform_ms.values() for ms in by_level.values()]
     fastest = fastest_candidates(left, costs, usable, bits=pays)
-    built_ms = [ms for ms in map(prober.latency_ms, fastest) if ms is not None]
+    built_ms = [ms for ms in prober.latencies_ms(fastest) if ms is not None]
     return Profile(
         network=network,
         baseline_ms=calibration.median_ms,
@@ -124,7 +126,7 @@ def confirmed_drops(
         rest = {name: value for name, value in probed.items() if name not in gone}
         before_ms = costs.uniform_ms.get(axis, {}).get(str(level))
         if rest and before_ms is not None:
-            after_ms = prober.latency_ms(Candidate({axis: rest}))
+            (after_ms,) = prober.latencies_ms([Candidate({axis: rest})])
             if after_ms is None or after_ms > (1 + NOISE) * before_ms:
                 continue
         kept += same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.measurement import Latency, Window
 from autocompress.evaluators.meters.latency import Calibration, Plan
-from autocompress.evaluators.runtime import Arrays, Kernel, Runtime
+from autocompress.evaluators.runtime import Arrays, Kernel, Runtime, Source
 from autocompress.evaluators.runtimes.fake import FakeRuntime
 from autocompress.evaluators.runtimes.onnxruntime import OnnxRuntime
 from autocompress.profiles.latency_probes import Prober, measured_costs
@@ -198,6 +199,53 @@ def test_narrow_networks_are_timed_in_float_and_in_int8() -> None:
     assert min(timed.values()) == found.floor_ms
     old = {name: value for name, value in found.to_dict().items() if name != "timed"}
     assert Profile.from_dict(old).timed == ()
+
+
+class Announcing(Priced):
+    """A runtime that says when it has converted two candidates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.converted, self.twice = 0, threading.Event()
+
+    def convert(self, source: Source) -> bytes:
+        """Convert it, and count it."""
+        self.converted += 1
+        if self.converted == 2:
+            self.twice.set()
+        return super().convert(source)
+
+
+class Patient(Prices):
+    """Measures a candidate when the next one has been converted."""
+
+    waited = True
+
+    def measure(
+        self, artefact: bytes, plan: Plan, *, runtime: str | None = None, timeout_s: float | None = None
+    ) -> Latency:
+        """Wait, and return the sum of the prices."""
+        assert isinstance(self.runtime, Announcing)
+        self.waited = self.runtime.twice.wait(20) and self.waited
+        return super().measure(artefact, plan)
+
+
+def test_a_candidate_is_built_while_the_one_before_is_timed() -> None:
+    """A measurement that waits for the next candidate gets it, and the latencies come in order all the same."""
+    task, runtime = residual(16, 8), Announcing()
+    supplies, network = supplies_of(task), inspect(task.model, task.examples)
+    space = space_of(network, runtime.capabilities)
+    base = apply_candidate(task, Candidate(), supplies, epochs=0)
+    meter = Patient(runtime)
+    prober = Prober(task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter)
+    choices = [choice.target for choice in space.on(BITS)]
+    candidates = [Candidate({BITS: dict.fromkeys(choices[:many], 8)}) for many in (1, 2, 3)]
+    found = prober.latencies_ms([*candidates, candidates[0]])
+    assert meter.waited
+    plain = Prices(runtime)
+    assert found[:3] == pytest.approx([latency_ms(task, candidate, runtime, plain) for candidate in candidates])
+    assert found[3] == found[0]
+    assert len(set(found)) == 3
 
 
 def test_without_a_profiler_the_whole_network_tells() -> None:
