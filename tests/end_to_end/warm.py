@@ -9,18 +9,26 @@ but is nobody's child, so that who looks for children of the tests finds only wh
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
 import socket
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
-SLOW = ("torch", "torch._dynamo", "torch_pruning", "scipy.optimize", "optuna", "pandas", "matplotlib.figure")
+SLOW = (
+    *("torch", "torch._dynamo", "torch.onnx", "torch_pruning", "onnx", "scipy.optimize", "sklearn.datasets"),
+    *("optuna", "pandas", "matplotlib.figure", "plotly.offline", "pydantic"),
+    *("autocompress.cli", "autocompress.studies.loading", "autocompress.studies.validate"),
+    *("autocompress.compressors.pruning.prune", "autocompress.search.samplers.surrogate", "autocompress.reports.write"),
+)
 """What takes long to import and begins no thread, which a process that is forked would lack."""
 
 
@@ -33,7 +41,25 @@ def become(asked: dict[str, Any]) -> None:
         os.dup2(os.open(name, os.O_RDWR), number)
     sys.argv = asked["arguments"]
     sys.path[0] = str(Path(sys.argv[0]).parent)
-    importlib.import_module("autocompress.cli").main()
+    code: object = 1
+    try:
+        importlib.import_module("autocompress.cli").main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:  # as Python's own end does
+        sys.excepthook(*sys.exc_info())
+    leave(code)
+
+
+def leave(code: object) -> NoReturn:
+    """End as Python does, but leave the memory to the system: to free what was imported would copy it first."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def serve(path: str, parent: int) -> None:
@@ -70,6 +96,7 @@ if __name__ == "__main__":
     for module in SLOW:
         importlib.import_module(module)
     assert len(list(Path("/proc/self/task").iterdir())) == 1
+    gc.freeze()  # what is collected is copied
     if os.fork():
         os._exit(0)
     serve(sys.argv[1], int(sys.argv[2]))
