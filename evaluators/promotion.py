@@ -9,6 +9,7 @@ import numpy as np
 
 from ..studies.metric_units import SHARE, shown
 from .measurement import Infeasible, Latency, Measurement, Outcome
+from .scores import Accuracy, keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Promotion:
         rivals: accuracy, milliseconds and bytes of the models of the front.
         unit: of the accuracies.
         spared: whether the candidate is trained in any case, to learn how often early stopping is wrong.
+        unchanged: packed scores of the unchanged network on the validation data; empty if they are unknown.
     """
 
     slope: float
@@ -30,6 +32,19 @@ class Promotion:
     rivals: tuple[tuple[float, float, int], ...]
     unit: str = SHARE
     spared: bool = False
+    unchanged: str = ""
+
+    def gains(self, one_shot: Accuracy, places: Sequence[int] | None = None) -> bool:
+        """Return whether training may make a candidate better, which the final evaluation trains in any case.
+
+        It does not if the candidate is as accurate as the unchanged network, and no training is predicted to do more.
+
+        Args:
+            one_shot: of the candidate.
+            places: the validation examples that it was scored on; None for all.
+        """
+        predicted = self.intercept + self.slope * one_shot.value
+        return predicted > one_shot.value or not keeps(one_shot.scores, self.unchanged, places)
 
     def doubt(self, one_shot_accuracy: float, latency: Latency, size_bytes: int) -> str:
         """Return why even the optimistic estimate leaves a candidate behind the front; empty if it does not.
@@ -72,7 +87,12 @@ ONE_SHOT, TRAIN = "one-shot", "train"
 
 
 def learned(
-    measured: Sequence[Measurement], front: Iterable[Measurement], rng: np.random.Generator, *, unit: str = SHARE
+    measured: Sequence[Measurement],
+    front: Iterable[Measurement],
+    rng: np.random.Generator,
+    *,
+    unit: str = SHARE,
+    unchanged: str = "",
 ) -> Promotion | None:
     """Fit how accuracies before and after training are related; return None if too few models were trained.
 
@@ -81,6 +101,7 @@ def learned(
         front: the rivals of the next candidate.
         rng: decides whether the candidate is spared.
         unit: the metric's unit.
+        unchanged: see `Promotion`.
     """
     ended = [m for m in measured if m.failure is None]
     trained = [m for m in ended if m.epochs or TRAIN in m.seconds]
@@ -96,6 +117,7 @@ def learned(
         rivals=tuple(rivals),
         unit=unit,
         spared=bool(rng.random() < SPARED),
+        unchanged=unchanged,
     )
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import zlib
 from base64 import b85decode, b85encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,6 +113,36 @@ def standard_error(one: str, other: str) -> float:
     if mine is None or theirs is None or len(mine) != len(theirs):
         return 0.0
     return float(np.std(mine - theirs)) / math.sqrt(len(mine))
+
+
+def keeps(found: str, reference: str, places: Sequence[int] | None = None) -> bool:
+    """Return whether packed scores are as good as a reference's on the same examples, within a standard error.
+
+    Args:
+        found: scores of a model.
+        reference: scores of another one.
+        places: which examples of the reference's the model has seen; None for all.
+
+    Returns:
+        Whether that is so; it is not if the scores of either are unknown.
+
+    >>> reference = packed(np.repeat([1.0, 0.0], [90, 10]))
+    >>> [keeps(packed(np.repeat([1.0, 0.0], [right, 100 - right])), reference) for right in (85, 90, 95)]
+    [False, True, True]
+    >>> keeps(packed(np.ones(2)), reference, places=(0, 99)), keeps(packed(np.ones(2)), reference), keeps("", reference)
+    (True, False, False)
+    """
+    mine, theirs = unpacked(found), unpacked(reference)
+    if mine is None or theirs is None:
+        return False
+    if places is not None:
+        if len(mine) != len(places) or max(places) >= len(theirs):
+            return False
+        theirs = theirs[list(places)]
+    if len(mine) != len(theirs):
+        return False
+    difference = mine - theirs
+    return bool(difference.mean() >= -np.std(difference) / math.sqrt(len(mine)))
 
 
 @lru_cache(maxsize=100)

@@ -125,4 +125,5 @@ def _promotion(context: RunContext, store: StudyStore, trial: PendingTrial) -> P
     latest = store.found.latest(LATEST)
     unit = store.limits.told_by(model.measurement for model in latest).metric_unit
     rivals = (model.measurement for model in store.found.front())
-    return learned([model.measurement for model in latest], rivals, rng, unit=unit)
+    unchanged = next((m.measurement.scores for m in store.found.references() if m.id == BASELINE), "")
+    return learned([model.measurement for model in latest], rivals, rng, unit=unit, unchanged=unchanged)

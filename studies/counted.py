@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
@@ -38,7 +40,7 @@ def examples(loader: Loader) -> int | None:
     >>> examples(iter([]))
     """
     if isinstance(loader, list | tuple):
-        return sum(len(batch["labels"] if isinstance(batch, Mapping) else batch[1]) for batch in loader)
+        return sum(map(_size, loader))
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or loader.drop_last:
         return None
     if type(loader.batch_sampler) is not BatchSampler:  # whose batches may be of any examples, or be items
@@ -49,7 +51,19 @@ def examples(loader: Loader) -> int | None:
         return None
 
 
-def part_of_validation(task: Task) -> Loader | None:
+class Part(NamedTuple):
+    """Some batches of a loader.
+
+    Attributes:
+        batches: gives them.
+        places: the positions of their examples among all.
+    """
+
+    batches: Loader
+    places: tuple[int, ...]
+
+
+def part_of_validation(task: Task) -> Part | None:
     """Return batches spread evenly over a task's validation data; None where a part is not worth it or not possible.
 
     A metric of the user's own need not be a mean over the batches that it is given.
@@ -57,8 +71,9 @@ def part_of_validation(task: Task) -> Loader | None:
     >>> import torch
     >>> batch = torch.zeros(500, 1), torch.zeros(500)
     >>> part = part_of_validation(Task(torch.nn.Identity(), batch[0][:1], [batch], [batch] * 20))
-    >>> len(part), part_of_validation(Task(torch.nn.Identity(), batch[0][:1], [batch], [batch] * 3))
-    (4, None)
+    >>> len(part.batches), part.places[499:501]
+    (4, (499, 2500))
+    >>> part_of_validation(Task(torch.nn.Identity(), batch[0][:1], [batch], [batch] * 3))
     """
     loader = task.validation
     count = examples(loader) if task.counts_labels else None
@@ -66,15 +81,23 @@ def part_of_validation(task: Task) -> Loader | None:
         return None
     if isinstance(loader, list | tuple):
         every = _every(count, len(loader))
-        return loader[::every] if every > 1 else None
+        if every < 2:
+            return None
+        ends = accumulate(map(_size, loader))
+        every_place = [range(end - _size(batch), end) for end, batch in zip(ends, loader, strict=True)]
+        return Part(loader[::every], tuple(chain(*every_place[::every])))
     assert isinstance(loader, DataLoader)
     every = _every(count, len(loader))
     if every < 2 or loader.batch_sampler is None or not isinstance(loader.sampler, SequentialSampler):
         return None
-    other = copy.copy(loader)  # a loader lets nobody set its sampler
-    object.__setattr__(other, "batch_sampler", list(loader.batch_sampler)[::every])
+    other, batches = copy.copy(loader), list(loader.batch_sampler)[::every]
+    object.__setattr__(other, "batch_sampler", batches)  # a loader lets nobody set its sampler
     object.__setattr__(other, "_iterator", None)
-    return other
+    return Part(other, tuple(chain(*batches)))
+
+
+def _size(batch: Any) -> int:
+    return len(batch["labels"] if isinstance(batch, Mapping) else batch[1])
 
 
 def _every(count: int, batches: int) -> int:

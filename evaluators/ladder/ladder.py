@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ...compressors.inherited_weights import Ancestor
     from ...compressors.pipeline import Compressed
     from ...compressors.technique import Supplies
-    from ...studies.task import Loader, Task
+    from ...studies.counted import Part
+    from ...studies.task import Task
 
 AGREEMENT = 0.95
 """Share of examples that must have the same class in PyTorch and in the runtime, without a warning."""
@@ -103,10 +104,8 @@ class _Evaluation:
             best = self._scored(compressed, [file for file in files if file.runtime.name in served], part=part)
         self.one_shot = {name: model.accuracy.value for name, model in best.items()}
         self._promote(best)
-        if self.request.epochs:
-            self.engines.close()  # training needs their memory
-            trained = self._trained(best, ancestor, part)
-            best = {name: trained.get(name) or self._on_all_data(model) for name, model in best.items()}
+        trained = self._trained(best, ancestor, part) if self._gains_by_training(best.values(), part) else {}
+        best = {name: trained.get(name) or self._on_all_data(model) for name, model in best.items()}
         measurements = [m for model in best.values() for m in self._measurements(model, deployments)]
         self._write(list(best.values()))
         return ranked(measurements)
@@ -169,7 +168,7 @@ class _Evaluation:
         return ranked(self.resources.added(m) for m in known if m.deployment in deployments)
 
     def _scored(
-        self, compressed: Compressed, files: Sequence[RuntimeFile], *, epochs: float = 0.0, part: Loader | None = None
+        self, compressed: Compressed, files: Sequence[RuntimeFile], *, epochs: float = 0.0, part: Part | None = None
     ) -> dict[str, ScoredModel]:
         """Return each runtime's model with its accuracy on the validation data or a part, by the runtime's name."""
         return {
@@ -179,10 +178,10 @@ class _Evaluation:
             for file in files
         }
 
-    def _accuracy(self, file: RuntimeFile, split: str, part: Loader | None = None) -> Accuracy:
+    def _accuracy(self, file: RuntimeFile, split: str, part: Part | None = None) -> Accuracy:
         from .served import Served  # noqa: PLC0415  # start-up time: torch is slow to import
 
-        task, data = self.ladder.task, getattr(self.ladder.task, split) if part is None else part
+        task, data = self.ladder.task, getattr(self.ladder.task, split) if part is None else part.batches
         served = Served(self.engines.of(file.runtime, file.artefact), self.ladder.supplies.piece)
         with blaming("metric"):
             found = accuracy(task.metric, task.each, served, data)
@@ -210,13 +209,21 @@ class _Evaluation:
             if not promotion.spared:
                 raise InfeasibleError(doubts[0], rung="one-shot")
 
+    def _gains_by_training(self, models: Collection[ScoredModel], part: Part | None) -> bool:
+        """Return whether the candidate is to be trained, and is not as accurate already as a training would make it."""
+        promotion, places = self.request.promotion, None if part is None else part.places
+        if promotion is None or not self.request.epochs:
+            return bool(self.request.epochs)
+        return any(promotion.gains(model.accuracy, places) for model in models)
+
     def _trained(
-        self, before: Mapping[str, ScoredModel], ancestor: Ancestor | None, part: Loader | None
+        self, before: Mapping[str, ScoredModel], ancestor: Ancestor | None, part: Part | None
     ) -> dict[str, ScoredModel]:
         """Train the candidate; return the models that are no worse after it, none if the training fails.
 
         Both are scored on the same data, and only the better one on all of them.
         """
+        self.engines.close()  # training needs their memory
         try:
             compressed, files = self._build(ancestor, epochs=self.request.epochs)
             with self.rungs.on("accuracy"):

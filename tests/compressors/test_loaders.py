@@ -218,7 +218,10 @@ def test_a_part_of_the_validation_data_is_spread_over_them(monkeypatch: pytest.M
         return part_of_validation(replace(task_of([]), validation=loader, **how))
 
     loader = DataLoader(DATA, 2)
-    assert [labels.tolist() for _, labels in part(loader)] == [list(DATA[i : i + 2][1]) for i in range(0, SIZE, 8)]
+    expected = [list(DATA[i : i + 2][1]) for i in range(0, SIZE, 8)]
+    for some in (part(loader), part(list(loader))):
+        assert [labels.tolist() for _, labels in some.batches] == expected
+        assert [int(DATA[place][1]) for place in some.places] == [label for labels in expected for label in labels]
     assert sum(len(labels) for _, labels in loader) == SIZE
     assert part(DataLoader(DATA, 2, shuffle=True)) is None
     assert part(DataLoader(DATA, SIZE)) is None

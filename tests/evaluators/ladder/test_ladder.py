@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from autocompress.evaluators.ladder.rungs import Rungs
 from autocompress.evaluators.measurement import Infeasible, Latency, Measurement, Outcome
 from autocompress.evaluators.meters.latency import FAST_MS, FakeMeter, Plan
 from autocompress.evaluators.promotion import Promotion
+from autocompress.evaluators.scores import packed
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.task import Batch, Task, cross_entropy
 
@@ -285,6 +287,24 @@ def test_a_part_of_the_data_tells_whether_a_candidate_is_worth_its_training(
     assert one(outcome).epochs == 4.0
     assert batches == [4, 4, 20]
     assert scored_batches(epochs=0.0)[1] == [20]
+
+
+def test_a_candidate_as_accurate_as_the_unchanged_network_is_not_trained(
+    scored_batches: Callable[..., tuple[Outcome, list[int]]],
+) -> None:
+    """On the examples that it was scored on, and if no training is predicted to do more."""
+    places = np.arange(8000) // 400 % 5 == 0
+    as_good, better = (packed(np.where(places, here, 1 - here).astype(float)) for here in (0.0, 1.0))
+    promotion = Promotion(slope=0.0, intercept=0.0, give=1.0, rivals=(), unchanged=as_good)
+    outcome, batches = scored_batches(promotion=promotion, loss=untouched)
+    assert (one(outcome).epochs, one(outcome).failure, batches) == (0.0, None, [4, 20])
+    assert list(one(outcome).seconds) == ["build", "latency", "one-shot"]
+    for other in (
+        replace(promotion, unchanged=better),
+        replace(promotion, intercept=1.0),
+        replace(promotion, unchanged=""),
+    ):
+        assert one(scored_batches(promotion=other, epochs=4.0)[0]).epochs == 4.0
 
 
 def test_the_untrained_model_that_stays_is_scored_on_all_of_the_data(
