@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ..initializers import drop_unread
 from ..quantization.calibration import LARGEST_BIAS
-from .tensor_ranges import MOVES, Batches, largest, least
+from .tensor_ranges import MOVES, Batches, spans
 
 KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Squeeze"}
 PAIR = 127
@@ -45,7 +45,8 @@ def unsigned_activations(canonical: bytes, calibration: Batches = ()) -> bytes:
     proto = onnx.load_from_string(canonical)
     constants = {i.name: i for i in proto.graph.initializer}
     quantizers = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
-    lows = _lows(proto, [node.input[0] for node in quantizers], calibration)
+    origins, unknown = _origins(proto, [node.input[0] for node in quantizers])
+    lows = _lows(origins, unknown, spans(proto, unknown, calibration))
     signed = {name for name in _read_by_transposed(proto) if lows[name] < 0}
     for node in (node for node in quantizers if node.input[0] not in signed):
         reach = 127 * float(numpy_helper.to_array(constants[node.input[1]]))
@@ -121,8 +122,11 @@ def integer_outputs(unsigned: bytes, calibration: Batches) -> bytes:
     mixed = _read_as_floats(proto, makers)
     if not mixed:
         return unsigned
-    tops = largest(proto, mixed.keys() - quantizers.keys(), calibration)
-    lows = _lows(proto, tops, calibration)
+    without = mixed.keys() - quantizers.keys()
+    origins, unknown = _origins(proto, without)
+    seen = spans(proto, without | unknown, calibration)
+    tops = {name: max(-low, high) for name, (low, high) in seen.items() if name in without}
+    lows = _lows(origins, unknown, seen)
     added: dict[str, list[NodeProto]] = defaultdict(list)  # by the tensor after which they come
     for name, layer in mixed.items():
         quantizer = quantizers.get(name)
@@ -190,8 +194,8 @@ def _grid(low: float, reach: float) -> tuple[NDArray[np.float32], NDArray[np.uin
     return np.array(step, np.float32), np.array(math.ceil(-low / step), np.uint8)
 
 
-def _lows(proto: ModelProto, names: Collection[str], calibration: Batches) -> dict[str, float]:
-    """Return the lower bounds of tensors: 0 if they cannot be negative, −∞ if unknown.
+def _origins(proto: ModelProto, names: Collection[str]) -> tuple[dict[str, str], set[str]]:
+    """Return the tensors from which others are moved, by the others' names, and those of them that may be negative.
 
     A tensor and its moved copy begin alike, so that runtimes move integers.
     """
@@ -204,9 +208,14 @@ def _lows(proto: ModelProto, names: Collection[str], calibration: Batches) -> di
         return origin(node.input[0]) if node is not None and moved else name
 
     origins = {name: origin(name) for name in names}
-    unknown = {name for name in origins.values() if not _never_negative(name, makers, constants)}
-    seen = least(proto, unknown, calibration)
-    return {name: seen.get(first, -math.inf) if first in unknown else 0.0 for name, first in origins.items()}
+    return origins, {name for name in origins.values() if not _never_negative(name, makers, constants)}
+
+
+def _lows(
+    origins: Mapping[str, str], unknown: Collection[str], seen: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """Return the lower bounds of tensors: 0 if they cannot be negative, −∞ if they may be, and none was seen."""
+    return {name: seen.get(first, (-math.inf,))[0] if first in unknown else 0.0 for name, first in origins.items()}
 
 
 def _never_negative(name: str, makers: Mapping[str, NodeProto], constants: Mapping[str, TensorProto]) -> bool:

@@ -20,11 +20,12 @@ MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 """Operators that move numbers and change none; what rounds before them may as well round after."""
 
 
-def least(proto: onnx.ModelProto, names: Collection[str], calibration: Batches) -> dict[str, float]:
-    """Return the smallest value of each named tensor; the arguments are those of `largest`."""
-    found: dict[str, float] = {}
+def spans(proto: onnx.ModelProto, names: Collection[str], calibration: Batches) -> dict[str, tuple[float, float]]:
+    """Return the smallest and the largest value of each named tensor; the arguments are those of `largest`."""
+    found: dict[str, tuple[float, float]] = {}
     for name, value in values(proto, names, calibration) if names else ():
-        found[name] = min(found.get(name, np.inf), float(value.min()))
+        low, high = found.get(name, (np.inf, -np.inf))
+        found[name] = min(low, float(value.min())), max(high, float(value.max()))
     return found
 
 
