@@ -274,7 +274,7 @@ def test_what_is_waited_for_a_device_is_no_time_of_a_trial(pool: RayWorkers, mon
     for name in ("first", "second"):  # the processes are up before the clock runs
         pool.submit(request_for(f"trials/{name}"))
     results(pool, 2)
-    monkeypatch.setattr(module, "GRACE_S", SLOW_S - 1)
+    monkeypatch.setattr(module, "GRACE_S", 2 * SLOW_S - 1)  # the second waits for longer, and works for less
     began = time.monotonic()
     for name in ("one/waits", "other/waits"):
         pool.submit(request_for(name, timeout_s=0.5))
