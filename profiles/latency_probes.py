@@ -66,7 +66,6 @@ class Prober:
         runtime: serves the models.
         meter: times them.
         timeout_s: seconds after which the timing of one candidate is given up.
-        processes: how many choices' sensitivities are measured at a time.
         timed: the candidates timed so far, with their milliseconds.
         offers: gets each model that was timed, for a bridge; None wants none.
 
@@ -79,7 +78,6 @@ class Prober:
     runtime: Runtime
     meter: Meter
     timeout_s: float = PROBE_TIMEOUT_S
-    processes: int = 1
     timed: dict[Candidate, float] = field(default_factory=dict)
     offers: Offers | None = None
 

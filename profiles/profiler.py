@@ -18,7 +18,7 @@ from .cost_model import LAYER_AXES, CostModel
 from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Prober, assigned, measured_costs
 from .level_filter import DroppedLevel, levels_without_speedup, reduced, remaining
 from .profile import NARROW, Profile
-from .sensitivity import SENSITIVITY_BUDGET_S, measure_sensitivities
+from .sensitivity import SENSITIVITY_BUDGET_S, Sensitivities, measure_sensitivities
 
 SHARES = (0.3, 0.5, 0.7)
 """Shares of all channels that one threshold over the whole network removes."""
@@ -35,18 +35,20 @@ def profile(
     space: Space,
     artefact: bytes,
     calibration: Calibration,
+    damages: Callable[[], Sensitivities],
     notice: Callable[[str], None],
     *,
     reduce: bool = True,
     size_counts: bool = False,
 ) -> Profile:
-    """Divide the latency among layers, measure sensitivities and levels, drop levels without speed-up, find the floor.
+    """Divide the latency among layers, measure levels, drop those without speed-up, and find the floor.
 
     Args:
         prober: knows the network, and builds and times.
         space: what may vary.
         artefact: the runtime's file of the unchanged network.
         calibration: the baseline's latency.
+        damages: waits for the sensitivities; see `sensitivities`.
         notice: gets each line of progress.
         reduce: whether levels that do not pay are dropped.
         size_counts: whether bits and zeros are kept for the bytes that they save.
@@ -58,9 +60,7 @@ def profile(
     if task.student is not None:
         base_ms = prober.meter.measure(artefact, PROBE, timeout_s=PROBE_TIMEOUT_S).median_ms
     costs = prober.base_costs(artefact, base_ms)
-    damage = measure_sensitivities(
-        task.base, prober.supplies, space, notice, network=network, processes=prober.processes
-    )
+    damage = damages()
     usable = {name for name, by_level in damage.items() if float("inf") not in by_level}
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
     notice("whether the network is faster without what does not pay")
@@ -164,6 +164,7 @@ def estimate_profile_s(
     *,
     build_s: float,
     probe_s: float,
+    gaps_s: float,
     processes: int,
     notice: Callable[[str], None],
 ) -> float:
@@ -175,6 +176,7 @@ def estimate_profile_s(
         space: what may vary.
         build_s: seconds to build one candidate.
         probe_s: seconds to time one candidate.
+        gaps_s: seconds of the calibration in which nothing is timed.
         processes: how many choices are tried at a time.
         notice: gets each line of progress.
     """
@@ -185,7 +187,9 @@ def estimate_profile_s(
     measure_sensitivities(task.base, supplies, few, lambda text: None, processes=processes)
     few_s = time.monotonic() - started
     sensitivities_s = min(SENSITIVITY_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
+    if processes > 1:  # they are measured beside the calibration
+        sensitivities_s = max(0.0, sensitivities_s - gaps_s)
     levels = [{level for c in space.on(axis) for level in c.levels if level != c.neutral} for axis in LAYER_AXES]
     fastest_and_narrow = 4
     built = sum(min(MOST_LEVELS, len(each)) for each in levels) + fastest_and_narrow
-    return sensitivities_s + built * (build_s + probe_s)
+    return sensitivities_s + built * max(build_s, probe_s)  # one is built while another is timed

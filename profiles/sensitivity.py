@@ -6,11 +6,13 @@ import itertools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from ..compressors.technique import Supplies
+from ..evaluators.device_lock import waited_s
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from .damage import Damages
@@ -24,7 +26,12 @@ SALIENT = 2
 """Batches of the network's inputs from which gradients are taken."""
 
 
-def measure_sensitivities(
+Sensitivities = dict[str, tuple[float, ...]]
+"""The damage of each level of a choice, by the choice's name."""
+
+
+@contextmanager
+def sensitivities(
     model: nn.Module,
     supplies: Supplies,
     space: Space,
@@ -33,8 +40,11 @@ def measure_sensitivities(
     network: Network | None = None,
     budget_s: float = SENSITIVITY_BUDGET_S,
     processes: int = 1,
-) -> dict[str, tuple[float, ...]]:
-    """Return the damage of each compressing choice's levels, each applied alone; see `Damages`.
+) -> Iterator[Callable[[], Sensitivities]]:
+    """Begin to measure the damage of each compressing choice's levels, each applied alone; see `Damages`.
+
+    The context gives a function that waits for the damages, and is called once. Until then they are measured in
+    processes of their own, which give way to measurements of latencies; with one process they are measured in the call.
 
     The middle levels of all choices are tried first, then a stronger one of each; `curve` predicts the others. When the
     time is up, the remaining choices, those with the fewest multiply-accumulates, get a damage predicted from their
@@ -46,7 +56,7 @@ def measure_sensitivities(
         space: what may vary.
         notice: gets each line of progress.
         network: its parts; without them choices are tried in their own order, and no gradients are used.
-        budget_s: seconds after which no choice is started; one of each axis is always tried.
+        budget_s: seconds of its own work after which a process starts no choice; one of each axis is always tried.
         processes: how many choices are tried at a time; it changes no damage.
 
     """
@@ -55,24 +65,63 @@ def measure_sensitivities(
     in_turn = [choice for row in itertools.zip_longest(*by_axis) for choice in row if choice is not None]
     rounds = [(choice, middle(choice)) for choice in in_turn]
     rounds += [(choice, stronger(choice)) for choice in in_turn if stronger(choice) > middle(choice)]
-    end = time.monotonic() + budget_s
-    in_time = itertools.takewhile(lambda each: each[0] < len(by_axis) or time.monotonic() <= end, enumerate(rounds))
-    found: defaultdict[str, dict[int, float]] = defaultdict(dict)
-    count = 0
-    for change in in_forks(damages, (probe for _, probe in in_time), processes):
-        choice, level = rounds[count]
-        found[choice.name][level] = change
-        count += 1
-        notice(f"what each choice damages ({count} of {len(rounds)})")
-    if count < len(rounds):
-        notice(f"what each choice damages: {count} of {len(rounds)} were tried, the others are predicted")
-    if len(found) < len(in_turn):
-        salient = _salient(damages.model, damages.batches[:SALIENT], network)
-        for choices in by_axis:
-            tried = [(salient(c), found[c.name][middle(c)]) for c in choices if c.name in found]
-            for choice in choices:
-                found.setdefault(choice.name, {middle(choice): stand_in(tried, salient(choice))})
-    return {choice.name: curve(found[choice.name], len(choice.levels)) for row in by_axis for choice in row}
+    probes = [(probe, number < len(by_axis)) for number, probe in enumerate(rounds)]
+    with in_forks(_InTime(damages, budget_s), probes, processes) as changes:
+
+        def finished() -> Sensitivities:
+            found: defaultdict[str, dict[int, float]] = defaultdict(dict)
+            count = 0
+            for (choice, level), change in zip(rounds, changes, strict=True):
+                if change is not None:
+                    found[choice.name][level] = change
+                    count += 1
+                    notice(f"what each choice damages ({count} of {len(rounds)})")
+            if count < len(rounds):
+                notice(f"what each choice damages: {count} of {len(rounds)} were tried, the others are predicted")
+            if len(found) < len(in_turn):
+                salient = _salient(damages.model, damages.batches[:SALIENT], network)
+                for choices in by_axis:
+                    tried = [(salient(c), found[c.name][middle(c)]) for c in choices if middle(c) in found[c.name]]
+                    for choice in choices:
+                        found[choice.name].setdefault(middle(choice), stand_in(tried, salient(choice)))
+            return {choice.name: curve(found[choice.name], len(choice.levels)) for row in by_axis for choice in row}
+
+        yield finished
+
+
+def measure_sensitivities(
+    model: nn.Module,
+    supplies: Supplies,
+    space: Space,
+    notice: Callable[[str], None],
+    *,
+    network: Network | None = None,
+    budget_s: float = SENSITIVITY_BUDGET_S,
+    processes: int = 1,
+) -> Sensitivities:
+    """Measure the damage of each compressing choice's levels at once; see `sensitivities`."""
+    with sensitivities(
+        model, supplies, space, notice, network=network, budget_s=budget_s, processes=processes
+    ) as finished:
+        return finished()
+
+
+class _InTime:
+    """Measures damages while a process has time; its waits for measurements do not count."""
+
+    def __init__(self, damages: Damages, budget_s: float) -> None:
+        self._damages = damages
+        self._left_s = budget_s
+
+    def __call__(self, probe: tuple[tuple[Choice, int], bool]) -> float | None:
+        """Return the damage of a choice at a level; None if the time is up and it need not be tried."""
+        what, always = probe
+        if self._left_s <= 0 and not always:
+            return None
+        started = time.monotonic() - waited_s()
+        found = self._damages(what)
+        self._left_s -= time.monotonic() - waited_s() - started
+        return found
 
 
 def middle(choice: Choice) -> int:

@@ -282,6 +282,7 @@ def _of_candidate(setup: Setup, flight: Preflight, progress: Progress, *, profil
             setup.space,
             build_s=stages.build_s,
             probe_s=timing.calibrate_s,
+            gaps_s=CALIBRATE.min_windows * CALIBRATE.gap_s,
             processes=processes,
             notice=progress.notice,
         )

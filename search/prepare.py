@@ -27,6 +27,7 @@ from ..profiles.latency_probes import PROBE_TIMEOUT_S, Prober
 from ..profiles.level_filter import summary
 from ..profiles.profile import Profile
 from ..profiles.profiler import profile
+from ..profiles.sensitivity import Sensitivities, sensitivities
 from ..profiles.setup import Setup, set_up
 from ..spaces.space import Space
 from ..storage.fingerprint import NETWORKS
@@ -51,8 +52,8 @@ BRIDGE_SHARE, LARGEST_SHARE = 1 / 16, 1 / 4
 BRIDGE_PROCESSES = 4
 """Processes that time a bridge against the baseline."""
 
-CALIBRATE = replace(CAREFUL, min_windows=5, gap_s=0.5)
-"""How long the baseline is calibrated: until its windows agree."""
+CALIBRATE = replace(CAREFUL, min_windows=5, gap_s=0.5, shared=True)
+"""How long the baseline is calibrated: until its windows agree. Sensitivities are measured in the gaps."""
 
 Timed = tuple[float, float]
 """A baseline's calibrated milliseconds and their spread."""
@@ -185,13 +186,21 @@ def _measured(
     if runtimes[0].capabilities.rounds:
         progress.milestone(cost_of_rounding(setup.task, runtimes[0], *baseline, setup.supplies.piece))
     progress.notice("calibrating the baseline's latency")
-    meters = meters_of({})
-    found = at_once([partial(meter.calibrate, CALIBRATE) for meter in meters.values()])
-    calibrations = dict(zip(meters, found, strict=True))
-    meters = meters_of({device: (each.median_ms, each.spread) for device, each in calibrations.items()})
-    baseline_ms = next(iter(calibrations.values())).median_ms
-    offers = Offers(wanted_ms=BRIDGE_SHARE * baseline_ms) if baseline_ms >= BRIDGED_MS else None
-    profiled = _profiled(setup, runtimes[0], baseline, meters, calibrations, options, progress, offers)
+    with sensitivities(
+        setup.task.base,
+        setup.supplies,
+        setup.space,
+        progress.notice,
+        network=setup.network,
+        processes=processes_for(options.workers),
+    ) as damages:
+        meters = meters_of({})
+        found = at_once([partial(meter.calibrate, CALIBRATE) for meter in meters.values()])
+        calibrations = dict(zip(meters, found, strict=True))
+        meters = meters_of({device: (each.median_ms, each.spread) for device, each in calibrations.items()})
+        baseline_ms = next(iter(calibrations.values())).median_ms
+        offers = Offers(wanted_ms=BRIDGE_SHARE * baseline_ms) if baseline_ms >= BRIDGED_MS else None
+        profiled = _profiled(setup, runtimes[0], baseline, meters, calibrations, damages, options, progress, offers)
     if offers is None or offers.found_ms > LARGEST_SHARE * baseline_ms:
         return profiled, calibrations, None
     progress.notice("measuring a bridge between the baseline and fast candidates")
@@ -209,6 +218,7 @@ def _profiled(
     baseline: tuple[Compressed, bytes],
     meters: Mapping[str, Meter],
     calibrations: Mapping[str, Calibration],
+    damages: Callable[[], Sensitivities],
     options: Options,
     progress: Progress,
     offers: Offers | None,
@@ -226,7 +236,6 @@ def _profiled(
         meter=meters[first],
         timeout_s=min(PROBE_TIMEOUT_S, options.trial_timeout_s),
         offers=offers,
-        processes=processes_for(options.workers),
     )
     single = options.deployments == 1
     found = profile(
@@ -234,6 +243,7 @@ def _profiled(
         setup.space,
         artefact,
         calibrations[first],
+        damages,
         progress.notice,
         reduce=single,  # a level that does not pay on one deployment may pay on another
         size_counts=options.compact,

@@ -50,6 +50,7 @@ class Plan:
         warmup: untimed runs of each model before the first window.
         percentile: percentile of a window's run times that counts; 50 is the median.
         processes: fresh processes for a model faster than `FAST_MS`, each with all windows; others take one.
+        shared: whether others may train and measure in the pauses between windows.
     """
 
     min_windows: int
@@ -63,6 +64,7 @@ class Plan:
     warmup: int = 5
     percentile: float = MEDIAN
     processes: int = 1
+    shared: bool = False
 
 
 FAST_MS = 5.0

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -147,26 +147,42 @@ def time_window(
 
 
 def time_windows(
-    watches: Sequence[Stopwatch], plan: Plan, *, threads: int = 1, clock: str = "cpu"
+    watches: Sequence[Stopwatch],
+    plan: Plan,
+    *,
+    threads: int = 1,
+    clock: str = "cpu",
+    alone: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[list[Stretch], int]:
     """Warm up the models, then time separate windows until they suffice.
 
     Disturbed windows are measured again, at most `plan.max_windows` / 2 times in all.
 
+    Args:
+        watches: the models.
+        plan: how long to measure.
+        threads: of the runtimes.
+        clock: see `Clock`.
+        alone: holds the device, for all windows or for each; see `Plan.shared`.
+
     Returns:
         The windows, and the number of repeated ones.
     """
-    blocks = blocks_of([watch(plan.warmup) for watch in watches], plan)
+    throughout, each = (nullcontext, alone) if plan.shared else (alone, nullcontext)
     windows: list[Stretch] = []
     again = 0
-    while not settled([window.estimate(plan.percentile) for window in windows], plan):
-        if windows or again:
-            time.sleep(plan.gap_s)
-        window = time_window(watches, plan, blocks=blocks, threads=threads, clock=clock)
-        if window.contention > CONTENDED and again < plan.max_windows // 2:
-            again += 1
-        else:
-            windows.append(window)
+    with throughout():
+        with each():
+            blocks = blocks_of([watch(plan.warmup) for watch in watches], plan)
+        while not settled([window.estimate(plan.percentile) for window in windows], plan):
+            if windows or again:
+                time.sleep(plan.gap_s)
+            with each():
+                window = time_window(watches, plan, blocks=blocks, threads=threads, clock=clock)
+            if window.contention > CONTENDED and again < plan.max_windows // 2:
+                again += 1
+            else:
+                windows.append(window)
     return windows, again
 
 
@@ -217,10 +233,19 @@ def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
         devices = {server.capabilities.device for server in servers}
         clock = Clock.of(threads, devices, own=len(device) == len(engines))
         watches = [clock.stopwatch(engine, inputs) for engine in engines]
-        with turn(TIME), quiet() as alone:
-            before = _conditions()
-            windows, again = time_windows(watches, plan, threads=threads, clock=clock.name)
-            after = _conditions()
+        conditions: list[Mapping[str, str]] = []
+        paused: list[bool] = []
+
+        @contextmanager
+        def alone() -> Iterator[None]:
+            with turn(TIME), quiet() as all_paused:
+                paused.append(all_paused)
+                conditions.append(_conditions())
+                yield
+                conditions.append(_conditions())
+
+        windows, again = time_windows(watches, plan, threads=threads, clock=clock.name, alone=alone)
+        before, *_, after = conditions
         device_conditions = _alike([engine.conditions() for engine in device if clock.name == "device"])
     return {
         "windows": [(window.times_ns, window.contention) for window in windows],
@@ -233,7 +258,7 @@ def serve(directory: Path, request: Mapping[str, Any]) -> dict[str, object]:
             "threads": str(threads),
             "nice": str(os.nice(0)),
             "last_level_cache": str(last_level_cache() or "") if devices == {"cpu"} else "",
-            "trainers_paused": "yes" if alone else UNPAUSED,
+            "trainers_paused": "yes" if all(paused) else UNPAUSED,
             "windows_measured_again": str(again),
             "started": before["time"],
             "finished": after["time"],

@@ -26,6 +26,7 @@ from autocompress.evaluators.runtimes.onnxruntime import OnnxRuntime
 from autocompress.profiles.latency_probes import Prober, measured_costs
 from autocompress.profiles.profile import Profile
 from autocompress.profiles.profiler import profile
+from autocompress.profiles.sensitivity import sensitivities
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
 from autocompress.spaces.space import Space
 from autocompress.spaces.uniform import pruned, uniform
@@ -140,7 +141,8 @@ def profiled(task: Task, runtime: Runtime, *, reduce: bool = True) -> tuple[Prof
     base_ms = sum(runtime.prices(artefact).values()) if isinstance(runtime, Priced) else 1.0
     calibration = Calibration(median_ms=base_ms, low_ms=base_ms, high_ms=base_ms, windows=())
     prober = Prober(task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter)
-    found = profile(prober, space, artefact, calibration, lambda text: None, reduce=reduce)
+    with sensitivities(task.base, supplies, space, lambda text: None, network=network) as damages:
+        found = profile(prober, space, artefact, calibration, damages, lambda text: None, reduce=reduce)
     return found, space, meter
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import ClassVar
@@ -89,6 +90,33 @@ def test_what_a_reading_costs_is_no_part_of_a_run() -> None:
     watches = [clock.stopwatch(model, []) for model in (Fast("b", 12_000), Fast("c", 1200))]
     window = time_window(watches, replace(SHORT, min_window_s=0.0))
     assert window.estimate(50) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("shared", "gap"), [(False, "held"), (True, "free")])
+def test_the_device_is_given_back_between_windows_where_others_may_use_it(
+    shared: bool, gap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every run is timed alone; in the gaps a shared plan holds nothing."""
+    held, seen = [False], set[tuple[str, str]]()
+
+    def look(when: str) -> None:
+        seen.add((when, "held" if held[0] else "free"))
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        held[0] = True
+        yield
+        held[0] = False
+
+    def watch(runs: int) -> list[int]:
+        look("run")
+        return [1000] * runs
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: look("gap"))
+    plan = replace(SHORT, min_windows=3, max_windows=3, min_window_s=0.0, shared=shared)
+    time_windows([watch], plan, alone=alone)
+    assert seen == {("run", "held"), ("gap", gap)}
+    assert not held[0]
 
 
 @pytest.mark.parametrize(
