@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch_pruning.dependency.graph as library
@@ -93,3 +96,11 @@ def test_rolled_windows_end() -> None:
     network = inspect(Rolled().eval(), X)
     assert {"layers.0.0", "layers.3.0"} <= {group.name for group in network.groups}
     assert len(network.layers) == 10
+
+
+def test_a_fresh_process_loads_nothing_that_pruning_does_not_need() -> None:
+    """Neither timm nor torchvision, which take seconds, nor torch's compiler; and timm is not hidden from a study."""
+    heavy = "{'timm', 'torchvision', 'torch._dynamo'}"
+    code = f"import sys, autocompress.compressors.pipeline; print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
