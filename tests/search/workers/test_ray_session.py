@@ -59,25 +59,23 @@ def loopback(address: str) -> bool:
     return (mapped or ip).is_loopback
 
 
-def test_nothing_listens_to_other_machines() -> None:
-    """Every port of a Ray of ours, those of its worker processes among them, is on the loopback interface."""
-    with begun(count=1) as ray:
-        pid = ray.get(ray.remote(lambda: os.getpid()).remote())
-        assert psutil.Process(pid).is_running()
-        found = listening()
-    assert found
-    assert {address for address in found if not loopback(address)} == set()
+def test_a_ray_of_ours_is_shut_off_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every port, those of worker processes among them, is on the loopback interface.
 
-
-def test_a_ray_of_ours_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Environment, log level and the handler of SIGTERM are restored, and no token is left in the home directory."""
+    Environment, log level and the handler of SIGTERM are restored, and no token is left in the home directory.
+    """
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("HOME", str(tmp_path))
     logging.getLogger("ray").setLevel(logging.INFO)
     before = dict(os.environ), signal.getsignal(signal.SIGTERM)
     with begun(count=1) as ray:
         assert os.environ["RAY_AUTH_MODE"] == "token"
-        assert ray.get(ray.remote(lambda: os.environ["RAY_AUTH_TOKEN"]).remote()) == os.environ["RAY_AUTH_TOKEN"]
+        pid, token = ray.get(ray.remote(lambda: (os.getpid(), os.environ["RAY_AUTH_TOKEN"])).remote())
+        assert token == os.environ["RAY_AUTH_TOKEN"]
+        assert psutil.Process(pid).is_running()
+        found = listening()
+    assert found
+    assert {address for address in found if not loopback(address)} == set()
     assert (dict(os.environ), signal.getsignal(signal.SIGTERM)) == before
     assert logging.getLogger("ray").level == logging.INFO
     assert not running()
