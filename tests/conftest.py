@@ -35,7 +35,10 @@ from autocompress.storage.study_store import StudyStore
 os.environ.setdefault("AUTOCOMPRESS_LOCKS", tempfile.gettempdir())  # tests leave the machine's own to its user
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("first stage", settings.get_profile("busy"), max_examples=25)
 settings.load_profile("busy")  # the machine's other work is no defect of a test
+
+os.fsync = lambda fd: None  # type: ignore[assignment]  # no test cuts the power; thousands of trials are stored
 
 TARGET_MS = 4.0
 
@@ -59,6 +62,12 @@ LONGEST = (
     "/test_browser.py",
 )
 """Files that take minutes, the longest first."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try fewer of Hypothesis's examples in the first stage of the suite than where everything is run."""
+    if config.option.markexpr == "not slow":
+        settings.load_profile("first stage")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

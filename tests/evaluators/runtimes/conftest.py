@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +19,8 @@ from autocompress.compressors.pipeline import Compressed, apply_candidate, suppl
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators.ladder.served import source_of
 from autocompress.evaluators.runtime import Arrays, Source
-from autocompress.evaluators.runtimes import load
+from autocompress.evaluators.runtimes import litert_convert, load
+from autocompress.evaluators.scratch import scratch
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, Candidate
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
@@ -72,6 +77,29 @@ def sample() -> Callable[[str], Sample]:
     return get
 
 
+KINDS = ("float", "pruned", "int8", "mixed")
+
+CONVERTER = f"""
+import sys
+from pathlib import Path
+from {litert_convert.__name__} import main
+for folder in sys.argv[1:]:
+    main(Path(folder))
+"""
+
+
+def converted_by_one_process(sources: dict[Path, Source]) -> None:
+    """Write files of LiteRT by its converter, which is loaded once: that takes much longer than a conversion."""
+    with ExitStack() as stack:
+        folders = [stack.enter_context(scratch()) for _ in sources]
+        for folder, source in zip(folders, sources.values(), strict=True):
+            litert_convert._write_job(source, folder, dynamic=False)
+        environment = {**os.environ, "AUTOCOMPRESS_PARENT": str(os.getpid())}
+        subprocess.run([sys.executable, "-c", CONVERTER, *map(str, folders)], env=environment, check=True)
+        for folder, file in zip(folders, sources, strict=True):
+            file.write_bytes((folder / litert_convert.RESULT).read_bytes())
+
+
 @pytest.fixture(scope="session")
 def converted(sample: Callable[[str], Sample], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], bytes]:
     """Return a network by name in a runtime's own file, converted once by all processes that share the tests."""
@@ -80,9 +108,11 @@ def converted(sample: Callable[[str], Sample], tmp_path_factory: pytest.TempPath
 
     def get(runtime: str, kind: str) -> bytes:
         file = folder / f"{runtime}-{kind}"
-        with (folder / f"{file.name}.lock").open("w") as lock:
+        with (folder / f"{runtime}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not file.exists():
+            if runtime == "litert" and kind != "float" and not file.exists():
+                converted_by_one_process({folder / f"{runtime}-{k}": sample(k).source for k in KINDS[1:]})
+            elif not file.exists():
                 file.write_bytes(load(runtime).convert(sample(kind).source))
         return file.read_bytes()
 

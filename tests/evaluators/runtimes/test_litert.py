@@ -47,24 +47,24 @@ def images(count: int) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def converted() -> bytes:
+def fixed() -> bytes:
     """Return `small` for batches of two."""
     return LITERT.convert(Source(onnx=b"", module=small(), examples=[images(2).numpy()]))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_a_fixed_batch_serves_any(converted: bytes, batch: int) -> None:
+def test_a_fixed_batch_serves_any(fixed: bytes, batch: int) -> None:
     """Batches that are smaller, equal and no multiple give what PyTorch does, row for row."""
     x = images(batch)
-    with LITERT.build(converted, threads=1) as engine:
+    with LITERT.build(fixed, threads=1) as engine:
         (output,) = engine.infer([x.numpy()])
     np.testing.assert_allclose(output, small()(x).detach().numpy(), atol=1e-5)
 
 
-def test_a_file_with_integer_inputs_takes_floats(converted: bytes, tmp_path: Path) -> None:
+def test_a_file_with_integer_inputs_takes_floats(fixed: bytes, tmp_path: Path) -> None:
     """A user's file that is quantized to its ends is served as PyTorch would be."""
     paths = [tmp_path / name for name in ("float.tflite", "images.npy", "int8.tflite")]
-    paths[0].write_bytes(converted)
+    paths[0].write_bytes(fixed)
     np.save(paths[1], images(64).reshape(32, 2, 3, 8, 8).numpy())
     subprocess.run([sys.executable, "-c", WHOLE_MODEL, *map(str, paths)], check=True, capture_output=True)
     x = images(64)
@@ -96,11 +96,11 @@ def test_a_dead_channel_keeps_its_bias() -> None:
     assert np.abs(output - expected).max() < 0.03 * np.ptp(expected)
 
 
-def test_layers_are_found_by_their_weights(converted: bytes) -> None:
+def test_layers_are_found_by_their_weights(fixed: bytes) -> None:
     """Names are lost in a file; a weight that is in no operation is named."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=converted)
+    interpreter = Interpreter(model_content=fixed)
     interpreter.allocate_tensors()
     marks = {name: fingerprint(weight.numpy()) for name, weight in small().state_dict().items()}
     moved = ["TRANSPOSE", "RESHAPE"]
@@ -111,10 +111,12 @@ def test_layers_are_found_by_their_weights(converted: bytes) -> None:
         choose(interpreter, {"3": marks["3.weight"], "other": marks["0.bias"]})
 
 
-def test_only_the_layers_that_were_asked_for_are_integers(sample: Callable[[str], Sample]) -> None:
+def test_only_the_layers_that_were_asked_for_are_integers(
+    sample: Callable[[str], Sample], converted: Callable[[str, str], bytes]
+) -> None:
     """One layer of the network stays in float, and the file takes and gives floats."""
     it = sample("mixed")
-    kernels = LITERT.kernels(LITERT.convert(it.source), it.batches[0])
+    kernels = LITERT.kernels(converted("litert", "mixed"), it.batches[0])
     costs = count(it.compressed.plain, [torch.from_numpy(x) for x in it.batches[0]])
     expected = {name: 8 if name in it.source.quantized else 32 for name in costs}
     assert sorted((k.macs, k.bits) for k in kernels if k.macs) == sorted(
