@@ -28,6 +28,7 @@ class Supplies:
         loss: ``loss(model, batch)``, for the same.
         onnx: whether the network must have an ONNX file.
         way: how it is exported, where that is known.
+        rough: whether the network is only timed, so that nothing need be refined for its accuracy.
 
     """
 
@@ -38,6 +39,7 @@ class Supplies:
     loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy
     onnx: bool = True
     way: Way | None = None
+    rough: bool = False
 
     @property
     def piece(self) -> int | None:

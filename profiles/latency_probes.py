@@ -26,6 +26,7 @@ from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel, interpolated, level_factors, measured_levels, nearest
+from .damage import divided
 from .layer_latency import layer_costs, layer_times
 
 KERNEL_PROFILES = 3
@@ -37,7 +38,7 @@ ALIKE = 0.05
 MOST_LEVELS = 2
 """Most levels of one axis that are built and timed; the levels between them are interpolated by their work."""
 
-ROUGH = replace(PROBE, max_windows=4, min_window_s=0.15, tolerance=0.05)
+ROUGH = replace(PROBE, max_windows=4, min_runs=5, min_window_s=0.1, tolerance=0.05)
 """How long candidates are timed that only teach what to try first: the trials teach it better."""
 
 PROBE_TIMEOUT_S = 600.0
@@ -144,8 +145,9 @@ class Prober:
 
     @cached_property
     def _roughly(self) -> Supplies:
-        """Supplies for networks that are only timed: their statistics change no latency."""
-        return replace(self.supplies, statistics=self.supplies.statistics[:1])
+        """Supplies for networks that are only timed: statistics and ranges change no latency."""
+        few = divided(self.task.base, self.supplies.calibration)[:1]
+        return replace(self.supplies, calibration=few, statistics=few, rough=True)
 
     def _layers(self, built: Compressed) -> dict[str, str]:
         """Return the layer of each weight; integers keep the names of the weights they were made from."""

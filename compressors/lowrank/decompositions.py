@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+TUCKER_SWEEPS = 2
+"""Sweeps of orthogonal iteration."""
+
 CP_SWEEPS = 15
 """Most sweeps of alternating least squares."""
 
@@ -105,7 +108,7 @@ def mode_values(kernel: Tensor, mode: int) -> Tensor:
     return _basis(kernel, mode)[0]
 
 
-def tucker2(kernel: Tensor, rank_out: int, rank_in: int, *, sweeps: int = 2) -> Tucker2:
+def tucker2(kernel: Tensor, rank_out: int, rank_in: int, *, sweeps: int = TUCKER_SWEEPS) -> Tucker2:
     """Return a Tucker-2 decomposition of a kernel (out, in, …) over its channels.
 
     The bases come from the higher-order SVD and are improved by orthogonal iteration, HOOI (De Lathauwer et al.,

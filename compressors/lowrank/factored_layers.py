@@ -78,9 +78,11 @@ def pointwise_factors(layer: Convolution, rank: int) -> list[nn.Module]:
     return [_conv(_pointwise(right, layer), **_steps(layer)), _conv(_pointwise(left, layer), layer.bias)]
 
 
-def tucker_factors(layer: Convolution, rank_out: int, rank_in: int) -> list[nn.Module]:
+def tucker_factors(
+    layer: Convolution, rank_out: int, rank_in: int, *, sweeps: int = lowrank.TUCKER_SWEEPS
+) -> list[nn.Module]:
     """Return a convolution with fewer channels between two 1×1 convolutions, which replace a larger one."""
-    out, core, inner = lowrank.tucker2(layer.weight.detach(), rank_out, rank_in)
+    out, core, inner = lowrank.tucker2(layer.weight.detach(), rank_out, rank_in, sweeps=sweeps)
     first, last = _conv(_pointwise(inner.T, layer)), _conv(_pointwise(out, layer), layer.bias)
     return [first, _conv(core, **_steps(layer)), last]
 

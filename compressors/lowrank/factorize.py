@@ -92,7 +92,8 @@ class Factorize(Technique):
                 raise InfeasibleError(f"the layer {name!r} cannot be factorised: {reason}", rung="build")
             if level == 1:
                 continue
-            factors = factorized(layer, float(level), **{name: str(value) for name, value in settings.items()})
+            named = {name: str(value) for name, value in settings.items()}
+            factors = factorized(layer, float(level), rough=supplies.rough, **named)
             if factors is None:
                 shape = tuple(cast(Tensor, layer.weight).shape)
                 raise InfeasibleError(
@@ -141,7 +142,9 @@ def cost_of(shape: Sequence[int], ranks: Ranks, stride: float = 1) -> float:
     return inner * ranks[1] * stride + ranks[0] * ranks[1] * math.prod(shape[2:]) + ranks[0] * out
 
 
-def factorized(layer: nn.Module, share: float, *, kind: str = "tucker", by: str = "rank") -> Factorized | None:
+def factorized(
+    layer: nn.Module, share: float, *, kind: str = "tucker", by: str = "rank", rough: bool = False
+) -> Factorized | None:
     """Return the factors of a linear layer or a convolution without groups, or None where no rank makes it cheaper.
 
     Args:
@@ -149,6 +152,7 @@ def factorized(layer: nn.Module, share: float, *, kind: str = "tucker", by: str 
         share: of its rank, or of the squared singular values of its weight.
         kind: ``"tucker"`` or ``"cp"``: how larger kernels are decomposed.
         by: ``"rank"`` or ``"energy"``: what the share is of.
+        rough: whether Tucker-2 is taken as the higher-order SVD gives it, in a third of the time.
 
     """
     weight = cast(Tensor, layer.weight).detach()
@@ -165,7 +169,7 @@ def factorized(layer: nn.Module, share: float, *, kind: str = "tucker", by: str 
         return Factorized(layer, pointwise_factors(layer, *ranks))
     if kind == "cp":
         return Factorized(layer, cp_factors(layer, _cp_rank(layer, cost_of(weight.shape, ranks, steps))))
-    return Factorized(layer, tucker_factors(layer, *ranks))
+    return Factorized(layer, tucker_factors(layer, *ranks, sweeps=0 if rough else lowrank.TUCKER_SWEEPS))
 
 
 def _why_not(layer: nn.Module | None, *, called: bool) -> str | None:

@@ -161,6 +161,18 @@ def test_energy_keeps_the_share_with_the_fewest_channels() -> None:
     assert cost_of((128, 64), (capped[0].out_features,)) < 64 * 128
 
 
+def test_rough_factors_have_the_shapes_of_refined_ones() -> None:
+    """They cost the same, so that they can be timed in their place, and are a little further from the layer."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(32, 32, 3)
+    refined, rough = factorized(layer, 0.5), factorized(layer, 0.5, rough=True)
+    assert refined is not None
+    assert rough is not None
+    assert [p.shape for p in rough.parameters()] == [p.shape for p in refined.parameters()]
+    near, far = (float((factors.weight - layer.weight).norm() / layer.weight.norm()) for factors in (refined, rough))
+    assert near < far < 1.1 * near
+
+
 def test_offers_are_for_layers_that_gain() -> None:
     """Neither depthwise convolutions nor layers of few channels are on offer; what is can be read from JSON again."""
     model = nn.Sequential(
