@@ -25,13 +25,15 @@ TRIALS = 14
 
 
 @pytest.fixture(scope="module")
-def searches(tmp_path_factory: pytest.TempPathFactory, study_folder: Callable[[Path], Path], command: Command) -> Path:
+def searches(
+    tmp_path_factory: pytest.TempPathFactory, study_folder: Callable[[Path], Path], command: Command, warm: Command
+) -> Path:
     """Return a folder with two runs of one seed and one of another."""
     folder = study_folder(tmp_path_factory.mktemp("user"))
     (folder / "narrow.py").write_text(NARROW)
-    for out, seed in (("first", 1), ("second", 1), ("other", 2)):
+    for run, out, seed in ((command, "first", 1), (command, "second", 1), (warm, "other", 2)):
         line = ("narrow.py", "--target-latency", "90us", "--runtime", "fake", "--workers", 0, "--trials", TRIALS)
-        done = command(folder, *line, "--out", out, "--seed", seed, "--epochs", 0.2)
+        done = run(folder, *line, "--out", out, "--seed", seed, "--epochs", 0.2)
         assert done.returncode in (0, 1), done.stderr
     return folder
 

@@ -68,11 +68,11 @@ def task():
 """
 
 
-def test_two_workers_ask_the_teacher_once_about_a_batch(folder: Path, command: Command) -> None:
+def test_two_workers_ask_the_teacher_once_about_a_batch(folder: Path, warm: Command) -> None:
     """Two may want the same one at one moment; all else is found."""
     (folder / "taught.py").write_text(STUDY)
     line = ("taught.py", "--target-latency", "50ms", "--runtime", "fake", "--workers", 2, "--trials", 10)
-    done = command(folder, *line, "--out", "run")
+    done = warm(folder, *line, "--out", "run")
     assert done.returncode == 0, done.stderr
     asked, trained = (Counter((folder / name).read_text().split()) for name in ("asked.txt", "trained.txt"))
     assert {batch.partition("-")[0] for batch in asked} <= set(trained)

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import psutil
 
 SLOW = (
-    *("torch", "torch._dynamo", "torch.onnx", "torch_pruning", "onnx", "scipy.optimize", "sklearn.datasets"),
+    *("torch", "torch._dynamo", "torch.onnx", "onnx", "scipy.optimize", "sklearn.datasets"),
     *("optuna", "pandas", "matplotlib.figure", "plotly.offline", "pydantic"),
     *("autocompress.cli", "autocompress.studies.loading", "autocompress.studies.validate"),
     *("autocompress.compressors.pruning.prune", "autocompress.search.samplers.surrogate", "autocompress.reports.write"),
