@@ -95,10 +95,12 @@ def trains(out: Path) -> bool:
 def test_a_killed_driver_costs_only_what_was_running(
     folder: Path, warm: Command, begin: Begin, trials: Trials, until: Until, descendants: Descendants
 ) -> None:
-    """After `kill -9` no process is left behind, and the same command resumes with every finished trial."""
+    """After `kill -9` no process is left behind, and the command resumes, without workers, with every finished trial.
+
+    A test below resumes with them.
+    """
     out = folder / "run"
-    line = (*FAKE, "--workers", 1)
-    with begin(folder, *line, "--epochs", 16) as process:
+    with begin(folder, *FAKE, "--workers", 1, "--epochs", 16) as process:
         until(lambda: at_work(trials(out), 2), "a trial after two others")
         time.sleep(random.uniform(0, 1))
         family = process.children(recursive=True)
@@ -108,7 +110,7 @@ def test_a_killed_driver_costs_only_what_was_running(
         until(lambda: not descendants(folder), "the end of all processes of the killed command")
         assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     before = trials(out)
-    done = warm(folder, *line)
+    done = warm(folder, *FAKE, "--workers", 0)
     assert done.returncode == 0, done.stderr
     check_whole(out, before, trials(out), TRIALS)
 
