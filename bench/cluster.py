@@ -185,21 +185,22 @@ def measure(cluster: Any, trials: int, pause_s: float, *, kill: bool = False) ->
 def main() -> None:
     """Print what a steady cluster does, and one that loses a node."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="4 nodes and 80 trials, for a look")
+    parser.add_argument("--quick", action="store_true", help="2 nodes and 32 short trials: a smoke test")
     parser.add_argument("--nodes", type=int, help="simulated nodes (8)")
     parser.add_argument("--cpus", type=int, default=2, help="of each node (2)")
     parser.add_argument("--trials", type=int, help="trials of each search (320)")
-    parser.add_argument("--pause", type=float, default=1.0, help="seconds that each trial takes (1)")
+    parser.add_argument("--pause", type=float, help="seconds that each trial takes (1)")
     asked = parser.parse_args()
-    nodes = asked.nodes or (4 if asked.quick else 8)
-    trials = asked.trials or (80 if asked.quick else 320)
+    nodes = asked.nodes or (2 if asked.quick else 8)
+    trials = asked.trials or (32 if asked.quick else 320)
+    pause_s = asked.pause or (0.5 if asked.quick else 1.0)
     versions = ", ".join(f"{name} {version(name)}" for name in ("autocompress", "ray", "optuna"))
     print(f"{os.cpu_count()} cores here, load {os.getloadavg()[0]:.1f}; {versions}", flush=True)
     with simulated(nodes, asked.cpus) as cluster:
         print(f"{nodes} nodes with {asked.cpus} CPUs each", flush=True)
-        measure(cluster, trials, asked.pause)
+        measure(cluster, trials, pause_s)
         print("the same, and a node is killed after a third of the time", flush=True)
-        measure(cluster, trials, asked.pause, kill=True)
+        measure(cluster, trials, pause_s, kill=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from autocompress.cli import app
+from autocompress.commands.output import OK
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 TRAINED = {"classifier.py": "share of correct answers", "denoiser.py": "in dB"}
@@ -66,25 +70,27 @@ def test_clusters_ask_for_a_token() -> None:
     assert read("kuberay.yaml")["spec"]["authOptions"] == {"mode": "token"}
 
 
-def python(folder: Path, *words: str) -> str:
-    """Return what a Python process in a folder prints."""
-    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def checked(name: str) -> str:
+    """Return what is printed of a study in this folder."""
+    done = CliRunner().invoke(app, ["check-study", name], prog_name="autocompress")
+    assert done.exit_code == OK, done.output
     return done.stdout
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_studies_that_train_their_network(name: str, tmp_path: Path) -> None:
+def test_studies_that_train_their_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copied example trains its network when it is run, and is a valid study then."""
     shutil.copy(EXAMPLES / name, tmp_path)
-    python(tmp_path, name)
-    assert TRAINED[name] in python(tmp_path, "-m", "autocompress", "check-study", name)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, name], check=True)
+    assert TRAINED[name] in checked(name)
 
 
-def test_study_of_a_text_classifier(tmp_path: Path) -> None:
+def test_study_of_a_text_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example for Hugging Face is a valid study of a checkpoint and a file of texts."""
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
+    monkeypatch.chdir(tmp_path)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film"]
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     BertTokenizer(vocab={word: number for number, word in enumerate(words)}).save_pretrained(tmp_path / "my_checkpoint")
@@ -92,4 +98,4 @@ def test_study_of_a_text_classifier(tmp_path: Path) -> None:
     with (tmp_path / "my_texts.csv").open("w") as file:
         csv.writer(file).writerows([("text", "label"), *[("good film", 1), ("bad film", 0)] * 80])
     shutil.copy(EXAMPLES / "text_classifier.py", tmp_path)
-    assert "6 batches, 96 examples" in python(tmp_path, "-m", "autocompress", "check-study", "text_classifier.py")
+    assert "6 batches, 96 examples" in checked("text_classifier.py")
