@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from threading import Lock
 
 import onnx
 
@@ -69,6 +71,7 @@ class Prober:
         timeout_s: seconds after which the timing of one candidate is given up.
         timed: the candidates timed so far, with their milliseconds.
         offers: gets each model that was timed, for a bridge; None wants none.
+        working: is held by what builds, and by the runtime's profiler, which building would disturb.
 
     """
 
@@ -81,6 +84,7 @@ class Prober:
     timeout_s: float = PROBE_TIMEOUT_S
     timed: dict[Candidate, float] = field(default_factory=dict)
     offers: Offers | None = None
+    working: AbstractContextManager[object] = field(default_factory=Lock, repr=False, compare=False)
 
     def base_costs(self, artefact: bytes, base_ms: float) -> CostModel:
         """Divide the milliseconds of the unchanged network among its layers."""
@@ -102,7 +106,7 @@ class Prober:
         """Build and time candidates, in order: one is built while the process begins that times the one before."""
         waiting: deque[tuple[Candidate, bytes, Callable[[], Probed]]] = deque()
         for candidate in candidates:
-            with on_the_floor():  # it pauses while another is timed
+            with self.working, on_the_floor():  # not while another is timed
                 artefact, names = self._built(candidate)
             if len(waiting) == AT_A_TIME:
                 yield self._told(*waiting.popleft())
@@ -162,7 +166,8 @@ class Prober:
         found: list[dict[str, float]] = []
         while len(found) < KERNEL_PROFILES and not (len(found) > 1 and alike(*found[-2:])):
             try:
-                kernels = self.meter.kernels(artefact)
+                with self.working:
+                    kernels = self.meter.kernels(artefact)
             except InfeasibleError:
                 return {}
             once: defaultdict[str, float] = defaultdict(float)

@@ -55,12 +55,12 @@ def profile(
 
     """
     task, network = prober.task, prober.network
+    damage = damages()
     notice("what the layers cost")
     base_ms = calibration.median_ms
     if task.student is not None:
         base_ms = prober.meter.measure(artefact, PROBE, timeout_s=PROBE_TIMEOUT_S).median_ms
     costs = prober.base_costs(artefact, base_ms)
-    damage = damages()
     usable = {name for name, by_level in damage.items() if float("inf") not in by_level}
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
     notice("whether the network is faster without what does not pay")
