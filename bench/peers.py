@@ -145,6 +145,8 @@ def main() -> None:
     task = with_calibration(loading.load(asked.study, data_dir=asked.data_dir))
     if task.test is None:
         raise SystemExit(f"a comparison needs test data that nobody chose by; the task of {asked.study} has none")
+    if asked.quick:
+        task = replace(task, validation=list(task.validation)[:1], test=list(task.test)[:1])
     epochs = asked.epochs or (0.1 if asked.quick else task.final_epochs)
     results = Results(asked.study, epochs, [describe(RUNTIME) + versions()])
     for path in asked.files:
