@@ -82,7 +82,7 @@ def goes_on(task: Any) -> str:
 
 
 @settings(
-    max_examples=200,
+    max_examples=2 * settings.default.max_examples,  # a quarter in the first stage
     deadline=None,
     derandomize=True,
     database=None,
@@ -117,6 +117,6 @@ def test_any_task_is_sound_or_refused_with_the_way_out(recipe: Any, further: int
 
 def test_both_ends_were_met() -> None:
     """A good part of the tasks is sound, a good part is refused, and some were served."""
-    assert ended.count("refused") > 20
-    assert ended.count("sound") > 20
+    assert ended.count("refused") > settings.default.max_examples // 5
+    assert ended.count("sound") > settings.default.max_examples // 5
     assert "served" in ended
