@@ -51,7 +51,7 @@ def test_what_a_killed_fork_has_not_answered_is_computed_here() -> None:
 
 
 def test_forks_work_before_their_answers_are_wanted(tmp_path: Path) -> None:
-    """What is called aside goes on while this process does something else."""
+    """What is called aside runs while this process does something else."""
 
     def leave(number: int) -> None:
         (tmp_path / str(number)).touch()

@@ -134,16 +134,16 @@ def test_network_that_knows_its_batch_runs_in_pieces() -> None:
 
 
 @pytest.mark.parametrize("variant", ["compile", pytest.param("aoti", marks=pytest.mark.slow)])
-def test_compiled_programs_compute_the_same(
-    linear: tuple[Source, NDArray[np.float32]], variant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled_programs_compute_the_same(linear: tuple[Source, NDArray[np.float32]], variant: str) -> None:
     """For batches of another size than the examples' too, and the first outputs stay."""
     from torch._inductor import config
 
-    monkeypatch.setattr(config, "cpp_cache_precompile_headers", False)  # they pay off from the second program on
     source, expected = linear
     runtime = VARIANTS[variant]
-    with runtime.build(runtime.convert(source), threads=1) as engine:
+    with (
+        config.patch(cpp_cache_precompile_headers=False),  # they pay off from the second program on
+        runtime.build(runtime.convert(source), threads=1) as engine,
+    ):
         (output,) = engine.infer([ROWS.numpy()])
         engine.infer([-ROWS.numpy()])
     np.testing.assert_allclose(output, expected, atol=1e-5)
