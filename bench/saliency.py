@@ -24,7 +24,7 @@ from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
 from autocompress.profiles.damage import divided
 from autocompress.profiles.saliency import ENOUGH, Known, saliencies, saliency_of, stand_in
-from autocompress.profiles.sensitivity import SALIENT, measure_sensitivities, middle
+from autocompress.profiles.sensitivity import SALIENT, middle, sensitivities
 from autocompress.spaces.space import Space
 from autocompress.studies import loading
 
@@ -37,7 +37,8 @@ def known(study: str, data_dir: Path | None, most: int | None) -> dict[str, list
     network, supplies = inspect(task.model, task.examples), supplies_of(task)
     space = space_of(network, runtimes.load("onnxruntime").capabilities, task)
     choices = [choice for choice in space.choices if choice.neutral is not None][:most]
-    damage = measure_sensitivities(task.base, supplies, Space(tuple(choices)), lambda text: None, budget_s=math.inf)
+    with sensitivities(task.base, supplies, Space(tuple(choices)), lambda text: None, budget_s=math.inf) as damages:
+        damage = damages()
     by_layer = saliencies(task.base, divided(task.base, supplies.calibration)[:SALIENT])
     found: defaultdict[str, list[Known]] = defaultdict(list)
     for choice in choices:

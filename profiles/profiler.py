@@ -18,7 +18,7 @@ from .cost_model import LAYER_AXES, CostModel
 from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Prober, assigned, measured_costs
 from .level_filter import DroppedLevel, levels_without_speedup, reduced, remaining
 from .profile import NARROW, Profile
-from .sensitivity import SENSITIVITY_BUDGET_S, Sensitivities, measure_sensitivities
+from .sensitivity import SENSITIVITY_BUDGET_S, Sensitivities, sensitivities
 
 SHARES = (0.3, 0.5, 0.7)
 """Shares of all channels that one threshold over the whole network removes."""
@@ -184,7 +184,8 @@ def estimate_profile_s(
     choices = [choice for choice in space.choices if choice.neutral is not None]
     few = Space(tuple(choices[:: max(1, len(choices) // FEW)][:FEW]))
     started = time.monotonic()
-    measure_sensitivities(task.base, supplies, few, lambda text: None, processes=processes)
+    with sensitivities(task.base, supplies, few, lambda text: None, processes=processes) as damages:
+        damages()
     few_s = time.monotonic() - started
     sensitivities_s = min(SENSITIVITY_BUDGET_S, few_s * len(choices) / max(1, len(few.choices)))
     if processes > 1:  # they are measured beside the calibration

@@ -89,23 +89,6 @@ def sensitivities(
         yield finished
 
 
-def measure_sensitivities(
-    model: nn.Module,
-    supplies: Supplies,
-    space: Space,
-    notice: Callable[[str], None],
-    *,
-    network: Network | None = None,
-    budget_s: float = SENSITIVITY_BUDGET_S,
-    processes: int = 1,
-) -> Sensitivities:
-    """Measure the damage of each compressing choice's levels at once; see `sensitivities`."""
-    with sensitivities(
-        model, supplies, space, notice, network=network, budget_s=budget_s, processes=processes
-    ) as finished:
-        return finished()
-
-
 class _InTime:
     """Measures damages while a process has time; its waits for measurements do not count."""
 

@@ -211,10 +211,10 @@ class _Evaluation:
 
     def _gains_by_training(self, models: Collection[ScoredModel], part: Part | None) -> bool:
         """Return whether the candidate is to be trained, and is not as accurate already as a training would make it."""
+        if not self.request.epochs:
+            return False
         promotion, places = self.request.promotion, None if part is None else part.places
-        if promotion is None or not self.request.epochs:
-            return bool(self.request.epochs)
-        return any(promotion.gains(model.accuracy, places) for model in models)
+        return promotion is None or any(promotion.gains(model.accuracy, places) for model in models)
 
     def _trained(
         self, before: Mapping[str, ScoredModel], ancestor: Ancestor | None, part: Part | None

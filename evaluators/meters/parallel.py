@@ -12,27 +12,18 @@ from ..device_lock import off_the_floor
 T = TypeVar("T")
 
 
+Answers = SimpleQueue[tuple[int, Any, BaseException | None]]
+"""Numbers of calls, with their results or errors, as they come."""
+
+
 def begun(call: Callable[[], T]) -> Callable[[], T]:
     """Begin a call in a thread, and return a function that waits for its result; an interrupt can end the wait.
 
     The function is called once. It raises the error of the call, if that fails.
     """
-    answers: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
-
-    def answer() -> None:
-        try:
-            answers.put((call(), None))
-        except BaseException as error:
-            answers.put((None, error))
-
-    def result() -> T:
-        value, error = answers.get()
-        if error is not None:
-            raise error
-        return cast(T, value)
-
-    threading.Thread(target=answer, name="aside", daemon=True).start()
-    return result
+    answers = Answers()
+    _begin(0, call, answers)
+    return lambda: cast(T, _next(answers)[1])
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
@@ -45,21 +36,27 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
     """
     if len(calls) == 1:
         return [calls[0]()]
-    answers: SimpleQueue[tuple[int, T | None, BaseException | None]] = SimpleQueue()
+    answers = Answers()
+    with off_the_floor():
+        for number, call in enumerate(calls):
+            _begin(number, call, answers)
+        found = dict(_next(answers) for _ in calls)
+    return [found[number] for number in range(len(calls))]
 
-    def answer(number: int) -> None:
+
+def _begin(number: int, call: Callable[[], object], answers: Answers) -> None:
+    def answer() -> None:
         try:
-            answers.put((number, calls[number](), None))
+            answers.put((number, call(), None))
         except BaseException as error:
             answers.put((number, None, error))
 
-    with off_the_floor():
-        for number in range(len(calls)):
-            threading.Thread(target=answer, args=(number,), name="device", daemon=True).start()
-        found: dict[int, Any] = {}
-        while len(found) < len(calls):
-            number, value, error = answers.get()
-            if error is not None:
-                raise error
-            found[number] = value
-    return [found[number] for number in range(len(calls))]
+    threading.Thread(target=answer, name="aside", daemon=True).start()
+
+
+def _next(answers: Answers) -> tuple[int, Any]:
+    """Wait for the next answer, and return the number of its call and the result; raise its error."""
+    number, value, error = answers.get()
+    if error is not None:
+        raise error
+    return number, value

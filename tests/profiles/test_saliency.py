@@ -15,7 +15,7 @@ from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
 from autocompress.profiles.saliency import ENOUGH, saliencies, saliency_of, stand_in
-from autocompress.profiles.sensitivity import measure_sensitivities, middle
+from autocompress.profiles.sensitivity import middle, sensitivities
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO
 from autocompress.spaces.layers import Group, Network
 from autocompress.spaces.space import Choice, Space
@@ -87,7 +87,8 @@ def test_gradients_tell_more_than_the_median() -> None:
     task = Task(ResidualNet((16, 32, 64), (2, 2, 2)).eval(), images[0][0][:1], images, images)
     network, supplies = inspect(task.model, task.examples), supplies_of(task)
     choices = tuple(space_of(network, runtimes.load("fake").capabilities).on(BITS))
-    found = measure_sensitivities(task.model, supplies, Space(choices), lambda text: None)
+    with sensitivities(task.model, supplies, Space(choices), lambda text: None) as damages:
+        found = damages()
     by_layer = saliencies(task.model, supplies.calibration)
     known = [(saliency_of(c, by_layer, network), found[c.name][middle(c)]) for c in choices]
     tried, rest = known[::2], known[1::2]

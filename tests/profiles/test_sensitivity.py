@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,12 +13,19 @@ from torch import nn
 from autocompress.compressors.pipeline import space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.evaluators import runtimes
-from autocompress.profiles.sensitivity import curve, measure_sensitivities, middle
+from autocompress.profiles.sensitivity import Sensitivities, curve, middle, sensitivities
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO
 from autocompress.spaces.layers import Network
 from autocompress.spaces.space import Choice, Space
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
+
+
+def measured(*what: Any, **how: Any) -> Sensitivities:
+    """Return the damages that are begun and waited for."""
+    with sensitivities(*what, **how) as damages:
+        return damages()
+
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,7 +43,7 @@ def test_damages_are_of_each_choice_alone() -> None:
     """Every choice has a finite damage above nothing, and a choice that cannot be applied an infinite one."""
     task, _, space = residual()
     broken = Choice(axis=PRUNING_RATIO, target="nowhere", levels=(0.0, 0.5), neutral=0.0)
-    found = measure_sensitivities(task.model, supplies_of(task), Space((*space.choices, broken)), lambda text: None)
+    found = measured(task.model, supplies_of(task), Space((*space.choices, broken)), lambda text: None)
     assert found.pop(broken.name) == (0.0, float("inf"))
     assert {name: len(by_level) for name, by_level in found.items()} == space.sizes
     for none, *by_level in found.values():
@@ -50,11 +59,11 @@ def test_damages_end_in_time() -> None:
     task, network, space = residual()
     macs = {layer.name: layer.macs for layer in network.layers}
     supplies, notices = supplies_of(task), list[str]()
-    found = measure_sensitivities(task.model, supplies, space, notices.append, network=network, budget_s=0.0)
+    found = measured(task.model, supplies, space, notices.append, network=network, budget_s=0.0)
     for axis in (PRUNING_RATIO, BITS):
         choices = list(space.on(axis))
         dearest = max(choices, key=lambda choice: macs[choice.target])
-        alone = measure_sensitivities(task.model, supplies, Space((dearest,)), lambda text: None)
+        alone = measured(task.model, supplies, Space((dearest,)), lambda text: None)
         probed = middle(dearest)
         assert [found[choice.name][middle(choice)] for choice in choices] == pytest.approx(
             [alone[dearest.name][probed]] * len(choices)
@@ -67,7 +76,7 @@ def test_damages_change_nothing() -> None:
     """The network that is probed keeps its weights and its mode."""
     task, _, space = residual()
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
-    measure_sensitivities(task.model.train(), supplies_of(task), space, lambda text: None)
+    measured(task.model.train(), supplies_of(task), space, lambda text: None)
     assert task.model.training
     assert all(torch.equal(before[name], value) for name, value in task.model.state_dict().items())
 
@@ -77,9 +86,7 @@ def test_a_choice_without_a_technique_damages_nothing() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     batch = (torch.randn(4, 2, 2), torch.zeros(4, dtype=torch.long))
     space = Space((Choice(axis="nothing", target="1", levels=(0, 1), neutral=0),))
-    found = measure_sensitivities(
-        model, supplies_of(Task(model, batch[0][:1], [batch], [batch])), space, lambda text: None
-    )
+    found = measured(model, supplies_of(Task(model, batch[0][:1], [batch], [batch])), space, lambda text: None)
     assert found == {"nothing:1": (0.0, 0.0)}
 
 
@@ -102,7 +109,7 @@ def test_damages_do_not_depend_on_the_number_of_processes() -> None:
     space, supplies = Space((*space.choices, broken)), supplies_of(task)
     notices = list[str]()
     alone, together = (
-        measure_sensitivities(task.model, supplies, space, notices.append, network=network, processes=processes)
+        measured(task.model, supplies, space, notices.append, network=network, processes=processes)
         for processes in (1, 2)
     )
     assert together == alone
