@@ -119,7 +119,9 @@ def space_of(network: Network, capabilities: Capabilities, task: Task | None = N
         found += [*offers, *technique.settings()] if offers else []
     if task is not None and task.fit is not None:
         found = [choice for choice in found if choice.name != "pruning:penalty"]  # a term of a loss of ours
-    return Space((*found, *(distill.CHOICES if task is None else distill.choices(task))))
+    found += distill.CHOICES if task is None else distill.choices(task)
+    conflicts = (conflict for technique in TECHNIQUES for conflict in technique.conflicts(stored, found))
+    return Space(tuple(found), tuple(conflicts))
 
 
 def supplies_of(task: Task, batch: int | None = None) -> Supplies:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
-from ..spaces.candidate import Candidate
+from ..spaces.candidate import PRUNING_RATIO, Candidate, Value
 from ..spaces.capabilities import Capabilities
 from ..spaces.layers import Network
-from ..spaces.space import Choice
+from ..spaces.space import Choice, Conflict
 from ..studies.task import Batch, cross_entropy
 
 
@@ -61,6 +61,10 @@ class Technique(Protocol):
         """Return the technique's settings, as choices on axes of its own, the default first."""
         return ()
 
+    def conflicts(self, network: Network, choices: Sequence[Choice]) -> Iterable[Conflict]:
+        """Return which of its levels cannot be built beside levels of other choices, given all choices of a space."""
+        return ()
+
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
         """Return the network with the candidate applied; the given network is not changed.
 
@@ -87,3 +91,32 @@ class Way:
 
     traced: bool = False
     fixed: bool = False
+
+
+def undivided(
+    axis: str, level: Value, multiple: int, network: Network, choices: Sequence[Choice]
+) -> Iterator[Conflict]:
+    """Yield where a layer cannot take a level since pruning would leave it inputs that are no multiple of a number.
+
+    Args:
+        axis: of the level.
+        level: what needs a multiple of inputs.
+        multiple: of so many.
+        network: says which layers read which groups of channels.
+        choices: of the whole space.
+    """
+    offered = {choice.name: choice for choice in choices}
+    channels = {group.name: group.channels for group in network.groups}
+    for layer in network.layers:
+        choice = offered.get(f"{axis}:{layer.name}")
+        if choice is None or level not in choice.levels:
+            continue
+        for group in layer.in_groups:
+            pruning = offered.get(f"{PRUNING_RATIO}:{group}")
+            if pruning is None:
+                continue
+            # a channel is as many inputs each, where all are of one group; otherwise it is one at least
+            each = layer.shape[1] / channels[group] if len(layer.in_groups) == 1 else 1 / layer.groups
+            gone = {ratio: round(channels[group] * float(ratio)) * each for ratio in pruning.levels}
+            beside = tuple(ratio for ratio, inputs in gone.items() if inputs % multiple)
+            yield Conflict(choice=choice.name, level=level, other=pruning.name, beside=beside)

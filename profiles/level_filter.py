@@ -96,7 +96,7 @@ def reduced(space: Space, dropped: Collection[DroppedLevel]) -> Space:
     ]
     left = [choice for choice in left if choice.neutral is None or len(choice.levels) > 1]
     axes = {choice.axis for choice in left}
-    return Space(tuple(choice for choice in left if not choice.needs or choice.needs in axes))
+    return replace(space, choices=tuple(choice for choice in left if not choice.needs or choice.needs in axes))
 
 
 def remaining(damage: Mapping[str, Sequence[float]], full: Space, left: Space) -> dict[str, tuple[float, ...]]:

@@ -54,6 +54,7 @@ class Group:
         members: qualified names of all layers that lose channels with the root.
         granularity: so many of the root's channels go at a time: those of an attention's head, or one of each group of
             a norm, as what reads them wants it.
+        scaled: whether batch norms scale its channels.
 
     """
 
@@ -61,6 +62,7 @@ class Group:
     channels: int
     members: tuple[str, ...]
     granularity: int = 1
+    scaled: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,24 @@ class Choice:
         return f"{self.axis}:{self.target}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """A level that cannot be built beside some levels of another choice; the next milder one takes its place there.
+
+    Attributes:
+        choice: the choice's name.
+        level: its value.
+        other: the name of the other choice.
+        beside: values of the other choice.
+
+    """
+
+    choice: str
+    level: Value
+    other: str
+    beside: tuple[Value, ...]
+
+
 Levels = Mapping[str, int]
 """A candidate as a point of the space: for each choice's name the index of its level."""
 
@@ -45,6 +63,10 @@ Levels = Mapping[str, int]
 @dataclass(frozen=True)
 class Space:
     """All choices, and the two-way street between candidates and points.
+
+    Attributes:
+        choices: what may vary.
+        conflicts: which levels do not go together; those of choices that the space lacks mean nothing.
 
     >>> space = Space((Choice(axis="bits", target="conv1", levels=(32, 8), neutral=32),))
     >>> space.candidate({"bits:conv1": 1})["bits"]["conv1"]
@@ -54,11 +76,26 @@ class Space:
     """
 
     choices: tuple[Choice, ...]
+    conflicts: tuple[Conflict, ...] = ()
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Number of levels of each choice."""
         return {choice.name: len(choice.levels) for choice in self.choices}
+
+    @cached_property
+    def clashes(self) -> list[tuple[int, int, int, list[int]]]:
+        """The conflicts in numbers, the strongest levels first: a choice, its level, the other, levels of the other."""
+        places = {choice.name: i for i, choice in enumerate(self.choices)}
+        found = []
+        for conflict in self.conflicts:
+            if {conflict.choice, conflict.other} <= places.keys():
+                mine, other = places[conflict.choice], places[conflict.other]
+                levels = self.choices[mine].levels
+                beside = [i for i, value in enumerate(self.choices[other].levels) if value in conflict.beside]
+                if conflict.level in levels[1:] and beside:
+                    found.append((mine, levels.index(conflict.level), other, beside))
+        return sorted(found, key=lambda clash: -clash[1])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -67,10 +104,14 @@ class Space:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def candidate(self, levels: Levels) -> Candidate:
-        """Return the candidate at a point; choices that are not named take their first level."""
+        """Return the candidate at a point, without conflicts; choices that are not named take their first level."""
+        row = [levels.get(choice.name, 0) for choice in self.choices]
+        for mine, level, other, beside in self.clashes:
+            if row[mine] == level and row[other] in beside:
+                row[mine] -= 1
         axes: dict[str, dict[str, Value]] = {}
-        for choice in self.choices:
-            value = choice.levels[levels.get(choice.name, 0)]
+        for choice, level in zip(self.choices, row, strict=True):
+            value = choice.levels[level]
             if value != choice.neutral:
                 axes.setdefault(choice.axis, {})[choice.target] = value
         for choice in self.choices:

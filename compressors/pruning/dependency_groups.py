@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch_pruning
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch_pruning import ops
 
 from ...errors import InfeasibleError
@@ -122,7 +123,11 @@ def find_groups(model: nn.Module, examples: Inputs) -> tuple[list[Traced], list[
         groups.append(
             Traced(
                 data=Group(
-                    name=heads.name, channels=heads.channels, members=heads.inputs, granularity=heads.granularity
+                    name=heads.name,
+                    channels=heads.channels,
+                    members=heads.inputs,
+                    granularity=heads.granularity,
+                    scaled=False,
                 ),
                 readers=(heads.output,),
                 heads=True,
@@ -170,6 +175,7 @@ def _traced(graph: Any, traced: Any, losers: list[nn.Module], order: Order) -> T
             name=order[roots[0]][1],
             channels=out_channels(roots[0]),
             members=tuple(order[m][1] for m in losers),
+            scaled=any(isinstance(module, _BatchNorm) and module.affine for module, _ in touched),
         ),
         readers=tuple(order[m][1] for m, out in touched if not out and isinstance(m, LAYERS) and m in order),
     )

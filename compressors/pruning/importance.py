@@ -28,6 +28,9 @@ IMPORTANCES = ("magnitude", "l1", "taylor", "hessian", "bn_scale", "lamp", "medi
 FROM_GRADIENTS = ("taylor", "hessian")
 """The methods that need batches of data and a loss."""
 
+FROM_NORMS = "bn_scale"
+"""The method that needs a batch norm in each group."""
+
 Score = Callable[[str], Tensor]
 """Maps the name of a group's root to one score for each of its channels, (channels,); the least goes first."""
 
@@ -238,7 +241,7 @@ def _median(group: Sequence[GroupSlice], count: int, _: Gradients) -> Tensor:
 LIBRARY: dict[str, Callable[[Any], Tensor | None]] = {
     "magnitude": torch_pruning.importance.GroupMagnitudeImportance(p=2),
     "l1": torch_pruning.importance.GroupMagnitudeImportance(p=1),
-    "bn_scale": torch_pruning.importance.BNScaleImportance(),
+    FROM_NORMS: torch_pruning.importance.BNScaleImportance(),
 }
 OURS: dict[str, Callable[[Sequence[GroupSlice], int, Gradients], Tensor]] = {
     "taylor": _taylor,

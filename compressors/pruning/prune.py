@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,13 @@ from ...errors import InfeasibleError
 from ...spaces.candidate import PRUNING, PRUNING_RATIO, Candidate, Value
 from ...spaces.capabilities import Capabilities
 from ...spaces.layers import Group, Network
-from ...spaces.space import Choice
+from ...spaces.space import Choice, Conflict
 from ...studies.networks.copied import copied
 from ..modules import out_channels
 from ..technique import Supplies, Technique
 from ..tied import tie, tied
 from .dependency_groups import channel_group, dependency_graph, remove, units
-from .importance import FROM_GRADIENTS, IMPORTANCES, scorer
+from .importance import FROM_GRADIENTS, FROM_NORMS, IMPORTANCES, scorer
 from .regularizer import PENALTIES, sparsity_penalty
 
 STEPS = 8
@@ -58,6 +58,14 @@ class Prune(Technique):
     def settings(self) -> tuple[Choice, ...]:
         """Offer the importance, the number of pruning steps, and the penalty before pruning."""
         return SETTINGS
+
+    def conflicts(self, network: Network, choices: Sequence[Choice]) -> Iterator[Conflict]:
+        """Yield the groups that have no batch norm whose scales could tell their channels' importance."""
+        unscaled = {group.name for group in network.groups if not group.scaled}
+        for choice in choices:
+            if choice.axis == self.axis and choice.target in unscaled:
+                name = f"{PRUNING}:importance"
+                yield Conflict(choice=name, level=FROM_NORMS, other=choice.name, beside=choice.levels[1:])
 
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
         """Return a copy of the network with the candidate's share of each group's channels removed."""

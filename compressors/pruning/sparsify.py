@@ -7,7 +7,7 @@ NeurIPS 2015): that saves bytes where zeros are stored in less, and no time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -19,11 +19,11 @@ from ...errors import InfeasibleError
 from ...spaces.candidate import SPARSITY, Candidate, Value
 from ...spaces.capabilities import Capabilities
 from ...spaces.layers import Layer, Network
-from ...spaces.space import Choice
+from ...spaces.space import Choice, Conflict
 from ...studies.networks.copied import copied
 from ..modules import parts
 from ..onnx_files.number_formats import sparsened
-from ..technique import Supplies, Technique
+from ..technique import Supplies, Technique, undivided
 
 TWO_FOUR = "2:4"
 """The pattern of two zeros in every four."""
@@ -44,6 +44,10 @@ class Sparsify(Technique):
             if levels:
                 found.append(Choice(axis=self.axis, target=layer.name, levels=(0.0, *levels), neutral=0.0))
         return tuple(found)
+
+    def conflicts(self, network: Network, choices: Sequence[Choice]) -> Iterator[Conflict]:
+        """Yield the pruning that leaves a layer inputs which no four divides."""
+        return undivided(self.axis, TWO_FOUR, FOUR, network, choices)
 
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
         """Return a copy in which the chosen weights are zero.

@@ -8,7 +8,7 @@ ONNX file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,11 @@ from ...errors import InfeasibleError
 from ...spaces.candidate import BITS, QUANTIZATION, Candidate
 from ...spaces.capabilities import Capabilities
 from ...spaces.layers import Layer, Network
-from ...spaces.space import Choice
+from ...spaces.space import Choice, Conflict
 from ...studies.networks.copied import copied
 from ..batch_norm import fold_batch_norm
 from ..modules import RECURRENT, TRANSPOSED, Inputs, always_called, multiplies, output_axis, parts, run, version
-from ..technique import Supplies, Technique
+from ..technique import Supplies, Technique, undivided
 from ..tied import put
 from . import recurrent, rounding
 from .calibration import DEFAULT, LARGEST_BIAS, MAX, METHODS, Histogram, threshold
@@ -75,6 +75,10 @@ class Quantize(Technique):
             Choice(axis=self.axis, target=name, levels=bits, neutral=FLOAT) for name, bits in offers if len(bits) > 1
         )
 
+    def conflicts(self, network: Network, choices: Sequence[Choice]) -> Iterator[Conflict]:
+        """Yield the pruning that leaves a layer inputs which no block of weights in 4 bits divides."""
+        return undivided(self.axis, WEIGHTS_ALONE, BLOCKS[1], network, choices)
+
     def settings(self) -> tuple[Choice, ...]:
         """Offer the calibration methods (see `calibration.METHODS`), and whether scales are trained."""
         return (
@@ -83,7 +87,11 @@ class Quantize(Technique):
         )
 
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
-        """Return a copy with batch norms folded and quantizers in the chosen layers, their ranges calibrated."""
+        """Return a copy with batch norms folded and quantizers in the chosen layers, their ranges calibrated.
+
+        Of a factorised layer in 4 bits, parts whose inputs no block of weights divides stay in float, so long as there
+        is one that does not.
+        """
         model, chosen = fold_batch_norm(model, supplies.examples), candidate[self.axis]
         if not chosen:
             return model
@@ -93,7 +101,9 @@ class Quantize(Technique):
             if name not in modules:
                 raise InfeasibleError(f"the network has no layer {name!r} to quantize", rung="build")
             if bits != FLOAT:
-                for part, layer in parts(model, name):
+                found = list(parts(model, name))
+                divided = [it for it in found if bits != WEIGHTS_ALONE or _divided(it[1])]
+                for part, layer in divided or found:
                     put(model, part, _quantized(layer, int(bits), method))
         _calibrate(model, supplies)
         if candidate[QUANTIZATION].get("scales") == "learned":
@@ -105,7 +115,7 @@ class Quantize(Technique):
 
 
 def levels(layer: Layer, capabilities: Capabilities) -> tuple[int, ...]:
-    """Return the bits to offer a layer: those that the runtime has kernels for.
+    """Return the bits to offer a layer: those that the runtime has kernels for, and that fit its inputs.
 
     A layer that computes in a way of its own has no weight that could be rounded apart from it. A transposed
     convolution in groups has output channels of which several share a place in its weight, and thus a scale.
@@ -114,7 +124,8 @@ def levels(layer: Layer, capabilities: Capabilities) -> tuple[int, ...]:
         return tuple(bits for bits in capabilities.bits if bits in recurrent.BITS)
     if not layer.shape or layer.kind in capabilities.float_kinds or (layer.transposed and layer.groups > 1):
         return (FLOAT,)
-    return (*capabilities.bits, *capabilities.weight_bits) if layer.kind == "linear" else capabilities.bits
+    alone = capabilities.weight_bits if layer.kind == "linear" and layer.shape[1] % BLOCKS[1] == 0 else ()
+    return (*capabilities.bits, *alone)
 
 
 def without_kernels(network: Network, capabilities: Capabilities) -> Iterator[tuple[str, str]]:
@@ -300,6 +311,11 @@ def _quantized(layer: nn.Module, bits: int, method: str) -> nn.Module:
     if isinstance(layer, TRANSPOSED) and layer.groups > 1:
         raise InfeasibleError("a transposed convolution in groups stays in float: they share scales", rung="build")
     return Quantized(layer, bits, method)
+
+
+def _divided(layer: nn.Module) -> bool:
+    """Return whether a block of weights in 4 bits divides a layer's inputs."""
+    return isinstance(layer, nn.Linear) and layer.in_features % BLOCKS[1] == 0
 
 
 def _block(layer: nn.Module) -> int:

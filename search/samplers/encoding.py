@@ -58,7 +58,10 @@ class EncodedSpace:
         return live
 
     def canonical(self, levels: LevelArray) -> LevelArray:
-        """Return points with the first level for each setting that their candidates do not state."""
+        """Return points without conflicts, with the first level for each setting that their candidates do not state."""
+        levels = levels.copy()
+        for choice, level, other, beside in self.space.clashes:
+            levels[:, choice] -= (levels[:, choice] == level) & np.isin(levels[:, other], beside)
         return np.where(self.live(levels), levels, 0)
 
     def latency_ms(self, levels: LevelArray) -> Numbers:

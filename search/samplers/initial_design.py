@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...pareto.model import BASELINE, STUDENT
 from ...profiles.profile import NARROW, Profile
@@ -89,7 +90,7 @@ def least_in_float(space: Space, profile: Profile, target_ms: float) -> Candidat
 
     INT8 may save time in wide layers but not in narrow ones, which a profile of wide layers does not show.
     """
-    others = Space(tuple(choice for choice in space.choices if choice.axis != BITS and choice.needs != BITS))
+    others = replace(space, choices=tuple(c for c in space.choices if BITS not in (c.axis, c.needs)))
     if not any(choice.neutral is not None for choice in others.choices):
         return None
     levels = descend(others, profile, others.levels(others.candidate({})), target_ms)

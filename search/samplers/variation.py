@@ -87,4 +87,5 @@ class Moves:
                 (then_ms,) = predict(stronger[None])
                 if then_ms < now_ms:
                     point, now_ms = stronger, then_ms
-        return point
+        fitting: LevelArray = self.tables.canonical(point[None])[0]
+        return fitting

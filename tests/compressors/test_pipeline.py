@@ -12,16 +12,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autocompress.compressors.modules import count, parts
 from autocompress.compressors.pipeline import TECHNIQUES as ALL
 from autocompress.compressors.pipeline import Compressed, apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
+from autocompress.compressors.pruning.sparsify import TWO_FOUR
 from autocompress.compressors.quantization.quantize import Quantized
-from autocompress.compressors.technique import Technique
+from autocompress.compressors.technique import Supplies, Technique
 from autocompress.errors import InfeasibleError, blamed
-from autocompress.spaces.candidate import SETTINGS, Candidate
+from autocompress.spaces.candidate import BITS, PRUNING_RATIO, SETTINGS, SPARSITY, Candidate
 from autocompress.spaces.capabilities import Capabilities
 from autocompress.spaces.space import Space
 from autocompress.studies.residual import ResidualNet
@@ -119,6 +122,41 @@ def test_unknown_target_is_infeasible(technique: Technique, task: Task) -> None:
 def test_space_has_every_technique_and_the_settings(task: Task) -> None:
     """The space is what all techniques offer, and distillation's settings."""
     assert {choice.axis for choice in space(task).choices} - SETTINGS == {*TECHNIQUES}
+
+
+class Joined(nn.Module):
+    """Linear layers that read one group of channels, many inputs each, and two groups side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 16, 3, stride=2)
+        self.wide, self.other = nn.Linear(16 * 9, 32), nn.Linear(16 * 9, 32)
+        self.head = nn.Linear(64, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return two logits."""
+        x = self.conv(x).relu().flatten(1)
+        output: Tensor = self.head(torch.cat([self.wide(x).relu(), self.other(x).relu()], 1))
+        return output
+
+
+@given(st.data())
+@settings(max_examples=15)
+def test_every_point_of_a_space_can_be_built(data: st.DataObject) -> None:
+    """Levels that need inputs in fours or sixteens give way to pruning that leaves others."""
+    model = Joined().eval()
+    found = inspect(model, (torch.ones(1, 1, 8, 8),))
+    offered = space_of(found, replace(CAPABILITIES, weight_bits=(4,), channel_multiple=2))
+    point = {name: data.draw(st.integers(0, size - 1), name) for name, size in offered.sizes.items()}
+    strict = {**point, "bits:head": offered.sizes["bits:head"] - 1, "sparsity:head": offered.sizes["sparsity:head"] - 1}
+    candidate = offered.candidate(strict)
+    images = [(torch.ones(4, 1, 8, 8),)]
+    supplies = Supplies(examples=images[0], calibration=images, statistics=images, batches=batches(2), rough=True)
+    for technique in ALL:
+        model = technique.apply(model, candidate, supplies)
+    assert offered.candidate(offered.levels(candidate)) == candidate
+    pruned = candidate[PRUNING_RATIO].keys() & {"wide", "other"}
+    assert pruned or (candidate[BITS]["head"], candidate[SPARSITY]["head"]) == (4, TWO_FOUR)
 
 
 def test_pruned_and_quantized_network_trains_and_exports(task: Task) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autocompress.spaces.candidate import Candidate
-from autocompress.spaces.space import Choice, Space
+from autocompress.spaces.space import Choice, Conflict, Space
 
 VALUES = st.integers(0, 64) | st.floats(0.0, 1.0) | st.text(max_size=3)
 
@@ -55,6 +55,21 @@ def test_candidate_holds_what_its_point_names(drawn: tuple[Space, dict[str, int]
         value = choice.levels[point[choice.name]]
         stated = candidate[choice.axis].get(choice.target)
         assert stated == (None if value == choice.neutral else value)
+
+
+def test_a_conflict_ends_in_the_next_milder_level() -> None:
+    """Beside a level that it cannot go with, a level gives way as far as it must; the space is named the same."""
+    bits = replace(BITS, levels=(32, 8, 4))
+    four = Conflict(choice=bits.name, level=4, other=RATIO.name, beside=(0.25, 0.5))
+    eight = Conflict(choice=bits.name, level=8, other=RATIO.name, beside=(0.5,))
+    space = Space((bits, RATIO, RATE), (eight, four))
+
+    def taken(ratio: int, level: int) -> object:
+        return space.candidate({RATIO.name: ratio, bits.name: level})["bits"].get("conv1", 32)
+
+    assert [[taken(ratio, level) for level in range(3)] for ratio in range(3)] == [[32, 8, 4], [32, 8, 8], [32] * 3]
+    assert space.fingerprint == Space(space.choices).fingerprint
+    assert replace(space, choices=(bits, RATE)).candidate({bits.name: 2})["bits"]["conv1"] == 4
 
 
 def test_unnamed_choices_take_their_first_level() -> None:

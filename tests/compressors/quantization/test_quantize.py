@@ -210,12 +210,16 @@ def test_a_choice_for_each_layer() -> None:
 
 @pytest.mark.parametrize("bits", [(32, 8), (32,)])
 def test_linear_layers_may_have_weights_alone_in_four_bits(bits: tuple[int, ...]) -> None:
-    """Where a runtime has kernels for that, it is the strongest level of linear layers, and of no others."""
-    layers = tuple(Layer(name=kind, kind=kind, params=1, macs=1, shape=(1, 1)) for kind in ("conv2d", "linear"))
+    """Where a runtime has kernels for that, it is the strongest level of linear layers that blocks fit, and no others."""
+    shapes = {"conv2d": (8, 16), "linear": (8, 16), "narrow": (8, 24)}
+    layers = tuple(
+        Layer(name=name, kind=name.replace("narrow", "linear"), params=1, macs=1, shape=shape)
+        for name, shape in shapes.items()
+    )
     able = Capabilities(runtime="fake", bits=bits, weight_bits=(4,))
     offers = Quantize().choices(Network(layers=layers, groups=()), able)
     found = {choice.target: choice.levels for choice in offers}
-    assert found == ({"conv2d": bits} if len(bits) > 1 else {}) | {"linear": (*bits, 4)}
+    assert found == (dict.fromkeys(shapes, bits) if len(bits) > 1 else {}) | {"linear": (*bits, 4)}
 
 
 def test_settings_begin_with_what_changes_nothing() -> None:
