@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -97,11 +98,15 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
+_silencing = threading.Lock()
+"""Is held while warnings are silenced, which is not done by each thread for itself."""
+
+
 def open_study(storage: BaseStorage, name: str) -> optuna.Study:
     """Return the study of a name, which is created if there is none."""
     with quiet():
         study = optuna.create_study(study_name=name, storage=storage, directions=list(DIRECTIONS), load_if_exists=True)
-    with warnings.catch_warnings():
+    with _silencing, warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # that it may change
         if study.metric_names is None:
             study.set_metric_names(list(METRICS))

@@ -337,7 +337,7 @@ GIVEN = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(840)
 def test_a_reader_who_types_it_all(tmp_path: Path, warm: Command, script: Command) -> None:
     """Commands and blocks of Python of the pages end well, in their order, in an empty folder."""
     reader = Reader(tmp_path, warm, script)

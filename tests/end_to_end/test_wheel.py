@@ -58,7 +58,7 @@ def test_a_wheel_holds_every_file_of_the_package(wheel: Path, rooms: list[Path])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(840)
 def test_an_installed_wheel_runs_the_main_job(wheel: Path, tmp_path: Path) -> None:
     """In an environment with nothing but the wheel and its libraries, the command runs its own study to the end.
 
