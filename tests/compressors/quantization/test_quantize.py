@@ -210,7 +210,7 @@ def test_a_choice_for_each_layer() -> None:
 
 @pytest.mark.parametrize("bits", [(32, 8), (32,)])
 def test_linear_layers_may_have_weights_alone_in_four_bits(bits: tuple[int, ...]) -> None:
-    """Where a runtime has kernels for that, it is the strongest level of linear layers that blocks fit, and no others."""
+    """Where a runtime has kernels for that, it is the strongest level of linear layers that fit blocks."""
     shapes = {"conv2d": (8, 16), "linear": (8, 16), "narrow": (8, 24)}
     layers = tuple(
         Layer(name=name, kind=name.replace("narrow", "linear"), params=1, macs=1, shape=shape)
