@@ -1,4 +1,4 @@
-"""A trained, pruned network whose weights another candidate starts from."""
+"""A trained, smaller network whose weights another candidate starts from."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..spaces.candidate import PRUNING_RATIO, RANK, SPARSITY, Candidate
+from ..spaces.candidate import DEPTH, PRUNING_RATIO, RANK, SPARSITY, Candidate
+from .depth.depth import Depth
 from .pruning import prune
 from .technique import Supplies
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ancestor:
-    """The weights of a pruned network, batch norms in place.
+    """The weights of a network with fewer branches or channels, batch norms in place.
 
     Attributes:
-        candidate: says how it was pruned.
+        candidate: says which of them went.
         state: its weights and statistics by name.
 
     """
@@ -30,7 +31,7 @@ class Ancestor:
 
     @classmethod
     def of(cls, candidate: Candidate, model: nn.Module) -> Ancestor | None:
-        """Return a candidate's trained network; None if its layers differ from the original's in more than width."""
+        """Return a candidate's trained network; None if it has layers that the original lacks."""
         if candidate[RANK] or candidate[SPARSITY]:
             return None
         return cls(candidate=candidate, state={name: value.clone() for name, value in model.state_dict().items()})
@@ -51,14 +52,25 @@ class Ancestor:
             return None
 
     def network(self, original: nn.Module, supplies: Supplies) -> nn.Module:
-        """Return a copy of the original network with the ancestor's channels and weights.
+        """Return a copy of the original network with the ancestor's branches, channels and weights.
 
         Raises:
-            InfeasibleError: the original has not the groups that were pruned.
+            InfeasibleError: the original has not the branches that went, or the groups that were pruned.
             RuntimeError: what is left has other shapes than the ancestor's weights.
 
         """
-        pruned = Candidate({PRUNING_RATIO: self.candidate[PRUNING_RATIO]})
-        model = prune.Prune().apply(original, pruned, supplies)
+        smaller = Candidate({axis: self.candidate[axis] for axis in (DEPTH, PRUNING_RATIO)})
+        model = prune.Prune().apply(Depth().apply(original, smaller, supplies), smaller, supplies)
         model.load_state_dict(dict(self.state))
         return model.eval()
+
+    def beyond(self, candidate: Candidate, original: nn.Module) -> Candidate:
+        """Return a candidate with only the branches and the pruning that remain after the ancestor's.
+
+        Args:
+            candidate: what to reach; the ancestor has all of its branches and channels.
+            original: the network before anything is done to it.
+
+        """
+        left = {name: level for name, level in candidate[DEPTH].items() if name not in self.candidate[DEPTH]}
+        return prune.beyond(Candidate({**candidate.axes, DEPTH: left}), self.candidate, original)

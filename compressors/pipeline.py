@@ -24,6 +24,7 @@ from ..studies.random_states import seeded
 from ..studies.task import Batch, Task, have_a_batch
 from .batch_norm import estimate_batch_norm, fold_batch_norm, folded
 from .batches import Endless, one_pass
+from .depth.depth import Depth
 from .distillation import distill
 from .distillation.answers import Answers
 from .frozen import freeze_as
@@ -41,9 +42,9 @@ from .stream import Stream
 from .supplies import GRADIENTS, RANGES, STATISTICS, affordable, divided, enough, joined
 from .technique import Supplies, Technique
 
-PRUNE = prune.Prune()
+SHALLOW, PRUNE = Depth(), prune.Prune()
 
-SHAPES: tuple[Technique, ...] = (PRUNE, Factorize(), Sparsify())
+SHAPES: tuple[Technique, ...] = (SHALLOW, PRUNE, Factorize(), Sparsify())
 """Techniques that change shapes, in order; what they leave is trained with its batch norms in place."""
 
 NUMBERS: tuple[Technique, ...] = (Quantize(), Palettize())
@@ -198,6 +199,8 @@ def phases(
     if not shapes and not numbers:
         return [Phase(techniques=(), candidate=candidate, share=1.0)]
     found: list[Phase] = []
+    if SHALLOW in shapes:
+        model = SHALLOW.apply(model, candidate, Supplies(examples=examples, calibration=()))
     if shapes:
         left = SHAPES_SHARE if numbers else 1.0
         penalty = prune.penalty(candidate, model, examples) if candidate[PRUNING_RATIO] else None
@@ -209,7 +212,9 @@ def phases(
         share = left / len(schedule)
         found += [Phase(techniques=(PRUNE,), candidate=step, share=share) for step in partial]
         last = Candidate({**candidate.axes, PRUNING_RATIO: schedule[-1][PRUNING_RATIO]})
-        found.append(Phase(techniques=shapes, candidate=last, share=share))
+        found.append(Phase(techniques=tuple(t for t in shapes if t is not SHALLOW), candidate=last, share=share))
+        if SHALLOW in shapes:  # what is gone needs no training
+            found[0] = replace(found[0], techniques=(SHALLOW, *found[0].techniques))
     if student and not shapes:
         found.append(Phase(techniques=(), candidate=candidate, share=SHAPES_SHARE))
     if numbers:
@@ -260,7 +265,7 @@ def apply_candidate(
             model, to_do = copied(task.base).eval(), candidate
             if ancestor is not None:
                 model = ancestor.network(model, supplies)
-                to_do = prune.beyond(candidate, ancestor.candidate, task.base)
+                to_do = ancestor.beyond(candidate, task.base)
             ways = phases(to_do, model, supplies.examples, student=task.student is not None)
         for number, phase in enumerate(ways):
             started = time.monotonic()

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..spaces.candidate import BITS, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
+from ..spaces.candidate import BITS, DEPTH, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
 from ..spaces.layers import Network
 from ..spaces.space import Choice
 
-LAYER_AXES = (BITS, RANK, SPARSITY)
-"""Axes whose targets are layers and whose levels change a layer's latency."""
+LAYER_AXES = (DEPTH, BITS, RANK, SPARSITY)
+"""Axes whose levels change the latency of layers by a factor that is measured; see `Network.reached`."""
 
 LEAST_FACTOR = 0.05
 """Least factor of a layer: a noisy total may suggest a smaller one."""
@@ -24,7 +24,7 @@ LEAST_SHARE = 0.05
 """Share of the time that layers must take together for the network's latency to show their speed-up."""
 
 Factors = Mapping[str, Mapping[str, float]]
-"""The time of a layer at a level over its time in the baseline, by layer and by level as text."""
+"""The time of a choice's layers at a level over their time in the baseline, by its target and by level as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +49,17 @@ class CostModel:
         """Milliseconds of the unchanged network."""
         return sum(self.layer_ms.values()) + self.other_ms
 
+    def spent_ms(self, layers: Iterable[str]) -> float:
+        """Return the milliseconds of some layers in the baseline."""
+        return sum(self.layer_ms.get(name, 0.0) for name in layers)
+
     def noticeable(self, layers: Iterable[str]) -> bool:
         """Return whether layers take enough of the time for the network's latency to show their speed-up."""
-        return sum(self.layer_ms.get(name, 0.0) for name in layers) >= LEAST_SHARE * self.total_ms
+        return self.spent_ms(layers) >= LEAST_SHARE * self.total_ms
 
-    def factor(self, axis: str, layer: str, level: Value) -> float | None:
-        """Return a layer's time at a level over its time in the baseline; None if unknown."""
-        return self.factors.get(axis, {}).get(layer, {}).get(str(level))
+    def factor(self, axis: str, target: str, level: Value) -> float | None:
+        """Return the time of a choice's layers at a level over their time in the baseline; None if unknown."""
+        return self.factors.get(axis, {}).get(target, {}).get(str(level))
 
     def predict_ms(self, network: Network, candidate: Candidate) -> float:
         """Return a candidate's predicted latency in milliseconds."""
@@ -63,17 +67,12 @@ class CostModel:
 
     def predict_layers_ms(self, network: Network, candidate: Candidate) -> dict[str, float]:
         """Return the predicted milliseconds of each layer of a candidate."""
-        pruned = candidate[PRUNING_RATIO]
-        chosen = [(factors, candidate[axis]) for axis, factors in self.factors.items() if candidate[axis]]
-        predicted = {}
-        for layer in network.layers:
-            name, share = layer.name, 1.0
-            for factors, levels in chosen:
-                if name in levels:
-                    share *= factors.get(name, {}).get(str(levels[name]), 1.0)
-            for group in {*layer.in_groups, layer.out_group} if pruned else ():
-                share *= 1 - float(pruned.get(group or "", 0.0))
-            predicted[name] = share * self.layer_ms.get(name, 0.0)
+        predicted = {layer.name: self.layer_ms.get(layer.name, 0.0) for layer in network.layers}
+        for axis in (PRUNING_RATIO, *self.factors):
+            for target, level in candidate[axis].items():
+                factor = 1 - float(level) if axis == PRUNING_RATIO else self.factor(axis, target, level)
+                for name in predicted.keys() & network.reached(axis, target):
+                    predicted[name] *= 1.0 if factor is None else factor
         return predicted
 
 

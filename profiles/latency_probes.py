@@ -23,7 +23,7 @@ from ..evaluators.meters.bridge import Offers
 from ..evaluators.meters.latency import PROBE, Meter
 from ..evaluators.meters.parallel import begun
 from ..evaluators.runtime import Runtime
-from ..spaces.candidate import RANK, SPARSITY, Candidate, Value
+from ..spaces.candidate import DEPTH, RANK, SPARSITY, Candidate, Value
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.task import Task
@@ -219,7 +219,8 @@ def measured_costs(
 
     """
     offered = {axis: _offered(space, axis, usable, size_counts=size_counts) for axis in LAYER_AXES}
-    probes = [(axis, level) for axis, choices in offered.items() for level in _to_measure(choices, costs)]
+    network = prober.network
+    probes = [(axis, level) for axis, choices in offered.items() for level in _to_measure(choices, costs, network)]
     levels = [assigned(offered[axis], level) for axis, level in probes]
     found: dict[str, defaultdict[str, dict[Value, float]]] = {}
     uniform_ms: dict[str, dict[str, float]] = {}
@@ -230,11 +231,11 @@ def measured_costs(
         if total_ms is not None:
             uniform_ms.setdefault(axis, {})[str(level)] = total_ms
             by_layer = found.setdefault(axis, defaultdict(dict))
-            for name, factor in level_factors(costs, chosen, spent, total_ms).items():
+            for name, factor in _factors(axis, chosen, costs, network, spent, total_ms).items():
                 by_layer[name][chosen[name]] = factor
     factors = {
         axis: {
-            choice.target: interpolated(known[choice.target], choice.levels, _work(axis, prober.network, choice.target))
+            choice.target: interpolated(known[choice.target], choice.levels, _work(axis, network, choice.target))
             for choice in offered[axis]
             if choice.target in known
         }
@@ -256,13 +257,39 @@ def _offered(space: Space, axis: str, usable: Collection[str], *, size_counts: b
     ]
 
 
-def _to_measure(choices: Sequence[Choice], costs: CostModel) -> list[Value]:
+def _to_measure(choices: Sequence[Choice], costs: CostModel, network: Network) -> list[Value]:
     """Return the levels of an axis that are timed; what others do to the network's latency is noise."""
     levels = measured_levels((level for choice in choices for level in choice.levels), MOST_LEVELS)
-    return [level for level in levels if costs.noticeable(c.target for c in choices if level in c.levels)]
+    reached = {c.target: network.reached(c.axis, c.target) for c in choices}
+    return [
+        level
+        for level in levels
+        if costs.noticeable({x for c in choices if level in c.levels for x in reached[c.target]})
+    ]
+
+
+def _factors(
+    axis: str,
+    chosen: Mapping[str, Value],
+    costs: CostModel,
+    network: Network,
+    spent: Mapping[str, float] | None,
+    total_ms: float,
+) -> dict[str, float]:
+    """Return the factor of each target at a level; see `level_factors`.
+
+    What a branch's layers took is what its absence saves, more or less: all of them have one factor.
+    """
+    if axis != DEPTH:
+        return level_factors(costs, chosen, spent, total_ms)
+    layers = {name for target in chosen for name in network.reached(axis, target)}
+    even = level_factors(costs, layers, None, total_ms)
+    return {target: next(iter(even.values())) for target in chosen} if even else {}
 
 
 def _work(axis: str, network: Network, name: str) -> Callable[[Value], float]:
     """Return the work that a level of an axis leaves of a layer, up to a factor."""
+    if axis != RANK:
+        return float
     shape, stride = next((layer.shape, layer.stride) for layer in network.layers if layer.name == name)
-    return (lambda level: cost_of(shape, ranks_of(shape, float(level)), stride)) if axis == RANK else float
+    return lambda level: cost_of(shape, ranks_of(shape, float(level)), stride)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..spaces.candidate import BITS, SPARSITY, Value
+from ..spaces.layers import Network
 from ..spaces.space import Space
 from .cost_model import LAYER_AXES, CostModel
 
@@ -34,8 +35,8 @@ class DroppedLevel:
     Attributes:
         name: the choice's name.
         level: the value.
-        before_ms: milliseconds of its layer in the baseline.
-        after_ms: milliseconds of its layer at that level.
+        before_ms: milliseconds of its layers in the baseline.
+        after_ms: milliseconds of its layers at that level.
 
     """
 
@@ -51,12 +52,14 @@ class DroppedLevel:
 
     @property
     def target(self) -> str:
-        """The layer."""
+        """The layer, or the branch."""
         return self.name.partition(":")[2]
 
 
-def levels_without_speedup(space: Space, costs: CostModel, *, size_counts: bool = False) -> tuple[DroppedLevel, ...]:
-    """Return the levels of layers that were measured not to make them faster.
+def levels_without_speedup(
+    space: Space, costs: CostModel, network: Network, *, size_counts: bool = False
+) -> tuple[DroppedLevel, ...]:
+    """Return the levels that were measured not to make their layers faster.
 
     A level of a layer under `SMALL` of the baseline's time is kept, unless a larger layer is no faster at that level
     and neither is the network with all its layers at it. If only settings would be left of the space, nothing is
@@ -65,6 +68,7 @@ def levels_without_speedup(space: Space, costs: CostModel, *, size_counts: bool 
     Args:
         space: what may vary.
         costs: the measured costs.
+        network: says which layers a choice changes.
         size_counts: whether bits and zeros are kept for the bytes that they save.
 
     """
@@ -75,7 +79,7 @@ def levels_without_speedup(space: Space, costs: CostModel, *, size_counts: bool 
         if choice.axis in LAYER_AXES and not (choice.axis in FOR_SIZE and size_counts)
         for level in choice.levels
         if (factor := costs.factor(choice.axis, choice.target, level)) is not None and factor >= PAYS
-        if (before_ms := costs.layer_ms.get(choice.target)) and level != choice.neutral
+        if (before_ms := costs.spent_ms(network.reached(choice.axis, choice.target))) and level != choice.neutral
     ]
     surely = {
         (each.axis, str(each.level))

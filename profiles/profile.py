@@ -8,7 +8,7 @@ from typing import Any
 
 from ..evaluators.meters.latency import spread
 from ..spaces.candidate import Candidate, Value
-from ..spaces.layers import Group, Layer, Network
+from ..spaces.layers import Branch, Group, Layer, Network
 from ..spaces.space import Choice, Space
 from .cost_model import CostModel
 from .level_filter import DroppedLevel, reduced
@@ -117,6 +117,7 @@ class Profile:
             left_alone=tuple((name, why) for name, why in parts["left_alone"]),
             macs=parts.get("macs", 0),
             unreached=parts.get("unreached", 0),
+            branches=tuple(Branch(**_tuples(row)) for row in parts.get("branches", ())),
         )
         costs = CostModel(**fields.pop("costs"))
         dropped = tuple(DroppedLevel(**row) for row in fields.pop("dropped", ()))

@@ -65,7 +65,7 @@ def profile(
     costs = measured_costs(prober, space, costs, usable, notice, size_counts=size_counts)
     notice("whether the network is faster without what does not pay")
     dropped = (
-        confirmed_drops(prober, space, costs, levels_without_speedup(space, costs, size_counts=size_counts))
+        confirmed_drops(prober, space, costs, levels_without_speedup(space, costs, network, size_counts=size_counts))
         if reduce
         else ()
     )

@@ -59,9 +59,9 @@ def saliencies(model: nn.Module, batches: Sequence[tuple[Tensor, ...]], *, seed:
 
 
 def saliency_of(choice: Choice, by_layer: dict[str, float], network: Network) -> float:
-    """Return the saliency of a choice's target: a layer, or all layers that lose channels together."""
-    members = {group.name: group.members for group in network.groups}
-    layers = members.get(choice.target, (choice.target,)) if choice.axis == PRUNING_RATIO else (choice.target,)
+    """Return the saliency of a choice: of its layer, of all that lose channels together, or of a branch's."""
+    members = {group.name: group.members for group in network.groups} if choice.axis == PRUNING_RATIO else {}
+    layers = members.get(choice.target) or network.reached(choice.axis, choice.target)
     return sum(by_layer.get(name, 0.0) for name in layers)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..compressors.technique import Supplies
 from ..evaluators.device_lock import waited_s
+from ..spaces.candidate import DEPTH
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from .damage import Damages
@@ -137,11 +138,16 @@ def curve(known: Mapping[int, float], levels: int) -> tuple[float, ...]:
 def _by_axis(space: Space, network: Network | None) -> list[list[Choice]]:
     """Return the compressing choices of each axis, by falling multiply-accumulates of their targets."""
     macs = {} if network is None else {layer.name: layer.macs for layer in network.layers}
+
+    def work(choice: Choice) -> int:
+        layers = (choice.target,) if choice.axis != DEPTH or network is None else network.reached(DEPTH, choice.target)
+        return sum(macs.get(name, 0) for name in layers)
+
     axes: defaultdict[str, list[Choice]] = defaultdict(list)
     for choice in space.choices:
         if choice.neutral is not None:
             axes[choice.axis].append(choice)
-    return [sorted(choices, key=lambda choice: -macs.get(choice.target, 0)) for choices in axes.values()]
+    return [sorted(choices, key=work, reverse=True) for choices in axes.values()]
 
 
 def _salient(

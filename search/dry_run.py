@@ -167,7 +167,7 @@ def estimate_run(name: str, load: Callable[[], Task], options: Options, progress
     options = in_unit(options, valid.task, check_same(flight.options.out, valid.task))
     setup = find_setup(valid.task, flight.servers, options, progress)
     task = setup.task
-    profile = read_profile(options.out / PROFILE, setup.space)
+    profile = read_profile(options.out / PROFILE)
     done, ended = _finished(options)
     capacity = of_run(task, options)
     known = _of_trials(done, options) or _of_candidate(

@@ -1,39 +1,45 @@
-"""Inheritance: a candidate starts from the trained weights of a neighbour of which it is a narrower version."""
+"""Inheritance: a candidate starts from the trained weights of a neighbour of which it is a smaller version."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..pareto.model import Model
-from ..spaces.candidate import PRUNING_RATIO, RANK, SPARSITY, Candidate
+from ..spaces.candidate import DEPTH, PRUNING_RATIO, RANK, SPARSITY, Candidate
 
 NEAR = 0.5
 """An ancestor has at least this share of the candidate's pruning; otherwise the original is the better start."""
 
 
 def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
-    """Return the trained model that a candidate may start from: it has all channels of the candidate.
+    """Return the trained model that a candidate may start from: it has all branches and channels of the candidate.
 
-    Of several, the one that lacks least pruning, and of equals the most accurate. Models with other layers than the
-    original (factors, zeros) are never ancestors.
+    Of several, the one that lacks least pruning, and of equals the most accurate. A branch that goes counts as much as
+    all channels of a group. Models with layers that the original lacks (factors, zeros) are never ancestors.
 
     Args:
         candidate: the candidate to build.
         models: measured models.
 
     """
-    wanted = {name: float(ratio) for name, ratio in candidate[PRUNING_RATIO].items()}
+    wanted = _removed(candidate)
 
     def missing(model: Model) -> float:
-        return sum(wanted.values()) - sum(float(ratio) for ratio in model.candidate[PRUNING_RATIO].values())
+        return sum(wanted.values()) - sum(_removed(model.candidate).values())
 
     fit = [m for m in models if _holds(m, wanted) and missing(m) <= (1 - NEAR) * sum(wanted.values())]
     return min(fit, key=lambda m: (missing(m), -m.measurement.accuracy), default=None)
 
 
-def _holds(model: Model, wanted: dict[str, float]) -> bool:
-    """Return whether a model was trained and is nowhere pruned more than wanted."""
-    has = model.candidate[PRUNING_RATIO]
+def _removed(candidate: Candidate) -> dict[tuple[str, str], float]:
+    """Return what a candidate removes: the share of each group's channels, and of each branch all."""
+    pruned = {(PRUNING_RATIO, name): float(ratio) for name, ratio in candidate[PRUNING_RATIO].items()}
+    return pruned | {(DEPTH, name): 1.0 for name in candidate[DEPTH]}
+
+
+def _holds(model: Model, wanted: Mapping[tuple[str, str], float]) -> bool:
+    """Return whether a model was trained and nowhere has less than wanted."""
+    has = _removed(model.candidate)
     if not has or not model.measurement.epochs or model.candidate[RANK] or model.candidate[SPARSITY]:
         return False
-    return all(float(ratio) <= wanted.get(name, 0.0) for name, ratio in has.items())
+    return all(ratio <= wanted.get(name, 0.0) for name, ratio in has.items())

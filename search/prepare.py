@@ -29,6 +29,7 @@ from ..profiles.profile import Profile
 from ..profiles.profiler import profile
 from ..profiles.sensitivity import Sensitivities, sensitivities
 from ..profiles.setup import Setup, set_up
+from ..spaces.earlier import as_started
 from ..spaces.space import Space
 from ..storage.fingerprint import NETWORKS
 from ..storage.run_directory import RunDirectory, read_json
@@ -113,7 +114,7 @@ def prepare(
                 return {"": local("")}
             return {it.name: it.meter(local(it.name), progress.notice) for it in cluster.devices}
 
-        found = read_profile(rundir.path / PROFILE, setup.space)
+        found = read_profile(rundir.path / PROFILE)
         if found is None:
             found, calibrations, bridge = _measured(setup, runtimes, baseline, meters_of, options, progress)
             _save(found, setup.space, calibrations, bridge, rundir)
@@ -128,14 +129,24 @@ def prepare(
 def find_setup(task: Task, runtimes: Sequence[Runtime], options: Options, progress: Progress) -> Setup:
     """Find what a network and its runtimes offer, and report its notes.
 
+    A run of an earlier version is resumed with the choices that it was started with.
+
     Raises:
         StudyError: see `set_up`.
+        RunDirectoryError: the run directory was started with another network.
     """
     progress.notice("finding layers and groups")
     setup = set_up(task, runtimes, batch=options.batch, compact=options.compact)
     for note in setup.notes:
         progress.milestone(note)
-    return setup
+    space = _space_of(options.out / PROFILE, setup.space)
+    later = [choice for choice in setup.space.choices if choice not in space.choices]
+    if later:
+        axes = ", ".join(dict.fromkeys(choice.axis for choice in later))
+        progress.milestone(
+            f"an earlier version began this run: it is resumed with its choices, without new ones ({axes})"
+        )
+    return replace(setup, space=space)
 
 
 def baseline_meter(
@@ -300,18 +311,23 @@ def _save(
     rundir.write_json(PROFILE, {"space": space.fingerprint, "profile": found.to_dict()})
 
 
-def read_profile(path: Path, space: Space) -> Profile | None:
-    """Return an earlier run's profile of a network; None if there is none.
+def read_profile(path: Path) -> Profile | None:
+    """Return an earlier run's profile of a network; None if there is none."""
+    return Profile.from_dict(json.loads(path.read_text())["profile"]) if path.exists() else None
+
+
+def _space_of(path: Path, space: Space) -> Space:
+    """Return the space of the run whose profile is in a file; the given one if there is none.
 
     Raises:
         RunDirectoryError: it belongs to another network.
     """
     if not path.exists():
-        return None
-    content = json.loads(path.read_text())
-    if content["space"] != space.fingerprint:
+        return space
+    found = as_started(space, json.loads(path.read_text())["space"])
+    if found is None:
         raise RunDirectoryError(
             f"a run directory is resumed with the space it was started with; {str(path)!r} belongs to "
             "another network, `keep` or runtime. Give another directory with --out DIR."
         )
-    return Profile.from_dict(content["profile"])
+    return found

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+
+from .candidate import DEPTH, PRUNING_RATIO
 
 WORK = "of all multiply-accumulates"
 """Ends the reason why a part is left alone that does work which no technique changes."""
@@ -66,12 +69,27 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Branch:
+    """Modules whose result is added to a shortcut around them (a residual branch), and that may go whole.
+
+    Attributes:
+        name: qualified name of the last of them that multiplies.
+        layers: qualified names of all layers in them.
+
+    """
+
+    name: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """What was found in a network.
 
     Attributes:
         layers: what can be compressed.
         groups: what can be pruned.
+        branches: what can go whole.
         left_alone: names of parts that some technique, or none, reaches, and why.
         macs: multiply-accumulates of one example, of layers and all else.
         unreached: those of them that no technique changes, for no wish of the task's.
@@ -83,6 +101,23 @@ class Network:
     left_alone: tuple[tuple[str, str], ...] = ()
     macs: int = 0
     unreached: int = 0
+    branches: tuple[Branch, ...] = ()
+
+    def reached(self, axis: str, target: str) -> tuple[str, ...]:
+        """Return the names of the layers that a choice changes: a group's, a branch's, or the target itself.
+
+        Of a group these are the layers that lose output channels, and those that read them.
+        """
+        return self._parts.get((axis, target), (target,))
+
+    @cached_property
+    def _parts(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """The layers of each target that is no layer, by axis and name."""
+        parts = {(DEPTH, branch.name): branch.layers for branch in self.branches}
+        for group in self.groups:
+            has = (x.name for x in self.layers if group.name in (*x.in_groups, x.out_group))
+            parts[PRUNING_RATIO, group.name] = tuple(has)
+        return parts
 
     @property
     def beyond(self) -> str:

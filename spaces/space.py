@@ -44,16 +44,16 @@ class Conflict:
 
     Attributes:
         choice: the choice's name.
-        level: its value.
         other: the name of the other choice.
         beside: values of the other choice.
+        level: the value; None for a choice that means nothing there, and takes its first level.
 
     """
 
     choice: str
-    level: Value
     other: str
     beside: tuple[Value, ...]
+    level: Value | None = None
 
 
 Levels = Mapping[str, int]
@@ -98,6 +98,19 @@ class Space:
         return sorted(found, key=lambda clash: -clash[1])
 
     @cached_property
+    def moot(self) -> list[tuple[list[int], int, list[int]]]:
+        """The choices that mean nothing beside a choice's levels: these choices, that choice, and its levels."""
+        places = {choice.name: i for i, choice in enumerate(self.choices)}
+        found: dict[tuple[str, tuple[Value, ...]], list[int]] = {}
+        for conflict in self.conflicts:
+            if conflict.level is None and {conflict.choice, conflict.other} <= places.keys():
+                found.setdefault((conflict.other, conflict.beside), []).append(places[conflict.choice])
+        return [
+            (mine, places[other], [i for i, v in enumerate(self.choices[places[other]].levels) if v in beside])
+            for (other, beside), mine in found.items()
+        ]
+
+    @cached_property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change when any choice does."""
         text = json.dumps([asdict(choice) for choice in self.choices])
@@ -106,6 +119,9 @@ class Space:
     def candidate(self, levels: Levels) -> Candidate:
         """Return the candidate at a point, without conflicts; choices that are not named take their first level."""
         row = [levels.get(choice.name, 0) for choice in self.choices]
+        for others in [mine for mine, other, beside in self.moot if row[other] in beside]:
+            for mine in others:
+                row[mine] = 0
         for mine, level, other, beside in self.clashes:
             if row[mine] == level and row[other] in beside:
                 row[mine] -= 1

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from ...errors import InfeasibleError, gist
 from ...studies.networks.copied import copied
+from ..modes import Shapes, shapes_in_training
 from ..modules import Inputs, run
 from ..technique import Supplies
 from ..tied import tie, tied
-from .channels.modes import Shapes, shapes_in_training
 from .channels.silence import Statistics, same, silent
 from .channels.units import Units
 from .dependency_groups import Traced, channel_group, dependency_graph, remove, units

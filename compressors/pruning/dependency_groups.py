@@ -15,10 +15,10 @@ from torch_pruning import ops
 from ...errors import InfeasibleError
 from ...spaces.layers import Group
 from ...studies.networks.copied import copied
+from ..modes import in_all_modes
 from ..modules import LAYERS, Inputs, count, out_channels, padded_with_zeros, run
 from . import recurrent
 from .attention_heads import HeadGroup, find_heads
-from .channels.modes import in_all_modes
 from .channels.moves import teach
 from .channels.norms import PRUNERS
 from .channels.units import Units, divides, units_of

@@ -10,13 +10,14 @@ from torch import nn
 
 from ...errors import gist
 from ...spaces.layers import WORK, Layer, Network
+from ..depth.depth import branches_of
+from ..modes import only_in_training
 from ..modules import LAYERS, Cost, Inputs, costs_of, multiplies, run, shape, stride, work
 from ..onnx_files.qdq import UNSTORED
 from ..tied import shared_with
 from . import recurrent
 from .attempts import Attempts
 from .attention_heads import find_heads, prunable
-from .channels.modes import only_in_training
 from .dependency_groups import Traced, find_groups, why_not
 
 LARGE = 0.01
@@ -50,6 +51,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
         groups.sort(key=lambda group: list(costs).index(group.data.name))
     except Exception as error:  # the tracing of an arbitrary network may fail in any way
         groups, others = [], [("(all groups)", f"its dependencies cannot be traced: {gist(error)}")]
+    branches, staying = branches_of(model, examples, kept)
     by_heads = {member for group in groups if group.heads for member in group.data.members}
     beyond = [name for name, macs in done.items() if macs and name not in costs and not _holds(name, by_heads)]
     left += [(name or "(its forward)", _beyond(model.get_submodule(name), done, name)) for name in beyond]
@@ -61,7 +63,8 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
             if name not in kept
         ),
         groups=tuple(group.data for group in groups),
-        left_alone=(*left, *others),
+        branches=tuple(branches),
+        left_alone=(*left, *others, *staying),
         macs=sum(done.values()),
         unreached=sum(done[name] for name in beyond if not _kept(name, keep)),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...profiles.profile import Profile
-from ...spaces.candidate import BITS, PALETTE, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
+from ...spaces.candidate import BITS, DEPTH, PALETTE, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
 from ...spaces.space import Choice, Space
 
 LevelArray = NDArray[np.int64]
@@ -20,6 +20,9 @@ LevelArray = NDArray[np.int64]
 Numbers = NDArray[np.float64]
 
 FULL_BITS = 32
+
+GONE = math.log(1e-6)
+"""Logarithm of the share of a layer's bytes that is left where its branch is gone."""
 
 
 class EncodedSpace:
@@ -51,18 +54,29 @@ class EncodedSpace:
         return {choice.name: int(level) for choice, level in zip(self.space.choices, row.ravel(), strict=True)}
 
     def live(self, levels: LevelArray) -> NDArray[np.bool_]:
-        """Return which choices a candidate states, shape (points, choices); not those of an absent axis's settings."""
-        live = np.ones(levels.shape, dtype=bool)
+        """Return which choices a candidate states, shape (points, choices).
+
+        Those mean nothing that are about parts which are gone, and settings of an absent axis.
+        """
+        live = self._meant(levels)
+        levels = np.where(live, levels, 0)
         for about, axes in self._needs.values():
             live[:, about] = (levels[:, axes] > 0).any(axis=1, keepdims=True)
         return live
 
     def canonical(self, levels: LevelArray) -> LevelArray:
         """Return points without conflicts, with the first level for each setting that their candidates do not state."""
-        levels = levels.copy()
+        levels = np.where(self._meant(levels), levels, 0)
         for choice, level, other, beside in self.space.clashes:
             levels[:, choice] -= (levels[:, choice] == level) & np.isin(levels[:, other], beside)
         return np.where(self.live(levels), levels, 0)
+
+    def _meant(self, levels: LevelArray) -> NDArray[np.bool_]:
+        """Return which choices mean something beside the others, shape (points, choices)."""
+        meant = np.ones(levels.shape, dtype=bool)
+        for choices, other, beside in self.space.moot:
+            meant[:, choices] &= ~np.isin(levels[:, [other]], beside)
+        return meant
 
     def latency_ms(self, levels: LevelArray) -> Numbers:
         """Return `CostModel.predict_ms` for each point, shape (points,)."""
@@ -140,13 +154,10 @@ class EncodedSpace:
 
     @cached_property
     def _reach(self) -> Numbers:
-        """Which layers a choice changes, shape (choices, layers); a group changes the layers that have its channels."""
-        reach = np.zeros((len(self.space.choices), len(self.profile.network.layers)))
-        for i, choice in enumerate(self.space.choices):
-            for j, layer in enumerate(self.profile.network.layers):
-                pruned = choice.target in (*layer.in_groups, layer.out_group)
-                reach[i, j] = pruned if choice.axis == PRUNING_RATIO else choice.target == layer.name
-        return reach
+        """Which layers a choice changes, shape (choices, layers)."""
+        network = self.profile.network
+        reached = [set(network.reached(choice.axis, choice.target)) for choice in self.space.choices]
+        return np.array([[float(layer.name in each) for layer in network.layers] for each in reached])
 
     @cached_property
     def _time(self) -> Numbers:
@@ -173,6 +184,8 @@ class EncodedSpace:
 
 def _log_bytes(choice: Choice, value: Value) -> float:
     """Return the logarithm of the remaining share of a layer's bytes; patterns and unknown axes save nothing."""
+    if choice.axis == DEPTH:
+        return GONE
     if isinstance(value, str):
         return 0.0
     if choice.axis in (PRUNING_RATIO, SPARSITY):

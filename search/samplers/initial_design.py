@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ...pareto.model import BASELINE, STUDENT
 from ...profiles.profile import NARROW, Profile
-from ...spaces.candidate import BITS, RANK, Candidate
+from ...spaces.candidate import BITS, DEPTH, RANK, Candidate
 from ...spaces.space import Choice, Space
 from ...spaces.uniform import INTEGER, pruned, uniform
 from ...storage.study_store import Start
@@ -56,6 +56,8 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
         levels = descend(space, profile, space.levels(paying(space, profile)), share * target_ms)
         least = least_damage(tables, levels, share * target_ms)
         starts += [Start(space.candidate(least)), Start(space.candidate(levels))]
+    shallow = shallow_enough(space, profile, DESCENTS[0] * target_ms)
+    starts += [] if shallow is None else [Start(shallow)]
     in_float = None if narrow_pays(space, profile) else least_in_float(space, profile, DESCENTS[0] * target_ms)
     starts += [] if in_float is None else [Start(in_float)]
     starts += [Start(pruned(space, ratios, quantized=True)) for ratios in profile.global_pruning.values()]
@@ -97,6 +99,17 @@ def least_in_float(space: Space, profile: Profile, target_ms: float) -> Candidat
     return others.candidate(least_damage(EncodedSpace(others, profile), levels, target_ms))
 
 
+def shallow_enough(space: Space, profile: Profile, target_ms: float) -> Candidate | None:
+    """Return the candidate that meets a latency by what pays in INT8 and by branches that go; None if none does.
+
+    Where layers are small, what they wait for costs more than their work, which pruning does not show.
+    """
+    others = [choice.name for choice in space.choices if choice.axis != DEPTH]
+    levels = descend(space, profile, space.levels(paying(space, profile)), target_ms, fixed=others)
+    found = space.candidate(levels)
+    return found if found[DEPTH] and profile.predict_ms(found) <= target_ms else None
+
+
 def uniform_pruning_that_meets(space: Space, profile: Profile, target_ms: float) -> float:
     """Return the mildest uniform pruning ratio that is predicted to meet the target."""
     for ratio in GRID:
@@ -115,14 +128,17 @@ def uniform_rank_that_meets(space: Space, profile: Profile, target_ms: float) ->
     return shares[-1] if shares else None
 
 
-def descend(space: Space, profile: Profile, start: Mapping[str, int], target_ms: float) -> dict[str, int]:
+def descend(
+    space: Space, profile: Profile, start: Mapping[str, int], target_ms: float, fixed: Collection[str] = ()
+) -> dict[str, int]:
     """Strengthen one choice at a time, the one that saves most milliseconds for its damage, until a target is met.
 
     Scores only fall as other choices get stronger, so a score that is the highest after it was computed again is the
-    highest of all (Minoux, accelerated greedy, 1978). Settings stay unchanged.
+    highest of all (Minoux, accelerated greedy, 1978). Settings stay unchanged, and so do the choices named as fixed.
     """
     levels, choices = dict(start), {choice.name: choice for choice in space.choices}
-    scores = [(float("-inf"), choice.name) for choice in space.choices if choice.neutral is not None]
+    free = (choice.name for choice in space.choices if choice.neutral is not None and choice.name not in fixed)
+    scores = [(float("-inf"), name) for name in free]
     now_ms = profile.predict_ms(space.candidate(levels))
     while scores and now_ms > target_ms:
         _, name = heapq.heappop(scores)

@@ -20,7 +20,8 @@ from autocompress.profiles.level_filter import (
     summary,
 )
 from autocompress.profiles.profile import Profile
-from autocompress.spaces.candidate import BITS, PALETTE, PRUNING_RATIO, QUANTIZATION, RANK, Candidate
+from autocompress.spaces.candidate import BITS, DEPTH, PALETTE, PRUNING_RATIO, QUANTIZATION, RANK, Candidate
+from autocompress.spaces.layers import Branch
 from autocompress.spaces.space import Choice, Space
 
 PROBLEM = AnalyticEvaluator(4)
@@ -49,7 +50,7 @@ def integers(**slow: float) -> CostModel:
 def test_a_layer_that_gets_slower_is_dropped_and_listed() -> None:
     """Its level goes with its times before and after, and the same level of other layers stays."""
     costs = integers(layer1=1.5)
-    (gone,) = levels_without_speedup(SPACE, costs)
+    (gone,) = levels_without_speedup(SPACE, costs, PROFILE.network)
     before_ms = costs.layer_ms["layer1"]
     assert gone == DroppedLevel(name="bits:layer1", level=8, before_ms=before_ms, after_ms=1.5 * before_ms)
     left = reduced(SPACE, [gone])
@@ -60,7 +61,7 @@ def test_a_layer_that_gets_slower_is_dropped_and_listed() -> None:
 def test_exactly_what_does_not_pay_goes(factors: dict[str, dict[str, float]]) -> None:
     """No level that was measured not to pay is left, all others are, and what is left is still the same to choose."""
     costs = replace(PROFILE.costs, factors={RANK: factors})
-    left = reduced(SPACE, levels_without_speedup(SPACE, costs))
+    left = reduced(SPACE, levels_without_speedup(SPACE, costs, PROFILE.network))
     kept = {choice.target: choice.levels[1:] for choice in left.on(RANK)}
     for name in LAYERS:
         assert kept.get(name, ()) == tuple(rank for rank in RANKS if factors[name][str(rank)] < PAYS)
@@ -71,7 +72,7 @@ def test_exactly_what_does_not_pay_goes(factors: dict[str, dict[str, float]]) ->
 
 def test_what_was_not_measured_stays() -> None:
     """Without factors nothing is dropped."""
-    assert levels_without_speedup(SPACE, replace(PROFILE.costs, factors={})) == ()
+    assert levels_without_speedup(SPACE, replace(PROFILE.costs, factors={}), PROFILE.network) == ()
 
 
 def with_small(slow: float, uniform_ms: float) -> CostModel:
@@ -84,24 +85,35 @@ def with_small(slow: float, uniform_ms: float) -> CostModel:
 
 def test_a_small_layer_is_not_judged_on_noise() -> None:
     """A profiler's word alone drops no layer under a hundredth of the time, whatever it says."""
-    gone = levels_without_speedup(SPACE, with_small(slow=2.0, uniform_ms=6.0))
+    gone = levels_without_speedup(SPACE, with_small(slow=2.0, uniform_ms=6.0), PROFILE.network)
     assert {each.target for each in gone} == {"layer1"}
 
 
 def test_a_small_layer_goes_where_the_whole_network_is_slower() -> None:
     """Where INT8 everywhere was measured to be slower than float, a small layer that is slower goes as well."""
-    gone = levels_without_speedup(SPACE, with_small(slow=2.0, uniform_ms=12.0))
+    gone = levels_without_speedup(SPACE, with_small(slow=2.0, uniform_ms=12.0), PROFILE.network)
     assert {each.target for each in gone} == {"layer0", "layer1"}
-    kept = levels_without_speedup(SPACE, with_small(slow=0.9, uniform_ms=12.0))
+    kept = levels_without_speedup(SPACE, with_small(slow=0.9, uniform_ms=12.0), PROFILE.network)
     assert {each.target for each in kept} == {"layer1"}
 
 
 def test_what_is_for_size_is_not_judged() -> None:
     """Bits stay where size counts; pruning and palettes stay in any case."""
     slow = integers(**dict.fromkeys(LAYERS, 2.0))
-    assert levels_without_speedup(SPACE, slow, size_counts=True) == ()
-    left = reduced(SPACE, levels_without_speedup(SPACE, slow))
+    assert levels_without_speedup(SPACE, slow, PROFILE.network, size_counts=True) == ()
+    left = reduced(SPACE, levels_without_speedup(SPACE, slow, PROFILE.network))
     assert {choice.axis for choice in left.choices} == {PRUNING_RATIO, RANK, PALETTE}
+
+
+def test_a_branch_that_saves_nothing_is_not_offered() -> None:
+    """Depth is judged by the time of all layers of a branch; one that saves time stays on offer."""
+    branches = (Branch(name="layer1", layers=LAYERS[:2]), Branch(name="layer3", layers=LAYERS[2:]))
+    network = replace(PROFILE.network, branches=branches)
+    depth = [Choice(axis=DEPTH, target=b.name, levels=("kept", "gone"), neutral="kept") for b in branches]
+    costs = replace(PROFILE.costs, factors={DEPTH: {"layer1": {"gone": 1.1}, "layer3": {"gone": 0.1}}})
+    (gone,) = levels_without_speedup(Space((*SPACE.choices, *depth)), costs, network)
+    before_ms = sum(costs.layer_ms[name] for name in LAYERS[:2])
+    assert gone == DroppedLevel(name="depth:layer1", level="gone", before_ms=before_ms, after_ms=1.1 * before_ms)
 
 
 def test_settings_go_with_their_axis() -> None:
@@ -114,7 +126,7 @@ def test_settings_go_with_their_axis() -> None:
 def test_something_is_always_left() -> None:
     """Where nothing at all would pay, everything stays, for its size."""
     space = Space(tuple(SPACE.on(BITS)))
-    assert levels_without_speedup(space, integers(**dict.fromkeys(LAYERS, 2.0))) == ()
+    assert levels_without_speedup(space, integers(**dict.fromkeys(LAYERS, 2.0)), PROFILE.network) == ()
 
 
 @given(st.sets(st.sampled_from(RANKS), max_size=3), st.floats(0.0, 10.0))
@@ -130,7 +142,9 @@ def test_levels_that_are_left_keep_their_damage(without: set[float], probed: flo
 
 def test_a_profile_keeps_what_was_dropped() -> None:
     """A profile read back from JSON gives the same space without measuring again."""
-    profile = replace(PROFILE, dropped=levels_without_speedup(SPACE, integers(layer1=1.5, layer2=1.1)))
+    dropped = levels_without_speedup(SPACE, integers(layer1=1.5, layer2=1.1), PROFILE.network)
+    network = replace(PROFILE.network, branches=(Branch(name="layer1", layers=LAYERS[:2]),))
+    profile = replace(PROFILE, dropped=dropped, network=network)
     again = Profile.from_dict(json.loads(json.dumps(profile.to_dict())))
     assert again == profile
     assert again.space(SPACE) == reduced(SPACE, profile.dropped)

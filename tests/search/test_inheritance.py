@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from autocompress.evaluators.measurement import Latency, Measurement, Window
 from autocompress.pareto.model import Model
 from autocompress.search.inheritance import ancestor_of
-from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.candidate import Candidate, Value
 
 LATENCY = Latency(windows=(Window(baseline_ns=(2,), candidate_ns=(1,)),) * 3, baseline_ms=1.0)
 
 
-def model(name: str, *, epochs: float = 1.0, accuracy: float = 0.9, **axes: dict[str, float]) -> Model:
+def model(name: str, *, epochs: float = 1.0, accuracy: float = 0.9, **axes: dict[str, Value]) -> Model:
     """Return a measured model."""
     measured = Measurement(accuracy=accuracy, latency=LATENCY, size_bytes=1, params=1, macs=1, epochs=epochs)
     return Model(id=name, candidate=Candidate(axes), measurements=(measured,))
 
 
-def chosen(candidate: dict[str, dict[str, float]], *models: Model) -> str:
+def chosen(candidate: Mapping[str, Mapping[str, Value]], *models: Model) -> str:
     """Return the name of a candidate's ancestor; empty where it has none."""
     found = ancestor_of(Candidate(candidate), models)
     return found.id if found else ""
@@ -48,3 +50,15 @@ def test_far_untrained_and_factorised_models_are_no_ancestors() -> None:
     assert chosen(wanted, model("factors", pruning_ratio={"a": 0.5, "b": 0.5}, rank={"a": 0.5})) == ""
     assert chosen(wanted, model("original")) == ""
     assert chosen({"bits": {"a": 8.0}}, model("original")) == ""
+
+
+def test_branches_count_as_whole_groups() -> None:
+    """A model without branches is an ancestor of what lacks these and more, and of nothing that has one of them."""
+    wanted = {"depth": {"one": "gone", "two": "gone"}, "pruning_ratio": {"a": 0.5}}
+    near, other = (
+        model("near", depth={"one": "gone"}, pruning_ratio={"a": 0.5}),
+        model("other", depth={"three": "gone"}),
+    )
+    assert chosen(wanted, model("pruned", pruning_ratio={"a": 0.5})) == ""
+    assert chosen(wanted, near, other, model("same", depth={"one": "gone", "two": "gone"})) == "same"
+    assert chosen({"pruning_ratio": {"a": 0.5}}, near) == ""

@@ -72,6 +72,23 @@ def test_a_conflict_ends_in_the_next_milder_level() -> None:
     assert replace(space, choices=(bits, RATE)).candidate({bits.name: 2})["bits"]["conv1"] == 4
 
 
+def test_a_choice_that_means_nothing_is_not_made() -> None:
+    """Beside a level that leaves nothing to choose, a choice takes its first level, and no other gives way to it."""
+    gone = Choice(axis="depth", target="block", levels=("kept", "gone"), neutral="kept")
+    moot = [Conflict(choice=choice.name, other=gone.name, beside=("gone",)) for choice in (RATIO, BITS)]
+    wide = replace(BITS, target="wide")
+    eight = Conflict(choice=wide.name, level=8, other=RATIO.name, beside=(0.5,))
+    space = Space((gone, BITS, wide, RATIO, RATE), (*moot, eight))
+    everything = dict.fromkeys((BITS.name, wide.name), 1) | {RATIO.name: 2}
+    assert "bits" in space.candidate(everything).axes
+    without = space.candidate({**everything, gone.name: 1})
+    assert {axis: dict(without[axis]) for axis in ("depth", "bits", "pruning_ratio")} == {
+        "depth": {"block": "gone"},
+        "bits": {"wide": 8},
+        "pruning_ratio": {},
+    }
+
+
 def test_unnamed_choices_take_their_first_level() -> None:
     """A point may leave out what stays mild; settings without a neutral value are stated all the same."""
     assert SPACE.candidate({}) == Candidate({"distillation": {"learning_rate": 1e-3}})

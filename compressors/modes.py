@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree
 
-from ...modules import Inputs, evaluating
+from .modules import Inputs, evaluating
 
 Shapes = tuple[object, ...]
 
