@@ -12,6 +12,7 @@ in ONNX Runtime, interleaved with it, one thread, one example. Nothing is fine-t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -19,14 +20,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from common.environment import describe
 from common.families_networks import FAMILIES, QUICK_FAMILIES, mobilenet_with_images
+from common.peers_tools import Job, Points, has_nncf, nncf, onnxruntime
 from runtimes import PLAN, QUICK
+from torch import Tensor
 
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
@@ -39,6 +42,7 @@ from autocompress.evaluators.parity import compare
 from autocompress.evaluators.runtimes import load
 from autocompress.spaces.candidate import BITS, PRUNING_RATIO, QUANTIZATION, Candidate
 from autocompress.spaces.layers import Network
+from autocompress.studies.task import Task
 
 SHARE = 0.3
 MULTIPLE = 8
@@ -90,7 +94,7 @@ def row_of(name: str, *, quick: bool) -> Row:
     row, task, plan = Row(network=name), FAMILIES[name](), QUICK if quick else PLAN
     runtime = load("onnxruntime")
     try:
-        supplies = supplies_of(task)
+        supplies = supplies_of(task, integers=runtime.capabilities.integers)
         started = time.perf_counter()
         network = inspect(task.model, task.examples)
         row.inspect_s = time.perf_counter() - started
@@ -172,26 +176,57 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def agreement() -> str:
-    """Tell for how many images a trained MobileNetV2 keeps its class in INT8, for each way of calibration."""
+def agreement(*, quick: bool) -> Iterator[str]:
+    """Yield what INT8 without training leaves of a trained MobileNetV2's answers: by our ways, and by other tools.
+
+    All have their ranges from the same photographs, are asked about all others, and run in ONNX Runtime.
+    """
     torch.set_num_threads(1)
-    task = mobilenet_with_images(Path(os.environ["AUTOCOMPRESS_DATA"]) / "imagenet-1-per-class")
-    supplies = supplies_of(task)
+    task, runtime = (
+        mobilenet_with_images(Path(os.environ["AUTOCOMPRESS_DATA"]) / "imagenet-1-per-class"),
+        load("onnxruntime"),
+    )
+    supplies = supplies_of(task, integers=runtime.capabilities.integers)
     layers = [layer.name for layer in inspect(task.model, task.examples).layers]
-    runtime = load("onnxruntime")
-    candidates = {"float": Candidate()}
+
+    def ours(**settings: str) -> bytes:
+        candidate = Candidate({BITS: dict.fromkeys(layers, 8), QUANTIZATION: settings})
+        return runtime.convert(source_of(apply_candidate(task, candidate, supplies, epochs=0), supplies))
+
+    base = runtime.convert(source_of(apply_candidate(task, Candidate(), supplies, epochs=0), supplies))
+    meter = ProcessMeter(baseline=base, runtime="onnxruntime", inputs=[x.numpy() for x in supplies.examples])
+    meter = replace(meter, baseline_ms=meter.calibrate(QUICK if quick else PLAN).median_ms)
+    labels = torch.cat([labels for _, labels in task.validation])
+    expected = answers(base, task)
+
+    def compared(artefact: bytes) -> str:
+        found = answers(artefact, task)
+        same, right = found.argmax(1) == expected.argmax(1), found.argmax(1) == labels
+        noise = (found - expected).square().sum() / expected.square().sum()
+        ratio = meter.measure(artefact, QUICK if quick else PLAN).ratio
+        top1, agrees = (float(each.float().mean()) for each in (right, same))
+        return f"top-1 {top1:.1%}, agrees with float on {agrees:.1%}, {-10 * noise.log10():.1f} dB, ratio {ratio:.3f}"
+
+    yield f"{len(labels)} images; float: top-1 {(expected.argmax(1) == labels).float().mean():.1%}"
     for method in METHODS:
-        candidates[method] = Candidate({BITS: dict.fromkeys(layers, 8), QUANTIZATION: {"calibration": method}})
-    answers, lines = {}, []
-    for name, candidate in candidates.items():
-        compressed = apply_candidate(task, candidate, supplies, epochs=0)
-        with runtime.build(runtime.convert(source_of(compressed, supplies)), threads=1) as engine:
-            served = Served(engine)
-            answers[name] = torch.cat([served(images).argmax(1) for images, _ in task.validation])
-        right = torch.cat([labels for _, labels in task.validation]) == answers[name]
-        same = (answers["float"] == answers[name]).float().mean().item()
-        lines.append(f"{name}: top-1 {right.float().mean().item():.1%}, agrees with float on {same:.1%}")
-    return "\n".join([*lines, f"{len(answers['float'])} images"])
+        yield f"ranges by {method}: {compared(ours(calibration=method))}"
+    job = Job(task=task, supplies=supplies, runtime=runtime, epochs=0)
+    for name, make in others(job):
+        yield f"{name}: {compared(make().artefact)}"
+
+
+def others(job: Job) -> Points:
+    """Yield what ONNX Runtime's own tool makes, and NNCF, where it is installed, in its two presets."""
+    yield from ((f"quantize_static, {name}", make) for name, make in onnxruntime(job))
+    if has_nncf():
+        yield from ((f"NNCF, {name}", make) for name, make in itertools.islice(nncf(job), 2))
+
+
+def answers(artefact: bytes, task: Task) -> Tensor:
+    """Return the logits of all validation images, from ONNX Runtime."""
+    with load("onnxruntime").build(artefact, threads=1) as engine:
+        served = Served(engine)
+        return torch.cat([served(images) for images, _ in task.validation])
 
 
 def main() -> None:
@@ -199,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--quick", action="store_true", help="two small networks, short windows: a smoke test")
-    parser.add_argument("--agreement", action="store_true", help="only a trained network, float against INT8")
+    parser.add_argument("--agreement", action="store_true", help="only a trained MobileNetV2: float, INT8, other tools")
     parser.add_argument("--out", type=Path, help="a JSON file for everything")
     parser.add_argument("--row", choices=FAMILIES, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -209,7 +244,8 @@ def main() -> None:
     environment = describe(load("onnxruntime"))
     print(f"{environment}\n", flush=True)
     if asked.agreement:
-        print(agreement())
+        for line in agreement(quick=asked.quick):
+            print(line, flush=True)
         return
     rows: list[Row] = []
     for name in QUICK_FAMILIES if asked.quick else asked.networks:

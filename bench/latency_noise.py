@@ -236,7 +236,8 @@ def prepared(names: Sequence[str], rounds: int) -> tuple[Watched, list[Model]]:
     torch.manual_seed(0)
     images = [(torch.randn(8, 1, 16, 16), torch.zeros(8, dtype=torch.long)) for _ in range(4)]
     task = Task(ResidualNet((192, 384), (2, 2), classes=10).eval(), images[0][0][:1], images, images)
-    supplies, runtime = supplies_of(task), runtimes.load("onnxruntime")
+    runtime = runtimes.load("onnxruntime")
+    supplies = supplies_of(task, integers=runtime.capabilities.integers)
     space = space_of(inspect(task.model, task.examples), runtime.capabilities, task)
     artefacts = {}
     for name in dict.fromkeys((next(iter(networks())), *names, BRIDGE)):

@@ -155,7 +155,7 @@ def main() -> None:
     print(f"{asked.study}, {epochs:g} passes of training, {CALIBRATION} calibration images\n\n{HEADER}", flush=True)
     for row in results.rows:
         print(row)
-    supplies = supplies_of(task)
+    supplies = supplies_of(task, integers=RUNTIME.capabilities.integers)
     job = Job(task=task, supplies=supplies, runtime=RUNTIME, epochs=epochs, ratios=asked.ratios, quick=asked.quick)
     compare(job, results, asked)
     print(f"\n{summary(results, parse_latency(asked.target_latency))}")

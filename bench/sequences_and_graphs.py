@@ -125,7 +125,8 @@ def integer_latency(hidden: int, plan: Plan) -> Latency:
     words = [torch.randint(0, WORDS, (8, STEPS)) for _ in range(4)]
     labelled = [(batch, torch.zeros(8, dtype=torch.long)) for batch in words]
     task = Task(model=Reader(hidden).eval(), example_inputs=words[0][:1], train=labelled, validation=labelled)
-    supplies, runtime = supplies_of(task), load("onnxruntime")
+    runtime = load("onnxruntime")
+    supplies = supplies_of(task, integers=runtime.capabilities.integers)
     candidates = (Candidate(), Candidate({"bits": {"lstm": 8}}))
     files = [runtime.convert(source_of(apply_candidate(task, c, supplies, epochs=0), supplies)) for c in candidates]
     meter = ProcessMeter(baseline=files[0], runtime=runtime.name, inputs=[x.numpy() for x in supplies.examples])

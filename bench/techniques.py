@@ -161,7 +161,7 @@ class Bench:
     def __init__(self, task: Task, epochs: float, *, quick: bool) -> None:
         self.task, self.epochs = task, epochs
         self.careful, self.plan = (PROBE, PROBE) if quick else (CAREFUL, SEARCH)
-        self.supplies: Supplies = supplies_of(task)
+        self.supplies: Supplies = supplies_of(task, integers=RUNTIME.capabilities.integers)
         self.baseline = self.converted(apply_candidate(task, Candidate(), self.supplies, epochs=0))
         self.meter = self.calibrated()
 

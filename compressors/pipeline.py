@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InfeasibleError, StudyError, blamed, gist
 from ..spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
-from ..spaces.capabilities import Capabilities
+from ..spaces.capabilities import SYMMETRIC, Capabilities, Integers
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.networks.copied import copied
@@ -37,7 +37,7 @@ from .pruning import prune
 from .pruning.sparsify import Sparsify
 from .quantization import recurrent
 from .quantization.palettize import Palettize
-from .quantization.quantize import Quantize, Quantized, calibration_of, strip
+from .quantization.quantize import Quantize, Quantized, Scales, calibration_of, strip
 from .stream import Stream
 from .supplies import GRADIENTS, RANGES, STATISTICS, affordable, divided, enough, joined
 from .technique import Supplies, Technique
@@ -73,6 +73,7 @@ class Compressed:
         written: what its file multiplies and accumulates, and how its weights are stored there.
         plain: the same network in float, batch norms folded and without quantizers.
         quantized: names of its layers that are meant to compute in INT8.
+        scales: what those of them round their inputs and weights to that are not recurrent.
         apply_s: seconds that the techniques took, without training.
         export_s: seconds that the export took.
         ancestor: what others may start from; None if it was not trained, or has other layers than the original.
@@ -85,6 +86,7 @@ class Compressed:
     written: Written
     plain: nn.Module
     quantized: frozenset[str] = frozenset()
+    scales: Mapping[str, Scales] = field(default_factory=dict)
     apply_s: float = 0.0
     export_s: float = 0.0
     ancestor: Ancestor | None = None
@@ -125,12 +127,13 @@ def space_of(network: Network, capabilities: Capabilities, task: Task | None = N
     return Space(tuple(found), tuple(conflicts))
 
 
-def supplies_of(task: Task, batch: int | None = None) -> Supplies:
+def supplies_of(task: Task, batch: int | None = None, *, integers: Integers = SYMMETRIC) -> Supplies:
     """Return the example inputs and as much data for statistics, ranges and gradients as a trial has time for.
 
     Args:
         task: gives both.
         batch: how many examples are served at a time; None takes the task's example inputs as they are.
+        integers: that all of its runtimes take.
 
     Raises:
         StudyError: a batch is asked for, and the inputs have no first dimension in common.
@@ -151,7 +154,14 @@ def supplies_of(task: Task, batch: int | None = None) -> Supplies:
         batches = [part for batch in some(one_pass(task.train), GRADIENTS) for part in divided(batch)]
     calibration = enough(((inputs, len(inputs[0])) for inputs in statistics), min(RANGES, most))
     examples = task.examples if batch is None else tuple(_tiled(x, batch) for x in calibration[0])
-    return Supplies(examples=examples, calibration=calibration, statistics=statistics, batches=batches, loss=task.loss)
+    return Supplies(
+        examples=examples,
+        calibration=calibration,
+        statistics=statistics,
+        batches=batches,
+        loss=task.loss,
+        integers=integers,
+    )
 
 
 def _tiled(inputs: torch.Tensor, batch: int) -> torch.Tensor:
@@ -368,8 +378,9 @@ def _export(model: nn.Module, candidate: Candidate, supplies: Supplies) -> Compr
     rounded = recurrent.quantized(folded)
     plain, scales = strip(folded)
     file, method = _file(plain, supplies), calibration_of(candidate)
-    graph = qdq.insert(file, plain, scales, supplies.calibration, method=method)
-    rounded_both = {name for name, scale in scales.items() if scale.input is not None}  # not in INT4
+    asymmetric = supplies.integers.asymmetric
+    graph = qdq.insert(file, plain, scales, supplies.calibration, method=method, asymmetric=asymmetric)
+    rounded_both = {name: scale for name, scale in scales.items() if scale.input is not None}  # not in INT4
     graph = recurrent_layers.insert(graph, plain, rounded)
     layers = qdq.owners(file, plain)
     found = in_file(graph, layers, supplies.examples) if layers else in_network(plain, supplies.examples)
@@ -383,4 +394,5 @@ def _export(model: nn.Module, candidate: Candidate, supplies: Supplies) -> Compr
         written=found,
         plain=plain,
         quantized=rounded.union(rounded_both),
+        scales=rounded_both,
     )

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from ..spaces.candidate import PRUNING_RATIO, Candidate, Value
-from ..spaces.capabilities import Capabilities
+from ..spaces.capabilities import SYMMETRIC, Capabilities, Integers
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Conflict
 from ..studies.task import Batch, cross_entropy
@@ -29,6 +29,7 @@ class Supplies:
         onnx: whether the network must have an ONNX file.
         way: how it is exported, where that is known.
         rough: whether the network is only timed, so that nothing need be refined for its accuracy.
+        integers: that all of its runtimes take.
 
     """
 
@@ -40,6 +41,7 @@ class Supplies:
     onnx: bool = True
     way: Way | None = None
     rough: bool = False
+    integers: Integers = SYMMETRIC
 
     @property
     def piece(self) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,8 @@ from ..spaces.capabilities import Capabilities
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..compressors.quantization.quantize import Scales
+
 
 Arrays = Sequence[NDArray[np.generic]]
 
@@ -24,9 +26,10 @@ class Source:
     """What a runtime makes its own file from; it takes the part that it reads.
 
     Attributes:
-        onnx: the canonical file (INT8 with zero point 0, biases in float).
+        onnx: the canonical file (activations in INT8 with zero point 0 or in UINT8, biases in float).
         module: the float network with batch norms folded; None where there is only a file.
         quantized: names of the module's layers that compute in INT8.
+        scales: what those of them round their inputs and weights to; without them a runtime finds its own.
         examples: one array an input, batch first, of the shapes that are served.
         calibration: batches of inputs, for runtimes that find ranges themselves.
 
@@ -35,6 +38,7 @@ class Source:
     onnx: bytes
     module: nn.Module | None = None
     quantized: frozenset[str] = frozenset()
+    scales: Mapping[str, Scales] = field(default_factory=dict)
     examples: Arrays = ()
     calibration: Sequence[Arrays] = ()
 

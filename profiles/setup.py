@@ -15,7 +15,7 @@ from ..compressors.quantization.quantize import without_kernels
 from ..compressors.technique import Supplies, Way
 from ..errors import StudyError
 from ..evaluators.runtime import Runtime
-from ..spaces.capabilities import Capabilities
+from ..spaces.capabilities import Capabilities, Integers
 from ..spaces.layers import Network
 from ..spaces.space import Space
 from ..studies.distance import OFF
@@ -64,7 +64,8 @@ def set_up(task: Task, runtimes: Sequence[Runtime], *, batch: int | None = None,
         StudyError: the network cannot be exported, or nothing of it can be compressed.
     """
     needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
-    supplies = replace(supplies_of(task, batch), onnx=needs_onnx)
+    able = _combined([runtime.capabilities for runtime in runtimes], compact=compact)
+    supplies = replace(supplies_of(task, batch, integers=able.integers), onnx=needs_onnx)
     network = inspect(task.base, task.examples, keep=task.keep)
     made: Exported | None = None
     if needs_onnx:
@@ -72,7 +73,6 @@ def set_up(task: Task, runtimes: Sequence[Runtime], *, batch: int | None = None,
         supplies = replace(supplies, way=made.way)
     distance = choose_distance(task)
     task = replace(task, distance=OFF if distance.distance is None else distance.distance)
-    able = _combined([runtime.capabilities for runtime in runtimes], compact=compact)
     network = replace(network, left_alone=(*network.left_alone, *without_kernels(network, able)))
     space = space_of(network, able, task)
     if not any(choice.neutral is not None for choice in space.choices):
@@ -108,8 +108,12 @@ def _combined(tables: Sequence[Capabilities], *, compact: bool) -> Capabilities:
     Bits of weights alone are offered where every runtime can hold them: one that cannot would be given another network.
     """
     kinds = [table.float_kinds for table in tables if len(table.bits) > 1]
+    integers = [table.integers for table in tables if len(table.bits) > 1]
     return replace(
         tables[0],
+        integers=Integers(
+            asymmetric=all(each.asymmetric for each in integers), narrow=any(each.narrow for each in integers)
+        ),
         bits=tuple(sorted({bits for table in tables for bits in table.bits}, reverse=True)),
         float_kinds=frozenset.intersection(*kinds) if kinds else frozenset(),
         weight_bits=tuple(b for b in tables[0].weight_bits if all(b in table.weight_bits for table in tables)),

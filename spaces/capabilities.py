@@ -6,6 +6,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class Integers:
+    """Which integers of 8 bits a runtime's kernels take at no cost.
+
+    Attributes:
+        asymmetric: activations may have any zero point, so that all 256 numbers lie between the least and the largest
+            value; otherwise the zero point is 0.
+        narrow: the kernels of some processors add two products of an activation and a weight in 16 bits, so that pairs
+            of weights must be small.
+
+    """
+
+    asymmetric: bool = False
+    narrow: bool = False
+
+
+SYMMETRIC = Integers()
+"""What every runtime with kernels for INT8 takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What changes latency on one runtime, and what its kernels like.
 
@@ -13,6 +33,7 @@ class Capabilities:
         runtime: the runtime's name.
         bits: the bit-widths of weights and activations that its kernels execute, mild to strong;
             32 is float32, 8 is INT8 for both weights and activations.
+        integers: what those of INT8 may look like.
         float_kinds: kinds of layers that it has no integer kernels for; see `Layer.kind`.
         weight_bits: bits of weights alone, with activations in float, that it has kernels for (linear layers, in blocks
             of 128 or less).
@@ -34,6 +55,7 @@ class Capabilities:
 
     runtime: str
     bits: tuple[int, ...] = (32, 8)
+    integers: Integers = SYMMETRIC
     float_kinds: frozenset[str] = frozenset()
     weight_bits: tuple[int, ...] = ()
     palettes: bool = False

@@ -131,7 +131,7 @@ QUICK_FAMILIES = ("residual", "bert_small")
 
 
 def mobilenet_with_images(folder: Path) -> Task:
-    """Return torchvision's trained MobileNetV2, scored on every fifth photograph of a folder, calibrated on 200 others.
+    """Return torchvision's trained MobileNetV2, calibrated on every fifth photograph of a folder, scored on all others.
 
     Args:
         folder: photographs whose names begin with the number of their class. The weights are those in the package
@@ -152,6 +152,6 @@ def mobilenet_with_images(folder: Path) -> Task:
         labels = torch.tensor([int(path.name.split("_")[0]) for path in chosen])
         return list(zip(torch.split(images, 50), torch.split(labels, 50), strict=True))
 
-    others = batches([path for position, path in enumerate(files) if position % 5 == 1])
-    held_out = batches(files[::5])
-    return Task(model.eval(), others[0][0][:1], train=others, validation=held_out, calibration=others)
+    known = batches(files[1::5])
+    held_out = batches([path for position, path in enumerate(files) if position % 5 != 1])
+    return Task(model.eval(), known[0][0][:1], train=known, validation=held_out, calibration=known)

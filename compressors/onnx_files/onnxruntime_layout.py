@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ..initializers import drop_unread
-from ..quantization.calibration import LARGEST_BIAS
+from ..quantization.calibration import LARGEST_BIAS, Grid, pair_sums
 from .tensor_ranges import MOVES, Batches, spans
 
 KEEPS_SIGN = {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Reshape", "Flatten", "Transpose", "Squeeze"}
-PAIR = 127
-"""The largest sum of two weights that are multiplied by UINT8 and added in 16 bits: 255 × 128 fits, less a rounding."""
+PAIR = 128
+"""The largest sum of two weights that are multiplied by UINT8 and added in 16 bits: 255 × 128 fits."""
 
 KEEPS_SIGN |= {"Unsqueeze", "QuantizeLinear", "DequantizeLinear"}
 
@@ -29,7 +29,7 @@ MERGES = {"Concat", "Add"}
 
 
 def unsigned_activations(canonical: bytes, calibration: Batches = ()) -> bytes:
-    """Return the file with activations in UINT8, whose range starts at the smallest value seen.
+    """Return the file with activations in UINT8; what was in INT8 starts at the smallest value seen.
 
     Ranges stay, so that activations are clipped where training clipped them; what is not negative, or hardly, as after
     a SiLU, gets up to twice as fine steps. What a transposed convolution reads stays in INT8 if it may be negative.
@@ -45,9 +45,10 @@ def unsigned_activations(canonical: bytes, calibration: Batches = ()) -> bytes:
     proto = onnx.load_from_string(canonical)
     constants = {i.name: i for i in proto.graph.initializer}
     quantizers = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    quantizers = [node for node in quantizers if constants[node.input[2]].data_type == TensorProto.INT8]
     origins, unknown = _origins(proto, [node.input[0] for node in quantizers])
     lows = _lows(origins, unknown, spans(proto, unknown, calibration))
-    signed = {name for name in _read_by_transposed(proto) if lows[name] < 0}
+    signed = {name for name in _read_by_transposed(proto) if lows.get(name, 0.0) < 0}
     for node in (node for node in quantizers if node.input[0] not in signed):
         reach = 127 * float(numpy_helper.to_array(constants[node.input[1]]))
         step, zero = _grid(lows[node.input[0]], reach)
@@ -125,15 +126,15 @@ def integer_outputs(unsigned: bytes, calibration: Batches) -> bytes:
     without = mixed.keys() - quantizers.keys()
     origins, unknown = _origins(proto, without)
     seen = spans(proto, without | unknown, calibration)
-    tops = {name: max(-low, high) for name, (low, high) in seen.items() if name in without}
     lows = _lows(origins, unknown, seen)
     added: dict[str, list[NodeProto]] = defaultdict(list)  # by the tensor after which they come
     for name, layer in mixed.items():
         quantizer = quantizers.get(name)
         if quantizer is not None:
             step, zero = (numpy_helper.to_array(constants[constant]) for constant in quantizer.input[1:])
-        elif name in tops:
-            step, zero = _grid(lows[name], max(tops[name], 1e-8))
+        elif name in seen:
+            grid = Grid.over(lows[name], seen[name][1], asymmetric=True)
+            step, zero = np.array(grid.step, np.float32), grid.zero
             quantizer = helper.make_node("QuantizeLinear", [name, f"{name}_step", f"{name}_least"], [f"{name}_made"])
             proto.graph.initializer.append(numpy_helper.from_array(step, f"{name}_step"))
             proto.graph.initializer.append(numpy_helper.from_array(zero, f"{name}_least"))
@@ -275,7 +276,8 @@ def _narrow_weights(proto: ModelProto) -> None:
             continue
         integers, scale = (numpy_helper.to_array(constants[constant]) for constant in weight.input[:2])
         axis = next((a.i for a in weight.attribute if a.name == "axis"), 1)
-        factors = _overflow(integers, axis)
+        depthwise = all(_depthwise(node, integers.shape) for node in layers)
+        factors = np.ones(integers.shape[axis], np.float32) if depthwise else _overflow(integers, axis)
         for node in layers:
             if len(node.input) > 2 and node.input[2] in constants:
                 step = numpy_helper.to_array(constants[dequantize[node.input[0]].input[1]])
@@ -291,13 +293,18 @@ def _narrow_weights(proto: ModelProto) -> None:
 def _overflow(integers: NDArray[np.int8], axis: int) -> NDArray[np.float32]:
     """Return for each output channel the factor by which its weights must shrink, at least 1.
 
-    Products are added in pairs of neighbours, input channels innermost: 255 times two weights of one sign must fit.
+    Products are added in pairs, input channels innermost: 255 times two weights must fit. Where they do not, they
+    become smaller by one more than they must, which rounding may add again.
     """
-    rows = np.moveaxis(integers, axis, 0).astype(np.int32)
-    rows = (np.moveaxis(rows, 1, -1) if rows.ndim > 2 else rows).reshape(len(rows), -1)
-    pairs = [np.maximum(part[:, :-1], 0) + np.maximum(part[:, 1:], 0) for part in (rows, -rows) if rows.shape[1] > 1]
-    most = np.max([pair.max(1) for pair in pairs], axis=0) if pairs else np.zeros(len(rows))
-    return np.maximum(most / PAIR, 1).astype(np.float32)
+    rows = np.moveaxis(np.moveaxis(integers, axis, 0), 1, -1)
+    most = np.abs(pair_sums(rows.astype(np.int32))).max(1, initial=0)
+    return np.where(most > PAIR, most / (PAIR - 1), 1).astype(np.float32)
+
+
+def _depthwise(node: NodeProto, shape: Sequence[int]) -> bool:
+    """Return whether a node is a depthwise convolution of images: kernels add its products in 32 bits."""
+    group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+    return node.op_type == "Conv" and len(shape) == 4 and tuple(shape[:2]) == (group, 1)
 
 
 def _integer_biases(proto: ModelProto) -> None:

@@ -1,7 +1,8 @@
 """Writes quantization into an ONNX graph as explicit Q/DQ pairs: the one canonical file.
 
-Canonical means what TensorRT accepts: INT8 with zero point 0, weights stored as integers with one scale for each
-output channel, biases in float. Runtimes that like another layout rewrite it; see `onnxruntime_layout.py`.
+Canonical means activations in INT8 with zero point 0, which TensorRT accepts, or in UINT8 with any zero point where all
+runtimes of a study take that; weights stored as integers with one scale for each output channel, biases in float.
+Runtimes that like another layout rewrite it; see `onnxruntime_layout.py`.
 
 A residual addition, a concatenation or a pooling of what quantized convolutions made is quantized as well, since
 runtimes fuse a quantized convolution only when its neighbours take integers too. What linear layers made is merged in
@@ -30,11 +31,12 @@ from torch import nn
 from ...errors import InfeasibleError
 from ..initializers import drop_unread, made
 from ..modules import LAYERS, Inputs
-from ..quantization.calibration import MAX, TOP
-from ..quantization.quantize import LEAST, WEIGHTS_ALONE, Scales, weight_scale
+from ..quantization.calibration import MAX, Grid
+from ..quantization.quantize import WEIGHTS_ALONE, Scales
+from ..quantization.quantizers import weight_scale
 from . import recurrent_layers
 from .number_formats import at_opset
-from .tensor_ranges import MOVES, largest
+from .tensor_ranges import MOVES, grids
 
 BLOCKS_OPSET = 21
 """The first operator set whose ``DequantizeLinear`` takes INT4 and blocks."""
@@ -61,6 +63,7 @@ def insert(
     calibration: Iterable[Inputs],
     *,
     method: str = MAX,
+    asymmetric: bool = False,
 ) -> onnx.ModelProto:
     """Return a copy of a float graph whose given layers compute on integers or have INT4 weights.
 
@@ -70,6 +73,7 @@ def insert(
         scales: for each layer to quantize, how its numbers are rounded.
         calibration: inputs from which the ranges of the tensors between layers are taken.
         method: how they are taken; one of `calibration.METHODS`.
+        asymmetric: whether they may have any zero point.
 
     Raises:
         InfeasibleError: weights are in INT4, and the graph has no form in an operator set that knows blocks.
@@ -82,7 +86,7 @@ def insert(
         copy.CopyFrom(graph)
     if not scales or not graph.graph.node:  # a network without a file
         return copy
-    return _Inserter(copy, model, scales).insert(calibration, method)
+    return _Inserter(copy, model, scales).insert(calibration, method, asymmetric=asymmetric)
 
 
 class _Inserter:
@@ -102,25 +106,24 @@ class _Inserter:
                 self.weights[node.input[1]] = rounded
         self.quantized = [node for node in chosen if self.weights[node.input[1]].bits != WEIGHTS_ALONE]
         self.stored_alone = [node for node in chosen if self.weights[node.input[1]].bits == WEIGHTS_ALONE]
-        self.scales: dict[str, float] = {}
+        self.grids: dict[str, Grid] = {}
         for node in self.quantized:
-            scale = scales[layers[made(node)]].input
-            assert scale is not None  # only layers with weights in INT4 read floats
-            self.scales[node.input[0]] = max(self.scales.get(node.input[0], 0.0), scale)
+            grid = scales[layers[made(node)]].input
+            assert grid is not None  # only layers with weights in INT4 read floats
+            self.grids[node.input[0]] = grid.joined(self.grids.get(node.input[0], grid))
 
-    def insert(self, calibration: Iterable[Inputs], method: str) -> onnx.ModelProto:
+    def insert(self, calibration: Iterable[Inputs], method: str, *, asymmetric: bool) -> onnx.ModelProto:
         between, integer = self._between()
         readers = self.quantized + between
         tensors = {t for node in readers for t in self._activations(node)}
         batches = ([x.numpy() for x in batch] for batch in calibration)
-        given = set(self.scales)
-        for name, top in largest(self.proto, tensors - given, batches, method).items():
-            self.scales[name] = max(top, LEAST) / TOP
+        given = set(self.grids)
+        self.grids |= grids(self.proto, tensors - given, batches, method, asymmetric=asymmetric)
         for node in reversed(self.proto.graph.node):  # moves integers, if they mean the same on both sides
-            if node.op_type in MOVES and node.output[0] in self.scales and node.input[0] in integer - given:
-                self.scales[node.input[0]] = self.scales[node.output[0]]
+            if node.op_type in MOVES and node.output[0] in self.grids and node.input[0] in integer - given:
+                self.grids[node.input[0]] = self.grids[node.output[0]]
                 readers += [node] if node not in readers else []
-        pairs = {name: self._pair(name, scale) for name, scale in self.scales.items()}
+        pairs = {name: self._pair(name, grid) for name, grid in self.grids.items()}
         weights = {node.input[1]: node for node in self.quantized}  # a layer that runs twice has one weight
         stored = [self._integer_weight(name, node) for name, node in weights.items()]
         alone = {node.input[1]: node for node in self.stored_alone}
@@ -142,7 +145,7 @@ class _Inserter:
 
         These are what quantized convolutions made, and what quantized layers read: it is rounded anyway.
         """
-        integer = {node.output[0] for node in self.quantized if node.op_type in AXES} | set(self.scales)
+        integer = {node.output[0] for node in self.quantized if node.op_type in AXES} | set(self.grids)
         between = []
         for node in self.proto.graph.node:
             activations = self._activations(node)
@@ -166,9 +169,9 @@ class _Inserter:
         """Return the name of a copy of a shared weight for one layer."""
         return self._constant(f"{weight}_of_{layer}", numpy_helper.to_array(self.constants[weight]))
 
-    def _pair(self, name: str, scale: float) -> list[NodeProto]:
-        step = self._constant(f"{name}_scale", np.array(scale, np.float32))
-        zero = self._constant(f"{name}_zero", np.array(0, np.int8))
+    def _pair(self, name: str, grid: Grid) -> list[NodeProto]:
+        step = self._constant(f"{name}_scale", np.array(grid.step, np.float32))
+        zero = self._constant(f"{name}_zero", grid.zero)
         quantized, dequantized = f"{name}_quantized", f"{name}_dequantized"
         return [
             helper.make_node("QuantizeLinear", [name, step, zero], [quantized], f"{name}_Q"),

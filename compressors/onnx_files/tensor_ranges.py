@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from ..quantization.calibration import MAX, Histogram, threshold
+from ..quantization.calibration import MAX, Grid, Sides
 
 Batch = Sequence[NDArray[np.generic]]
 Batches = Iterable[Batch]
@@ -21,7 +20,7 @@ MOVES = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 
 
 def spans(proto: onnx.ModelProto, names: Collection[str], calibration: Batches) -> dict[str, tuple[float, float]]:
-    """Return the smallest and the largest value of each named tensor; the arguments are those of `largest`."""
+    """Return the smallest and the largest value of each named tensor; the arguments are those of `grids`."""
     found: dict[str, tuple[float, float]] = {}
     for name, value in values(proto, names, calibration) if names else ():
         low, high = found.get(name, (np.inf, -np.inf))
@@ -29,29 +28,27 @@ def spans(proto: onnx.ModelProto, names: Collection[str], calibration: Batches) 
     return found
 
 
-def largest(
-    proto: onnx.ModelProto, names: Collection[str], calibration: Batches, method: str = MAX
-) -> dict[str, float]:
-    """Return the largest magnitude to keep of each named tensor: its maximum, unless a method clips.
+def grids(
+    proto: onnx.ModelProto, names: Collection[str], calibration: Batches, method: str = MAX, *, asymmetric: bool = False
+) -> dict[str, Grid]:
+    """Return what each named tensor is rounded to: over all of its range, unless a method clips.
 
     Args:
         proto: the graph.
         names: of tensors that its nodes make or that are its inputs.
         calibration: batches of its inputs.
         method: one of `calibration.METHODS`.
+        asymmetric: whether a range may have any zero point.
 
     """
-    if not names:
-        return {}
     if method == MAX:
-        found: dict[str, float] = defaultdict(float)
-        for name, value in values(proto, names, calibration):
-            found[name] = max(found[name], float(np.abs(value).max()))
-        return dict(found)
-    histograms: dict[str, Histogram] = defaultdict(Histogram)
-    for name, value in values(proto, names, calibration):
-        histograms[name].add(value)
-    return {name: threshold(histogram, method) for name, histogram in histograms.items()}
+        ends = spans(proto, names, calibration)
+    else:
+        sides = {name: Sides(asymmetric=asymmetric) for name in names}
+        for name, value in values(proto, names, calibration) if names else ():
+            sides[name].add(value)
+        ends = {name: each.ends(method) for name, each in sides.items()}
+    return {name: Grid.over(*found, asymmetric=asymmetric) for name, found in ends.items()}
 
 
 def values(

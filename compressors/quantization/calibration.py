@@ -1,29 +1,96 @@
-"""Calibration: the largest magnitude that a quantizer keeps, from a histogram of calibration data.
+"""Calibration: the range of numbers that a quantizer keeps, from histograms of calibration data.
 
-Exact zeros lie on every grid and are not counted, so that the share of them that a ReLU makes moves no range.
+A range has two ends where the runtime takes any zero point, and otherwise one, for magnitudes. Exact zeros lie on every
+grid and are not counted, so that the share of them that a ReLU makes moves no range.
 This module imports no torch, as `onnx_files/tensor_ranges.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InfeasibleError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", NDArray[Any], "Tensor")
+
 BINS = 4096
 """Bins of a histogram; at least half of them are in use."""
+
+PIECE = 2**16
+"""Numbers that are counted at a time: they fit into a processor's cache."""
 
 CANDIDATES = 256
 """How many thresholds are tried where the best one is searched."""
 
+TRIED = 64
+"""The same where both ends of a range are searched."""
+
 TOP = 127
 """The largest integer of symmetric INT8."""
 
+STEPS = 255
+"""The steps from the least to the largest integer of 8 bits."""
+
+LEAST = 1e-8
+"""The least magnitude that a range ends at."""
+
 LARGEST_BIAS = 2**29
 """The largest bias in steps of the products it is added to: all must fit into 32 bits, inputs in half the step too."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The numbers that integers of 8 bits stand for: whole multiples of a step, 0 among them.
+
+    Attributes:
+        step: between two neighbours.
+        least: the least multiple.
+        most: the largest multiple.
+
+    """
+
+    step: float
+    least: int = -TOP
+    most: int = TOP
+
+    @classmethod
+    def over(cls, low: float, high: float, *, asymmetric: bool) -> Grid:
+        """Return the grid from a least to a largest number; one that is symmetric reaches as far to both sides.
+
+        >>> grid = Grid.over(-0.5, 2.05, asymmetric=True)
+        >>> round(grid.step, 4), grid.least, grid.most
+        (0.01, -50, 205)
+        """
+        if not asymmetric:
+            return cls(max(-low, high, LEAST) / TOP)
+        low, high = min(low, 0.0), max(high, 0.0)
+        step = max(high - low, LEAST) / STEPS
+        zero = round(-low / step)
+        return cls(step, -zero, STEPS - zero)
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether its integers are UINT8, with a zero point of its own; otherwise INT8 around 0."""
+        return self.most - self.least == STEPS
+
+    @property
+    def zero(self) -> NDArray[np.int8] | NDArray[np.uint8]:
+        """The integer that stands for 0, in its type."""
+        return np.array(-self.least, np.uint8) if self.asymmetric else np.array(0, np.int8)
+
+    def joined(self, other: Grid) -> Grid:
+        """Return the grid over the ranges of both; it is symmetric if one of them is."""
+        low = min(grid.least * grid.step for grid in (self, other))
+        high = max(grid.most * grid.step for grid in (self, other))
+        return self if self == other else Grid.over(low, high, asymmetric=self.asymmetric and other.asymmetric)
 
 
 class Histogram:
@@ -48,19 +115,27 @@ class Histogram:
             InfeasibleError: one of them is not finite.
 
         """
-        magnitudes = np.abs(values).ravel()
-        magnitudes = magnitudes[magnitudes != 0]
-        if not magnitudes.size:
-            return
+        numbers = np.ravel(values)
+        for start in range(0, numbers.size, PIECE):
+            self._count(np.abs(numbers[start : start + PIECE]))
+
+    def _count(self, magnitudes: NDArray[np.floating]) -> None:
+        """Count some magnitudes, which are overwritten."""
         largest = float(magnitudes.max())
+        if not largest:
+            return
         if not np.isfinite(largest):
             raise InfeasibleError(f"calibration met {largest}; ranges need finite numbers", rung="build")
         self.reach = self.reach or largest
         while largest > self.reach:
             self.counts = np.concatenate((self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)))
             self.reach *= 2
-        places = np.minimum(magnitudes / self.reach * BINS, BINS - 1).astype(np.intp)
+        zeros = magnitudes.size - np.count_nonzero(magnitudes)
+        magnitudes /= self.reach
+        magnitudes *= BINS
+        places = np.minimum(magnitudes, BINS - 1, out=magnitudes).astype(np.intp)
         self.counts += np.bincount(places, minlength=BINS)
+        self.counts[0] -= zeros
         self.largest = max(self.largest, largest)
 
     @property
@@ -83,6 +158,48 @@ class Histogram:
     def edge(self, bins: int) -> float:
         """Return the upper edge of a number of bins, at most the largest magnitude seen."""
         return min(bins * (self.reach / BINS), self.largest)
+
+
+class Sides:
+    """Histograms of the magnitudes below 0 and above it; of all together where a grid must be symmetric."""
+
+    def __init__(self, *, asymmetric: bool) -> None:
+        self.asymmetric = asymmetric
+        self.below, self.above = Histogram(), Histogram()
+
+    def add(self, values: NDArray[np.floating]) -> None:
+        """Count the numbers of an array of any shape."""
+        if self.asymmetric:
+            self.below.add(np.minimum(values, 0))
+            self.above.add(np.maximum(values, 0))
+        else:
+            self.above.add(values)
+
+    def ends(self, method: str) -> tuple[float, float]:
+        """Return the least and the largest number to keep by one of `METHODS`."""
+        if not self.asymmetric:
+            return 0.0, threshold(self.above, method)
+        if method == MSE and self.below.largest and self.above.largest:
+            return _least_squares(self.below, self.above)
+        whole = self.below.largest + self.above.largest
+        tops = [max(1, round(STEPS * side.largest / whole)) if whole else STEPS for side in (self.below, self.above)]
+        return -threshold(self.below, method, tops[0]), threshold(self.above, method, tops[1])
+
+
+def pair_sums(weight: Array) -> Array:
+    """Return sums of weights whose products with UINT8 some kernels add in 16 bits, of shape (out, pairs).
+
+    They are pairs of neighbours, where those are even in number and never lie across places in a kernel, and otherwise
+    all neighbours. Processors without VNNI do this: 255 times a pair must be below 2¹⁵.
+
+    Args:
+        weight: of shape (out, …, in), an array or a tensor.
+
+    """
+    row = weight.reshape(len(weight), -1)
+    step = 1 if weight.shape[-1] % 2 else 2
+    sums: Array = row[:, :-1:step] + row[:, 1::step]
+    return sums
 
 
 def percentile(histogram: Histogram, share: float) -> float:
@@ -108,9 +225,28 @@ def squared_error(histogram: Histogram, threshold: float, top: int = TOP) -> flo
 
 
 def _squared_error(counts: NDArray[np.int64], centres: NDArray[np.float64], threshold: float, top: int) -> float:
-    step = threshold / top
-    rounded = np.minimum(np.rint(centres / step), top) * step
+    return _rounding_error(counts, centres, threshold, threshold / top)
+
+
+def _rounding_error(counts: NDArray[np.int64], centres: NDArray[np.float64], threshold: float, step: float) -> float:
+    rounded = np.minimum(np.rint(centres / step) * step, threshold)
     return float((counts * np.square(centres - rounded)).sum())
+
+
+def _least_squares(below: Histogram, above: Histogram) -> tuple[float, float]:
+    """Return both ends of the range that `mse` has on one side: first moved together, then each by itself."""
+    sides = [side.filled for side in (below, above)]
+    ends = np.array([below.largest, above.largest])
+
+    def error(ends: NDArray[np.float64]) -> float:
+        step = float(ends.sum()) / STEPS
+        return sum(_rounding_error(*side, float(end), step) for side, end in zip(sides, ends, strict=True))
+
+    for moved in ((1, 1), (0, 1), (1, 0)):
+        shares = np.arange(1, TRIED + 1)[:, None] / TRIED
+        tried = np.where(moved, ends * shares, ends)
+        ends = tried[int(np.argmin([error(each) for each in tried]))]
+    return -float(ends[0]), float(ends[1])
 
 
 def entropy(histogram: Histogram, top: int = TOP) -> float:
@@ -140,10 +276,10 @@ def _divergence(counts: NDArray[np.int64], kept: int, levels: int) -> float:
     return float((p * np.log(p / q)).sum()) if (q > 0).all() else float("inf")
 
 
-MAX = "max"
+MAX, MSE = "max", "mse"
 
 METHODS: dict[str, Callable[[Histogram, int], float]] = {
-    "mse": mse,
+    MSE: mse,
     MAX: lambda histogram, top: histogram.largest,
     "percentile_99.99": lambda histogram, top: percentile(histogram, 0.9999),
     "percentile_99.9": lambda histogram, top: percentile(histogram, 0.999),

@@ -30,19 +30,19 @@ class LearnedStep(nn.Module):
         return self.first * self.factor.clamp_min(LEAST)
 
 
-def round_learned(x: Tensor, step: Tensor, top: int, count: int) -> Tensor:
-    """Round numbers to a grid of steps from −top to top; steps and numbers both get gradients.
+def round_learned(x: Tensor, step: Tensor, bounds: tuple[int, int], count: int) -> Tensor:
+    """Round numbers to whole multiples of a step; steps and numbers both get gradients.
 
-    With v = x / step, the gradient of the step is round(v) − v for numbers inside of the range and ±top beyond it
-    (equation 3 of the paper), scaled by 1 / √(count · top) (section 2.2).
+    With v = x / step, the gradient of the step is round(v) − v for numbers inside of the range and the nearer bound
+    beyond it (equation 3 of the paper), scaled by 1 / √(count · largest bound) (section 2.2).
 
     Args:
         x: the numbers.
         step: broadcasts to them.
-        top: the largest integer.
+        bounds: the least and the largest multiple.
         count: how many numbers of one example, or how many weights, share a step.
     """
-    scale = 1 / math.sqrt(max(count, 1) * top)
+    scale = 1 / math.sqrt(max(count, 1) * max(map(abs, bounds)))
     step = step.detach() + (step - step.detach()) * scale
-    scaled = (x / step).clamp(-top, top)
+    scaled = (x / step).clamp(*bounds)
     return (scaled + (scaled.round() - scaled).detach()) * step

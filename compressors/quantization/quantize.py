@@ -1,9 +1,9 @@
-"""Linear symmetric quantization of weights and activations, simulated so that training can adapt to it.
+"""Linear quantization of weights and activations, simulated so that training can adapt to it.
 
-In INT8 weights have one scale for each output channel, activations one scale for each layer's input. In INT4 a linear
-layer's weights have one scale for each block of those that are summed up for one output, and its input stays in
-float. Rounding passes gradients straight through (Jacob et al., CVPR 2018). `qdq.py` writes the same scales into the
-ONNX file.
+In INT8 weights have one scale for each output channel, activations one scale for each layer's input, with a zero point
+of its own where the runtime takes that. In INT4 a linear layer's weights have one scale for each block of those that
+are summed up for one output, and its input stays in float. Rounding passes gradients straight through (Jacob et al.,
+CVPR 2018). `qdq.py` writes the same scales into the ONNX file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from ...errors import InfeasibleError
 from ...spaces.candidate import BITS, QUANTIZATION, Candidate
-from ...spaces.capabilities import Capabilities
+from ...spaces.capabilities import SYMMETRIC, Capabilities, Integers
 from ...spaces.layers import Layer, Network
 from ...spaces.space import Choice, Conflict
 from ...studies.networks.copied import copied
@@ -28,10 +28,10 @@ from ..batch_norm import fold_batch_norm
 from ..modules import RECURRENT, TRANSPOSED, Inputs, always_called, multiplies, output_axis, parts, run, version
 from ..technique import Supplies, Technique, undivided
 from ..tied import put
-from . import recurrent, rounding
-from .calibration import DEFAULT, LARGEST_BIAS, MAX, METHODS, Histogram, threshold
+from . import recurrent
+from .calibration import DEFAULT, LARGEST_BIAS, MAX, METHODS, Grid
 from .int4 import block_of
-from .lsq import LearnedStep, round_learned
+from .quantizers import ActivationQuantizer, WeightQuantizer
 
 FLOAT = 32
 """Bits of a layer that stays in floating point."""
@@ -42,23 +42,20 @@ WEIGHTS_ALONE = 4
 BLOCKS = (128, 16)
 """The most and the fewest weights that share a scale in INT4; runtimes' kernels take powers of 2 in between."""
 
-LEAST = 1e-8
-"""The least magnitude that a range ends at."""
-
 
 @dataclass(frozen=True, eq=False)
 class Scales:
     """The scales of a layer, as its exported file holds them.
 
     Attributes:
-        input: the step of its input; None for an input in float.
+        input: the numbers that its input is rounded to; None for an input in float.
         weight: the steps of its weight, of shape (out,), or (out, blocks) in INT4; None maps the largest value of each
             output channel to 127.
         bits: of its weight.
 
     """
 
-    input: float | None
+    input: Grid | None
     weight: NDArray[np.float32] | None = None
     bits: int = 8
 
@@ -104,7 +101,7 @@ class Quantize(Technique):
                 found = list(parts(model, name))
                 divided = [it for it in found if bits != WEIGHTS_ALONE or _divided(it[1])]
                 for part, layer in divided or found:
-                    put(model, part, _quantized(layer, int(bits), method))
+                    put(model, part, _quantized(layer, int(bits), method, supplies.integers))
         _calibrate(model, supplies)
         if candidate[QUANTIZATION].get("scales") == "learned":
             _share_ranges(model, supplies.examples)
@@ -142,104 +139,6 @@ def calibration_of(candidate: Candidate) -> str:
     return str(candidate[QUANTIZATION].get("calibration", DEFAULT))
 
 
-class WeightQuantizer(nn.Module):
-    """Rounds a weight to ``bits``; its scales follow the weight during training unless they are learned.
-
-    Args:
-        bits: of a weight.
-        block: how many weights of an output channel share a scale; None where all do.
-        axis: along which its output channels lie.
-    """
-
-    def __init__(self, bits: int, block: int | None = None, axis: int = 0) -> None:
-        super().__init__()
-        self.axis = axis
-        self.top: int = 2 ** (bits - 1) - 1
-        self.block = block
-        self.learned: LearnedStep | None = None
-
-    def forward(self, weight: Tensor, least: Tensor | None = None) -> Tensor:
-        """Round the weight with steps of at least a given size; gradients pass straight through."""
-        rows = self._rows(weight)
-        scale = self._steps(rows, least)
-        if self.learned is not None:
-            rounded = round_learned(rows, scale.unsqueeze(1), self.top, rows.shape[1])
-        else:
-            rounded = rounding.rounded(rows, scale.unsqueeze(1))
-        return rounded.reshape(weight.transpose(0, self.axis).shape).transpose(0, self.axis)
-
-    def learn(self, weight: Tensor) -> None:
-        """Train the scales from now on, starting from those of a weight."""
-        self.learned = LearnedStep(weight_scale(self._rows(weight), self.top))
-
-    def scale(self, weight: Tensor, least: Tensor | None = None) -> Tensor:
-        """Return the steps of a weight, of shape (out,) or (out, blocks), each at least the minimum."""
-        steps = self._steps(self._rows(weight), least).detach()
-        return steps if self.block is None else steps.reshape(len(weight), -1)
-
-    def _steps(self, rows: Tensor, least: Tensor | None) -> Tensor:
-        steps = weight_scale(rows, self.top) if self.learned is None else self.learned()
-        return steps if least is None else torch.maximum(steps, least)
-
-    def _rows(self, weight: Tensor) -> Tensor:
-        """Return a weight with one row for each scale."""
-        return weight.transpose(0, self.axis).flatten(1) if self.block is None else weight.reshape(-1, self.block)
-
-
-def weight_scale(weight: Tensor, top: int = 127) -> Tensor:
-    """Return one scale for each output channel of a weight of shape (out, …), so that its largest value maps to top."""
-    return weight.detach().abs().amax(tuple(range(1, weight.dim()))).clamp_min(LEAST) / top
-
-
-class ActivationQuantizer(nn.Module):
-    """Rounds a layer's input to ``bits`` over its calibrated range; one scale for the tensor, zero point 0.
-
-    Args:
-        bits: of the input.
-        method: finds the range; one of `calibration.METHODS`.
-    """
-
-    largest: Tensor
-
-    def __init__(self, bits: int, method: str = MAX) -> None:
-        super().__init__()
-        self.top: int = 2 ** (bits - 1) - 1
-        self.calibrating = True
-        self.method = method
-        self.seen: Histogram | None = None if method == MAX else Histogram()
-        self.register_buffer("largest", torch.zeros(()))
-        self.learned: LearnedStep | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the rounded input; while calibrating, the input itself."""
-        if self.calibrating:
-            if self.seen is None:
-                self.largest.copy_(torch.maximum(self.largest, x.detach().abs().max()))
-            else:
-                self.seen.add(x.detach().cpu().numpy())
-            return x
-        if self.learned is not None:
-            return round_learned(x, self.learned(), self.top, x[0].numel())
-        return rounding.rounded(x, torch.tensor(self.scale, device=x.device), self.top)
-
-    def calibrated(self) -> None:
-        """Round from now on, over the range seen so far."""
-        if self.seen is not None:
-            self.largest.fill_(threshold(self.seen, self.method, self.top))
-        self.calibrating, self.seen = False, None
-
-    def learn(self) -> None:
-        """Train the scale from now on."""
-        self.learned = LearnedStep(torch.tensor(self.scale))
-
-    @property
-    def scale(self) -> float:
-        """The step between two levels."""
-        if self.learned is not None:
-            return float(self.learned().item())
-        return max(float(self.largest.item()), LEAST) / self.top
-
-
 class Quantized(nn.Module):
     """A layer that rounds its weight, and in INT8 its input, before it computes.
 
@@ -247,18 +146,21 @@ class Quantized(nn.Module):
         layer: a convolution or a linear layer.
         bits: 8, or 4 for the weights of a linear layer in blocks.
         method: finds the range of its input; one of `calibration.METHODS`.
+        integers: that the runtimes take.
 
     Raises:
         InfeasibleError: 4 bits for what is no linear layer, or for one that no block of weights divides.
     """
 
-    def __init__(self, layer: nn.Module, bits: int, method: str = MAX) -> None:
+    def __init__(self, layer: nn.Module, bits: int, method: str = MAX, integers: Integers = SYMMETRIC) -> None:
         super().__init__()
         self.layer = layer
         self.bits = bits
         alone = bits == WEIGHTS_ALONE
-        self.round_input = None if alone else ActivationQuantizer(bits, method)
-        self.round_weight = WeightQuantizer(bits, _block(layer) if alone else None, output_axis(layer))
+        asymmetric = integers.asymmetric and not isinstance(layer, TRANSPOSED)  # OpenVINO's kernel takes 0 alone
+        narrow = integers.narrow and not alone and not _depthwise(layer)
+        self.round_input = None if alone else ActivationQuantizer(method, asymmetric=asymmetric)
+        self.round_weight = WeightQuantizer(bits, _block(layer) if alone else None, output_axis(layer), narrow=narrow)
         always_called(self)
 
     @property
@@ -275,7 +177,7 @@ class Quantized(nn.Module):
     def scales(self) -> Scales:
         """The scales that it rounds with."""
         steps = self.round_weight.scale(self.weight, self._least_steps()).cpu().numpy()
-        return Scales(None if self.round_input is None else self.round_input.scale, steps, self.bits)
+        return Scales(None if self.round_input is None else self.round_input.grid, steps, self.bits)
 
     def learn_scales(self) -> None:
         """Train the scales from now on, starting from the calibrated ones."""
@@ -298,10 +200,10 @@ class Quantized(nn.Module):
         """
         if self.bias is None or self.round_input is None or self.round_input.calibrating:
             return None
-        return self.bias.detach().abs() / (self.round_input.scale * LARGEST_BIAS)
+        return self.bias.detach().abs() / (self.round_input.grid.step * LARGEST_BIAS)
 
 
-def _quantized(layer: nn.Module, bits: int, method: str) -> nn.Module:
+def _quantized(layer: nn.Module, bits: int, method: str, integers: Integers) -> nn.Module:
     if isinstance(layer, RECURRENT):
         return recurrent.QuantizedRecurrent(layer, bits)
     if not multiplies(layer):
@@ -310,7 +212,12 @@ def _quantized(layer: nn.Module, bits: int, method: str) -> nn.Module:
         )
     if isinstance(layer, TRANSPOSED) and layer.groups > 1:
         raise InfeasibleError("a transposed convolution in groups stays in float: they share scales", rung="build")
-    return Quantized(layer, bits, method)
+    return Quantized(layer, bits, method, integers)
+
+
+def _depthwise(layer: nn.Module) -> bool:
+    """Return whether a layer is a depthwise convolution of images: kernels add its products in 32 bits."""
+    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels == layer.out_channels
 
 
 def _divided(layer: nn.Module) -> bool:
@@ -351,7 +258,8 @@ def _share_ranges(model: nn.Module, examples: Inputs) -> None:
         ours, theirs = module.round_input, first.round_input
         if ours is theirs or ours is None or theirs is None:
             return
-        theirs.largest.copy_(torch.maximum(theirs.largest, ours.largest))
+        theirs.widen(*ours.ends)
+        theirs.asymmetric &= ours.asymmetric
         for layer in layers:
             layer.round_input = theirs if layer.round_input is ours else layer.round_input
 

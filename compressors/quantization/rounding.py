@@ -8,27 +8,27 @@ import torch
 from torch import Tensor
 
 
-def rounded(x: Tensor, step: Tensor, top: int | None = None) -> Tensor:
+def rounded(x: Tensor, step: Tensor, bounds: tuple[int, int] | None = None) -> Tensor:
     """Round numbers to whole multiples of a step; the numbers that are not clipped get gradients.
 
     Args:
         x: the numbers.
         step: broadcasts to them; it gets no gradient.
-        top: the largest multiple, of either sign; None where no number is beyond the last one.
+        bounds: the least and the largest multiple; None where no number is beyond them.
 
-    >>> rounded(torch.tensor([0.2, 0.9, -7.0]), torch.tensor(0.5), 3)
+    >>> rounded(torch.tensor([0.2, 0.9, -7.0]), torch.tensor(0.5), (-3, 4))
     tensor([ 0.0000,  1.0000, -1.5000])
     """
-    found: Tensor = _Rounded.apply(x, step, top)
+    found: Tensor = _Rounded.apply(x, step, bounds)
     return found
 
 
 class _Rounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, top: int | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, step: Tensor, bounds: tuple[int, int] | None) -> Tensor:
         levels = (x * step.reciprocal()).round_()
-        if top is not None:
-            every, levels = levels, levels.clamp(-top, top)
+        if bounds is not None:
+            every, levels = levels, levels.clamp(*bounds)
             if ctx.needs_input_grad[0]:
                 ctx.save_for_backward(every == levels)
         return levels.mul_(step)

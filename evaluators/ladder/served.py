@@ -58,6 +58,7 @@ def source_of(compressed: Compressed, supplies: Supplies) -> Source:
         onnx=compressed.onnx,
         module=compressed.plain,
         quantized=compressed.quantized,
+        scales=compressed.scales,
         examples=[x.numpy() for x in supplies.examples],
         calibration=[[x.numpy() for x in batch] for batch in supplies.calibration],
     )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, gist
-from ...spaces.capabilities import Capabilities
+from ...spaces.capabilities import Capabilities, Integers
 from ..runtime import Arrays, Engine, Kernel, Source
 from . import needed
 from .host import describe_host
@@ -66,6 +66,7 @@ class LiteRt:
         self.capabilities = Capabilities(
             runtime=self.name,
             bits=(32,) if self.dynamic else (32, 8),
+            integers=Integers(asymmetric=True),
             float_kinds=FLOAT_KINDS,
             reads=(".tflite",),
             opset=None,

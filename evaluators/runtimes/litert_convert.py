@@ -11,21 +11,27 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...compressors.quantization.calibration import LARGEST_BIAS, TOP
+from ...compressors.quantization.calibration import LARGEST_BIAS, STEPS, TOP
 from ...errors import InfeasibleError, MissingRuntimeError, gist, in_a_line
 from ..runtime import Source
 from ..scratch import scratch
 from ..subprocess_protocol import begin, run
 from .litert_graph import WINDOWS, LiteRtOperation, operations
 
+if TYPE_CHECKING:
+    from ...compressors.quantization.quantize import Scales
+
 TIMEOUT_S = 900.0
 
 PASSES_ON = {"PAD", "RELU", "RESHAPE", "TRANSPOSE"}
+KEEPS = {"MAX_POOL_2D", "PAD", "RESHAPE", "TRANSPOSE"}
+"""Operations whose outputs LiteRT's quantizer gives the range of their inputs."""
+
 POOLS = {"AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN"}
 MERGES = {"ADD", "CONCATENATION"}
 CONVOLUTIONS = {"CONV_2D", "DEPTHWISE_CONV_2D"}
@@ -35,6 +41,9 @@ NARROWEST = 1e-9
 
 Range = dict[str, NDArray[np.floating]]
 """The least and the largest value of a tensor, or of each of a weight's output channels: ``min``, ``max``."""
+
+Known = Sequence[Sequence[float]]
+"""What a layer rounds to; see `_ranges`."""
 
 PROGRAM, CALIBRATION, JOB, RESULT = "program.pt2", "calibration.npz", "job.json", "model.tflite"
 
@@ -77,8 +86,20 @@ def _write_job(source: Source, folder: Path, dynamic: bool) -> None:
         ) from error
     weights = {name: source.module.get_parameter(f"{name}.weight") for name in sorted(source.quantized)}
     layers = {name: fingerprint(weight.detach().numpy()) for name, weight in weights.items()}
+    ranges = {layers[name]: _ranges(scale) for name, scale in source.scales.items() if name in layers}
     np.savez(folder / CALIBRATION, *(np.concatenate(batches) for batches in zip(*source.calibration, strict=True)))
-    (folder / JOB).write_text(json.dumps({"layers": layers, "dynamic": dynamic}))
+    (folder / JOB).write_text(json.dumps({"layers": layers, "ranges": ranges, "dynamic": dynamic}))
+
+
+def _ranges(scales: Scales) -> list[list[float]]:
+    """Return the least and the largest number of a layer's input, and the largest magnitudes of its weight's channels.
+
+    INT8 around 0 leaves out −128, and LiteRT does not.
+    """
+    assert scales.input is not None
+    assert scales.weight is not None
+    grid, least = scales.input, scales.input.most - STEPS
+    return [[least * grid.step, grid.most * grid.step], (scales.weight * TOP).tolist()]
 
 
 def fingerprint(weight: NDArray[np.generic]) -> str:
@@ -101,7 +122,7 @@ def main(folder: Path) -> None:
             artefact = _dynamic(artefact)
         elif job["layers"]:
             with np.load(folder / CALIBRATION) as arrays:
-                artefact = _static(artefact, job["layers"], list(arrays.values()))
+                artefact = _static(artefact, job["layers"], job["ranges"], list(arrays.values()))
     except Exception as error:  # neither package has errors of its own; what they say after the first line is advice
         raise SystemExit(f"{in_a_line(error)}.") from error
     (folder / RESULT).write_bytes(artefact)
@@ -113,8 +134,18 @@ def _dynamic(artefact: bytes) -> bytes:
     return bytes(quantizer.Quantizer(bytearray(artefact), recipe.dynamic_wi8_afp32()).quantize().quantized_model)
 
 
-def _static(artefact: bytes, layers: Mapping[str, str], inputs: Sequence[NDArray[np.generic]]) -> bytes:
-    """Quantize some layers and what lies between them, with ranges from the least to the largest value seen."""
+def _static(
+    artefact: bytes, layers: Mapping[str, str], known: Mapping[str, Known], inputs: Sequence[NDArray[np.generic]]
+) -> bytes:
+    """Quantize some layers and what lies between them.
+
+    Args:
+        artefact: in float.
+        layers: the fingerprint of each layer's weight by its name.
+        known: what layers round to, by their fingerprints; other ranges are from the least to the largest value seen.
+        inputs: to see values.
+
+    """
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import calibrator, quantizer, recipe_manager
     from ai_edge_quantizer.qtyping import TFLOperationName
@@ -131,7 +162,8 @@ def _static(artefact: bytes, layers: Mapping[str, str], inputs: Sequence[NDArray
     ranges.calibrate({"serving_default": list(_batches(interpreter, inputs))}, manager)
     float_model = quantizer.Quantizer(bytearray(artefact), manager.get_quantization_recipe())
     found = ranges.get_model_qsvs()
-    found |= _weight_ranges(interpreter, chosen, found)
+    found |= _input_ranges(interpreter, chosen, known)
+    found |= _weight_ranges(interpreter, chosen, known, found)
     quantized = bytes(float_model.quantize(found).quantized_model)
     integers = [o for o in operations(Interpreter(model_content=quantized)) if o.kind in WINDOWS and _integer(o)]
     if len(integers) < sum(operation.kind in WINDOWS for operation in chosen):  # it passes over what it cannot do
@@ -139,8 +171,31 @@ def _static(artefact: bytes, layers: Mapping[str, str], inputs: Sequence[NDArray
     return quantized
 
 
+def _known(interpreter: Any, operation: LiteRtOperation, known: Mapping[str, Known]) -> Known | None:
+    """Return what the layer of an operation rounds to; None for one that is unknown, or that is none."""
+    if not known or operation.kind not in WINDOWS:
+        return None
+    return known.get(fingerprint(interpreter.get_tensor(operation.inputs[1]["index"])))
+
+
+def _input_ranges(interpreter: Any, chosen: Sequence[LiteRtOperation], known: Mapping[str, Known]) -> dict[str, Range]:
+    """Return the ranges of what layers read, and of what is only moved before they read it."""
+    ends: dict[str, list[float]] = {}
+    for operation in chosen:
+        found = _known(interpreter, operation, known)
+        if found is not None:
+            name, (low, high) = operation.inputs[0]["name"], found[0]
+            before = ends.get(name, [0.0, 0.0])
+            ends[name] = [min(low, before[0]), max(high, before[1])]
+    for operation in reversed(chosen):
+        name, made = operation.inputs[0]["name"], operation.outputs[0]["name"]
+        if operation.kind in KEEPS and made in ends:
+            ends.setdefault(name, ends[made])
+    return {name: {"min": np.array([[low]]), "max": np.array([[high]])} for name, (low, high) in ends.items()}
+
+
 def _weight_ranges(
-    interpreter: Any, chosen: Sequence[LiteRtOperation], inputs: Mapping[str, Range]
+    interpreter: Any, chosen: Sequence[LiteRtOperation], known: Mapping[str, Known], inputs: Mapping[str, Range]
 ) -> dict[str, Range]:
     """Return ranges of weights so wide that the biases fit into 32 bits: the quantizer would let them overflow."""
     ranges: dict[str, Range] = {}
@@ -154,6 +209,8 @@ def _weight_ranges(
         seen = inputs[x["name"]]
         step = (max(float(seen["max"].max()), 0) - min(float(seen["min"].min()), 0) + NARROWEST) / 255
         reach = np.abs(values).max(tuple(i for i in range(values.ndim) if i != axis), keepdims=True)
+        ours = _known(interpreter, operation, known)
+        reach = reach if ours is None else np.array(ours[1], np.float32).reshape(shape)
         reach = np.maximum(reach, np.abs(biases).reshape(shape) * (TOP / LARGEST_BIAS / step)).astype(np.float32)
         if weight["name"] in ranges:  # two operations may read one weight
             reach = np.maximum(reach, ranges[weight["name"]]["max"])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, MissingRuntimeError, gist
-from ...spaces.capabilities import Capabilities
+from ...spaces.capabilities import SYMMETRIC, Capabilities, Integers
 from ..runtime import Arrays, Engine, Kernel, Source
 from ..scratch import scratch
 from . import needed
@@ -55,6 +55,7 @@ class OnnxRuntime:
         self.provider = provider
         self.capabilities = Capabilities(
             runtime=self.name,
+            integers=SYMMETRIC if variant else Integers(asymmetric=True, narrow=True),
             float_kinds=TRANSPOSED,
             weight_bits=() if variant else (4,),
             device="gpu" if variant else "cpu",

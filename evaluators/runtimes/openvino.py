@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InfeasibleError, shortened
-from ...spaces.capabilities import Capabilities
+from ...spaces.capabilities import Capabilities, Integers
 from ..runtime import Arrays, Engine, Kernel, Source
 from . import needed
 from .host import describe_host
@@ -89,7 +89,11 @@ class OpenVino:
         self.variant = variant
         self.precision = "bf16" if variant == "bf16" else "f32"
         self.capabilities = Capabilities(
-            runtime=self.name, opset=21, weight_bits=() if variant == "int4" else (4,), rounds=bool(variant)
+            runtime=self.name,
+            integers=Integers(asymmetric=True, narrow=True),
+            weight_bits=() if variant == "int4" else (4,),
+            opset=21,
+            rounds=bool(variant),
         )
 
     def convert(self, source: Source) -> bytes:

@@ -40,6 +40,7 @@ class Specimen:
 def sample_network() -> Specimen:
     """Return the network; the same in every process."""
     from ...compressors.onnx_files.qdq import insert  # noqa: PLC0415  # start-up time: torch is slow to import
+    from ...compressors.quantization.calibration import Grid  # noqa: PLC0415  # start-up time: torch is slow to import
     from ...compressors.quantization.quantize import Scales  # noqa: PLC0415  # start-up time: torch is slow to import
 
     module = network()
@@ -49,7 +50,7 @@ def sample_network() -> Specimen:
     with torch.no_grad():
         for name, layer in module.named_children():
             if name in QUANTIZED:
-                scales[name] = Scales(input=float(x.abs().max()) / 127)
+                scales[name] = Scales(input=Grid(float(x.abs().max()) / 127))
             x = layer(x)
     graph = _onnx(module)
     return Specimen(

@@ -20,6 +20,10 @@ from autocompress.compressors.onnx_files.export import to_onnx
 from autocompress.compressors.quantization.quantize import Quantize, calibration_of, strip
 from autocompress.compressors.technique import Supplies
 from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.capabilities import SYMMETRIC, Integers
+
+FINE = Integers(asymmetric=True, narrow=True)
+"""What ONNX Runtime and OpenVINO take."""
 
 CHAIN = 0.02
 """Largest difference between PyTorch and the file where every rounding is simulated, as a share of the range."""
@@ -214,11 +218,11 @@ class Case:
 
 
 @cache
-def case(name: str, leave: int | None = None, seed: int = 0) -> Case:
+def case(name: str, leave: int | None = None, seed: int = 0, integers: Integers = SYMMETRIC) -> Case:
     """Return a network with all layers in INT8 but the one at a position."""
     model = network(name, seed)
     names = [n for n, module in model.named_modules() if isinstance(module, LAYERS)]
-    return quantized(model, {*names} if leave is None else {*names} - {names[leave % len(names)]})
+    return quantized(model, {*names} if leave is None else {*names} - {names[leave % len(names)]}, integers)
 
 
 def network(name: str, seed: int = 0) -> nn.Module:
@@ -233,13 +237,17 @@ def network(name: str, seed: int = 0) -> nn.Module:
     return model
 
 
-def quantized(model: nn.Module, layers: set[str]) -> Case:
+def quantized(model: nn.Module, layers: set[str], integers: Integers = SYMMETRIC) -> Case:
     """Return a network for images of 8 × 8 with some layers in INT8."""
-    return rounded(model, dict.fromkeys(sorted(layers), 8))
+    return rounded(model, dict.fromkeys(sorted(layers), 8), integers=integers)
 
 
 def rounded(
-    model: nn.Module, bits: Mapping[str, int], train: Callable[[nn.Module, Tensor], None] | None = None, **chosen: str
+    model: nn.Module,
+    bits: Mapping[str, int],
+    train: Callable[[nn.Module, Tensor], None] | None = None,
+    integers: Integers = SYMMETRIC,
+    **chosen: str,
 ) -> Case:
     """Return a network for images of 8 × 8 with some layers in so many bits, by the settings given.
 
@@ -247,19 +255,27 @@ def rounded(
         model: the network.
         bits: of its layers.
         train: changes the quantized network, given images, before it is exported.
+        integers: that are taken.
         chosen: settings of quantization.
 
     """
     images = torch.randn(32, 3, 8, 8)
     names = {n for n, module in model.named_modules() if isinstance(module, LAYERS)}
-    supplies = Supplies(examples=(images[:1],), calibration=[(images[:16],), (images[16:],)])
+    supplies = Supplies(examples=(images[:1],), calibration=[(images[:16],), (images[16:],)], integers=integers)
     candidate = Candidate({"bits": bits, "quantization": chosen})
     simulated = Quantize().apply(model.eval(), candidate, supplies)
     if train is not None:
         train(simulated, images)
     plain, scales = strip(simulated)
     float_file = to_onnx(plain, supplies.examples)
-    file = qdq.insert(float_file, plain, scales, supplies.calibration, method=calibration_of(candidate))
+    file = qdq.insert(
+        float_file,
+        plain,
+        scales,
+        supplies.calibration,
+        method=calibration_of(candidate),
+        asymmetric=integers.asymmetric,
+    )
     left = frozenset(names - bits.keys())
     return Case(model=simulated, float_file=float_file, file=file, images=images, float_layers=left)
 

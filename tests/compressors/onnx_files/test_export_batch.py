@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compressors.onnx_files.export import exported, to_onnx
-from autocompress.compressors.onnx_files.tensor_ranges import largest
+from autocompress.compressors.onnx_files.tensor_ranges import spans
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.technique import Way
 from autocompress.evaluators.ladder.engines import Engines
@@ -161,8 +161,8 @@ def test_ranges_are_found_in_pieces() -> None:
     x = torch.randn(7, 2, 4)
     graph = to_onnx(Flattened().eval(), (x[:2],), Way(fixed=True))
     names = [node.output[0] for node in graph.graph.node][:1]
-    found = largest(graph, names, [[x.numpy()]])
-    assert found[names[0]] == pytest.approx(float(x.abs().max()))
+    found = spans(graph, names, [[x.numpy()]])
+    assert found[names[0]] == pytest.approx((float(x.min()), float(x.max())))
 
 
 def test_a_branch_that_the_exporter_decides_is_told(capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,9 +17,11 @@ from autocompress.compressors.onnx_files import qdq
 from autocompress.compressors.onnx_files.onnxruntime_layout import unsigned_activations
 from autocompress.compressors.quantization.calibration import METHODS
 from autocompress.compressors.quantization.quantize import strip
+from autocompress.spaces.capabilities import SYMMETRIC, Integers
 
 from ..quantized import (
     CHAIN,
+    FINE,
     FLAVOUR,
     MERGED,
     NETWORKS,
@@ -39,10 +41,11 @@ from ..quantized import (
 )
 
 
+@pytest.mark.parametrize("integers", [SYMMETRIC, FINE])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_file_computes_what_pytorch_simulates(name: str) -> None:
+def test_file_computes_what_pytorch_simulates(name: str, integers: Integers) -> None:
     """The canonical file's outputs are close to PyTorch's, and differ from those of the float network."""
-    it = case(name)
+    it = case(name, integers=integers)
     tolerance = CHAIN if name in TIGHT else MERGED
     expected = in_torch(it)
     assert share(served(it.canonical, it.images, fused=name not in SHARED), expected) < tolerance
@@ -53,17 +56,21 @@ def test_file_computes_what_pytorch_simulates(name: str) -> None:
 @given(
     st.sampled_from(sorted(TIGHT)),
     st.sampled_from(sorted(METHODS)),
+    st.sampled_from([SYMMETRIC, FINE]),
     st.booleans(),
     st.lists(st.sampled_from([4, 8, 32]), min_size=5, max_size=5),
     st.integers(0, 9),
 )
-def test_rounding_in_pytorch_is_the_files(name: str, method: str, learned: bool, chosen: list[int], seed: int) -> None:
+def test_rounding_in_pytorch_is_the_files(
+    name: str, method: str, integers: Integers, learned: bool, chosen: list[int], seed: int
+) -> None:
     """However ranges are found, trained or not, both round alike: only what lies halfway between levels may differ."""
     bits = mixed_bits(network(name, seed), chosen)
     if not bits:
         return
     scales = "learned" if learned else "fixed"
-    it = rounded(network(name, seed), bits, a_few_steps if learned else None, calibration=method, scales=scales)
+    train = a_few_steps if learned else None
+    it = rounded(network(name, seed), bits, train, integers=integers, calibration=method, scales=scales)
     onnx.checker.check_model(it.file, full_check=True)
     expected = in_torch(it)
     differences = np.abs(served(it.canonical, it.images, fused=False) - expected).max(1)
@@ -102,7 +109,7 @@ def test_learned_scales_are_those_in_the_file() -> None:
     for scale in scales.values():
         assert scale.weight is not None
         assert any(np.array_equal(scale.weight, value) for value in stored)
-        assert any(value.ndim == 0 and value == np.float32(scale.input) for value in stored)
+        assert any(value.ndim == 0 and value == np.float32(scale.input.step) for value in stored)
 
 
 def test_ranges_between_layers_are_found_by_the_method_chosen() -> None:

@@ -101,7 +101,7 @@ def test_training_rounds_dead_channels_as_the_file_does(kind: str) -> None:
     for layer in layers:
         assert layer.bias is not None
         assert layer.scales.weight is not None
-        products = layer.scales.input * layer.scales.weight
+        products = layer.scales.input.step * layer.scales.weight
         assert np.abs(layer.bias.detach().numpy() / products).max() < 2 * LARGEST_BIAS
 
 

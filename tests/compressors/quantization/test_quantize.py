@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import cloudpickle
 import numpy as np
@@ -12,20 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.quantization.calibration import METHODS, Histogram, threshold
-from autocompress.compressors.quantization.quantize import (
-    ActivationQuantizer,
-    Quantize,
-    Quantized,
-    Scales,
-    WeightQuantizer,
-    strip,
-    weight_scale,
-)
+from autocompress.compressors.quantization.calibration import METHODS, TOP, Grid, Histogram, pair_sums, threshold
+from autocompress.compressors.quantization.quantize import Quantize, Quantized, Scales, strip
+from autocompress.compressors.quantization.quantizers import ActivationQuantizer, WeightQuantizer, weight_scale
 from autocompress.compressors.technique import Supplies
 from autocompress.errors import InfeasibleError
 from autocompress.spaces.candidate import Candidate
-from autocompress.spaces.capabilities import Capabilities
+from autocompress.spaces.capabilities import Capabilities, Integers
 from autocompress.spaces.layers import Layer, Network
 
 IMAGES = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -44,7 +38,7 @@ def quantized(**chosen: str) -> nn.Module:
     return Quantize().apply(network(), Candidate({"bits": BOTH, "quantization": chosen}), SUPPLIES)
 
 
-def plain(scales: Mapping[str, Scales]) -> dict[str, tuple[float | None, object, int]]:
+def plain(scales: Mapping[str, Scales]) -> dict[str, tuple[Grid | None, object, int]]:
     """Return scales as values that can be compared."""
     return {n: (s.input, None if s.weight is None else s.weight.tolist(), s.bits) for n, s in scales.items()}
 
@@ -81,7 +75,7 @@ def test_gradient_passes_straight_through_the_weights() -> None:
 
 def test_gradient_passes_through_activations_within_the_range() -> None:
     """Numbers inside the calibrated range get their gradient, numbers beyond it none."""
-    quantizer = ActivationQuantizer(8)
+    quantizer = ActivationQuantizer()
     quantizer(torch.tensor([-1.0, 0.5]))
     quantizer.calibrating = False
     x = torch.tensor([0.3, -0.9, 2.0, -3.0], requires_grad=True)
@@ -90,14 +84,14 @@ def test_gradient_passes_through_activations_within_the_range() -> None:
     assert x.grad is not None
     assert x.grad.tolist() == [1.0, 1.0, 0.0, 0.0]
     torch.testing.assert_close(y[2:], torch.tensor([1.0, -1.0]))
-    assert quantizer.scale == pytest.approx(1 / 127)
+    assert quantizer.grid.step == pytest.approx(1 / 127)
 
 
 def test_calibration_sees_the_largest_magnitude_of_all_batches() -> None:
     """By ``max`` the scale of a layer's input maps the largest number seen to 127; after calibration it stays."""
     model = quantized(calibration="max")
     _, scales = strip(model)
-    assert scales["0"].input == pytest.approx(float(IMAGES.abs().max()) / 127)
+    assert scales["0"].input.step == pytest.approx(float(IMAGES.abs().max()) / 127)
     model(100 * IMAGES)
     assert plain(strip(model)[1]) == plain(scales)
 
@@ -241,7 +235,7 @@ def test_ranges_of_inputs_are_found_by_the_method_chosen(method: str) -> None:
     for batch in SUPPLIES.calibration:
         seen.add(batch[0].numpy())
     _, scales = strip(quantized(calibration=method))
-    assert scales["0"].input == pytest.approx(threshold(seen, method) / 127, rel=1e-6)
+    assert scales["0"].input == Grid(pytest.approx(threshold(seen, method) / 127, rel=1e-6))
 
 
 @pytest.mark.parametrize(("inputs", "block"), [(384, 128), (192, 64), (96, 32), (48, 16)])
@@ -312,7 +306,7 @@ def test_learned_scales_begin_as_the_fixed_ones() -> None:
     fixed, learned = quantized(), quantized(scales="learned")
     torch.testing.assert_close(learned(IMAGES), fixed(IMAGES), rtol=0, atol=0.02)
     for ours, theirs in zip(strip(learned)[1].values(), strip(fixed)[1].values(), strict=True):
-        assert ours.input == pytest.approx(theirs.input)
+        assert ours.input.step == pytest.approx(theirs.input.step)
         assert np.array_equal(ours.weight, theirs.weight)  # type: ignore[arg-type]  # both have one
 
 
@@ -355,7 +349,7 @@ def test_layer_that_runs_twice_has_one_range() -> None:
     assert inner > float(x.abs().max())
     supplies = Supplies(examples=(x[:1],), calibration=[(x,)])
     _, scales = strip(Quantize().apply(model, Candidate({"bits": {"layer": 8}}), supplies))
-    assert scales["layer"].input == pytest.approx(inner / 127, rel=0.02)
+    assert scales["layer"].input.step == pytest.approx(inner / 127, rel=0.02)
 
 
 def test_layers_inside_of_pytorchs_encoder_layers_are_quantized() -> None:
@@ -368,4 +362,61 @@ def test_layers_inside_of_pytorchs_encoder_layers_are_quantized() -> None:
         difference = (rounded(tokens) - layer(tokens)).abs().max()
     assert 0 < difference < 0.1
     _, scales = strip(rounded)
-    assert all(scale.input is not None and 1e-3 < scale.input < 0.1 for scale in scales.values())
+    assert all(scale.input is not None and 1e-3 < scale.input.step < 0.1 for scale in scales.values())
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_ranges_may_have_two_ends(method: str) -> None:
+    """Where runtimes take any zero point, 256 numbers lie from the least to the largest kept; a ReLU's begin at 0."""
+    supplies = replace(SUPPLIES, integers=Integers(asymmetric=True), calibration=[(IMAGES.clamp_min(-0.3),)])
+    _, scales = strip(
+        Quantize().apply(network(), Candidate({"bits": BOTH, "quantization": {"calibration": method}}), supplies)
+    )
+    first, second = scales["0"].input, scales["4"].input
+    assert (second.least, second.most) == (0, 255)
+    assert first.most - first.least == 255
+    assert first.least * first.step == pytest.approx(-0.3, abs=0.05)
+    assert 2 < first.most * first.step <= float(IMAGES.max()) + first.step
+
+
+def test_steps_after_a_relu_are_half_as_wide() -> None:
+    """Numbers that are never negative have all levels to one side."""
+    x = torch.rand(64, 8)
+    errors = []
+    for asymmetric in (False, True):
+        quantizer = ActivationQuantizer(asymmetric=asymmetric)
+        quantizer(x)
+        quantizer.calibrated()
+        errors.append(float((quantizer(x) - x).square().mean()))
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_learned_steps_keep_their_zero_point() -> None:
+    """Training moves the step, and 0 stays on the grid at the same integer."""
+    supplies = replace(SUPPLIES, integers=Integers(asymmetric=True))
+    bits = Candidate({"bits": BOTH, "quantization": {"scales": "learned"}})
+    model = Quantize().apply(network(), bits, supplies).train()
+    before = strip(model)[1]["0"].input
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    (model(IMAGES) - 1).square().mean().backward()
+    optimizer.step()
+    after = strip(model)[1]["0"].input
+    assert (after.least, after.most) == (before.least, before.most)
+    assert after.step != before.step
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_pairs_of_weights_stay_small_where_kernels_add_them_in_sixteen_bits(learned: bool) -> None:
+    """Training rounds weights as they are served: 255 times a pair is below 2¹⁵. A depthwise layer needs no care."""
+    layers = (nn.Conv2d(6, 4, 3), nn.Linear(7, 5), nn.Conv2d(6, 6, 3, groups=6))
+    for layer in layers:
+        it = Quantized(layer, 8, integers=Integers(narrow=True))
+        nn.init.uniform_(layer.weight, 0.9, 1.0)
+        if learned:
+            it.round_weight.learn(layer.weight)
+            it.round_weight.learned.factor.data.mul_(0.5)
+        step = it.round_weight.scale(layer.weight)
+        integers = (it.round_weight(layer.weight) / step.reshape(-1, *[1] * (layer.weight.dim() - 1))).movedim(1, -1)
+        most = pair_sums(integers.detach().round()).abs().max()
+        assert most > 200 if layer is layers[2] else most <= 128
+        assert integers.abs().max() <= TOP + 0.01

@@ -16,6 +16,7 @@ from torch import nn
 
 from autocompress.compressors.onnx_files import qdq
 from autocompress.compressors.onnx_files.export import to_onnx
+from autocompress.compressors.quantization.calibration import Grid
 from autocompress.compressors.quantization.quantize import Scales
 from autocompress.errors import InfeasibleError
 from autocompress.evaluators.runtime import Source, low_precision
@@ -78,7 +79,7 @@ def test_large_sums_do_not_saturate() -> None:
     network = nn.Sequential(nn.Conv2d(16, 8, 3, bias=False), nn.ReLU())
     nn.init.ones_(network[0].weight)
     x = torch.ones(1, 16, 8, 8)
-    graph = qdq.insert(to_onnx(network, (x,)), network, {"0": Scales(input=1 / 127)}, [(x,)])
+    graph = qdq.insert(to_onnx(network, (x,)), network, {"0": Scales(input=Grid(1 / 127))}, [(x,)])
     artefact = FLOAT.convert(Source(onnx=graph.SerializeToString()))
     assert low_precision(FLOAT.kernels(artefact, [x.numpy()])) == 1
     np.testing.assert_allclose(run(FLOAT, artefact, x.numpy()), 16 * 9, rtol=0.02)
