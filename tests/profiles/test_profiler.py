@@ -23,11 +23,12 @@ from autocompress.evaluators.meters.latency import Calibration, Plan
 from autocompress.evaluators.runtime import Arrays, Kernel, Runtime, Source
 from autocompress.evaluators.runtimes.fake import FakeRuntime
 from autocompress.evaluators.runtimes.onnxruntime import OnnxRuntime
+from autocompress.profiles.cost_model import LEAST_FACTOR, CostModel
 from autocompress.profiles.latency_probes import Prober, measured_costs
 from autocompress.profiles.profile import Profile
 from autocompress.profiles.profiler import profile
 from autocompress.profiles.sensitivity import sensitivities
-from autocompress.spaces.candidate import BITS, PRUNING_RATIO, RANK, Candidate
+from autocompress.spaces.candidate import BITS, DEPTH, PRUNING_RATIO, RANK, Candidate
 from autocompress.spaces.space import Space
 from autocompress.spaces.uniform import pruned, uniform
 from autocompress.studies.residual import ResidualNet
@@ -300,9 +301,8 @@ class Weighed(Priced):
         return {n.name: weights(n.input[1]) for n in graph.node if n.op_type in ("Conv", "Gemm")}
 
 
-def test_two_builds_tell_all_ranks_and_none_is_made_for_what_is_too_small() -> None:
-    """Ranks between two that were timed follow from their work; four bits of a small head alone are not timed."""
-    task, runtime = residual(32, 8), Weighed()
+def costs_of(task: Task, runtime: Weighed) -> tuple[Prober, Space, CostModel]:
+    """Return the costs of a network's levels, with the space and what measured them."""
     supplies, network = supplies_of(task), inspect(task.model, task.examples)
     space = space_of(network, replace(runtime.capabilities, weight_bits=(4,)))
     base = apply_candidate(task, Candidate(), supplies, epochs=0)
@@ -310,7 +310,31 @@ def test_two_builds_tell_all_ranks_and_none_is_made_for_what_is_too_small() -> N
     meter = Prices(runtime)
     prober = Prober(task=task, supplies=supplies, network=network, base=base, runtime=runtime, meter=meter)
     costs = prober.base_costs(artefact, sum(runtime.prices(artefact).values()))
-    costs = measured_costs(prober, space, costs, space.sizes.keys(), lambda text: None)
+    return prober, space, measured_costs(prober, space, costs, space.sizes.keys(), lambda text: None)
+
+
+def test_one_build_tells_what_each_branch_saves() -> None:
+    """The network without all branches is timed, and what it saves is shared out by the time of the branches' layers.
+
+    No layer is free, so a small share of its time is left.
+    """
+    task, runtime = residual(32, 8), Weighed()
+    prober, space, costs = costs_of(task, runtime)
+    branches = [choice.target for choice in space.on(DEPTH)]
+    assert len(branches) > 1
+    assert [len(candidate[DEPTH]) for candidate in prober.timed if candidate[DEPTH]] == [len(branches)]
+    for name in branches:
+        candidate = Candidate({DEPTH: {name: "gone"}})
+        told, unchanged = costs.predict_ms(prober.network, candidate), costs.total_ms
+        saved = unchanged - latency_ms(task, candidate, runtime, prober.meter)
+        assert unchanged - told == pytest.approx((1 - LEAST_FACTOR) * saved, rel=0.01)
+
+
+def test_two_builds_tell_all_ranks_and_none_is_made_for_what_is_too_small() -> None:
+    """Ranks between two that were timed follow from their work; four bits of a small head alone are not timed."""
+    task, runtime = residual(32, 8), Weighed()
+    prober, space, costs = costs_of(task, runtime)
+    network, meter = prober.network, prober.meter
     assert [len(candidate[RANK]) > 0 for candidate in prober.timed].count(True) == 2
     layers = {layer.name: layer for layer in network.layers}
     between = [
