@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from .batches import Endless, one_pass
 from .depth.depth import Depth
 from .distillation import distill
 from .distillation.answers import Answers
+from .distillation.schedule import Schedule
 from .frozen import freeze_as
 from .inherited_weights import Ancestor
 from .lowrank.factorize import Factorize
@@ -190,18 +191,17 @@ class Phase:
     penalty: Callable[[nn.Module], Tensor] | None = None
 
 
-def phases(
-    candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...], *, student: bool = False
-) -> list[Phase]:
+def phases(candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...], *, small: bool = False) -> list[Phase]:
     """Return the phases to a candidate: regularise, prune in steps, factorise, quantize; each is trained.
 
-    A student is trained in float before its numbers change, since it may never have been trained.
+    What has its shapes already is trained in float too before its numbers change: a student, which may never have been
+    trained, and what others were pruned to.
 
     Args:
         candidate: what to reach.
         model: the network before anything is done to it; it is not changed.
         examples: its inputs, batch first.
-        student: whether it is a smaller network than the one that is to be replaced.
+        small: whether the network has shapes of its own already, as a student and an inherited one have.
 
     """
     shapes = tuple(t for t in SHAPES if candidate[t.axis])
@@ -225,7 +225,7 @@ def phases(
         found.append(Phase(techniques=tuple(t for t in shapes if t is not SHALLOW), candidate=last, share=share))
         if SHALLOW in shapes:  # what is gone needs no training
             found[0] = replace(found[0], techniques=(SHALLOW, *found[0].techniques))
-    if student and not shapes:
+    if small and not shapes:
         found.append(Phase(techniques=(), candidate=candidate, share=SHAPES_SHARE))
     if numbers:
         share = 1.0 - sum(phase.share for phase in found)
@@ -276,7 +276,8 @@ def apply_candidate(
             if ancestor is not None:
                 model = ancestor.network(model, supplies)
                 to_do = ancestor.beyond(candidate, task.base)
-            ways = phases(to_do, model, supplies.examples, student=task.student is not None)
+            small = ancestor is not None or task.student is not None
+            ways = phases(to_do, model, supplies.examples, small=small)
         for number, phase in enumerate(ways):
             started = time.monotonic()
             with _building():
@@ -287,7 +288,7 @@ def apply_candidate(
                     estimate_batch_norm(model, supplies.calibration if epochs else supplies.statistics)
             if epochs:
                 freeze_as(model, task.base)
-                training.run(model, phase, number)
+                training.run(model, ways, number)
             if epochs and not phase.folded:
                 estimate_batch_norm(model, supplies.statistics)
                 ancestor = Ancestor.of(candidate, model)
@@ -333,8 +334,9 @@ class _Training:
     deadline: float
     pause: Callable[[], None] | None
 
-    def run(self, model: nn.Module, phase: Phase, number: int) -> None:
-        """Train a network in place for a phase's share; each phase has its own random numbers."""
+    def run(self, model: nn.Module, ways: Sequence[Phase], number: int) -> None:
+        """Train a network in place for the share of one of its phases; each phase has its own random numbers."""
+        phase = ways[number]
         with _held(model, self.candidate):
             distill.distil(
                 model,
@@ -343,6 +345,7 @@ class _Training:
                 settings=self.candidate[DISTILLATION],
                 rate=FOLDED_RATE if phase.folded and folded(model) else 1.0,
                 epochs=self.epochs * phase.share,
+                schedule=Schedule(self.epochs, tuple(each.share for each in ways), number),
                 seed=(self.seed, number),
                 batches=self.batches,
                 answers=self.answers,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 from ...errors import AutocompressError, InfeasibleError, StudyError, in_a_line
 from ...spaces.candidate import DISTILLATION, Value
@@ -25,6 +25,7 @@ from .answers import Answers
 from .bfloat16 import in_bfloat16, trains_in_bfloat16
 from .intermediate import Hints, offers
 from .loss import DistillationLoss
+from .schedule import Schedule
 
 CHOICES = (
     Choice(axis=DISTILLATION, target="temperature", levels=(1.0, 2.0, 4.0, 8.0)),
@@ -65,6 +66,7 @@ def distil(
     batches: Endless | None = None,
     answers: Answers | None = None,
     rate: float = 1.0,
+    schedule: Schedule | None = None,
     penalty: Callable[[nn.Module], Tensor] | None = None,
     deadline: float = math.inf,
     pause: Callable[[], None] | None = None,
@@ -84,6 +86,7 @@ def distil(
         batches: a stream of ``task.train`` to continue; None begins one.
         answers: keep the teacher's outputs for these batches; None computes them. Hints need the teacher itself.
         rate: multiplies the learning rate of the settings.
+        schedule: the phase of a longer training that this is; None for a training of its own.
         penalty: ``penalty(student)`` is added to the loss.
         deadline: a time of `time.monotonic` after which the training gives up.
         pause: is called before each batch, and may wait.
@@ -108,7 +111,8 @@ def distil(
                     stack.enter_context(in_bfloat16(teacher))
                 asked = teacher if answers is None else answers.of(teacher, "bfloat16" if half else "float32")
                 stream = Endless(task.train) if batches is None else batches
-                _train(student, teacher, asked, task, stream, chosen, epochs, penalty, deadline)
+                rates = (Schedule(epochs) if schedule is None else schedule).rates(batches_in(task.train))
+                _train(student, teacher, asked, task, stream, chosen, rates, penalty, deadline)
         student.eval()
 
 
@@ -144,11 +148,11 @@ def _train(
     task: Task,
     batches: Iterator[Batch],
     settings: Mapping[str, float],
-    epochs: float,
+    rates: Sequence[float],
     penalty: Callable[[nn.Module], Tensor] | None,
     deadline: float,
 ) -> None:
-    steps, hints = max(1, round(epochs * batches_in(task.train))), None
+    steps, hints = len(rates), None
     if settings["features"] or settings["attention"]:
         first = next(batches)
         batches = itertools.chain([first], batches)
@@ -157,17 +161,12 @@ def _train(
         )
     trained = [p for p in student.parameters() if p.requires_grad]
     trained += [] if hints is None else hints.parameters()
-    rates = [settings["learning_rate"] * _scale(p) for p in trained]
-    optimizer = torch.optim.AdamW(
-        ({"params": [p], "lr": lr, "weight_decay": _decay(p)} for p, lr in zip(trained, rates, strict=True)),
-        fused=all(p.device.type == "cpu" for p in trained) or None,  # one pass over the weights instead of ten
-    )
-    warmup = 0.21  # a fifth; exactly 0.2 makes the schedule divide by zero when there are four steps
-    schedule = OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=warmup)
+    optimizer = _optimizer(trained)
+    largest = [settings["learning_rate"] * group["lr"] for group in optimizer.param_groups]
     taught = DistillationLoss(student, asked, task, settings, hints)
     with taught.watching():
         losses = _losses(taught, batches, batches_in(task.train))
-        for step, loss in zip(range(steps), losses, strict=False):
+        for step, (rate, loss) in enumerate(zip(rates, losses, strict=False)):
             if time.monotonic() > deadline:
                 raise InfeasibleError(f"its time was over at training step {step} of {steps}", rung="train")
             loss = loss if penalty is None else loss + penalty(student)
@@ -176,8 +175,9 @@ def _train(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)  # one odd batch moves Adam's averages no further than others do
+            for group, most in zip(optimizer.param_groups, largest, strict=True):
+                group["lr"] = rate * most
             optimizer.step()
-            schedule.step()
 
 
 def _losses(taught: DistillationLoss, batches: Iterator[Batch], most: int) -> Iterator[Tensor]:
@@ -211,14 +211,22 @@ def _losses(taught: DistillationLoss, batches: Iterator[Batch], most: int) -> It
             yield loss
 
 
-def _decay(parameter: Tensor) -> float:
-    """Return a parameter's weight decay: none for norms, biases and learned steps."""
-    return 0.01 if parameter.dim() > 1 else 0.0
+def _optimizer(trained: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return AdamW with one group for all parameters of about one size; their rates are relative to it.
+
+    So one rate fits all widths (Shazeer and Stern, Adafactor, ICML 2018, section 8). Norms, biases and learned steps do
+    not decay.
+    """
+    groups: defaultdict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for parameter in trained:
+        groups[_scale(parameter), 0.01 if parameter.dim() > 1 else 0.0].append(parameter)
+    return torch.optim.AdamW(
+        ({"params": alike, "lr": scale, "weight_decay": decay} for (scale, decay), alike in groups.items()),
+        fused=all(p.device.type == "cpu" for p in trained) or None,  # one pass over the weights instead of ten
+    )
 
 
 def _scale(parameter: Tensor) -> float:
-    """Return a parameter's magnitude; learning rates are relative to it, so that one rate fits all widths.
-
-    (Shazeer and Stern, Adafactor, ICML 2018, section 8.)
-    """
-    return max(1e-2, parameter.detach().square().mean().sqrt().item())
+    """Return a parameter's magnitude, to about a tenth."""
+    magnitude = max(1e-2, parameter.detach().square().mean().sqrt().item())
+    return float(2.0 ** (round(4 * math.log2(magnitude)) / 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from autocompress.compressors.inherited_weights import Ancestor
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.prune import beyond
+from autocompress.compressors.quantization.quantize import Quantized
 from autocompress.spaces.candidate import Candidate
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
@@ -60,6 +62,19 @@ def test_same_channels_are_handed_on(task: Task) -> None:
     assert first.ancestor is not None
     heir = apply_candidate(task, at(0.5), supplies, epochs=0, ancestor=first.ancestor)
     assert all(torch.equal(value, heir.state()[name]) for name, value in first.state().items())
+
+
+def test_inherited_shapes_are_trained_in_float_before_numbers_change(task: Task) -> None:
+    """Of an heir that differs in its bits alone four fifths of the training are in float, as of its ancestor's."""
+    supplies, seen = supplies_of(task), []
+    ancestor = apply_candidate(task, at(0.5), supplies, epochs=0.25).ancestor
+
+    def fit(student: nn.Module, teacher: nn.Module, epochs: float) -> None:
+        seen.append((epochs, any(isinstance(module, Quantized) for module in student.modules())))
+
+    heir = apply_candidate(replace(task, fit=fit), at(0.5, bits={"head": 8}), supplies, epochs=1.0, ancestor=ancestor)
+    assert seen == [(0.8, False), (pytest.approx(0.2), True)]
+    assert heir.ancestor is not None
 
 
 def test_other_layers_are_nobodys_ancestors(task: Task) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from autocompress.compressors.distillation import distill
+from autocompress.compressors.distillation.distill import distil
+from autocompress.compressors.distillation.schedule import Schedule
 from autocompress.compressors.pipeline import apply_candidate, phases
 from autocompress.compressors.pruning.importance import IMPORTANCES
 from autocompress.compressors.pruning.prune import Prune, penalty, remove_channels, schedule, way
@@ -150,6 +155,21 @@ def test_phases_make_small_then_prune_bit_by_bit() -> None:
     compressed = apply_candidate(replace(task, fit=fit), candidate, supplied(task.examples, 10), epochs=1)
     assert seen == [16, 14, 10, 8, 4]
     assert compressed.plain.get_submodule("stem.0").weight.shape[0] == 4
+
+
+def test_all_phases_have_one_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pruning in steps and rounding happen inside one warm-up and cosine, whose rates are those of one training."""
+    task, rates = small_task(), []
+
+    def watched(student: nn.Module, *args: Any, schedule: Schedule, **more: Any) -> None:
+        rates.append(schedule.rates(batches=8))
+        distil(student, *args, schedule=schedule, **more)
+
+    monkeypatch.setattr(distill, "distil", watched)
+    axes = {"pruning_ratio": RATIOS, "pruning": {"steps": 2}, "bits": {"stem.0": 8}}
+    apply_candidate(task, Candidate(axes), supplied(task.examples, 10), epochs=2)
+    assert len(rates) == 3
+    assert list(itertools.chain(*rates)) == Schedule(2).rates(8)
 
 
 def test_default_settings_are_one_step_without_penalty() -> None:
