@@ -24,7 +24,7 @@ from .careful_measurement import measure_carefully
 from .dispatch import RunContext, run_requests
 from .finalists import too_slow_for_sure
 from .progress import Progress
-from .requests import TRIAL, final_request, seed_of, stream_for
+from .requests import final_request, repeated_request
 from .workers.base import LostTrial
 
 logger = logging.getLogger(__name__)
@@ -149,9 +149,7 @@ class FinalEvaluation:
         if isinstance(outcome, tuple) and failure is None and no_worse(outcome[0], model.measurement):
             return None
         if not isinstance(outcome, LostTrial) and request.epochs > model.measurement.epochs:
-            seed = seed_of(self.options.seed, model.id, TRIAL)
-            stream = stream_for(self.context, model.id, TRIAL)
-            return replace(request, epochs=model.measurement.epochs, seed=seed, stream=stream)
+            return repeated_request(self.context, model, request)
         return None
 
     def _record(self, model: Model, outcome: Outcome | LostTrial) -> Measurements | None:

@@ -31,6 +31,12 @@ def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
     return min(fit, key=lambda m: (missing(m), -m.measurement.accuracy), default=None)
 
 
+def hands_on(model: Model) -> bool:
+    """Return whether a model was made smaller and trained, and has no layers that the original lacks."""
+    other = model.candidate[RANK] or model.candidate[SPARSITY]
+    return bool(_removed(model.candidate) and model.measurement.epochs and not other)
+
+
 def _removed(candidate: Candidate) -> dict[tuple[str, str], float]:
     """Return what a candidate removes: the share of each group's channels, and of each branch all."""
     pruned = {(PRUNING_RATIO, name): float(ratio) for name, ratio in candidate[PRUNING_RATIO].items()}
@@ -38,8 +44,5 @@ def _removed(candidate: Candidate) -> dict[tuple[str, str], float]:
 
 
 def _holds(model: Model, wanted: Mapping[tuple[str, str], float]) -> bool:
-    """Return whether a model was trained and nowhere has less than wanted."""
-    has = _removed(model.candidate)
-    if not has or not model.measurement.epochs or model.candidate[RANK] or model.candidate[SPARSITY]:
-        return False
-    return all(ratio <= wanted.get(name, 0.0) for name, ratio in has.items())
+    """Return whether a model can hand on its weights and nowhere has less than wanted."""
+    return hands_on(model) and all(ratio <= wanted.get(name, 0.0) for name, ratio in _removed(model.candidate).items())

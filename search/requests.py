@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from ..spaces.candidate import Candidate
 from ..storage.study_store import PendingTrial, StudyStore
 from ..storage.trials import trial_name
 from .dispatch import RunContext
-from .inheritance import ancestor_of
+from .inheritance import ancestor_of, hands_on
 
 TRIAL, FINAL = range(2)
 """What a seed is for: the training of a trial, or the final training of a model."""
@@ -62,7 +63,10 @@ def trial_request(
 
 
 def final_request(context: RunContext, model: Model) -> Request:
-    """Return the request of a model's final training; one whose training failed in its trial is only scored."""
+    """Return the request of a model's final training; one whose training failed in its trial is only scored.
+
+    It begins from the trial's own weights where they were kept, otherwise from those that the trial started from.
+    """
     epochs = _epochs(context, model.candidate, model.role, context.final_epochs)
     return Request(
         folder=model.path,
@@ -71,10 +75,21 @@ def final_request(context: RunContext, model: Model) -> Request:
         unchanged=model.role == BASELINE,
         seed=seed_of(context.options.seed, model.id, FINAL),
         stream=stream_for(context, model.id, FINAL),
-        ancestor=f"trials/{model.id}/{ANCESTOR}",
+        ancestor=f"trials/{model.id}/{SHAPES if hands_on(model) else ANCESTOR}",
         latencies=tuple(measured.latency for measured in model.measurements),
         test=True,
         timeout_s=10 * context.options.trial_timeout_s,
+    )
+
+
+def repeated_request(context: RunContext, model: Model, request: Request) -> Request:
+    """Return a final request with the training of the model's trial: its start, its passes and its random numbers."""
+    return replace(
+        request,
+        epochs=model.measurement.epochs,
+        seed=seed_of(context.options.seed, model.id, TRIAL),
+        stream=stream_for(context, model.id, TRIAL),
+        ancestor=f"trials/{model.id}/{ANCESTOR}",
     )
 
 

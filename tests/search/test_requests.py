@@ -10,12 +10,13 @@ import pytest
 
 from autocompress.evaluators.analytic import AnalyticEvaluator
 from autocompress.evaluators.evaluator import Request
+from autocompress.evaluators.ladder.trial_files import ANCESTOR, SHAPES
 from autocompress.evaluators.measurement import Infeasible, Measurement
 from autocompress.pareto.limits import Limits
 from autocompress.pareto.model import BASELINE, STUDENT, Model
 from autocompress.search.dispatch import RunContext
 from autocompress.search.options import Options
-from autocompress.search.requests import FINAL, TRIAL, final_request, seed_of, trial_request
+from autocompress.search.requests import FINAL, TRIAL, final_request, repeated_request, seed_of, trial_request
 from autocompress.search.workers.inline import InlineWorkers
 from autocompress.spaces.candidate import Candidate
 from autocompress.storage.run_directory import RunDirectory
@@ -99,6 +100,27 @@ def test_a_final_training_is_longer_and_scored_on_the_test_data(context: RunCont
     assert (request.folder, request.candidate, request.test) == ("models/00004", PRUNED, True)
     assert (request.epochs, request.timeout_s) == (10.0, 600.0)
     assert request.seed == seed_of(7, "00004", FINAL)
-    assert request.ancestor.startswith("trials/00004/")
     failed = replace(measured, failure=Infeasible(reason="the loss became nan", rung="train"))
     assert final_request(context, replace(model, measurements=(failed,))).epochs == 0.0
+
+
+@pytest.mark.parametrize(
+    ("axes", "epochs", "file"),
+    [
+        ({"pruning_ratio": {"layer0": 0.5}, "bits": {"layer0": 8}}, 2.0, SHAPES),
+        ({"pruning_ratio": {"layer0": 0.5}}, 0.0, ANCESTOR),
+        ({"pruning_ratio": {"layer0": 0.5}, "rank": {"layer0": 0.5}}, 2.0, ANCESTOR),
+        ({"bits": {"layer0": 8}}, 2.0, ANCESTOR),
+    ],
+)
+def test_a_final_training_goes_on_from_the_trials_own_weights(
+    axes: dict[str, dict[str, float]], epochs: float, file: str, context: RunContext, measured: Measurement
+) -> None:
+    """Where the trial kept none that others may start from, it starts as the trial did; a repetition always does."""
+    trained = replace(measured, epochs=epochs)
+    model = Model(id="00004", candidate=Candidate(axes), measurements=(trained,), path="models/00004")
+    request = final_request(context, model)
+    assert request.ancestor == f"trials/00004/{file}"
+    again = repeated_request(context, model, request)
+    assert (again.ancestor, again.epochs) == (f"trials/00004/{ANCESTOR}", epochs)
+    assert (again.seed, again.test) == (seed_of(7, "00004", TRIAL), True)
