@@ -32,6 +32,7 @@ from autocompress.evaluators.meters.isolated_engine import engine
 from autocompress.evaluators.meters.latency import CAREFUL, PROBE, SEARCH, Meter, meter_for
 from autocompress.spaces.candidate import (
     BITS,
+    DEPTH,
     DISTILLATION,
     FACTORIZATION,
     PALETTE,
@@ -100,6 +101,8 @@ def rows(space: Space) -> Iterator[Row]:
     prune = {ratio: {PRUNING_RATIO: ratio} for ratio in (0.25, 0.5, 0.75)}
     yield Row("unchanged", "", Candidate())
     yield from (Row("pruning", f"{ratio:.0%}", at(space, axes)) for ratio, axes in prune.items())
+    for count in (1, 2, 4):
+        yield Row("depth", f"{count} of {len([*space.on(DEPTH)])} branches gone", shallow(space, count))
     for kind in ("tucker", "cp"):
         for share in (0.5, 0.25, 0.125):
             yield Row(
@@ -129,6 +132,10 @@ def rows(space: Space) -> Iterator[Row]:
         both = prune[ratio] | {BITS: 8}
         yield Row("combined", f"pruning {ratio:.0%}, INT8", at(space, both))
         yield Row("combined", f"pruning {ratio:.0%}, rank 50 %, INT8", at(space, both | {RANK: 0.5}))
+    for ratio in (0.25, 0.5):
+        yield Row(
+            "combined", f"2 branches gone, pruning {ratio:.0%}, INT8", shallow(space, 2, prune[ratio] | {BITS: 8})
+        )
     yield Row("combined", "pruning 50 %, palettes of 4 bits", at(space, prune[0.5] | {PALETTE: 4}))
 
 
@@ -147,6 +154,13 @@ def at(space: Space, axes: dict[str, float], settings: Settings | None = None) -
     for axis, values in (settings or {}).items():
         found[axis] = {**found.get(axis, {}), **values}
     return Candidate(found)
+
+
+def shallow(space: Space, count: int, axes: dict[str, float] | None = None) -> Candidate:
+    """Return the candidate without the last branches, and with levels as in `at`; nothing is done to what is gone."""
+    last = [choice.name for choice in space.on(DEPTH)][-count:]
+    levels = space.levels(at(space, axes or {}))
+    return space.candidate(levels | dict.fromkeys(last, 1))
 
 
 def every_second(candidate: Candidate) -> Candidate:
