@@ -62,14 +62,16 @@ class OnnxRuntime:
         )
 
     def convert(self, source: Source) -> bytes:
-        """Make activations unsigned, which is what the CPU kernels fuse; a GPU takes the canonical file."""
+        """Make activations unsigned and functions integer, as the CPU kernels fuse; a GPU takes the canonical file."""
+        from ...compressors.onnx_files.integer_functions import integer_functions
         from ...compressors.onnx_files.onnxruntime_layout import integer_outputs, unsigned_activations
         from ...compressors.onnx_files.recurrent import dynamic
 
         if self.capabilities.device != "cpu":
             return source.onnx
         unsigned = unsigned_activations(source.onnx, source.calibration)
-        return dynamic(integer_outputs(unsigned, source.calibration))
+        between = integer_functions(unsigned, source.calibration)
+        return dynamic(integer_outputs(between, source.calibration))
 
     @contextmanager
     def build(self, artefact: bytes, *, threads: int) -> Iterator[Engine]:
