@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InfeasibleError, StudyError, blamed, gist
-from ..spaces.candidate import DISTILLATION, PRUNING_RATIO, Candidate
+from ..spaces.candidate import PRUNING_RATIO, Candidate
 from ..spaces.capabilities import SYMMETRIC, Capabilities, Integers
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.networks.copied import copied
 from ..studies.random_states import seeded
 from ..studies.task import Batch, Task, have_a_batch
-from .batch_norm import estimate_batch_norm, fold_batch_norm, folded
+from .batch_norm import estimate_batch_norm, fold_batch_norm
 from .batches import Endless, one_pass
 from .depth.depth import Depth
 from .distillation import distill
 from .distillation.answers import Answers
-from .distillation.schedule import Schedule
+from .distillation.training import Training
 from .frozen import freeze_as
 from .inherited_weights import Ancestor
 from .lowrank.factorize import Factorize
@@ -58,9 +58,6 @@ SHAPES_SHARE = 0.8
 
 PENALTY_SHARE = 0.3
 """Share of the training of shapes that makes channels small before they are pruned, where that is asked for."""
-
-FOLDED_RATE = 0.1
-"""Share of the learning rate with which a network is trained whose batch norms are folded: nothing evens steps out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +265,7 @@ def apply_candidate(
     """
     batches = Endless(task.train, Stream(seed=seed) if stream is None else stream)
     kept = None if answers is None or stream is None else Answers(answers, batches)
-    training = _Training(task, candidate, batches, kept, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
+    training = Training(task, batches, kept, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
     apply_s = 0.0
     try:
         with _building():
@@ -288,7 +285,9 @@ def apply_candidate(
                     estimate_batch_norm(model, supplies.calibration if epochs else supplies.statistics)
             if epochs:
                 freeze_as(model, task.base)
-                training.run(model, ways, number)
+                shares, penalty = tuple(each.share for each in ways), phase.penalty
+                with _held(model, candidate):
+                    training.run(model, candidate, shares, number, folded=phase.folded, penalty=penalty)
             if epochs and not phase.folded:
                 estimate_batch_norm(model, supplies.statistics)
                 ancestor = Ancestor.of(candidate, model)
@@ -318,41 +317,6 @@ def _building() -> Iterator[None]:
 def _lacks_memory(error: RuntimeError) -> bool:
     """Return whether torch ran out of memory; on a CPU only the message shows it."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-@dataclass(frozen=True)
-class _Training:
-    """Trains a candidate in all of its phases, on one stream of batches; see `apply_candidate`."""
-
-    task: Task
-    candidate: Candidate
-    batches: Endless
-    answers: Answers | None
-    _: KW_ONLY
-    epochs: float
-    seed: int
-    deadline: float
-    pause: Callable[[], None] | None
-
-    def run(self, model: nn.Module, ways: Sequence[Phase], number: int) -> None:
-        """Train a network in place for the share of one of its phases; each phase has its own random numbers."""
-        phase = ways[number]
-        with _held(model, self.candidate):
-            distill.distil(
-                model,
-                self.task.model if self.task.teacher is None else self.task.teacher,
-                self.task,
-                settings=self.candidate[DISTILLATION],
-                rate=FOLDED_RATE if phase.folded and folded(model) else 1.0,
-                epochs=self.epochs * phase.share,
-                schedule=Schedule(self.epochs, tuple(each.share for each in ways), number),
-                seed=(self.seed, number),
-                batches=self.batches,
-                answers=self.answers,
-                penalty=phase.penalty,
-                deadline=self.deadline,
-                pause=self.pause,
-            )
 
 
 @contextmanager
