@@ -22,6 +22,7 @@ from ..spaces.space import Choice, Space
 from ..studies.networks.copied import copied
 from ..studies.random_states import seeded
 from ..studies.task import Batch, Task, have_a_batch
+from .activations import Exchange
 from .batch_norm import estimate_batch_norm, fold_batch_norm
 from .batches import Endless, one_pass
 from .depth.depth import Depth
@@ -43,10 +44,13 @@ from .stream import Stream
 from .supplies import GRADIENTS, RANGES, STATISTICS, affordable, divided, enough, joined
 from .technique import Supplies, Technique
 
-SHALLOW, PRUNE = Depth(), prune.Prune()
+EXCHANGE, SHALLOW, PRUNE = Exchange(), Depth(), prune.Prune()
 
-SHAPES: tuple[Technique, ...] = (SHALLOW, PRUNE, Factorize(), Sparsify())
+SHAPES: tuple[Technique, ...] = (EXCHANGE, SHALLOW, PRUNE, Factorize(), Sparsify())
 """Techniques that change shapes, in order; what they leave is trained with its batch norms in place."""
+
+AT_ONCE = (EXCHANGE, SHALLOW)
+"""Those of them that come before all training: what is gone needs none, and what is new all of it."""
 
 NUMBERS: tuple[Technique, ...] = (Quantize(), Palettize())
 """Techniques that change how numbers are held, in order; batch norms are folded before them."""
@@ -189,7 +193,9 @@ class Phase:
 
 
 def phases(candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...], *, small: bool = False) -> list[Phase]:
-    """Return the phases to a candidate: regularise, prune in steps, factorise, quantize; each is trained.
+    """Return the phases to a candidate: exchange functions, regularise, prune in steps, factorise, quantize.
+
+    Each is trained.
 
     What has its shapes already is trained in float too before its numbers change: a student, which may never have been
     trained, and what others were pruned to.
@@ -219,9 +225,9 @@ def phases(candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...],
         share = left / len(schedule)
         found += [Phase(techniques=(PRUNE,), candidate=step, share=share) for step in partial]
         last = Candidate({**candidate.axes, PRUNING_RATIO: schedule[-1][PRUNING_RATIO]})
-        found.append(Phase(techniques=tuple(t for t in shapes if t is not SHALLOW), candidate=last, share=share))
-        if SHALLOW in shapes:  # what is gone needs no training
-            found[0] = replace(found[0], techniques=(SHALLOW, *found[0].techniques))
+        found.append(Phase(techniques=tuple(t for t in shapes if t not in AT_ONCE), candidate=last, share=share))
+        at_once = tuple(t for t in shapes if t in AT_ONCE)
+        found[0] = replace(found[0], techniques=(*at_once, *found[0].techniques))
     if small and not shapes:
         found.append(Phase(techniques=(), candidate=candidate, share=SHAPES_SHARE))
     if numbers:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..evaluators.meters.latency import spread
 from ..spaces.candidate import Candidate, Value
-from ..spaces.layers import Branch, Group, Layer, Network
+from ..spaces.layers import Activations, Branch, Group, Layer, Network
 from ..spaces.space import Choice, Space
 from .cost_model import CostModel
 from .level_filter import DroppedLevel, reduced
@@ -114,6 +114,7 @@ class Profile:
         network = Network(
             layers=tuple(Layer(**_tuples(row)) for row in parts["layers"]),
             groups=tuple(Group(**_tuples(row)) for row in parts["groups"]),
+            activations=tuple(Activations(**_tuples(row)) for row in parts.get("activations", ())),
             left_alone=tuple((name, why) for name, why in parts["left_alone"]),
             macs=parts.get("macs", 0),
             unreached=parts.get("unreached", 0),

@@ -11,10 +11,11 @@ from types import MappingProxyType
 Value = float | int | str
 """What a choice may be: a ratio, a number of bits, a name."""
 
-DEPTH, PRUNING_RATIO, RANK, SPARSITY, BITS, PALETTE = "depth", "pruning_ratio", "rank", "sparsity", "bits", "palette"
-"""The axes: whether a residual branch stays; the share of a group's channels that goes; of a layer the share of its
-rank that stays, the share of its weights that are zero, the bits of its numbers, the bits of an index into a palette of
-weights."""
+ACTIVATION, DEPTH, PRUNING_RATIO, RANK = "activation", "depth", "pruning_ratio", "rank"
+SPARSITY, BITS, PALETTE = "sparsity", "bits", "palette"
+"""The axes: how cheap the activation functions of a block or a stage get; whether a residual branch stays; the share of
+a group's channels that goes; of a layer the share of its rank that stays, the share of its weights that are zero, the
+bits of its numbers, the bits of an index into a palette of weights."""
 
 PRUNING, FACTORIZATION, QUANTIZATION, DISTILLATION = "pruning", "factorization", "quantization", "distillation"
 """The axes of settings: how channels are chosen, layers factorised, ranges found, and how what is left is trained."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from .candidate import DEPTH, PRUNING_RATIO
+from .candidate import ACTIVATION, DEPTH, PRUNING_RATIO
 
 WORK = "of all multiply-accumulates"
 """Ends the reason why a part is left alone that does work which no technique changes."""
@@ -83,6 +83,22 @@ class Branch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Activations:
+    """Activation functions of a block or a stage, which are exchanged together.
+
+    Attributes:
+        name: qualified name of the module that holds them, or that is the only one.
+        functions: which functions they are, such as ``"silu"``; each once.
+        layers: qualified names of the layers that run before them.
+
+    """
+
+    name: str
+    functions: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Network:
     """What was found in a network.
 
@@ -90,6 +106,7 @@ class Network:
         layers: what can be compressed.
         groups: what can be pruned.
         branches: what can go whole.
+        activations: what can be exchanged for cheaper functions.
         left_alone: names of parts that some technique, or none, reaches, and why.
         macs: multiply-accumulates of one example, of layers and all else.
         unreached: those of them that no technique changes, for no wish of the task's.
@@ -102,11 +119,13 @@ class Network:
     macs: int = 0
     unreached: int = 0
     branches: tuple[Branch, ...] = ()
+    activations: tuple[Activations, ...] = ()
 
     def reached(self, axis: str, target: str) -> tuple[str, ...]:
         """Return the names of the layers that a choice changes: a group's, a branch's, or the target itself.
 
-        Of a group these are the layers that lose output channels, and those that read them.
+        Of a group these are the layers that lose output channels, and those that read them; of activation functions
+        the layers before them.
         """
         return self._parts.get((axis, target), (target,))
 
@@ -114,6 +133,7 @@ class Network:
     def _parts(self) -> dict[tuple[str, str], tuple[str, ...]]:
         """The layers of each target that is no layer, by axis and name."""
         parts = {(DEPTH, branch.name): branch.layers for branch in self.branches}
+        parts |= {(ACTIVATION, each.name): each.layers for each in self.activations}
         for group in self.groups:
             has = (x.name for x in self.layers if group.name in (*x.in_groups, x.out_group))
             parts[PRUNING_RATIO, group.name] = tuple(has)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from torch import nn
 
 from ...errors import InfeasibleError, gist
-from ...spaces.candidate import DEPTH, Candidate
+from ...spaces.candidate import ACTIVATION, DEPTH, Candidate
 from ...spaces.capabilities import Capabilities
 from ...spaces.layers import Branch, Network
 from ...spaces.space import Choice, Conflict
@@ -36,8 +36,9 @@ class Depth(Technique):
         """Yield what means nothing once a branch is gone: all choices for its layers, and for branches inside it."""
         inside = {b.name: {x.name for x in network.branches if {*x.layers} < {*b.layers}} for b in network.branches}
         for branch in network.branches:
+            functions = {each.name for each in network.activations if {*each.layers} <= {*branch.layers}}
             for choice in choices:
-                within = inside[branch.name] if choice.axis == self.axis else branch.layers
+                within = {self.axis: inside[branch.name], ACTIVATION: functions}.get(choice.axis, branch.layers)
                 if choice.neutral is not None and choice.target in within:
                     yield Conflict(choice=choice.name, other=f"{self.axis}:{branch.name}", beside=(GONE,))
 

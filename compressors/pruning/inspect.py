@@ -10,6 +10,7 @@ from torch import nn
 
 from ...errors import gist
 from ...spaces.layers import WORK, Layer, Network
+from ..activations import exchangeable
 from ..depth.depth import branches_of
 from ..modes import only_in_training
 from ..modules import LAYERS, Cost, Inputs, costs_of, multiplies, run, shape, stride, work
@@ -56,6 +57,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
     beyond = [name for name, macs in done.items() if macs and name not in costs and not _holds(name, by_heads)]
     left += [(name or "(its forward)", _beyond(model.get_submodule(name), done, name)) for name in beyond]
     left += [(name, _embedding(share)) for name, share in _embeddings(model)]
+    activations, bare = exchangeable(model, examples, lambda name: _kept(name, keep))
     return Network(
         layers=tuple(
             _layer(name, costs[name], groups, model.get_submodule(name), shared=name in shared)
@@ -64,7 +66,8 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
         ),
         groups=tuple(group.data for group in groups),
         branches=tuple(branches),
-        left_alone=(*left, *others, *staying),
+        activations=activations,
+        left_alone=(*left, *others, *staying, *bare),
         macs=sum(done.values()),
         unreached=sum(done[name] for name in beyond if not _kept(name, keep)),
     )
