@@ -23,9 +23,10 @@ from ..evaluators.meters.bridge import Offers
 from ..evaluators.meters.latency import PROBE, Meter
 from ..evaluators.meters.parallel import begun
 from ..evaluators.runtime import Runtime
-from ..spaces.candidate import DEPTH, RANK, SPARSITY, Candidate, Value
+from ..spaces.candidate import ACTIVATION, BITS, DEPTH, RANK, SPARSITY, Candidate, Value
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
+from ..spaces.uniform import INTEGER
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel, interpolated, level_factors, measured_levels, nearest
 from .damage import divided
@@ -197,6 +198,21 @@ def assigned(choices: Iterable[Choice], level: Value) -> dict[str, Value]:
     return {name: value for name, value in levels.items() if value is not None}
 
 
+def probe(axis: str, levels: Mapping[str, Value], bits: Iterable[Choice]) -> Candidate:
+    """Return the network that is timed for a level of an axis.
+
+    Activation functions are exchanged beside layers in INT8, where that is offered. There they cost more than in float,
+    where a runtime may fuse the dearer ones, too.
+
+    Args:
+        axis: of the level.
+        levels: of each target.
+        bits: the choices of bits that can be applied.
+
+    """
+    return Candidate({BITS: assigned(bits, INTEGER) if axis == ACTIVATION else {}, axis: levels})
+
+
 def measured_costs(
     prober: Prober,
     space: Space,
@@ -224,14 +240,15 @@ def measured_costs(
     levels = [assigned(offered[axis], level) for axis, level in probes]
     found: dict[str, defaultdict[str, dict[Value, float]]] = {}
     uniform_ms: dict[str, dict[str, float]] = {}
-    timed = prober.uniform([Candidate({axis: each}) for (axis, _), each in zip(probes, levels, strict=True)])
+    timed = prober.uniform(probe(axis, each, offered[BITS]) for (axis, _), each in zip(probes, levels, strict=True))
     for (axis, level), chosen in zip(probes, levels, strict=True):
         notice(f"what the layers cost at {axis}={level}")
         total_ms, spent = next(timed)
         if total_ms is not None:
             uniform_ms.setdefault(axis, {})[str(level)] = total_ms
             by_layer = found.setdefault(axis, defaultdict(dict))
-            for name, factor in _factors(axis, chosen, costs, network, spent, total_ms).items():
+            beside = _in_int8(costs, found.get(BITS, {})) if axis == ACTIVATION else costs
+            for name, factor in _factors(axis, chosen, beside, network, spent, total_ms).items():
                 by_layer[name][chosen[name]] = factor
     factors = {
         axis: {
@@ -280,11 +297,21 @@ def _factors(
 
     What a branch's layers took is what its absence saves, more or less: all of them have one factor.
     """
-    if axis != DEPTH:
-        return level_factors(costs, chosen, spent, total_ms)
-    layers = {name for target in chosen for name in network.reached(axis, target)}
-    even = level_factors(costs, layers, None, total_ms)
-    return {target: next(iter(even.values())) for target in chosen} if even else {}
+    reached = {target: network.reached(axis, target) for target in chosen}
+    layers = {name for names in reached.values() for name in names}
+    by_layer = level_factors(costs, layers, None if axis == DEPTH else spent, total_ms)
+    known = {target: [name for name in names if name in by_layer] for target, names in reached.items()}
+    return {
+        target: sum(by_layer[name] * costs.layer_ms[name] for name in names) / costs.spent_ms(names)
+        for target, names in known.items()
+        if names
+    }
+
+
+def _in_int8(costs: CostModel, bits: Mapping[str, Mapping[Value, float]]) -> CostModel:
+    """Return the costs of a network whose layers are all in INT8, by their factors."""
+    layer_ms = {name: ms * bits.get(name, {}).get(INTEGER, 1.0) for name, ms in costs.layer_ms.items()}
+    return replace(costs, layer_ms=layer_ms)
 
 
 def _work(axis: str, network: Network, name: str) -> Callable[[Value], float]:

@@ -15,7 +15,7 @@ from ..spaces.space import Choice, Space
 from ..spaces.uniform import uniform
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel
-from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Prober, assigned, measured_costs
+from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Prober, assigned, measured_costs, probe
 from .level_filter import DroppedLevel, levels_without_speedup, reduced, remaining
 from .profile import NARROW, Profile
 from .sensitivity import SENSITIVITY_BUDGET_S, Sensitivities, sensitivities
@@ -126,7 +126,8 @@ def confirmed_drops(
         rest = {name: value for name, value in probed.items() if name not in gone}
         before_ms = costs.uniform_ms.get(axis, {}).get(str(level))
         if rest and before_ms is not None:
-            (after_ms,) = prober.latencies_ms([Candidate({axis: rest})])
+            bits = [choice for choice in space.on(BITS) if choice.target in costs.factors.get(BITS, {})]
+            (after_ms,) = prober.latencies_ms([probe(axis, rest, bits)])
             if after_ms is None or after_ms > (1 + NOISE) * before_ms:
                 continue
         kept += same

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..compressors.technique import Supplies
 from ..evaluators.device_lock import waited_s
-from ..spaces.candidate import DEPTH
+from ..spaces.candidate import PRUNING_RATIO
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from .damage import Damages
@@ -140,7 +140,9 @@ def _by_axis(space: Space, network: Network | None) -> list[list[Choice]]:
     macs = {} if network is None else {layer.name: layer.macs for layer in network.layers}
 
     def work(choice: Choice) -> int:
-        layers = (choice.target,) if choice.axis != DEPTH or network is None else network.reached(DEPTH, choice.target)
+        if network is None or choice.axis == PRUNING_RATIO:
+            return macs.get(choice.target, 0)
+        layers = network.reached(choice.axis, choice.target)
         return sum(macs.get(name, 0) for name in layers)
 
     axes: defaultdict[str, list[Choice]] = defaultdict(list)

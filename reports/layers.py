@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from ..profiles.profile import Profile
-from ..spaces.candidate import BITS, DEPTH, PALETTE, PRUNING_RATIO, RANK, SETTINGS, SPARSITY, Candidate, Value
+from ..spaces.candidate import (
+    ACTIVATION,
+    BITS,
+    DEPTH,
+    PALETTE,
+    PRUNING_RATIO,
+    RANK,
+    SETTINGS,
+    SPARSITY,
+    Candidate,
+    Value,
+)
 from ..spaces.layers import Layer, Network
 
 ON_LAYERS = (BITS, RANK, SPARSITY, PALETTE)
@@ -38,7 +49,7 @@ def changes(
     """Return the changes to each layer that a candidate changes.
 
     Milliseconds and damages come from the profile, where each choice was measured alone; only whole models are measured
-    with all choices. The damage of a group, or of a branch, is listed at its first layer.
+    with all choices. The damage of a group, of a branch or of activation functions is listed at the first layer.
 
     Args:
         profile: the network's profile.
@@ -47,24 +58,24 @@ def changes(
         written: how the model's file stores each layer; None if no file was kept.
 
     Returns:
-        By layer: ``depth`` (``gone`` with its branch), ``pruned`` (removed share of its output channels),
-        ``pruned_inputs``, ``bits``, ``rank``, ``sparsity``, ``palette``, all as chosen, ``written`` (how the file
+        By layer: ``activation`` (the level of the functions after it), ``depth`` (``gone`` with its branch), ``pruned``
+        (removed share of its output channels), ``pruned_inputs``, ``bits``, ``rank``, ``sparsity``, ``palette``, all as chosen, ``written`` (how the file
         stores its weights), ``ms`` and ``damage``; without the entries that do not apply or are unknown.
     """
-    pruned, gone = candidate[PRUNING_RATIO], _gone(candidate, profile.network)
-    first = _branches(profile.network)
+    pruned, begins = candidate[PRUNING_RATIO], _begins(profile.network)
+    others = {axis: _by_layer(candidate, axis, profile.network) for axis in (ACTIVATION, DEPTH)}
     found = {}
     for layer in profile.network.layers:
         kept_inputs = math.prod(1 - float(pruned.get(group, 0.0)) for group in {*layer.in_groups} - {layer.out_group})
         change: dict[str, Any] = {
-            DEPTH: gone.get(layer.name),
+            **{axis: by_layer.get(layer.name) for axis, by_layer in others.items()},
             "pruned": float(pruned.get(layer.out_group or "", 0.0)) or None,
             "pruned_inputs": round(1 - kept_inputs, PLACES) or None,
             **{axis: candidate[axis].get(layer.name) for axis in ON_LAYERS},
         }
         change = {name: value for name, value in change.items() if value is not None}
         if change:
-            damage = _damage(profile, layer.name, levels, first.get(layer.name))
+            damage = _damage(profile, layer.name, levels, begins)
             stored = stored_in_words(written or {}, layer.name)
             change |= {"written": stored} if stored else {}
             found[layer.name] = {**change, **({} if damage is None else {"damage": round(damage, 6)})}
@@ -74,23 +85,27 @@ def changes(
     return found
 
 
-def _gone(candidate: Candidate, network: Network) -> dict[str, Value]:
-    """Return the layers of the branches that a candidate changes, with the branch's level."""
-    return {layer: level for name, level in candidate[DEPTH].items() for layer in network.reached(DEPTH, name)}
+def _by_layer(candidate: Candidate, axis: str, network: Network) -> dict[str, Value]:
+    """Return the layers that a candidate's choices on an axis reach, with their level."""
+    return {layer: level for name, level in candidate[axis].items() for layer in network.reached(axis, name)}
 
 
-def _branches(network: Network) -> dict[str, str]:
-    """Return the branch that begins with each layer; of several the smallest."""
+def _begins(network: Network) -> dict[tuple[str, str], str]:
+    """Return what begins with each layer, by axis and layer: the smallest branch, and activation functions."""
     largest_first = sorted(network.branches, key=lambda branch: -len(branch.layers))
-    return {branch.layers[0]: branch.name for branch in largest_first}
+    found = {(DEPTH, branch.layers[0]): branch.name for branch in largest_first}
+    return found | {(ACTIVATION, each.layers[0]): each.name for each in network.activations if each.layers}
 
 
-def _damage(profile: Profile, layer: str, levels: Mapping[str, int], branch: str | None) -> float | None:
-    """Return the total damage of the choices for a layer, or for the group or the branch that begins with it."""
+def _damage(
+    profile: Profile, layer: str, levels: Mapping[str, int], begins: Mapping[tuple[str, str], str]
+) -> float | None:
+    """Return the total damage of the choices for a layer, or for the group or what else begins with it."""
     names = [f"{axis}:{layer}" for axis in (PRUNING_RATIO, *ON_LAYERS)]
+    names += [f"{axis}:{begins.get((axis, layer))}" for axis in (ACTIVATION, DEPTH)]
     known = [
         by_level[levels[name]]
-        for name in (*names, f"{DEPTH}:{branch}")
+        for name in names
         if name in levels and (by_level := profile.damage.get(name)) is not None and levels[name] < len(by_level)
     ]
     finite = [damage for damage in known if math.isfinite(damage)]
@@ -109,7 +124,7 @@ def network(profile: Profile, values: Mapping[str, Mapping[int, Any]]) -> dict[s
         profile: the network's profile.
         values: the known values of each choice by level; see `levels_of`.
     """
-    costs, branches = profile.costs, _branches(profile.network)
+    costs, begins = profile.costs, _begins(profile.network)
     return {
         "baseline_ms": round(profile.baseline_ms, 5),
         "baseline_low_ms": round(profile.baseline_low_ms, 5),
@@ -125,7 +140,8 @@ def network(profile: Profile, values: Mapping[str, Mapping[int, Any]]) -> dict[s
                 "macs": layer.macs,
                 "shape": list(layer.shape),
                 "group": layer.out_group,
-                "branch": branches.get(layer.name),
+                "branch": begins.get((DEPTH, layer.name)),
+                "functions": begins.get((ACTIVATION, layer.name)),
                 "ms": round(costs.layer_ms.get(layer.name, 0.0), 5),
             }
             for layer in profile.network.layers
@@ -199,9 +215,15 @@ def changes_in_words(candidate: Candidate, network: Network, shapes: Shapes) -> 
     >>> changes_in_words(chosen, Network(layers=(layer,), groups=()), {"up.weight": (32, 40, 2, 2)})
     [('up', '40 of 64 outputs kept')]
     """
-    gone = _gone(candidate, network)
+    gone, functions = (_by_layer(candidate, axis, network) for axis in (DEPTH, ACTIVATION))
+
+    def words(layer: Layer) -> Iterator[str]:
+        yield from _words(candidate, layer, shapes)
+        if layer.name in functions:
+            yield f"cheaper functions after it ({functions[layer.name]})"
+
     return [
-        (layer.name, "gone with its branch" if layer.name in gone else ", ".join(_words(candidate, layer, shapes)))
+        (layer.name, "gone with its branch" if layer.name in gone else ", ".join(words(layer)))
         for layer in network.layers
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..pareto.model import Model
-from ..spaces.candidate import DEPTH, PRUNING_RATIO, RANK, SPARSITY, Candidate
+from ..spaces.candidate import ACTIVATION, DEPTH, PRUNING_RATIO, RANK, SPARSITY, Candidate
 
 NEAR = 0.5
 """An ancestor has at least this share of the candidate's pruning; otherwise the original is the better start."""
@@ -15,7 +15,8 @@ def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
     """Return the trained model that a candidate may start from: it has all branches and channels of the candidate.
 
     Of several, the one that lacks least pruning, and of equals the most accurate. A branch that goes counts as much as
-    all channels of a group. Models with layers that the original lacks (factors, zeros) are never ancestors.
+    all channels of a group. Models with layers that the original lacks (factors, zeros) are never ancestors, nor are
+    those with cheaper activation functions where the candidate has the original ones.
 
     Args:
         candidate: the candidate to build.
@@ -27,7 +28,8 @@ def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
     def missing(model: Model) -> float:
         return sum(wanted.values()) - sum(_removed(model.candidate).values())
 
-    fit = [m for m in models if _holds(m, wanted) and missing(m) <= (1 - NEAR) * sum(wanted.values())]
+    alike = [m for m in models if m.candidate[ACTIVATION].keys() <= candidate[ACTIVATION].keys()]
+    fit = [m for m in alike if _holds(m, wanted) and missing(m) <= (1 - NEAR) * sum(wanted.values())]
     return min(fit, key=lambda m: (missing(m), -m.measurement.accuracy), default=None)
 
 

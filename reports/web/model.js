@@ -22,6 +22,7 @@ function differences(point, other) {
 function done(change) {
   if (!change) return [];
   const said = [];
+  if (change.activation) said.push(`cheaper functions (${change.activation})`);
   if (change.depth) said.push("gone with its branch");
   if (change.pruned) said.push(`−${percent(change.pruned, 0)} channels`);
   if (change.pruned_inputs) said.push(`−${percent(change.pruned_inputs, 0)} inputs`);
