@@ -59,8 +59,9 @@ def changes(
 
     Returns:
         By layer: ``activation`` (the level of the functions after it), ``depth`` (``gone`` with its branch), ``pruned``
-        (removed share of its output channels), ``pruned_inputs``, ``bits``, ``rank``, ``sparsity``, ``palette``, all as chosen, ``written`` (how the file
-        stores its weights), ``ms`` and ``damage``; without the entries that do not apply or are unknown.
+        (removed share of its output channels), ``pruned_inputs``, ``bits``, ``rank``, ``sparsity``, ``palette``, all as
+        chosen, ``written`` (how the file stores its weights), ``ms`` and ``damage``; without the entries that do not
+        apply or are unknown.
     """
     pruned, begins = candidate[PRUNING_RATIO], _begins(profile.network)
     others = {axis: _by_layer(candidate, axis, profile.network) for axis in (ACTIVATION, DEPTH)}
