@@ -33,13 +33,10 @@ class Depth(Technique):
         return tuple(Choice(axis=self.axis, target=name, levels=(KEPT, GONE), neutral=KEPT) for name in names)
 
     def conflicts(self, network: Network, choices: Sequence[Choice]) -> Iterator[Conflict]:
-        """Yield what means nothing once a branch is gone: all choices for its layers, and for branches inside it."""
-        inside = {b.name: {x.name for x in network.branches if {*x.layers} < {*b.layers}} for b in network.branches}
+        """Yield what means nothing once a branch is gone: all choices for what is inside it."""
         for branch in network.branches:
-            functions = {each.name for each in network.activations if {*each.layers} <= {*branch.layers}}
             for choice in choices:
-                within = {self.axis: inside[branch.name], ACTIVATION: functions}.get(choice.axis, branch.layers)
-                if choice.neutral is not None and choice.target in within:
+                if choice.neutral is not None and _is_inside(choice, branch, network):
                     yield Conflict(choice=choice.name, other=f"{self.axis}:{branch.name}", beside=(GONE,))
 
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
@@ -57,6 +54,19 @@ class Depth(Technique):
         if missing:
             raise InfeasibleError(f"the network has no residual branch {missing[0]!r} to leave out", rung="build")
         return without(model, [found[name] for name in gone])
+
+
+def _is_inside(choice: Choice, branch: Branch, network: Network) -> bool:
+    """Return whether a choice is about a branch's layer, a branch in it, or functions that run before its last layer.
+
+    A group whose first layer is in the branch has that layer's name, and is not pruned without it.
+    """
+    reached = {*network.reached(choice.axis, choice.target)}
+    if choice.axis == DEPTH:
+        return reached < {*branch.layers}
+    if choice.axis == ACTIVATION:
+        return bool(reached) and reached <= {*branch.layers[:-1]}
+    return choice.target in branch.layers
 
 
 def branches_of(

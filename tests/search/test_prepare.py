@@ -21,8 +21,10 @@ from autocompress.evaluators.runtimes.fake import ENVIRONMENT
 from autocompress.search import prepare as module
 from autocompress.search.options import Options
 from autocompress.search.prepare import BRIDGED_MS, LARGEST_SHARE, Prepared, prepare
-from autocompress.spaces.candidate import BITS, PRUNING_RATIO
+from autocompress.spaces.candidate import BITS, DEPTH, PRUNING_RATIO
+from autocompress.spaces.space import Space
 from autocompress.storage.run_directory import RunDirectory
+from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
 MakeTask = Callable[..., Task]
@@ -109,6 +111,23 @@ def test_a_resumed_run_reads_its_profile(
     assert second.space == first.space
     assert "calibrating the baseline's latency" not in heard.notices
     assert {path: path.read_bytes() for path in rundir.path.rglob("*.json")} == files
+
+
+def test_a_run_of_an_earlier_version_is_resumed_with_its_choices(rundir: RunDirectory) -> None:
+    """What later versions offer is left out, a line says so, and the profile is not made again."""
+    torch.manual_seed(0)
+    data = [(torch.randn(16, 1, 8, 8), torch.arange(16) % 3)]
+    task = Task(ResidualNet((4,), (2,), classes=3).eval(), data[0][0][:1], data, data)
+    prepared(task, rundir)
+    path = rundir.path / "profile.json"
+    whole = module.find_setup(task, [load("fake")], Options(target_ms=5.0, out=rundir.path), Recorder()).space
+    before = Space(tuple(choice for choice in whole.choices if choice.axis != DEPTH))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "space": before.fingerprint}))
+    found, heard = prepared(task, rundir)
+    assert list(whole.on(DEPTH))
+    assert not list(found.space.on(DEPTH))
+    assert [line for line in heard.milestones if "an earlier version began this run" in line and "depth" in line]
+    assert not [line for line in heard.notices if "what each choice damages" in line]
 
 
 def test_a_resumed_run_restores_its_weights(make_task: MakeTask, rundir: RunDirectory) -> None:

@@ -18,7 +18,7 @@ from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.technique import Supplies
 from autocompress.evaluators.ladder.served import Served, source_of
 from autocompress.evaluators.runtimes import load
-from autocompress.spaces.candidate import BITS, DEPTH, DISTILLATION, PRUNING_RATIO, SETTINGS, Candidate
+from autocompress.spaces.candidate import ACTIVATION, BITS, DEPTH, DISTILLATION, PRUNING_RATIO, SETTINGS, Candidate
 from autocompress.spaces.capabilities import Capabilities
 from autocompress.studies.normalize import normalized
 from autocompress.studies.residual import ResidualNet
@@ -188,6 +188,33 @@ def test_other_choices_for_what_is_gone_mean_nothing(task: Task) -> None:
     assert not {"stages.0.0.conv1", "stages.0.0.conv2"} & {*candidate[BITS], *candidate[PRUNING_RATIO]}
     built = apply_candidate(task, candidate, supplies_of(task), epochs=0.25)
     assert not [p for p in built.written.products if p.layer.startswith("stages.0.0")]
+
+
+def test_functions_inside_a_branch_go_with_it() -> None:
+    """To exchange the functions of a block whose branch is gone is no choice; those after its addition stay one."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.act, self.late = nn.SiLU(), nn.SiLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = x + self.two(self.act(self.one(x)))
+            return out
+
+    class After(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.late(super().forward(x))
+            return out
+
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), Block(), After(), nn.Flatten(), nn.Linear(144, 2)).eval()
+    space = space_of(inspect(model, (torch.ones(1, 1, 8, 8),)), CAPABILITIES)
+    assert {choice.target for choice in space.on(DEPTH)} == {"1.two", "2.two"}
+    places = {choice.target for choice in space.on(ACTIVATION)}
+    strongest = space.at(lambda choice: 1 if choice.axis in (DEPTH, ACTIVATION) else 0)
+    assert len(places) == 2
+    assert [name[0] for name in strongest[ACTIVATION]] == ["2"]
 
 
 def test_a_shallow_network_is_pruned_in_steps_and_learns(task: Task) -> None:
