@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from autocompress.evaluators.ladder.trial_files import WRITTEN
 from autocompress.profiles.profile import Profile
-from autocompress.reports.layers import changes, stored_in_words
+from autocompress.reports.layers import changes, changes_in_words, stored_in_words
 from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.layers import Activations
 from autocompress.storage.run_directory import read_json
 
 from .conftest import Tell
@@ -59,3 +61,21 @@ def test_only_layers_that_change_are_told(tell: Tell) -> None:
     assert found[first]["pruned"] == found[second]["pruned_inputs"] == 0.5
     assert found[first]["damage"] == pytest.approx(profile.damage[f"pruning_ratio:{first}"][2], abs=1e-6)
     assert found[first]["ms"] == pytest.approx(0.5 * profile.costs.layer_ms[first], abs=1e-5)
+
+
+def test_cheaper_functions_show_at_the_layers_before_them(tell: Tell) -> None:
+    """Each layer whose outputs go through them has their level, and the first one their damage."""
+    profile = tell().profile
+    first, second, *_ = (layer.name for layer in profile.network.layers)
+    functions = Activations(name="stage", functions=("silu",), layers=(first, second))
+    told = replace(
+        profile,
+        network=replace(profile.network, activations=(functions,)),
+        damage={**profile.damage, "activation:stage": (0.0, 0.25)},
+    )
+    candidate = Candidate({"activation": {"stage": "relu"}})
+    found = changes(told, candidate, dict.fromkeys(told.damage, 0) | {"activation:stage": 1})
+    assert {name: change["activation"] for name, change in found.items()} == {first: "relu", second: "relu"}
+    assert found[first]["damage"] == 0.25
+    assert found[second]["damage"] == 0.0
+    assert dict(changes_in_words(candidate, told.network, {}))[first] == "cheaper functions after it (relu)"

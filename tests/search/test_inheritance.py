@@ -62,3 +62,11 @@ def test_branches_count_as_whole_groups() -> None:
     assert chosen(wanted, model("pruned", pruning_ratio={"a": 0.5})) == ""
     assert chosen(wanted, near, other, model("same", depth={"one": "gone", "two": "gone"})) == "same"
     assert chosen({"pruning_ratio": {"a": 0.5}}, near) == ""
+
+
+def test_cheaper_functions_are_inherited_by_what_has_them_too() -> None:
+    """A model with cheaper functions in a stage is no ancestor of a candidate with the original ones there."""
+    wanted = {"pruning_ratio": {"a": 0.5}}
+    relu = model("relu", pruning_ratio={"a": 0.5}, activation={"one": "relu"})
+    assert chosen(wanted, relu) == ""
+    assert chosen({**wanted, "activation": {"one": "relu", "two": "hard"}}, relu) == "relu"
