@@ -22,7 +22,7 @@ PROBLEM = AnalyticEvaluator(6)
 FLAT = Profile.from_dict(PROBLEM.profile())
 FUNCTIONS = (
     Activations(name="early", functions=("silu", "sigmoid"), layers=("layer0", "layer1")),
-    Activations(name="late", functions=("gelu",), layers=("layer4",)),
+    Activations(name="late", functions=("gelu",), layers=("layer3",)),
 )
 NETWORK = replace(FLAT.network, activations=FUNCTIONS, branches=(Branch(name="layer4", layers=("layer3", "layer4")),))
 ABLE = Capabilities(runtime="fake")
