@@ -47,7 +47,7 @@ class Damages:
         self.model = copied(model).eval()
         self.folded = fold_batch_norm(self.model, supplies.examples).eval()
         self.batches = divided(self.model, supplies.calibration)
-        self._supplies = replace(supplies, calibration=self.batches[:1])
+        self._supplies = replace(supplies, calibration=self.batches[:1], statistics=self.batches)
         self._before = [run(self.model, inputs) for inputs in self.batches]
         self._variance = torch.cat(self._before).var().clamp_min(1e-12)
         self._statistics = statistics_of(self.model)

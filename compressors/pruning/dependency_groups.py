@@ -83,6 +83,17 @@ def units(graph: Any, root: nn.Module) -> Units:
     return units_of(graph, root, _followed(graph, root, list(range(count)))[1])
 
 
+def outputs_of(graph: Any, group: Any) -> dict[str, set[int]]:
+    """Return which of its outputs each layer loses with a group, by the layer's name."""
+    names = {module: name for name, module in graph.model.named_modules() if isinstance(module, LAYERS)}
+    found: dict[str, set[int]] = {}
+    for item in group:
+        layer = item.dep.target.module
+        if layer in names and graph.is_out_channel_pruning_fn(item.dep.handler):
+            found.setdefault(names[layer], set()).update(item.idxs)
+    return found
+
+
 def remove(group: Any) -> None:
     """Remove the channels of a group from its network, in place."""
     grouped = [item for item in group if _reads_in_groups(group, item.dep)]

@@ -17,9 +17,10 @@ from ...spaces.layers import Group, Network
 from ...spaces.space import Choice, Conflict
 from ...studies.networks.copied import copied
 from ..modules import out_channels
+from ..refit import refit
 from ..technique import Supplies, Technique
 from ..tied import tie, tied
-from .dependency_groups import channel_group, dependency_graph, remove, units
+from .dependency_groups import channel_group, dependency_graph, outputs_of, remove, units
 from .importance import FROM_GRADIENTS, FROM_NORMS, IMPORTANCES, scorer
 from .regularizer import PENALTIES, sparsity_penalty
 
@@ -71,7 +72,10 @@ class Prune(Technique):
         """Return a copy of the network with the candidate's share of each group's channels removed."""
         widths = {name: width for name, (_, width) in _widths(model, candidate).items()}
         importance = str(_setting(candidate, "importance"))
-        return remove_channels(model, widths, supplies.examples, importance=importance, supplies=supplies)
+        pruned, kept = _without(model, widths, supplies.examples, importance=importance, supplies=supplies)
+        if kept and not supplies.rough:
+            refit(pruned, model, kept, supplies.statistics or supplies.calibration)
+        return pruned
 
 
 def _setting(candidate: Candidate, target: str) -> Value:
@@ -270,6 +274,19 @@ def remove_channels(
         InfeasibleError: there is not what the importance needs, or a weight that modules share would be two.
 
     """
+    return _without(model, widths, examples, importance=importance, supplies=supplies)[0]
+
+
+def _without(
+    model: nn.Module,
+    widths: Mapping[str, int],
+    examples: tuple[Tensor, ...],
+    *,
+    importance: str,
+    supplies: Supplies | None,
+) -> tuple[nn.Module, dict[str, list[int]]]:
+    """Return what `remove_channels` does, and which of its outputs each layer that has lost some has kept."""
+    kept: dict[str, list[int]] = {}
     training = model.training
     model = copied(model)
     if widths:
@@ -283,7 +300,11 @@ def remove_channels(
             scores = known[name] if name in known else score(name)
             least = ways[name].least_important(scores, width)
             if least:
-                remove(channel_group(graph, modules[name], least))
+                group = channel_group(graph, modules[name], least)
+                for layer, gone in outputs_of(graph, group).items():
+                    left = kept.get(layer, range(out_channels(modules[layer])))
+                    kept[layer] = [channel for i, channel in enumerate(left) if i not in gone]
+                remove(group)
         tie(model, together)
     model.train(training)
-    return model
+    return model, kept

@@ -164,7 +164,7 @@ def test_every_point_of_a_space_can_be_built(data: st.DataObject) -> None:
 def test_pruned_and_quantized_network_trains_and_exports(task: Task) -> None:
     """Pruning and INT8 at their strongest make it smaller; it learns the task, and is served as it was trained."""
     candidate = space(task).at(lambda choice: len(choice.levels) - 1 if choice.axis in (PRUNING_RATIO, BITS) else 0)
-    result = apply_candidate(task, candidate, supplies_of(task), epochs=6)
+    result = apply_candidate(task, candidate, supplies_of(task), epochs=12)
     assert result.params < 0.5 * sum(p.numel() for p in task.model.parameters())
     assert result.macs < 0.5 * sum(cost.macs for cost in count(task.model, task.examples).values())
     rounded = {name for layer in candidate["bits"] for name, _ in parts(result.model, layer)}

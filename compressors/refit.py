@@ -1,0 +1,252 @@
+"""Least-squares refit: layers of a smaller network give again what they gave before, as nearly as they can.
+
+What channels that are gone have said is in part in those that are left. Each layer gets the weights with which its
+outputs, on what the smaller network really gives it, are nearest to those of the network before (He et al., ICCV 2017,
+section 3.2); layers are refitted in the order in which they run. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+from torch.nn import functional
+
+from ..studies.task import have_a_batch
+from .lowrank.factored_layers import Factorized
+from .modules import TRANSPOSED, Inputs, multiplies, run
+from .tied import shared_with
+
+RIDGE = 1e-3
+"""How much a weight is drawn to what it was, relative to the mean square of the layer's inputs."""
+
+WIDEST = 4608
+"""Most inputs of one output, those of a 3×3 kernel on 512 channels: the work grows with their third power."""
+
+WORK = 1e9
+"""Multiply-accumulates of a layer's normal equations above which there are fewer positions: a tenth of a second."""
+
+FEWEST = 3
+"""Positions for each input of an output that there are at least, or the layer is left alone."""
+
+LEFT_OUT = 8
+"""One of so many positions is left out, and tells whether the refit is better there, too."""
+
+EXAMPLES, VALUES = 512, 2**27
+"""Most examples, and most numbers of the largest tensor that a network makes of them."""
+
+Kept = Mapping[str, Sequence[int]]
+"""Which of its outputs each layer has kept, by its name; a layer that is not there has kept all."""
+
+
+def refit(model: nn.Module, before: nn.Module, kept: Kept, batches: Sequence[Inputs]) -> None:
+    """Refit convolutions and linear layers of a network in place, so that it answers as the one before.
+
+    A layer that runs more than once, shares its weight, computes in groups or has too few examples is left as it is,
+    and so is one that a refit makes no better on positions that it has not seen.
+
+    Args:
+        model: a network from which channels were removed, or whose layers were factorised.
+        before: the network as it was, with layers of the same names.
+        kept: the outputs that its layers have kept.
+        batches: inputs, of real data.
+    """
+    if not batches:
+        return
+    inputs, shared = _whole(before, batches), shared_with(model)
+    some = any(parameter.requires_grad for parameter in before.parameters())  # otherwise it is only served
+    layers = [
+        name
+        for name, layer in before.named_modules()
+        if multiplies(layer) and name not in shared and (layer.weight.requires_grad or not some)
+    ]
+    modules = dict(model.named_modules())
+    targets = _targets(before, [name for name in layers if name in modules and _may_be(modules[name])], kept, inputs)
+
+    def enter(name: str, module: nn.Module, given: Inputs) -> None:
+        target = targets.pop(name, None)
+        if target is not None:
+            with suppress(LinAlgError):
+                _refit(module, given[0], target)
+
+    hooks = [modules[name].register_forward_pre_hook(partial(enter, name)) for name in targets]
+    try:
+        run(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """What a layer gave at some of its positions: their numbers, of shape (positions,), and (positions, outputs)."""
+
+    positions: Tensor
+    outputs: Tensor
+
+
+def _may_be(module: nn.Module) -> bool:
+    """Return whether a module is a layer, or the factors of one, whose outputs each depend on all inputs."""
+    last = module[-1] if isinstance(module, Factorized) else module
+    return multiplies(last) and not isinstance(last, TRANSPOSED) and getattr(last, "groups", 1) == 1
+
+
+def _whole(model: nn.Module, batches: Sequence[Inputs]) -> Inputs:
+    """Return as many inputs as fit into memory, in one batch; the first batch, if they do not go together."""
+    first = batches[0]
+    if not all(map(have_a_batch, batches)) or len({tuple(x.shape[1:] for x in inputs) for inputs in batches}) > 1:
+        return first
+    try:
+        each = max(_largest(model, tuple(x[:count] for x in first)) // count for count in (1, 2))
+    except Exception:  # a forward that knows one size of batch
+        return first
+    most = max(1, min(EXAMPLES, VALUES // each))
+    return tuple(torch.cat(some)[:most] for some in zip(*batches, strict=True))
+
+
+def _largest(model: nn.Module, inputs: Inputs) -> int:
+    """Return the numbers of the largest tensor that a module of a network gives."""
+    sizes = [1]
+    with _after(model.modules(), lambda module, given, output: sizes.append(_numbers(output))):
+        run(model, inputs)
+    return max(sizes)
+
+
+def _numbers(output: object) -> int:
+    return output.numel() if isinstance(output, Tensor) else 0
+
+
+def _targets(before: nn.Module, names: Sequence[str], kept: Kept, inputs: Inputs) -> dict[str, _Target]:
+    """Return what the layers of a network give at some positions, of those outputs that are kept."""
+    found: dict[str, _Target] = {}
+    several: set[str] = set()
+    known = {before.get_submodule(name): name for name in names}
+    random = torch.Generator().manual_seed(0)
+
+    def leave(module: nn.Module, given: Any, output: Tensor) -> None:
+        name = known[module]
+        if name in found:
+            several.add(name)
+            return
+        rows = _rows(module, output)
+        width = math.prod(cast(Tensor, module.weight).shape[1:])
+        wanted = int(min(len(rows), max(FEWEST * width, WORK / width**2)))
+        if width <= WIDEST and len(rows) >= FEWEST * width:
+            positions = torch.randint(len(rows), (wanted,), generator=random)
+            outputs = rows[positions].float()
+            found[name] = _Target(positions, outputs[:, list(kept[name])] if name in kept else outputs)
+
+    with _after(known, leave):
+        run(before, inputs)
+    return {name: target for name, target in found.items() if name not in several}
+
+
+@contextmanager
+def _after(modules: Any, call: Callable[[nn.Module, Any, Any], object]) -> Iterator[None]:
+    """Call a function after each run of some modules."""
+    hooks = [module.register_forward_hook(lambda *run: (call(*run), None)[1]) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _rows(layer: nn.Module, output: Tensor) -> Tensor:
+    """Return a layer's outputs as rows (positions, outputs)."""
+    return output.movedim(-1 if isinstance(layer, nn.Linear) else 1, -1).reshape(
+        -1, cast(Tensor, layer.weight).shape[0]
+    )
+
+
+def _refit(module: nn.Module, x: Tensor, target: _Target) -> None:
+    """Set the weights of a layer, of two factors, or of the last of more, by what is read and the target."""
+    factors = list(module) if isinstance(module, Factorized) else [module]
+    *earlier, layer = factors
+    if len(factors) == 2:
+        _refit_product(earlier[0], layer, x, target)
+        return
+    for factor in earlier:
+        x = factor(x)
+    seen, bias = _patches(layer, x, target.positions), cast("nn.Parameter | None", layer.bias)
+    kernel = cast(nn.Parameter, layer.weight).detach().movedim(1, -1)  # places, and the channels side by side at each
+    old = kernel.flatten(1).float()
+    if bias is not None:
+        seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
+        old = torch.cat([old, bias.detach().float()[:, None]], 1)
+    new = _better(old, seen, target.outputs)
+    _set(layer.weight, new[:, : kernel[0].numel()].reshape(kernel.shape).movedim(-1, 1))
+    if bias is not None:
+        _set(bias, new[:, -1])
+
+
+def _refit_product(first: nn.Module, second: nn.Module, x: Tensor, target: _Target) -> None:
+    """Set two pointwise factors to the product of their rank that answers best, not to that of the nearest weight.
+
+    The outputs of the layer without a limit to its rank lie in the principal directions that are kept (reduced-rank
+    regression: Izenman, Journal of Multivariate Analysis 1975).
+    """
+    inner, outer = (cast(nn.Parameter, factor.weight) for factor in (first, second))
+    bias = cast("nn.Parameter | None", second.bias)
+    seen, wanted = _patches(first, x, target.positions), target.outputs
+    middle, centre = seen.mean(0), wanted.mean(0)
+    if bias is not None:
+        seen, wanted = seen - middle, wanted - centre
+    old = outer.detach().flatten(1).float() @ inner.detach().flatten(1).float()
+    full = old + _correction(seen, wanted - seen @ old.T).T
+    _, directions = torch.linalg.eigh((full @ (seen.T @ seen) @ full.T).double())
+    kept = directions[:, -inner.shape[0] :].to(full.dtype)
+    product = kept @ kept.T @ full
+    if _better(old, seen, wanted, product) is product:
+        _set(outer, kept.reshape(outer.shape))
+        _set(inner, (kept.T @ full).reshape(inner.shape))
+        if bias is not None:
+            _set(bias, centre - product @ middle)
+
+
+def _set(parameter: Any, value: Tensor) -> None:
+    parameter.data = value.to(parameter.dtype, memory_format=torch.contiguous_format, copy=True)
+
+
+def _better(old: Tensor, seen: Tensor, wanted: Tensor, new: Tensor | None = None) -> Tensor:
+    """Return the better of two weights (outputs, inputs) on rows that the new one, by default, is not fitted to."""
+    first = len(seen) // LEFT_OUT
+    if new is None:
+        new = old + _correction(seen[first:], wanted[first:] - seen[first:] @ old.T).T
+    errors = [(wanted[:first] - seen[:first] @ each.T).square().sum() for each in (old, new)]
+    return new if errors[1] < errors[0] else old
+
+
+def _correction(seen: Tensor, missing: Tensor) -> Tensor:
+    """Return the weights (inputs, outputs) that give what is missing (rows, outputs), drawn to zero a little."""
+    gram = (seen.T @ seen).double()
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+    return torch.cholesky_solve((seen.T @ missing).double(), torch.linalg.cholesky(gram)).to(seen.dtype)
+
+
+def _patches(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
+    """Return what a layer reads for some of its output positions: (positions, inputs), the channels side by side."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, x.shape[-1])[positions].float()
+    convolution = cast(nn.Conv2d, layer)
+    mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
+    x = functional.pad(x, convolution._reversed_padding_repeated_twice, mode=mode).movedim(1, -1).contiguous()
+    count, *sizes, channels = x.shape
+    geometry = list(zip(sizes, convolution.kernel_size, convolution.stride, convolution.dilation, strict=True))
+    steps = [(size - apart * (wide - 1) - 1) // step + 1 for size, wide, step, apart in geometry]
+    first, *places = torch.unravel_index(positions, (count, *steps))
+    pixels, found = x.reshape(-1, channels), []
+    for offsets in itertools.product(*map(range, convolution.kernel_size)):
+        index = first
+        for place, offset, (size, _, step, apart) in zip(places, offsets, geometry, strict=True):
+            index = index * size + place * step + offset * apart
+        found.append(pixels[index].float())
+    return torch.cat(found, 1)
