@@ -227,6 +227,22 @@ def test_only_matrices_decay(task: Task) -> None:
     assert same == {"0.layer.bias", "1.weight", "1.bias", "3.bias", *steps}
 
 
+def test_one_rate_fits_all_sizes(task: Task) -> None:
+    """A step moves large and small weights by about the same share of their size, whatever their gradients are."""
+    student = nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 2))
+    with torch.no_grad():
+        for layer, size in zip(student, (0.01, 0.5, 30.0), strict=True):
+            layer.weight.copy_(size * torch.randn_like(layer.weight))
+    before = [layer.weight.detach().clone() for layer in student]
+    settings = {"weight": 0.0, "learning_rate": 0.05}
+    distil(student, task.model, task, settings=settings, epochs=1 / 6, seed=0)
+    moved = [
+        ((layer.weight - weight).norm() / weight.norm()).item() for layer, weight in zip(student, before, strict=True)
+    ]
+    assert min(moved) > 0.6 * max(moved)
+    assert 0.01 < max(moved) < 0.06
+
+
 def test_gradients_are_clipped_with_those_of_hints(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """The norm that is limited is that of all that is trained."""
     clip, clipped = nn.utils.clip_grad_norm_, []
