@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..errors import LostError, StudyError
 from ..evaluators.evaluator import Request
 from ..evaluators.ladder.failure import UNFINISHED, UNTRAINED
+from ..evaluators.ladder.trial_files import SHAPES
 from ..evaluators.measurement import Infeasible, Measurement, Measurements, Outcome
 from ..evaluators.meters.latency import Meter
 from ..evaluators.outcome_json import to_json
@@ -113,6 +114,7 @@ class FinalEvaluation:
 
         def take(request: Request, outcome: Outcome | LostTrial) -> None:
             model = by_folder[request.folder]
+            outcome = _with_the_trials_passes(outcome, model) if request.ancestor.endswith(SHAPES) else outcome
             again = self._again(request, outcome, model)
             if again is not None:
                 waiting.append(again)
@@ -202,6 +204,13 @@ def _failure(outcome: Outcome | LostTrial) -> Infeasible | None:
     if isinstance(outcome, LostTrial):
         return Infeasible(reason=outcome.why, rung="train")
     return outcome if isinstance(outcome, Infeasible) else outcome[0].failure
+
+
+def _with_the_trials_passes(outcome: Outcome | LostTrial, model: Model) -> Outcome | LostTrial:
+    """Return the outcome of a training that began from a trial's weights, with the passes of both."""
+    if not isinstance(outcome, tuple):
+        return outcome
+    return tuple(replace(each, epochs=each.epochs + model.measurement.epochs) for each in outcome)
 
 
 def _warned(measurements: Iterable[Measurement], failure: Infeasible, said: str) -> Measurements:

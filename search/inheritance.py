@@ -34,9 +34,10 @@ def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
 
 
 def hands_on(model: Model) -> bool:
-    """Return whether a model was made smaller and trained, and has no layers that the original lacks."""
+    """Return whether a model was changed in float and trained, and has no layers that the original lacks."""
+    changed = _removed(model.candidate) or model.candidate[ACTIVATION]
     other = model.candidate[RANK] or model.candidate[SPARSITY]
-    return bool(_removed(model.candidate) and model.measurement.epochs and not other)
+    return bool(changed and model.measurement.epochs and not other)
 
 
 def _removed(candidate: Candidate) -> dict[tuple[str, str], float]:

@@ -284,6 +284,23 @@ def test_what_longer_training_spoils_is_trained_as_in_its_trial(
         assert seeds == {epochs: wanted[epochs] for epochs in seeds}
 
 
+def test_passes_of_the_trial_count_where_its_weights_are_trained_on(
+    rundir: RunDirectory, small: AnalyticEvaluator, models: list[Model]
+) -> None:
+    """A pruned model's final passes add to those of its trial; one that starts again has the final ones alone."""
+    pruned, *_ = (m for m in trained_to_the_end(models) if m.candidate["pruning_ratio"])
+    bits = replace(pruned, id="90001", candidate=Candidate({"bits": {"layer0": 8}}))
+    chosen = [replace(m, measurements=(replace(m.measurement, epochs=1.0),), path="") for m in (pruned, bits)]
+    done = finals(rundir, Trainer(rundir.path, small, better), Clock(chosen)).run(chosen)
+    assert [m.measurement.epochs for m in done] == [11.0, 10.0]
+
+
+def better(request: Request, outcome: Outcome) -> Outcome:
+    """Return the outcome of a training that made every model perfect."""
+    assert not isinstance(outcome, Infeasible)
+    return (replace(outcome[0], accuracy=1.0, epochs=request.epochs),)
+
+
 def on_both(measurement: Measurement) -> Measurements:
     """Return a measurement on two devices, of which the second is 1.5 times slower."""
     latency = measurement.latency

@@ -18,7 +18,7 @@ from autocompress.search.dispatch import RunContext
 from autocompress.search.options import Options
 from autocompress.search.requests import FINAL, TRIAL, final_request, repeated_request, seed_of, trial_request
 from autocompress.search.workers.inline import InlineWorkers
-from autocompress.spaces.candidate import Candidate
+from autocompress.spaces.candidate import Candidate, Value
 from autocompress.storage.run_directory import RunDirectory
 from autocompress.storage.study_store import PendingTrial, StudyStore
 
@@ -108,13 +108,15 @@ def test_a_final_training_is_longer_and_scored_on_the_test_data(context: RunCont
     ("axes", "epochs", "file"),
     [
         ({"pruning_ratio": {"layer0": 0.5}, "bits": {"layer0": 8}}, 2.0, SHAPES),
+        ({"depth": {"block1": 1}}, 2.0, SHAPES),
+        ({"activation": {"block1": "relu"}}, 2.0, SHAPES),
         ({"pruning_ratio": {"layer0": 0.5}}, 0.0, ANCESTOR),
         ({"pruning_ratio": {"layer0": 0.5}, "rank": {"layer0": 0.5}}, 2.0, ANCESTOR),
         ({"bits": {"layer0": 8}}, 2.0, ANCESTOR),
     ],
 )
 def test_a_final_training_goes_on_from_the_trials_own_weights(
-    axes: dict[str, dict[str, float]], epochs: float, file: str, context: RunContext, measured: Measurement
+    axes: dict[str, dict[str, Value]], epochs: float, file: str, context: RunContext, measured: Measurement
 ) -> None:
     """Where the trial kept none that others may start from, it starts as the trial did; a repetition always does."""
     trained = replace(measured, epochs=epochs)
