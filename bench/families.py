@@ -2,6 +2,8 @@
 
     python bench/families.py --out families.json         all of them, about half an hour on two quiet cores
     python bench/families.py --networks deit_tiny bert
+    python bench/families.py --functions --networks efficientnet_b0 mobilenet_v3_small
+                                                         with the cheapest activation functions, too
     python bench/families.py --quick                     a smoke test
     AUTOCOMPRESS_DATA=data python bench/families.py --agreement    what INT8 changes of a trained network's answers
 
@@ -31,6 +33,7 @@ from common.peers_tools import Job, Points, has_nncf, nncf, onnxruntime
 from runtimes import PLAN, QUICK
 from torch import Tensor
 
+from autocompress.compressors.activations import levels
 from autocompress.compressors.pipeline import apply_candidate, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.pruning.prune import ratios
@@ -40,7 +43,7 @@ from autocompress.evaluators.ladder.served import Served, source_of
 from autocompress.evaluators.meters.latency import ProcessMeter
 from autocompress.evaluators.parity import compare
 from autocompress.evaluators.runtimes import load
-from autocompress.spaces.candidate import BITS, PRUNING_RATIO, QUANTIZATION, Candidate
+from autocompress.spaces.candidate import ACTIVATION, BITS, PRUNING_RATIO, QUANTIZATION, Candidate
 from autocompress.spaces.layers import Network
 from autocompress.studies.task import Task
 
@@ -78,16 +81,23 @@ class Row:
     reason: str = ""
 
 
-def candidate_of(network: Network) -> Candidate:
-    """Return the candidate that prunes every group by the level nearest to 30 %, and rounds all layers to INT8."""
+def candidate_of(network: Network, *, functions: bool = False) -> Candidate:
+    """Return the candidate that prunes every group by the level nearest to 30 %, and rounds all layers to INT8.
+
+    Args:
+        network: its layers, groups and activation functions.
+        functions: whether these are exchanged for the cheapest.
+
+    """
     shares = {
         group.name: min(ratios(group, MULTIPLE), key=lambda ratio: abs(ratio - SHARE)) for group in network.groups
     }
     pruned = {name: share for name, share in shares.items() if share}
-    return Candidate({PRUNING_RATIO: pruned, BITS: {layer.name: 8 for layer in network.layers}})
+    cheapest = {each.name: levels(each.functions)[-1] for each in network.activations if functions}
+    return Candidate({ACTIVATION: cheapest, PRUNING_RATIO: pruned, BITS: {layer.name: 8 for layer in network.layers}})
 
 
-def row_of(name: str, *, quick: bool) -> Row:
+def row_of(name: str, *, quick: bool, functions: bool = False) -> Row:
     """Inspect, compress, serve and time a network, in this process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -101,7 +111,7 @@ def row_of(name: str, *, quick: bool) -> Row:
         row.groups, row.layers, row.left_alone = len(network.groups), len(network.layers), network.left_alone
         baseline = apply_candidate(task, Candidate(), supplies, epochs=0)
         started = time.perf_counter()
-        small = apply_candidate(task, candidate_of(network), supplies, epochs=0)
+        small = apply_candidate(task, candidate_of(network, functions=functions), supplies, epochs=0)
         row.apply_s, row.macs = time.perf_counter() - started, small.macs / baseline.macs
         artefact = runtime.convert(source_of(small, supplies))
         batches = supplies.calibration[:2]
@@ -127,11 +137,12 @@ def row_of(name: str, *, quick: bool) -> Row:
     return row
 
 
-def in_its_own_process(name: str, *, quick: bool) -> Row:
+def in_its_own_process(name: str, *, quick: bool, functions: bool) -> Row:
     """Return a network's row from a fresh process; one that crashes, hangs or eats all memory has a reason."""
     with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
         out = Path(folder) / "row.json"
-        command = [sys.executable, __file__, "--row", name, "--out", str(out), *(["--quick"] if quick else [])]
+        asked = [*(["--quick"] if quick else []), *(["--functions"] if functions else [])]
+        command = [sys.executable, __file__, "--row", name, "--out", str(out), *asked]
         try:
             done = subprocess.run(command, timeout=TIMEOUT_S, capture_output=True, text=True)
         except subprocess.TimeoutExpired:
@@ -233,13 +244,14 @@ def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--functions", action="store_true", help="exchange activation functions for the cheapest, too")
     parser.add_argument("--quick", action="store_true", help="two small networks, short windows: a smoke test")
     parser.add_argument("--agreement", action="store_true", help="only a trained MobileNetV2: float, INT8, other tools")
     parser.add_argument("--out", type=Path, help="a JSON file for everything")
     parser.add_argument("--row", choices=FAMILIES, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.row:
-        asked.out.write_text(json.dumps(asdict(row_of(asked.row, quick=asked.quick))))
+        asked.out.write_text(json.dumps(asdict(row_of(asked.row, quick=asked.quick, functions=asked.functions))))
         return
     environment = describe(load("onnxruntime"))
     print(f"{environment}\n", flush=True)
@@ -249,7 +261,7 @@ def main() -> None:
         return
     rows: list[Row] = []
     for name in QUICK_FAMILIES if asked.quick else asked.networks:
-        rows.append(in_its_own_process(name, quick=asked.quick))
+        rows.append(in_its_own_process(name, quick=asked.quick, functions=asked.functions))
         print(f"{name}: {rows[-1].reason or 'done'}", flush=True)
         if asked.out is not None:  # after each network, so that little is lost
             asked.out.write_text(json.dumps({"environment": environment, "rows": [asdict(row) for row in rows]}))
