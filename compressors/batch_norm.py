@@ -32,7 +32,7 @@ def fold_batch_norm(model: nn.Module, examples: Inputs) -> nn.Module:
     """
     pairs, expected = _pairs(model, examples), run(model, examples)
     whole = _folded(model, pairs)
-    if not pairs or _alike(expected, run(whole, examples)):
+    if not pairs or alike(expected, run(whole, examples)):
         return whole
     return _folded(model, [pair for half in _halves(pairs) for pair in _that_fold(model, examples, half, expected)])
 
@@ -75,7 +75,7 @@ def _pairs(model: nn.Module, examples: Inputs) -> list[Pair]:
 
 def _that_fold(model: nn.Module, examples: Inputs, pairs: list[Pair], expected: Tensor) -> list[Pair]:
     """Return the pairs that can be folded without changing the outputs, found by bisection."""
-    if not pairs or _alike(expected, run(_folded(model, pairs), examples)):
+    if not pairs or alike(expected, run(_folded(model, pairs), examples)):
         return pairs
     return [pair for half in _halves(pairs) for pair in _that_fold(model, examples, half, expected)]
 
@@ -85,7 +85,8 @@ def _halves(pairs: list[Pair]) -> Sequence[list[Pair]]:
     return (pairs[:middle], pairs[middle:]) if middle else ()
 
 
-def _alike(expected: Tensor, outputs: Tensor) -> bool:
+def alike(expected: Tensor, outputs: Tensor) -> bool:
+    """Return whether two networks' outputs are the same but for the digits of their numbers."""
     reach = float(expected.abs().max())
     return torch.allclose(expected, outputs, rtol=1e-3, atol=1e-3 * reach + 1e-6, equal_nan=True)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -57,6 +58,17 @@ def enough(batches: Iterable[tuple[_Any, int]], examples: int) -> list[_Any]:
         if held >= examples and len(found) >= FEWEST:
             break
     return found
+
+
+def first_examples(batches: Sequence[Inputs], wanted: int) -> list[Inputs]:
+    """Return as many batches as hold the examples wanted, at most all.
+
+    >>> batches = [(ones(50),)] * 4
+    >>> len(first_examples(batches, 60))
+    2
+    """
+    held = list(itertools.accumulate(len(batch[0]) for batch in batches))
+    return [batch for batch, size in zip(batches, held, strict=True) if size - len(batch[0]) < wanted]
 
 
 def joined(model: nn.Module, batches: list[Inputs]) -> list[Inputs]:

@@ -30,8 +30,10 @@ from ..technique import Supplies, Technique, undivided
 from ..tied import put
 from . import recurrent
 from .calibration import DEFAULT, LARGEST_BIAS, MAX, METHODS, Grid
+from .equalize import equalize
 from .int4 import block_of
 from .quantizers import ActivationQuantizer, WeightQuantizer
+from .refine import round_weights, watched
 
 FLOAT = 32
 """Bits of a layer that stays in floating point."""
@@ -86,6 +88,7 @@ class Quantize(Technique):
     def apply(self, model: nn.Module, candidate: Candidate, supplies: Supplies) -> nn.Module:
         """Return a copy with batch norms folded and quantizers in the chosen layers, their ranges calibrated.
 
+        Channels between these layers are scaled before, and weights are rounded with their inputs in mind.
         Of a factorised layer in 4 bits, parts whose inputs no block of weights divides stay in float, so long as there
         is one that does not.
         """
@@ -94,15 +97,22 @@ class Quantize(Technique):
             return model
         modules = dict(model.named_modules())
         method = calibration_of(candidate)
+        to_do: dict[str, tuple[nn.Module, int]] = {}
         for name, bits in chosen.items():
             if name not in modules:
                 raise InfeasibleError(f"the network has no layer {name!r} to quantize", rung="build")
             if bits != FLOAT:
                 found = list(parts(model, name))
                 divided = [it for it in found if bits != WEIGHTS_ALONE or _divided(it[1])]
-                for part, layer in divided or found:
-                    put(model, part, _quantized(layer, int(bits), method, supplies.integers))
-        _calibrate(model, supplies)
+                to_do |= {part: (layer, int(bits)) for part, layer in divided or found}
+        if not supplies.rough:
+            equalize(model, [n for n, (_, bits) in to_do.items() if bits != WEIGHTS_ALONE], supplies)
+        for name, (layer, bits) in to_do.items():
+            put(model, name, _quantized(layer, bits, method, supplies.integers))
+        layers = {n: m for n, m in model.named_modules() if isinstance(m, Quantized)}
+        with watched({} if supplies.rough else layers) as grams:
+            _calibrate(model, supplies)
+        round_weights(layers, grams)
         if candidate[QUANTIZATION].get("scales") == "learned":
             _share_ranges(model, supplies.examples)
             for module in model.modules():
@@ -176,8 +186,17 @@ class Quantized(nn.Module):
     @property
     def scales(self) -> Scales:
         """The scales that it rounds with."""
-        steps = self.round_weight.scale(self.weight, self._least_steps()).cpu().numpy()
+        steps = self.steps().cpu().numpy()
         return Scales(None if self.round_input is None else self.round_input.grid, steps, self.bits)
+
+    def steps(self) -> Tensor:
+        """Return the steps of its weight, of shape (out,) or (out, blocks)."""
+        return self.round_weight.scale(self.weight, self._least_steps())
+
+    def rounded_weight(self) -> Tensor:
+        """Return its weight as it computes with it."""
+        rounded: Tensor = self.round_weight(self.weight, self._least_steps())
+        return rounded
 
     def learn_scales(self) -> None:
         """Train the scales from now on, starting from the calibrated ones."""
@@ -187,7 +206,7 @@ class Quantized(nn.Module):
 
     def forward(self, x: Tensor, *more: Any, **options: Any) -> Tensor:
         """Compute the layer on rounded numbers."""
-        weight = self.round_weight(self.layer.weight, self._least_steps())
+        weight = self.rounded_weight()
         x = x if self.round_input is None else self.round_input(x)
         output: Tensor = functional_call(self.layer, {"weight": weight}, (x, *more), options)
         return output

@@ -1,0 +1,54 @@
+"""What a layer multiplies its weight by, at a sample of positions."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..modules import TRANSPOSED
+
+ROWS = 1024
+"""Positions of a batch that are taken at most."""
+
+
+def patches(layer: nn.Module, x: Tensor) -> Tensor | None:
+    """Return inputs of a layer, of shape (groups, rows, inputs / groups · kernel), at positions drawn at random.
+
+    The result is None for a transposed convolution. The same positions are drawn each time.
+    """
+    if isinstance(layer, nn.Linear):
+        rows = x.reshape(-1, x.shape[-1])
+        return rows[_drawn(len(rows))][None]
+    if isinstance(layer, TRANSPOSED):
+        return None
+    return _patches(layer, x)
+
+
+def _patches(layer: nn.Module, x: Tensor) -> Tensor:
+    kernel, stride, dilation, groups = (getattr(layer, n) for n in ("kernel_size", "stride", "dilation", "groups"))
+    if x.dim() == len(kernel) + 1:
+        x = x[None]
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padding: list[int] = layer._reversed_padding_repeated_twice  # type: ignore[assignment]  # what such a convolution pads with, whatever it was given
+    if any(padding):
+        x = functional.pad(x, padding, mode=str(mode))
+    sizes = [
+        (size - far * (width - 1) - 1) // step + 1
+        for size, width, step, far in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+    ]
+    drawn = _drawn(len(x) * math.prod(sizes))
+    example, *places = torch.unravel_index(drawn, (len(x), *sizes))
+    found = []
+    for offset in torch.cartesian_prod(*(torch.arange(width) for width in kernel)).reshape(-1, len(kernel)).tolist():
+        at = [p * step + o * far for p, step, o, far in zip(places, stride, offset, dilation, strict=True)]
+        found.append(x[(example, slice(None), *at)])
+    return torch.stack(found, 2).reshape(len(drawn), groups, -1).transpose(0, 1)
+
+
+def _drawn(count: int) -> Tensor:
+    if count <= ROWS:
+        return torch.arange(count)
+    return torch.randint(count, (ROWS,), generator=torch.Generator().manual_seed(0))
