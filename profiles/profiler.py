@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..compressors.pruning.prune import global_ratios
 from ..compressors.technique import Supplies
 from ..errors import InfeasibleError
 from ..evaluators.meters.latency import PROBE, Calibration
-from ..spaces.candidate import BITS, PRUNING_RATIO, Candidate
+from ..spaces.candidate import ACTIVATION, BITS, PRUNING_RATIO, Candidate, Value
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
-from ..spaces.uniform import uniform
+from ..spaces.uniform import INTEGER, uniform
 from ..studies.task import Task
 from .cost_model import LAYER_AXES, CostModel
 from .latency_probes import MOST_LEVELS, PROBE_TIMEOUT_S, Prober, assigned, measured_costs, probe
@@ -116,7 +116,7 @@ def confirmed_drops(
 
     A layer in INT8 may itself be slower and yet save its neighbours a conversion of their inputs and outputs. So the
     network is measured once more, with the level in all layers but those that drop it. If it is slower than with the
-    level in all layers, the level is kept everywhere.
+    level in all layers, the level is kept everywhere. INT8 is kept, too, if it pays beside cheaper functions.
     """
     kept: list[DroppedLevel] = []
     for axis, level in dict.fromkeys((each.axis, each.level) for each in dropped):
@@ -130,8 +130,23 @@ def confirmed_drops(
             (after_ms,) = prober.latencies_ms([probe(axis, rest, bits)])
             if after_ms is None or after_ms > (1 + NOISE) * before_ms:
                 continue
+        if (axis, level) == (BITS, INTEGER) and _slower_beside_functions(prober, space, costs, rest):
+            continue
         kept += same
     return tuple(kept) if any(choice.neutral is not None for choice in reduced(space, kept).choices) else ()
+
+
+def _slower_beside_functions(prober: Prober, space: Space, costs: CostModel, bits: Mapping[str, Value]) -> bool:
+    """Return whether INT8 in these layers alone is slower than in all, once the activation functions are the cheapest.
+
+    What INT8 loses between layers on other functions it need not lose on those.
+    """
+    by_level = costs.uniform_ms.get(ACTIVATION, {})
+    if not by_level:
+        return False
+    level = min(by_level, key=lambda each: by_level[each])
+    (after_ms,) = prober.latencies_ms([Candidate({ACTIVATION: assigned(space.on(ACTIVATION), level), BITS: bits})])
+    return after_ms is None or after_ms > (1 + NOISE) * by_level[level]
 
 
 def fastest_candidates(space: Space, costs: CostModel, usable: set[str], *, bits: bool) -> list[Candidate]:

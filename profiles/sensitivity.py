@@ -114,7 +114,9 @@ def middle(choice: Choice) -> int:
 
 
 def stronger(choice: Choice) -> int:
-    """Return the level at which a choice is tried second, unless it is the first one."""
+    """Return the level at which a choice is tried second, unless it is the first one; no law tells that of a name."""
+    if isinstance(choice.levels[-1], str):
+        return len(choice.levels) - 1
     return max(1, (3 * len(choice.levels) - 3) // 4)
 
 

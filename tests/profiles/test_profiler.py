@@ -14,7 +14,6 @@ import onnx
 import pytest
 import torch
 from scipy.stats import kendalltau
-from torch import nn
 
 from autocompress.compressors.pipeline import apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
@@ -29,7 +28,7 @@ from autocompress.profiles.latency_probes import Prober, measured_costs
 from autocompress.profiles.profile import Profile
 from autocompress.profiles.profiler import profile
 from autocompress.profiles.sensitivity import sensitivities
-from autocompress.spaces.candidate import ACTIVATION, BITS, DEPTH, PRUNING_RATIO, RANK, Candidate
+from autocompress.spaces.candidate import BITS, DEPTH, PRUNING_RATIO, RANK, Candidate
 from autocompress.spaces.space import Space
 from autocompress.spaces.uniform import pruned, uniform
 from autocompress.studies.residual import ResidualNet
@@ -302,7 +301,7 @@ class Weighed(Priced):
         return {n.name: weights(n.input[1]) for n in graph.node if n.op_type in ("Conv", "Gemm")}
 
 
-def costs_of(task: Task, runtime: Weighed) -> tuple[Prober, Space, CostModel]:
+def costs_of(task: Task, runtime: Priced) -> tuple[Prober, Space, CostModel]:
     """Return the costs of a network's levels, with the space and what measured them."""
     supplies, network = supplies_of(task), inspect(task.model, task.examples)
     space = space_of(network, replace(runtime.capabilities, weight_bits=(4,)))
@@ -329,31 +328,6 @@ def test_one_build_tells_what_each_branch_saves() -> None:
         told, unchanged = costs.predict_ms(prober.network, candidate), costs.total_ms
         saved = unchanged - latency_ms(task, candidate, runtime, prober.meter)
         assert unchanged - told == pytest.approx((1 - LEAST_FACTOR) * saved, rel=0.01)
-
-
-class Fusing(Weighed):
-    """A runtime in which a SiLU costs 10 ms between layers in INT8, and nothing in float."""
-
-    def prices(self, artefact: bytes) -> dict[str, float]:
-        """Return the milliseconds of each node that multiplies, and of each sigmoid."""
-        nodes = onnx.load_from_string(artefact).graph.node
-        cost = 10.0 * any(node.op_type == "DequantizeLinear" for node in nodes)
-        return super().prices(artefact) | {node.name: cost for node in nodes if node.op_type == "Sigmoid"}
-
-
-def test_cheaper_functions_are_timed_beside_int8() -> None:
-    """A function that a runtime fuses in float, and not on integers, is offered for what it costs on integers."""
-    model = ResidualNet((32, 32), (1, 1), classes=2).eval()
-    model.stages[1][0].relu1 = nn.SiLU()  # type: ignore[index, union-attr]
-    task = replace(residual(32, 8), model=model)
-    prober, space, costs = costs_of(task, Fusing())
-    (choice,) = space.on(ACTIVATION)
-    timed, *_ = (each for each in prober.timed if each[ACTIVATION])
-    assert choice.levels == ("keep", "hard", "relu")
-    assert timed[BITS].keys() == {each.target for each in space.on(BITS)}
-    assert costs.uniform_ms[BITS]["8"] - costs.uniform_ms[ACTIVATION]["relu"] == pytest.approx(10.0)
-    both = Candidate({BITS: timed[BITS], ACTIVATION: {"stages": "relu"}})
-    assert costs.predict_ms(prober.network, both) == pytest.approx(costs.uniform_ms[ACTIVATION]["relu"])
 
 
 def test_two_builds_tell_all_ranks_and_none_is_made_for_what_is_too_small() -> None:
