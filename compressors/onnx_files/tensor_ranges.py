@@ -44,10 +44,10 @@ def grids(
     if method == MAX:
         ends = spans(proto, names, calibration)
     else:
-        sides = {name: Sides(asymmetric=asymmetric) for name in names}
-        for name, value in values(proto, names, calibration) if names else ():
-            sides[name].add(value)
-        ends = {name: each.ends(method) for name, each in sides.items()}
+        sides = {name: Sides(method, asymmetric=asymmetric) for name in names}
+        for name, value, examples in _values(proto, names, calibration) if names else ():
+            sides[name].add(value, examples)
+        ends = {name: each.ends for name, each in sides.items()}
     return {name: Grid.over(*found, asymmetric=asymmetric) for name, found in ends.items()}
 
 
@@ -55,14 +55,22 @@ def values(
     proto: onnx.ModelProto, names: Collection[str], calibration: Batches
 ) -> Iterator[tuple[str, NDArray[np.floating]]]:
     """Yield the values of the named tensors, batch by batch."""
+    yield from ((name, value) for name, value, _ in _values(proto, names, calibration))
+
+
+def _values(
+    proto: onnx.ModelProto, names: Collection[str], calibration: Batches
+) -> Iterator[tuple[str, NDArray[np.floating], int]]:
+    """Yield the values of the named tensors, with the number of examples in the batch."""
     given = [source.name for source in proto.graph.input]
     made = sorted(set(names) - {*given})
     session = _session(proto, made) if made else None
     for batch in (piece for whole in calibration for piece in _pieces(proto, whole)):
         read = dict(zip(given, batch, strict=True))
-        yield from ((name, value) for name, value in read.items() if name in names)
+        examples = len(batch[0]) if len({len(x) for x in batch}) == 1 else 1
+        yield from ((name, value, examples) for name, value in read.items() if name in names)
         if session is not None:
-            yield from zip(made, session.run(made, read), strict=True)
+            yield from ((name, value, examples) for name, value in zip(made, session.run(made, read), strict=True))
 
 
 def _pieces(proto: onnx.ModelProto, batch: Batch) -> Iterator[Batch]:

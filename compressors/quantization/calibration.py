@@ -30,6 +30,9 @@ PIECE = 2**16
 CANDIDATES = 256
 """How many thresholds are tried where the best one is searched."""
 
+LARGE = 1024
+"""Numbers of an example from which on their mean square tells the size of its numbers."""
+
 TRIED = 64
 """The same where both ends of a range are searched."""
 
@@ -97,18 +100,18 @@ class Histogram:
     """A histogram of nonzero magnitudes in equal bins; its range doubles when a larger one comes.
 
     Attributes:
-        counts: of shape (BINS,).
+        counts: of shape (BINS,); each number counts with the weight that it was given.
         reach: the upper edge of the last bin.
         largest: the largest magnitude so far; 0 before any came.
 
     """
 
     def __init__(self) -> None:
-        self.counts = np.zeros(BINS, np.int64)
+        self.counts = np.zeros(BINS)
         self.reach = 0.0
         self.largest = 0.0
 
-    def add(self, values: NDArray[np.floating]) -> None:
+    def add(self, values: NDArray[np.floating], weight: float = 1.0) -> None:
         """Count the magnitudes of an array of any shape.
 
         Raises:
@@ -117,9 +120,9 @@ class Histogram:
         """
         numbers = np.ravel(values)
         for start in range(0, numbers.size, PIECE):
-            self._count(np.abs(numbers[start : start + PIECE]))
+            self._count(np.abs(numbers[start : start + PIECE]), weight)
 
-    def _count(self, magnitudes: NDArray[np.floating]) -> None:
+    def _count(self, magnitudes: NDArray[np.floating], weight: float) -> None:
         """Count some magnitudes, which are overwritten."""
         largest = float(magnitudes.max())
         if not largest:
@@ -128,14 +131,15 @@ class Histogram:
             raise InfeasibleError(f"calibration met {largest}; ranges need finite numbers", rung="build")
         self.reach = self.reach or largest
         while largest > self.reach:
-            self.counts = np.concatenate((self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)))
+            self.counts = np.concatenate((self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)))
             self.reach *= 2
         zeros = magnitudes.size - np.count_nonzero(magnitudes)
         magnitudes /= self.reach
         magnitudes *= BINS
         places = np.minimum(magnitudes, BINS - 1, out=magnitudes).astype(np.intp)
-        self.counts += np.bincount(places, minlength=BINS)
-        self.counts[0] -= zeros
+        found = np.bincount(places, minlength=BINS)
+        found[0] -= zeros
+        self.counts += weight * found
         self.largest = max(self.largest, largest)
 
     @property
@@ -150,7 +154,7 @@ class Histogram:
         return middles
 
     @property
-    def filled(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def filled(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The counts and the middles of the bins that are not empty."""
         full = self.counts > 0
         return self.counts[full], self.centres[full]
@@ -161,29 +165,42 @@ class Histogram:
 
 
 class Sides:
-    """Histograms of the magnitudes below 0 and above it; of all together where a grid must be symmetric."""
+    """Histograms of the magnitudes below 0 and above it; of all together where a grid must be symmetric.
 
-    def __init__(self, *, asymmetric: bool) -> None:
+    For least squares each example counts as much as any other, whatever the size of its numbers: the errors of a few
+    examples with much larger ones would be nearly all of the sum, and their ranges those of all.
+
+    Args:
+        method: one of `METHODS`.
+        asymmetric: whether ranges have two ends.
+    """
+
+    def __init__(self, method: str, *, asymmetric: bool) -> None:
+        self.method = method
         self.asymmetric = asymmetric
         self.below, self.above = Histogram(), Histogram()
 
-    def add(self, values: NDArray[np.floating]) -> None:
-        """Count the numbers of an array of any shape."""
-        if self.asymmetric:
-            self.below.add(np.minimum(values, 0))
-            self.above.add(np.maximum(values, 0))
-        else:
-            self.above.add(values)
+    def add(self, values: NDArray[np.floating], examples: int = 1) -> None:
+        """Count the numbers of a batch of so many examples, or of an array without a batch."""
+        apart = self.method == MSE and values.ndim and len(values) % examples == 0 and values.size >= LARGE * examples
+        for row in values.reshape(examples if apart else 1, -1):
+            power = float(np.square(row, dtype=np.float64).mean()) if apart else 1.0
+            if self.asymmetric:
+                self.below.add(np.minimum(row, 0), 1 / (power or 1.0))
+                self.above.add(np.maximum(row, 0), 1 / (power or 1.0))
+            else:
+                self.above.add(row, 1 / (power or 1.0))
 
-    def ends(self, method: str) -> tuple[float, float]:
-        """Return the least and the largest number to keep by one of `METHODS`."""
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest number to keep."""
         if not self.asymmetric:
-            return 0.0, threshold(self.above, method)
-        if method == MSE and self.below.largest and self.above.largest:
+            return 0.0, threshold(self.above, self.method)
+        if self.method == MSE and self.below.largest and self.above.largest:
             return _least_squares(self.below, self.above)
         whole = self.below.largest + self.above.largest
         tops = [max(1, round(STEPS * side.largest / whole)) if whole else STEPS for side in (self.below, self.above)]
-        return -threshold(self.below, method, tops[0]), threshold(self.above, method, tops[1])
+        return -threshold(self.below, self.method, tops[0]), threshold(self.above, self.method, tops[1])
 
 
 def pair_sums(weight: Array) -> Array:
@@ -224,11 +241,11 @@ def squared_error(histogram: Histogram, threshold: float, top: int = TOP) -> flo
     return _squared_error(*histogram.filled, threshold, top)
 
 
-def _squared_error(counts: NDArray[np.int64], centres: NDArray[np.float64], threshold: float, top: int) -> float:
+def _squared_error(counts: NDArray[np.float64], centres: NDArray[np.float64], threshold: float, top: int) -> float:
     return _rounding_error(counts, centres, threshold, threshold / top)
 
 
-def _rounding_error(counts: NDArray[np.int64], centres: NDArray[np.float64], threshold: float, step: float) -> float:
+def _rounding_error(counts: NDArray[np.float64], centres: NDArray[np.float64], threshold: float, step: float) -> float:
     rounded = np.minimum(np.rint(centres / step) * step, threshold)
     return float((counts * np.square(centres - rounded)).sum())
 
@@ -261,7 +278,7 @@ def entropy(histogram: Histogram, top: int = TOP) -> float:
     return histogram.edge(-negative)
 
 
-def _divergence(counts: NDArray[np.int64], kept: int, levels: int) -> float:
+def _divergence(counts: NDArray[np.float64], kept: int, levels: int) -> float:
     """Return the divergence between clipped bins and the same bins merged into levels."""
     inside = counts[:kept].astype(np.float64)
     clipped = inside.copy()

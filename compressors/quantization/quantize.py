@@ -24,6 +24,7 @@ from ...spaces.capabilities import SYMMETRIC, Capabilities, Integers
 from ...spaces.layers import Layer, Network
 from ...spaces.space import Choice, Conflict
 from ...studies.networks.copied import copied
+from ...studies.task import have_a_batch
 from ..batch_norm import fold_batch_norm
 from ..modules import RECURRENT, TRANSPOSED, Inputs, always_called, multiplies, output_axis, parts, run, version
 from ..technique import Supplies, Technique, undivided
@@ -262,6 +263,8 @@ def _calibrate(model: nn.Module, supplies: Supplies) -> None:
     model.eval()
     with torch.no_grad():
         for inputs in supplies.calibration:
+            for quantizer in quantizers:
+                quantizer.examples = len(inputs[0]) if have_a_batch(inputs) else 1
             model(*inputs)
     for quantizer in quantizers:
         quantizer.calibrated()

@@ -88,8 +88,9 @@ class ActivationQuantizer(nn.Module):
         super().__init__()
         self.asymmetric = asymmetric
         self.calibrating = True
+        self.examples = 1
         self.method = method
-        self.seen: Sides | None = None if method == MAX else Sides(asymmetric=asymmetric)
+        self.seen: Sides | None = None if method == MAX else Sides(method, asymmetric=asymmetric)
         self.register_buffer("ends", torch.zeros(2))
         self.learned: LearnedStep | None = None
 
@@ -99,7 +100,7 @@ class ActivationQuantizer(nn.Module):
             if self.seen is None:
                 self.widen(*x.detach().aminmax())
             else:
-                self.seen.add(x.detach().cpu().numpy())
+                self.seen.add(x.detach().cpu().numpy(), self.examples)
             return x
         grid = self.grid
         if self.learned is not None:
@@ -109,7 +110,7 @@ class ActivationQuantizer(nn.Module):
     def calibrated(self) -> None:
         """Round from now on, over the range seen so far."""
         if self.seen is not None:
-            self.widen(*self.seen.ends(self.method))
+            self.widen(*self.seen.ends)
         self.calibrating, self.seen = False, None
 
     def widen(self, low: Tensor | float, high: Tensor | float) -> None:

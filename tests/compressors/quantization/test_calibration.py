@@ -11,6 +11,7 @@ from autocompress.compressors.quantization.calibration import (
     BINS,
     METHODS,
     Histogram,
+    Sides,
     entropy,
     mse,
     percentile,
@@ -56,7 +57,7 @@ def test_bins_hold_what_lies_between_their_edges(batches: list[np.ndarray]) -> N
     """However often the range grew, a magnitude is at most two bins off."""
     it, values = histogram(batches), np.abs(np.concatenate(batches))
     if it.largest:
-        places = np.repeat(np.arange(BINS), it.counts)
+        places = np.repeat(np.arange(BINS), it.counts.astype(int))
         expected = np.sort(values[values != 0]).astype(np.float64) / it.reach * BINS
         assert np.abs(np.sort(places) - expected).max() <= 2
 
@@ -143,3 +144,15 @@ def test_numbers_that_are_not_finite_are_infeasible(number: float) -> None:
     with pytest.raises(InfeasibleError, match="finite") as caught:
         histogram([np.array([1.0, number], np.float32)])
     assert caught.value.rung == "build"
+
+
+def test_few_examples_with_large_numbers_do_not_take_the_levels_of_all_others() -> None:
+    """By least squares all examples count alike; where they are alike, their range is that of all together."""
+    values = np.random.default_rng(0).normal(size=(100, 5_000)).astype(np.float32)
+    plain, far = Sides("mse", asymmetric=True), Sides("mse", asymmetric=True)
+    for sides in (plain, far):
+        sides.add(values, len(values))
+    far.add(100 * values[:3], 3)
+    assert mse(histogram([values, 100 * values[:3]]), 127) > 200
+    assert far.ends[1] < 50
+    assert plain.ends[1] == pytest.approx(mse(histogram([values]), 127), rel=0.05)
