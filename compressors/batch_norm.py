@@ -86,7 +86,7 @@ def _halves(pairs: list[Pair]) -> Sequence[list[Pair]]:
 
 
 def alike(expected: Tensor, outputs: Tensor) -> bool:
-    """Return whether two networks' outputs are the same but for the digits of their numbers."""
+    """Return whether two networks' outputs are the same, except for the last digits."""
     reach = float(expected.abs().max())
     return torch.allclose(expected, outputs, rtol=1e-3, atol=1e-3 * reach + 1e-6, equal_nan=True)
 

@@ -140,7 +140,7 @@ def _seen(model: nn.Module, found: Sequence[Joint], calibration: Sequence[Inputs
 
 
 def _factors(model: nn.Module, joint: Joint, seen: Mapping[str, _Seen]) -> Tensor:
-    """Return the factors of a joint's channels with the least noise foretold; ones where none are better."""
+    """Return the factors of a joint's channels with the least noise predicted; ones where none are better."""
     readers = [(_largest(grouped(model.get_submodule(n)).detach()), seen[f"{n} reads"]) for n in joint.readers]
     reach = torch.stack([it.reach for _, it in readers]).amax(0)
     weights = torch.stack([weight.largest.amax(1).flatten() for weight, _ in readers]).amax(0)
