@@ -32,9 +32,9 @@ class Schedule:
             batches: of a pass.
 
         >>> [round(rate, 2) for rate in Schedule(2.0).rates(4)]
-        [0.56, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07, 0.01]
+        [0.56, 1.0, 0.93, 0.79, 0.59, 0.37, 0.18, 0.05]
         >>> [round(rate, 2) for rate in Schedule(2.0, (0.75, 0.25), 1).rates(4)]
-        [0.07, 0.01]
+        [0.18, 0.05]
         """
         steps = max(len(self.shares), round(self.epochs * batches))
         ends = [0]
