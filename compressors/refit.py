@@ -21,7 +21,6 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from torch.nn import functional
 
 from ..studies.task import have_a_batch
-from .lowrank.factored_layers import Factorized
 from .modules import TRANSPOSED, Inputs, multiplies, run
 from .tied import shared_with
 
@@ -95,7 +94,7 @@ class _Target:
 
 def _may_be(module: nn.Module) -> bool:
     """Return whether a module is a layer, or the factors of one, whose outputs each depend on all inputs."""
-    last = module[-1] if isinstance(module, Factorized) else module
+    last = module[-1] if isinstance(module, nn.Sequential) else module
     return multiplies(last) and not isinstance(last, TRANSPOSED) and getattr(last, "groups", 1) == 1
 
 
@@ -169,7 +168,7 @@ def _rows(layer: nn.Module, output: Tensor) -> Tensor:
 
 def _refit(module: nn.Module, x: Tensor, target: _Target) -> None:
     """Set the weights of a layer, of two factors, or of the last of more, by what is read and the target."""
-    factors = list(module) if isinstance(module, Factorized) else [module]
+    factors = list(module) if isinstance(module, nn.Sequential) else [module]
     *earlier, layer = factors
     if len(factors) == 2:
         _refit_product(earlier[0], layer, x, target)
