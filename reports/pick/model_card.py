@@ -166,7 +166,7 @@ def _loading(model: Model, proof: str) -> Iterator[str]:
 
 FILES = {
     "load.py": "runs the model without autocompress",
-    "canonical.onnx": "the same network for other runtimes, with INT8 activations of zero point 0",
+    "canonical.onnx": "the same network for other runtimes, with INT8 as the study's runtimes take it",
     "model.safetensors": "its float weights, batch norms folded",
     "candidate.json": "the choices for each layer",
     "measurement.json": "all numbers, with the raw times",
