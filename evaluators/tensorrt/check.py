@@ -36,7 +36,8 @@ def check(onnx: bytes) -> None:
     for node in graph.node:
         if node.op_type in QUANTIZERS and unsigned & {*node.input}:
             raise InfeasibleError(
-                f"TensorRT reads UINT8 as INT8; {node.op_type} {node.name!r} has UINT8: give it the canonical file.",
+                f"TensorRT reads UINT8 as INT8; {node.op_type} {node.name!r} has UINT8: "
+                "compress the network with --runtime tensorrt.",
                 rung="build",
             )
         if node.op_type in QUANTIZERS and len(dims.get(node.input[1], ())) == 1 and dims[node.input[1]] != (1,):
