@@ -61,7 +61,7 @@ def _inverse_root(gram: Tensor) -> Tensor | None:
     """Return the upper Cholesky factors of the inverses of damped Gram matrices; None where they are no numbers."""
     power = gram.diagonal(dim1=1, dim2=2).mean(1)
     added = torch.where(power > LEAST, DAMPING * power, 1.0)
-    lower, failed = torch.linalg.cholesky_ex(gram + added[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype))
+    lower, failed = torch.linalg.cholesky_ex(gram + torch.diag_embed(added[:, None].expand(-1, gram.shape[1])))
     if failed.any():
         return None
     upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)

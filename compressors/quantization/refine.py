@@ -140,7 +140,7 @@ def _kept(module: Rounding, steps: Tensor) -> Tensor | None:
     sums = pair_sums(weight).abs()
     apart = 1 if weight.shape[-1] % 2 else 2
     near = sums > (module.round_weight.top - MARGIN) * steps[:, None]
-    kept = torch.zeros(len(weight), weight[0].numel(), dtype=torch.bool)
+    kept = torch.zeros(len(weight), weight[0].numel(), dtype=torch.bool, device=weight.device)
     kept[:, :-1:apart] |= near
     kept[:, 1::apart] |= near
     return kept.reshape(weight.shape).movedim(-1, 1).reshape(grouped(module.layer).flatten(2).shape)
