@@ -66,7 +66,7 @@ class Joint:
 
 
 def joints(model: nn.Module, names: Iterable[str], examples: Inputs) -> list[Joint]:
-    """Return the joints of the given layers, in order of execution.
+    """Return the joints of the given layers, in order of execution; none where a network's operations cannot be traced.
 
     Args:
         model: with batch norms folded.
@@ -79,6 +79,8 @@ def joints(model: nn.Module, names: Iterable[str], examples: Inputs) -> list[Joi
     try:
         with trace:
             outputs = run(model, examples)
+    except Exception:  # what a network's own code does where all its operators are looked at
+        return []
     finally:
         for hook in hooks:
             hook.remove()

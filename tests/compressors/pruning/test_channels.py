@@ -127,7 +127,8 @@ def test_every_width_on_offer_can_be_served_and_trained(kind: str) -> None:
     network = inspect(model, X)
     (group,) = (group for group in network.groups if group.name == "first")
     assert group.granularity == granularity
-    assert network.left_alone == ()
+    other = ("it calls", "its branch stays")  # what is said of functions and of depth
+    assert not [why for _, why in network.left_alone if not why.startswith(other)]
     for multiple in (1, 8):
         for ratio in ratios(group, multiple)[1:]:
             pruned = remove_channels(model, {"first": round(group.channels * (1 - ratio))}, X)
