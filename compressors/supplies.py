@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from torch import Tensor, cat, nn
+import torch
+from torch import Tensor, nn
 
 from ..studies.task import Batch, have_a_batch
 from .modules import Inputs, run, work
@@ -63,7 +64,7 @@ def enough(batches: Iterable[tuple[_Any, int]], examples: int) -> list[_Any]:
 def first_examples(batches: Sequence[Inputs], wanted: int) -> list[Inputs]:
     """Return as many batches as hold the examples wanted, at most all.
 
-    >>> batches = [(ones(50),)] * 4
+    >>> batches = [(torch.ones(50),)] * 4
     >>> len(first_examples(batches, 60))
     2
     """
@@ -78,7 +79,7 @@ def joined(model: nn.Module, batches: list[Inputs]) -> list[Inputs]:
     if size >= JOINED or len(fit) > 1 or not all(map(have_a_batch, batches)):
         return batches
     each, rest = -(-JOINED // size), iter(batches)
-    found = [tuple(map(cat, zip(*some, strict=True))) for some in iter(lambda: list(islice(rest, each)), [])]
+    found = [tuple(map(torch.cat, zip(*some, strict=True))) for some in iter(lambda: list(islice(rest, each)), [])]
     try:
         run(model, found[0])
     except Exception:  # a forward that knows one size of batch
