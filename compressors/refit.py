@@ -7,7 +7,6 @@ section 3.2); layers are refitted in the order in which they run. Nothing is tra
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,10 +17,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
-from torch.nn import functional
 
 from ..studies.task import have_a_batch
-from .modules import TRANSPOSED, Inputs, multiplies, run
+from .modules import TRANSPOSED, Inputs, multiplies, out_channels, run
+from .patches import patches
 from .tied import shared_with
 
 RIDGE = 1e-3
@@ -161,9 +160,7 @@ def _after(modules: Any, call: Callable[[nn.Module, Any, Any], object]) -> Itera
 
 def _rows(layer: nn.Module, output: Tensor) -> Tensor:
     """Return a layer's outputs as rows (positions, outputs)."""
-    return output.movedim(-1 if isinstance(layer, nn.Linear) else 1, -1).reshape(
-        -1, cast(Tensor, layer.weight).shape[0]
-    )
+    return (output if isinstance(layer, nn.Linear) else output.movedim(1, -1)).reshape(-1, out_channels(layer))
 
 
 def _refit(module: nn.Module, x: Tensor, target: _Target) -> None:
@@ -175,14 +172,14 @@ def _refit(module: nn.Module, x: Tensor, target: _Target) -> None:
         return
     for factor in earlier:
         x = factor(x)
-    seen, bias = _patches(layer, x, target.positions), cast("nn.Parameter | None", layer.bias)
-    kernel = cast(nn.Parameter, layer.weight).detach().movedim(1, -1)  # places, and the channels side by side at each
-    old = kernel.flatten(1).float()
+    seen, bias = _seen(layer, x, target.positions), cast("nn.Parameter | None", layer.bias)
+    weight = cast(nn.Parameter, layer.weight)
+    old = weight.detach().flatten(1).float()
     if bias is not None:
         seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
         old = torch.cat([old, bias.detach().float()[:, None]], 1)
     new = _better(old, seen, target.outputs)
-    _set(layer.weight, new[:, : kernel[0].numel()].reshape(kernel.shape).movedim(-1, 1))
+    _set(weight, new[:, : weight[0].numel()].reshape(weight.shape))
     if bias is not None:
         _set(bias, new[:, -1])
 
@@ -195,13 +192,14 @@ def _refit_product(first: nn.Module, second: nn.Module, x: Tensor, target: _Targ
     """
     inner, outer = (cast(nn.Parameter, factor.weight) for factor in (first, second))
     bias = cast("nn.Parameter | None", second.bias)
-    seen, wanted = _patches(first, x, target.positions), target.outputs
+    seen, wanted = _seen(first, x, target.positions), target.outputs
     middle, centre = seen.mean(0), wanted.mean(0)
     if bias is not None:
         seen, wanted = seen - middle, wanted - centre
     old = outer.detach().flatten(1).float() @ inner.detach().flatten(1).float()
-    full = old + _correction(seen, wanted - seen @ old.T).T
-    _, directions = torch.linalg.eigh((full @ (seen.T @ seen) @ full.T).double())
+    fitted, given = seen[len(seen) // LEFT_OUT :], wanted[len(seen) // LEFT_OUT :]
+    full = old + _correction(fitted, given - fitted @ old.T).T
+    _, directions = torch.linalg.eigh((full @ (fitted.T @ fitted) @ full.T).double())
     kept = directions[:, -inner.shape[0] :].to(full.dtype)
     product = kept @ kept.T @ full
     if _better(old, seen, wanted, product) is product:
@@ -231,21 +229,8 @@ def _correction(seen: Tensor, missing: Tensor) -> Tensor:
     return torch.cholesky_solve((seen.T @ missing).double(), torch.linalg.cholesky(gram)).to(seen.dtype)
 
 
-def _patches(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
-    """Return what a layer reads for some of its output positions: (positions, inputs), the channels side by side."""
-    if isinstance(layer, nn.Linear):
-        return x.reshape(-1, x.shape[-1])[positions].float()
-    convolution = cast(nn.Conv2d, layer)
-    mode = "constant" if convolution.padding_mode == "zeros" else convolution.padding_mode
-    x = functional.pad(x, convolution._reversed_padding_repeated_twice, mode=mode).movedim(1, -1).contiguous()
-    count, *sizes, channels = x.shape
-    geometry = list(zip(sizes, convolution.kernel_size, convolution.stride, convolution.dilation, strict=True))
-    steps = [(size - apart * (wide - 1) - 1) // step + 1 for size, wide, step, apart in geometry]
-    first, *places = torch.unravel_index(positions, (count, *steps))
-    pixels, found = x.reshape(-1, channels), []
-    for offsets in itertools.product(*map(range, convolution.kernel_size)):
-        index = first
-        for place, offset, (size, _, step, apart) in zip(places, offsets, geometry, strict=True):
-            index = index * size + place * step + offset * apart
-        found.append(pixels[index].float())
-    return torch.cat(found, 1)
+def _seen(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
+    """Return what a layer reads for some of its output positions, (positions, inputs)."""
+    found = patches(layer, x, positions)
+    assert found is not None  # it is not transposed
+    return found[0].float()

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..modules import grouped
+from ..patches import patches
 from .calibration import pair_sums
 from .compensated import round_compensated
-from .patches import patches
 from .quantizers import WeightQuantizer
 
 MOST = 2048

@@ -25,6 +25,7 @@ from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Task
 
 from ..samples import batches
+from ..test_families import deit, vision_transformer
 
 CAPABILITIES = Capabilities(runtime="fake", bits=(32, 8), channel_multiple=4)
 
@@ -68,24 +69,6 @@ def test_a_network_without_branches_computes_its_shortcuts(task: Task) -> None:
     assert not [name for name, _ in shallow.named_parameters() if name.startswith(("stages.0.0", "stages.1.0.conv"))]
 
 
-def vit() -> nn.Module:
-    """Return torchvision's ViT, small."""
-    from torchvision.models import VisionTransformer
-
-    model = VisionTransformer(32, 8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=64, num_classes=5)
-    nn.init.normal_(model.heads.head.weight, std=0.2)
-    return model
-
-
-def deit() -> nn.Module:
-    """Return timm's ViT, small."""
-    timm = pytest.importorskip("timm")
-    model: nn.Module = timm.create_model(
-        "deit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, num_classes=5
-    )
-    return model
-
-
 def encoder() -> nn.Module:
     """Return PyTorch's own encoder layers."""
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
@@ -121,7 +104,7 @@ FAMILIES = [
     pytest.param(torchvision_net("resnet18"), IMAGES, 8, id="resnet"),
     pytest.param(torchvision_net("mobilenet_v2", width_mult=0.35), IMAGES, 10, id="mobilenet_v2"),
     pytest.param(torchvision_net("mobilenet_v3_small"), IMAGES, 6, id="mobilenet_v3"),
-    pytest.param(vit, IMAGES, 4, id="vit"),
+    pytest.param(vision_transformer, IMAGES, 4, id="vit"),
     pytest.param(deit, IMAGES, 4, id="deit"),
     pytest.param(encoder, torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0)), 4, id="encoder"),
     pytest.param(bert, WORDS, 4, id="bert"),

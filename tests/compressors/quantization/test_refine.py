@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.compressors.quantization.patches import patches
+from autocompress.compressors.patches import patches
 from autocompress.compressors.quantization.quantize import Quantize, Quantized, strip
 from autocompress.compressors.technique import Supplies
 from autocompress.spaces.candidate import BITS, Candidate

@@ -8,26 +8,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..modules import TRANSPOSED
+from .modules import TRANSPOSED
 
 ROWS = 1024
 """Positions of a batch that are taken at most."""
 
 
-def patches(layer: nn.Module, x: Tensor) -> Tensor | None:
-    """Return inputs of a layer, of shape (groups, rows, inputs / groups · kernel), at positions drawn at random.
+def patches(layer: nn.Module, x: Tensor, positions: Tensor | None = None) -> Tensor | None:
+    """Return inputs of a layer, of shape (groups, rows, inputs / groups · kernel), at some positions of its output.
 
-    The result is None for a transposed convolution. The same positions are drawn each time.
+    The result is None for a transposed convolution.
+
+    Args:
+        layer: a convolution or a linear layer.
+        x: what it is given.
+        positions: numbers of the positions; None draws some at random, the same each time.
     """
     if isinstance(layer, nn.Linear):
         rows = x.reshape(-1, x.shape[-1])
-        return rows[_drawn(len(rows))][None]
+        return rows[_drawn(len(rows)) if positions is None else positions][None]
     if isinstance(layer, TRANSPOSED):
         return None
-    return _patches(layer, x)
+    return _patches(layer, x, positions)
 
 
-def _patches(layer: nn.Module, x: Tensor) -> Tensor:
+def _patches(layer: nn.Module, x: Tensor, positions: Tensor | None) -> Tensor:
     kernel, stride, dilation, groups = (getattr(layer, n) for n in ("kernel_size", "stride", "dilation", "groups"))
     if x.dim() == len(kernel) + 1:
         x = x[None]
@@ -39,12 +44,13 @@ def _patches(layer: nn.Module, x: Tensor) -> Tensor:
         (size - far * (width - 1) - 1) // step + 1
         for size, width, step, far in zip(x.shape[2:], kernel, stride, dilation, strict=True)
     ]
-    drawn = _drawn(len(x) * math.prod(sizes))
+    drawn = _drawn(len(x) * math.prod(sizes)) if positions is None else positions
+    x = x.movedim(1, -1).contiguous()  # the channels of a place side by side
     example, *places = torch.unravel_index(drawn, (len(x), *sizes))
     found = []
     for offset in torch.cartesian_prod(*(torch.arange(width) for width in kernel)).reshape(-1, len(kernel)).tolist():
         at = [p * step + o * far for p, step, o, far in zip(places, stride, offset, dilation, strict=True)]
-        found.append(x[(example, slice(None), *at)])
+        found.append(x[(example, *at)])
     return torch.stack(found, 2).reshape(len(drawn), groups, -1).transpose(0, 1)
 
 
