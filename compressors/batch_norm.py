@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -112,29 +113,42 @@ def _fold(layer: Any, norm: Any) -> None:
 
 
 def estimate_batch_norm(model: nn.Module, batches: Sequence[Inputs]) -> None:
-    """Re-estimate the running mean and variance of all batch norms in place, over all inputs they see.
+    """Re-estimate the running mean and variance of all batch norms in place, over all inputs they see."""
+    if not batches or not any(map(_has_statistics, model.modules())):
+        return
+    with estimating_batch_norm(model), torch.no_grad():
+        for inputs in [batch for batch in batches if len(batch[0]) > 1] or batches:
+            model(*inputs)
+
+
+@contextmanager
+def estimating_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Re-estimate the running mean and variance of all batch norms in place, over the batches run inside the context.
 
     What lies between the batches is part of the variance. Each batch is normalised by its own statistics meanwhile, as
     in training, so batches of one example are left out where there are others. Where a norm sees one value a channel
     it has no variance, and keeps the statistics that it has.
     """
-    norms = [m for m in model.modules() if isinstance(m, NORMS) and m.track_running_stats]
-    if not norms or not batches:
-        return
+    norms: list[Any] = [m for m in model.modules() if _has_statistics(m)]
     pooled = {norm: _Moments() for norm in norms}
     hooks = [norm.register_forward_hook(pooled[norm].add) for norm in norms]
     momenta = [norm.momentum for norm in norms]
     hooks += [norm.register_forward_pre_hook(_train_if_it_varies) for norm in norms]
-    with evaluating(model), torch.no_grad():
-        for norm in norms:
-            norm.momentum = 1.0  # what it has after a batch are that batch's statistics
-        for inputs in [batch for batch in batches if len(batch[0]) > 1] or batches:
-            model(*inputs)
-    for hook in hooks:
-        hook.remove()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        pooled[norm].write(norm)
+    try:
+        with evaluating(model):
+            for norm in norms:
+                norm.momentum = 1.0  # what it has after a batch are that batch's statistics
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            pooled[norm].write(norm)
+
+
+def _has_statistics(module: Any) -> bool:
+    return isinstance(module, NORMS) and module.track_running_stats
 
 
 def _train_if_it_varies(norm: Any, inputs: Inputs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,12 @@ ROWS = 1024
 """Positions of a batch that are taken at most."""
 
 
-def patches(layer: nn.Module, x: Tensor, positions: Tensor | None = None) -> Tensor | None:
+def width_of(layer: nn.Module) -> int:
+    """Return how many inputs an output of a convolution or a linear layer has."""
+    return math.prod(cast(Tensor, layer.weight).shape[1:])
+
+
+def patches(layer: nn.Module, x: Tensor, positions: Tensor | None = None, *, most: int = ROWS) -> Tensor | None:
     """Return inputs of a layer, of shape (groups, rows, inputs / groups · kernel), at some positions of its output.
 
     The result is None for a transposed convolution.
@@ -23,16 +29,17 @@ def patches(layer: nn.Module, x: Tensor, positions: Tensor | None = None) -> Ten
         layer: a convolution or a linear layer.
         x: what it is given.
         positions: numbers of the positions; None draws some at random, the same each time.
+        most: how many are drawn at most.
     """
     if isinstance(layer, nn.Linear):
         rows = x.reshape(-1, x.shape[-1])
-        return rows[_drawn(len(rows)) if positions is None else positions][None]
+        return rows[_drawn(len(rows), most) if positions is None else positions][None]
     if isinstance(layer, TRANSPOSED):
         return None
-    return _patches(layer, x, positions)
+    return _patches(layer, x, positions, most)
 
 
-def _patches(layer: nn.Module, x: Tensor, positions: Tensor | None) -> Tensor:
+def _patches(layer: nn.Module, x: Tensor, positions: Tensor | None, most: int) -> Tensor:
     kernel, stride, dilation, groups = (getattr(layer, n) for n in ("kernel_size", "stride", "dilation", "groups"))
     if x.dim() == len(kernel) + 1:
         x = x[None]
@@ -44,7 +51,7 @@ def _patches(layer: nn.Module, x: Tensor, positions: Tensor | None) -> Tensor:
         (size - far * (width - 1) - 1) // step + 1
         for size, width, step, far in zip(x.shape[2:], kernel, stride, dilation, strict=True)
     ]
-    drawn = _drawn(len(x) * math.prod(sizes)) if positions is None else positions
+    drawn = _drawn(len(x) * math.prod(sizes), most) if positions is None else positions
     x = x.movedim(1, -1).contiguous()  # the channels of a place side by side
     example, *places = torch.unravel_index(drawn, (len(x), *sizes))
     found = []
@@ -54,7 +61,7 @@ def _patches(layer: nn.Module, x: Tensor, positions: Tensor | None) -> Tensor:
     return torch.stack(found, 2).reshape(len(drawn), groups, -1).transpose(0, 1)
 
 
-def _drawn(count: int) -> Tensor:
-    if count <= ROWS:
+def _drawn(count: int, most: int) -> Tensor:
+    if count <= most:
         return torch.arange(count)
-    return torch.randint(count, (ROWS,), generator=torch.Generator().manual_seed(0))
+    return torch.randint(count, (most,), generator=torch.Generator().manual_seed(0))

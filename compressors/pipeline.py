@@ -12,56 +12,41 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InfeasibleError, StudyError, blamed, gist
-from ..spaces.candidate import PRUNING_RATIO, Candidate
+from ..spaces.candidate import Candidate
 from ..spaces.capabilities import SYMMETRIC, Capabilities, Integers
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..studies.networks.copied import copied
 from ..studies.random_states import seeded
 from ..studies.task import Batch, Task, have_a_batch
-from .activations import Exchange
 from .batch_norm import estimate_batch_norm, fold_batch_norm
 from .batches import Endless, one_pass
-from .depth.depth import Depth
 from .distillation import distill
 from .distillation.answers import Answers
 from .distillation.training import Training
 from .frozen import freeze_as
 from .inherited_weights import Ancestor
-from .lowrank.factorize import Factorize
 from .onnx_files import qdq, recurrent_layers
 from .onnx_files.export import to_onnx
 from .onnx_files.written import Written, in_file, in_network, lacks
-from .pruning import prune
-from .pruning.sparsify import Sparsify
+from .phases import TECHNIQUES, Phase, applied, phases
 from .quantization import recurrent
-from .quantization.palettize import Palettize
-from .quantization.quantize import Quantize, Quantized, Scales, calibration_of, strip
+from .quantization.quantize import Quantized, Scales, calibration_of, strip
+from .refit import LayerOutputs
 from .stream import Stream
 from .supplies import GRADIENTS, RANGES, STATISTICS, affordable, divided, enough, joined
-from .technique import Supplies, Technique
+from .technique import Supplies
 
-EXCHANGE, SHALLOW, PRUNE = Exchange(), Depth(), prune.Prune()
 
-SHAPES: tuple[Technique, ...] = (EXCHANGE, SHALLOW, PRUNE, Factorize(), Sparsify())
-"""Techniques that change shapes, in order; what they leave is trained with its batch norms in place."""
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A network to which the techniques of the first phase were applied, before anything else."""
 
-AT_ONCE = (EXCHANGE, SHALLOW)
-"""Those of them that come before all training: what is gone needs none, and what is new all of it."""
-
-NUMBERS: tuple[Technique, ...] = (Quantize(), Palettize())
-"""Techniques that change how numbers are held, in order; batch norms are folded before them."""
-
-TECHNIQUES = (*SHAPES, *NUMBERS)
-
-SHAPES_SHARE = 0.8
-"""Share of the training that a network gets before its numbers change, where both change."""
-
-PENALTY_SHARE = 0.3
-"""Share of the training of shapes that makes channels small before they are pruned, where that is asked for."""
+    phase: Phase
+    model: nn.Module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +64,7 @@ class Compressed:
         apply_s: seconds that the techniques took, without training.
         export_s: seconds that the export took.
         ancestor: what others may start from; None if it was not trained, or has other layers than the original.
+        begun: what its training may begin with; None if it was trained.
 
     """
 
@@ -92,6 +78,7 @@ class Compressed:
     apply_s: float = 0.0
     export_s: float = 0.0
     ancestor: Ancestor | None = None
+    begun: Begun | None = None
 
     @property
     def macs(self) -> int:
@@ -163,6 +150,7 @@ def supplies_of(task: Task, batch: int | None = None, *, integers: Integers = SY
         batches=batches,
         loss=task.loss,
         integers=integers,
+        original=LayerOutputs(task.base, statistics),
     )
 
 
@@ -170,70 +158,6 @@ def _tiled(inputs: torch.Tensor, batch: int) -> torch.Tensor:
     """Return a number of examples, repeated if there are too few."""
     repeated = itertools.islice(itertools.cycle(range(len(inputs))), batch)
     return inputs[list(repeated)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """Techniques that are applied in sequence, and the training that follows.
-
-    Attributes:
-        techniques: what is applied, in order.
-        candidate: what they are to do.
-        share: of all training, between 0 and 1.
-        folded: whether batch norms are folded by then, all that can be.
-        penalty: is added to the loss; see `prune.penalty`.
-
-    """
-
-    techniques: tuple[Technique, ...]
-    candidate: Candidate
-    share: float
-    folded: bool = False
-    penalty: Callable[[nn.Module], Tensor] | None = None
-
-
-def phases(candidate: Candidate, model: nn.Module, examples: tuple[Tensor, ...], *, small: bool = False) -> list[Phase]:
-    """Return the phases to a candidate: exchange functions, regularise, prune in steps, factorise, quantize.
-
-    Each is trained.
-
-    What has its shapes already is trained in float too before its numbers change: a student, which may never have been
-    trained, and what others were pruned to.
-
-    Args:
-        candidate: what to reach.
-        model: the network before anything is done to it; it is not changed.
-        examples: its inputs, batch first.
-        small: whether the network has shapes of its own already, as a student and an inherited one have.
-
-    """
-    shapes = tuple(t for t in SHAPES if candidate[t.axis])
-    numbers = tuple(t for t in NUMBERS if candidate[t.axis])
-    if not shapes and not numbers:
-        return [Phase(techniques=(), candidate=candidate, share=1.0)]
-    found: list[Phase] = []
-    if SHALLOW in shapes:
-        model = SHALLOW.apply(model, candidate, Supplies(examples=examples, calibration=()))
-    if shapes:
-        left = SHAPES_SHARE if numbers else 1.0
-        penalty = prune.penalty(candidate, model, examples) if candidate[PRUNING_RATIO] else None
-        if penalty is not None:
-            found.append(Phase(techniques=(), candidate=candidate, share=PENALTY_SHARE * left, penalty=penalty))
-            left *= 1 - PENALTY_SHARE
-        pruned = bool(candidate[PRUNING_RATIO])
-        *partial, _ = schedule = prune.schedule(candidate, model, examples) if pruned else [candidate]
-        share = left / len(schedule)
-        found += [Phase(techniques=(PRUNE,), candidate=step, share=share) for step in partial]
-        last = Candidate({**candidate.axes, PRUNING_RATIO: schedule[-1][PRUNING_RATIO]})
-        found.append(Phase(techniques=tuple(t for t in shapes if t not in AT_ONCE), candidate=last, share=share))
-        at_once = tuple(t for t in shapes if t in AT_ONCE)
-        found[0] = replace(found[0], techniques=(*at_once, *found[0].techniques))
-    if small and not shapes:
-        found.append(Phase(techniques=(), candidate=candidate, share=SHAPES_SHARE))
-    if numbers:
-        share = 1.0 - sum(phase.share for phase in found)
-        found.append(Phase(techniques=numbers, candidate=candidate, share=share, folded=True))
-    return found
 
 
 def apply_candidate(
@@ -246,6 +170,7 @@ def apply_candidate(
     stream: Stream | None = None,
     answers: Path | None = None,
     ancestor: Ancestor | None = None,
+    begun: Begun | None = None,
     deadline: float = math.inf,
     pause: Callable[[], None] | None = None,
 ) -> Compressed:
@@ -260,6 +185,7 @@ def apply_candidate(
         stream: the training data of the study, and where in them to begin; None draws an order from the seed.
         answers: folder of the teacher's outputs for the batches of the stream; None computes them.
         ancestor: a trained network to start from, nowhere pruned more than the candidate; None starts from the task's.
+        begun: of the same candidate and ancestor, so that its first phase is not applied again.
         deadline: a time of `time.monotonic` after which training gives up.
         pause: is called before each batch of training, and may wait.
 
@@ -276,6 +202,7 @@ def apply_candidate(
     try:
         with _building():
             model, to_do = copied(task.base).eval(), candidate
+            fresh = ancestor is None and supplies.original is not None and supplies.original.model is task.base
             if ancestor is not None:
                 model = ancestor.network(model, supplies)
                 to_do = ancestor.beyond(candidate, task.base)
@@ -284,10 +211,15 @@ def apply_candidate(
         for number, phase in enumerate(ways):
             started = time.monotonic()
             with _building():
-                for technique in phase.techniques:
-                    model = technique.apply(model, phase.candidate, supplies)
+                if begun is not None and not number and begun.phase == phase:
+                    model = copied(begun.model)
+                else:
+                    known = supplies.original if fresh and not number else None
+                    model = applied(model, phase.techniques, phase.candidate, supplies, known)
+                if not epochs and not number:
+                    begun = Begun(phase, copied(model))
                 apply_s += time.monotonic() - started
-                if (phase.techniques or task.student) and not phase.folded:
+                if (phase.techniques or task.student) and not phase.folded and not phase.refitted:
                     estimate_batch_norm(model, supplies.calibration if epochs else supplies.statistics)
             if epochs:
                 freeze_as(model, task.base)
@@ -300,7 +232,8 @@ def apply_candidate(
         started = time.monotonic()
         with _building():
             built = _export(model, candidate, supplies)
-        return replace(built, apply_s=apply_s, export_s=time.monotonic() - started, ancestor=ancestor)
+        export_s = time.monotonic() - started
+        return replace(built, apply_s=apply_s, export_s=export_s, ancestor=ancestor, begun=None if epochs else begun)
     except RuntimeError as error:
         if _lacks_memory(error):
             raise MemoryError(str(error)) from error

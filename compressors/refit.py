@@ -7,11 +7,10 @@ section 3.2); layers are refitted in the order in which they run. Nothing is tra
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from ..studies.task import have_a_batch
+from .batch_norm import estimate_batch_norm, estimating_batch_norm
 from .modules import TRANSPOSED, Inputs, multiplies, out_channels, run
-from .patches import patches
+from .patches import patches, width_of
 from .tied import shared_with
 
 RIDGE = 1e-3
@@ -32,7 +32,10 @@ WIDEST = 4608
 WORK = 1e9
 """Multiply-accumulates of a layer's normal equations above which there are fewer positions: a tenth of a second."""
 
-FEWEST = 3
+ROWS = 8192
+"""Most positions of a layer, unless that is too few for its inputs."""
+
+FEWEST = 2
 """Positions for each input of an output that there are at least, or the layer is left alone."""
 
 LEFT_OUT = 8
@@ -41,46 +44,55 @@ LEFT_OUT = 8
 EXAMPLES, VALUES = 512, 2**27
 """Most examples, and most numbers of the largest tensor that a network makes of them."""
 
+VARIED = 256
+"""Examples at once that are enough for the statistics of batch norms; otherwise all batches tell them afterwards."""
+
+REMEMBERED = 2**28
+"""Most bytes of outputs that are kept for other refits to the same network."""
+
+MISSING = 1e-6
+"""Share of the power of a layer's outputs below which what is missing of them is nothing."""
+
 Kept = Mapping[str, Sequence[int]]
 """Which of its outputs each layer has kept, by its name; a layer that is not there has kept all."""
 
 
-def refit(model: nn.Module, before: nn.Module, kept: Kept, batches: Sequence[Inputs]) -> None:
+def refit(model: nn.Module, before: LayerOutputs, kept: Kept) -> None:
     """Refit convolutions and linear layers of a network in place, so that it answers as the one before.
+
+    The statistics of its batch norms are estimated again, if there are enough examples on the way, so that a layer is
+    fitted to what the norm before it gives in the end.
 
     A layer that runs more than once, shares its weight, computes in groups or has too few examples is left as it is,
     and so is one that a refit makes no better on positions that it has not seen.
 
     Args:
-        model: a network from which channels were removed, or whose layers were factorised.
-        before: the network as it was, with layers of the same names.
+        model: a network from which branches or channels were removed, or whose layers were factorised.
+        before: what the layers of the network before gave; they have the same names.
         kept: the outputs that its layers have kept.
-        batches: inputs, of real data.
     """
-    if not batches:
+    if not before.batches:
         return
-    inputs, shared = _whole(before, batches), shared_with(model)
-    some = any(parameter.requires_grad for parameter in before.parameters())  # otherwise it is only served
-    layers = [
-        name
-        for name, layer in before.named_modules()
-        if multiplies(layer) and name not in shared and (layer.weight.requires_grad or not some)
-    ]
-    modules = dict(model.named_modules())
-    targets = _targets(before, [name for name in layers if name in modules and _may_be(modules[name])], kept, inputs)
+    shared, modules = shared_with(model), dict(model.named_modules())
+    names = [name for name in before.names if name not in shared and name in modules and _may_be(modules[name])]
+    known = before.of(names)
 
     def enter(name: str, module: nn.Module, given: Inputs) -> None:
-        target = targets.pop(name, None)
+        target = known.pop(name, None)
         if target is not None:
             with suppress(LinAlgError):
-                _refit(module, given[0], target)
+                _refit(module, given[0], target.only(kept[name]) if name in kept else target)
 
-    hooks = [modules[name].register_forward_pre_hook(partial(enter, name)) for name in targets]
+    hooks = [modules[name].register_forward_pre_hook(partial(enter, name)) for name in known]
+    varied = len(before.inputs[0]) >= VARIED
     try:
-        run(model, inputs)
+        with estimating_batch_norm(model) if varied else nullcontext():
+            run(model, before.inputs)
     finally:
         for hook in hooks:
             hook.remove()
+    if not varied:
+        estimate_batch_norm(model, before.batches)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +101,50 @@ class _Target:
 
     positions: Tensor
     outputs: Tensor
+
+    def only(self, kept: Sequence[int]) -> _Target:
+        """Return the same of some outputs."""
+        return _Target(self.positions, self.outputs[:, list(kept)])
+
+
+class LayerOutputs:
+    """What the layers of a network give at some positions, which those of a smaller one are refitted to.
+
+    It is found when it is first asked for, and kept if it is not too large. It is pickled without that.
+
+    Args:
+        model: the network; nobody may change it from now on.
+        batches: inputs, of real data.
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[Inputs]) -> None:
+        self.model, self.batches = model, batches
+        self._found: dict[str, _Target] | None = None
+
+    def __reduce__(self) -> tuple[type[LayerOutputs], tuple[nn.Module, Sequence[Inputs]]]:
+        return LayerOutputs, (self.model, self.batches)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """As many inputs as fit into memory, in one batch; the first batch, if they do not go together."""
+        return _whole(self.model, self.batches)
+
+    @property
+    def names(self) -> list[str]:
+        """The layers; where some of the network is trained, those that are."""
+        some = any(parameter.requires_grad for parameter in self.model.parameters())  # otherwise it is only served
+        named = self.model.named_modules()
+        return [name for name, m in named if multiplies(m) and (m.weight.requires_grad or not some)]
+
+    def of(self, names: Sequence[str]) -> dict[str, _Target]:
+        """Return what some of the layers give."""
+        if self._found is None:
+            found = _targets(self.model, self.names, self.inputs)
+            size = sum(target.outputs.numel() * target.outputs.element_size() for target in found.values())
+            self._found = found if size <= REMEMBERED else None
+        else:
+            found = self._found
+        return {name: found[name] for name in names if name in found}
 
 
 def _may_be(module: nn.Module) -> bool:
@@ -122,8 +178,8 @@ def _numbers(output: object) -> int:
     return output.numel() if isinstance(output, Tensor) else 0
 
 
-def _targets(before: nn.Module, names: Sequence[str], kept: Kept, inputs: Inputs) -> dict[str, _Target]:
-    """Return what the layers of a network give at some positions, of those outputs that are kept."""
+def _targets(before: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[str, _Target]:
+    """Return what the layers of a network give at some positions; a layer that runs more than once is left out."""
     found: dict[str, _Target] = {}
     several: set[str] = set()
     known = {before.get_submodule(name): name for name in names}
@@ -135,12 +191,11 @@ def _targets(before: nn.Module, names: Sequence[str], kept: Kept, inputs: Inputs
             several.add(name)
             return
         rows = _rows(module, output)
-        width = math.prod(cast(Tensor, module.weight).shape[1:])
-        wanted = int(min(len(rows), max(FEWEST * width, WORK / width**2)))
+        width = width_of(module)
+        wanted = int(min(len(rows), max(FEWEST * width, min(ROWS, WORK / width**2))))
         if width <= WIDEST and len(rows) >= FEWEST * width:
             positions = torch.randint(len(rows), (wanted,), generator=random)
-            outputs = rows[positions].float()
-            found[name] = _Target(positions, outputs[:, list(kept[name])] if name in kept else outputs)
+            found[name] = _Target(positions, rows[positions].float())
 
     with _after(known, leave):
         run(before, inputs)
@@ -217,7 +272,10 @@ def _better(old: Tensor, seen: Tensor, wanted: Tensor, new: Tensor | None = None
     """Return the better of two weights (outputs, inputs) on rows that the new one, by default, is not fitted to."""
     first = len(seen) // LEFT_OUT
     if new is None:
-        new = old + _correction(seen[first:], wanted[first:] - seen[first:] @ old.T).T
+        missing = wanted[first:] - seen[first:] @ old.T
+        if missing.square().sum() <= MISSING * wanted[first:].square().sum():
+            return old
+        new = old + _correction(seen[first:], missing).T
     errors = [(wanted[:first] - seen[:first] @ each.T).square().sum() for each in (old, new)]
     return new if errors[1] < errors[0] else old
 

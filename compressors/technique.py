@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from ..spaces.capabilities import SYMMETRIC, Capabilities, Integers
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Conflict
 from ..studies.task import Batch, cross_entropy
+from .refit import LayerOutputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Supplies:
         onnx: whether the network must have an ONNX file.
         way: how it is exported, where that is known.
         rough: whether the network is only timed, so that nothing need be refined for its accuracy.
+        original: what the layers of the task's network give, for the refit of smaller ones.
+        kept: a technique that removes outputs of layers enters which of them each has kept.
         integers: that all of its runtimes take.
 
     """
@@ -41,6 +44,8 @@ class Supplies:
     onnx: bool = True
     way: Way | None = None
     rough: bool = False
+    original: LayerOutputs | None = None
+    kept: dict[str, Sequence[int]] = field(default_factory=dict)
     integers: Integers = SYMMETRIC
 
     @property

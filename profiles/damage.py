@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..compressors.batch_norm import NORMS, estimate_batch_norm, fold_batch_norm
 from ..compressors.modules import Inputs, run
-from ..compressors.pipeline import NUMBERS, TECHNIQUES
+from ..compressors.phases import NUMBERS, TECHNIQUES, applied
+from ..compressors.refit import LayerOutputs
 from ..compressors.technique import Supplies
 from ..spaces.candidate import Candidate
 from ..spaces.space import Choice
@@ -48,6 +49,7 @@ class Damages:
         self.folded = fold_batch_norm(self.model, supplies.examples).eval()
         self.batches = divided(self.model, supplies.calibration)
         self._supplies = replace(supplies, calibration=self.batches[:1], statistics=self.batches)
+        self._original = LayerOutputs(self.model, self.batches)
         self._before = [run(self.model, inputs) for inputs in self.batches]
         self._variance = torch.cat(self._before).var().clamp_min(1e-12)
         self._statistics = statistics_of(self.model)
@@ -69,7 +71,8 @@ class Damages:
         model = self.model
         for technique in TECHNIQUES:
             if technique.axis == choice.axis:
-                model = technique.apply(self.folded if technique in NUMBERS else model, candidate, self._supplies)
+                before = self.folded if technique in NUMBERS else model
+                model = applied(before, (technique,), candidate, self._supplies, self._original)
         if model is not self.model:
             estimate_batch_norm(model, self.batches[:1])
             self._shift(model)

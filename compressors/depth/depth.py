@@ -14,7 +14,6 @@ from ...spaces.space import Choice, Conflict
 from ...studies.networks.copied import copied
 from ..modes import Shapes, shapes_in_training
 from ..modules import Inputs, run
-from ..refit import refit
 from ..technique import Supplies, Technique
 from .branches import FoundBranch, find_branches
 from .gone import without
@@ -54,10 +53,7 @@ class Depth(Technique):
         missing = [name for name in gone if name not in found]
         if missing:
             raise InfeasibleError(f"the network has no residual branch {missing[0]!r} to leave out", rung="build")
-        shallow = without(model, [found[name] for name in gone])
-        if not supplies.rough:
-            refit(shallow, model, {}, supplies.statistics or supplies.calibration)
-        return shallow
+        return without(model, [found[name] for name in gone])
 
 
 def _is_inside(choice: Choice, branch: Branch, network: Network) -> bool:

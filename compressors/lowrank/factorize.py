@@ -20,7 +20,6 @@ from ...spaces.layers import Layer, Network
 from ...spaces.space import Choice
 from ...studies.networks.copied import copied
 from ..modules import LAYERS, TRANSPOSED, count, multiplies, stride
-from ..refit import refit
 from ..technique import Supplies, Technique
 from ..tied import put, shared_with
 from . import decompositions as lowrank
@@ -81,7 +80,7 @@ class Factorize(Technique):
                 its channels are in groups, it shares parameters, or no rank makes it cheaper.
 
         """
-        before, model, chosen, settings = model, copied(model), candidate[self.axis], candidate[FACTORIZATION]
+        model, chosen, settings = copied(model), candidate[self.axis], candidate[FACTORIZATION]
         called, shared = count(model, supplies.examples) if chosen else {}, shared_with(model)
         for name, level in chosen.items():
             modules = dict(model.named_modules(remove_duplicate=False))
@@ -101,8 +100,6 @@ class Factorize(Technique):
                     f"no rank makes the layer {name!r} cheaper, whose weight has the shape {shape}", rung="build"
                 )
             put(model, name, factors)
-        if chosen and not supplies.rough:
-            refit(model, before, {}, supplies.statistics or supplies.calibration)
         return model
 
 

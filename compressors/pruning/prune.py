@@ -17,7 +17,6 @@ from ...spaces.layers import Group, Network
 from ...spaces.space import Choice, Conflict
 from ...studies.networks.copied import copied
 from ..modules import out_channels
-from ..refit import refit
 from ..technique import Supplies, Technique
 from ..tied import tie, tied
 from .dependency_groups import channel_group, dependency_graph, outputs_of, remove, units
@@ -73,8 +72,7 @@ class Prune(Technique):
         widths = {name: width for name, (_, width) in _widths(model, candidate).items()}
         importance = str(_setting(candidate, "importance"))
         pruned, kept = _without(model, widths, supplies.examples, importance=importance, supplies=supplies)
-        if kept and not supplies.rough:
-            refit(pruned, model, kept, supplies.statistics or supplies.calibration)
+        supplies.kept.update(kept)
         return pruned
 
 

@@ -111,7 +111,7 @@ class Quantize(Technique):
         for name, (layer, bits) in to_do.items():
             put(model, name, _quantized(layer, bits, method, supplies.integers))
         layers = {n: m for n, m in model.named_modules() if isinstance(m, Quantized)}
-        with watched({} if supplies.rough else layers) as grams:
+        with watched({} if supplies.rough else layers, len(supplies.calibration)) as grams:
             _calibrate(model, supplies)
         round_weights(layers, grams)
         if candidate[QUANTIZATION].get("scales") == "learned":

@@ -5,6 +5,7 @@ What is collected while ranges are calibrated is enough for that: the mean and t
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ..modules import grouped
-from ..patches import patches
+from ..patches import ROWS, patches, width_of
 from .calibration import pair_sums
 from .compensated import round_compensated
 from .quantizers import WeightQuantizer
+
+WORK, FEWEST = 1e9, 4
+"""Multiply-accumulates of a Gram matrix above which fewer inputs are taken, but so many for each of an output's."""
 
 MOST = 2048
 """Inputs of an output up to which there is a Gram matrix, which is as wide and as high."""
@@ -84,12 +88,13 @@ class Gram:
 
 
 @contextmanager
-def watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Gram]]:
-    """Collect the inputs of quantized layers that run inside the context."""
+def watched(layers: Mapping[str, nn.Module], batches: int) -> Iterator[dict[str, Gram]]:
+    """Collect the inputs of quantized layers that run inside the context on a number of batches."""
     grams: dict[str, Gram] = {}
 
     def see(name: str, layer: nn.Module, x: Tensor) -> None:
-        rows = patches(layer, x.detach())
+        width = width_of(layer)
+        rows = patches(layer, x.detach(), most=min(ROWS, math.ceil(max(FEWEST * width, WORK / width**2) / batches)))
         if rows is not None and rows.shape[2] <= MOST:
             grams.setdefault(name, Gram()).add(rows)
 

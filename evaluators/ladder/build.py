@@ -21,7 +21,7 @@ from .rungs import Rungs
 
 if TYPE_CHECKING:
     from ...compressors.inherited_weights import Ancestor
-    from ...compressors.pipeline import Compressed
+    from ...compressors.pipeline import Begun, Compressed
     from ...compressors.technique import Supplies
     from ...studies.task import Task
 
@@ -77,6 +77,7 @@ def build_candidate(
     *,
     epochs: float,
     ancestor: Ancestor | None,
+    begun: Begun | None,
     answers: Path,
     rungs: Rungs,
     engines: Engines,
@@ -100,6 +101,7 @@ def build_candidate(
             stream=request.stream,
             answers=answers,
             ancestor=ancestor,
+            begun=begun,
             deadline=rungs.deadline,
             pause=pause,
         )

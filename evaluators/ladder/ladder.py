@@ -30,7 +30,7 @@ from .trial_files import ANCESTOR, ANSWERS, model_file, suffixed, write_trial_fi
 
 if TYPE_CHECKING:
     from ...compressors.inherited_weights import Ancestor
-    from ...compressors.pipeline import Compressed
+    from ...compressors.pipeline import Begun, Compressed
     from ...compressors.technique import Supplies
     from ...studies.counted import Part
     from ...studies.task import Task
@@ -95,6 +95,7 @@ class _Evaluation:
 
         ancestor = self._inherit()
         compressed, files = self._build(ancestor, epochs=0.0)
+        begun, compressed = compressed.begun, replace(compressed, begun=None)
         deployments = self._within_limits(files)
         if self.request.known:
             return self._completed(self.request.known, deployments)
@@ -104,7 +105,7 @@ class _Evaluation:
             best = self._scored(compressed, [file for file in files if file.runtime.name in served], part=part)
         self.one_shot = {name: model.accuracy.value for name, model in best.items()}
         self._promote(best)
-        trained = self._trained(best, ancestor, part) if self._gains_by_training(best.values(), part) else {}
+        trained = self._trained(best, ancestor, begun, part) if self._gains_by_training(best.values(), part) else {}
         best = {name: trained.get(name) or self._on_all_data(model) for name, model in best.items()}
         measurements = [m for model in best.values() for m in self._measurements(model, deployments)]
         self._write(list(best.values()))
@@ -127,7 +128,9 @@ class _Evaluation:
             write_atomically(self.folder / ANCESTOR, ancestor.to_bytes())
         return ancestor
 
-    def _build(self, ancestor: Ancestor | None, *, epochs: float) -> tuple[Compressed, list[RuntimeFile]]:
+    def _build(
+        self, ancestor: Ancestor | None, begun: Begun | None = None, *, epochs: float
+    ) -> tuple[Compressed, list[RuntimeFile]]:
         ladder, supplies = self.ladder, self.ladder.supplies
         if epochs < self.request.epochs:  # its statistics are taken again after the training
             supplies = replace(supplies, statistics=supplies.calibration)
@@ -138,6 +141,7 @@ class _Evaluation:
             ladder.runtimes,
             epochs=epochs,
             ancestor=ancestor,
+            begun=begun,
             answers=self.host.answers or self.host.folder / ANSWERS,
             rungs=self.rungs,
             engines=self.engines,
@@ -217,7 +221,7 @@ class _Evaluation:
         return promotion is None or any(promotion.gains(model.accuracy, places) for model in models)
 
     def _trained(
-        self, before: Mapping[str, ScoredModel], ancestor: Ancestor | None, part: Part | None
+        self, before: Mapping[str, ScoredModel], ancestor: Ancestor | None, begun: Begun | None, part: Part | None
     ) -> dict[str, ScoredModel]:
         """Train the candidate; return the models that are no worse after it, none if the training fails.
 
@@ -225,7 +229,7 @@ class _Evaluation:
         """
         self.engines.close()  # training needs their memory
         try:
-            compressed, files = self._build(ancestor, epochs=self.request.epochs)
+            compressed, files = self._build(ancestor, begun, epochs=self.request.epochs)
             with self.rungs.on("accuracy"):
                 wanted = [file for file in files if file.runtime.name in before]
                 after = self._scored(compressed, wanted, epochs=self.request.epochs, part=part)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autocompress.compressors.modules import count, parts
-from autocompress.compressors.pipeline import TECHNIQUES as ALL
+from autocompress.compressors.phases import TECHNIQUES as ALL
 from autocompress.compressors.pipeline import Compressed, apply_candidate, space_of, supplies_of
 from autocompress.compressors.pruning.inspect import inspect
 from autocompress.compressors.pruning.sparsify import TWO_FOUR

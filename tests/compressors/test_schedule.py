@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from autocompress.compressors.distillation import distill
 from autocompress.compressors.distillation.distill import distil
 from autocompress.compressors.distillation.schedule import Schedule
-from autocompress.compressors.pipeline import apply_candidate, phases
+from autocompress.compressors.phases import phases
+from autocompress.compressors.pipeline import apply_candidate
 from autocompress.compressors.pruning.importance import IMPORTANCES
 from autocompress.compressors.pruning.prune import Prune, penalty, remove_channels, schedule, way
 from autocompress.compressors.technique import Supplies
