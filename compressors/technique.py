@@ -55,7 +55,7 @@ class Supplies:
 
 
 class Technique(Protocol):
-    """One way to make a network cheaper. A new technique is a new file and one line in `pipeline.py`."""
+    """One way to make a network cheaper. A new technique is a new file and one line in `phases.py`."""
 
     axis: str
     """The candidate's axis on which it is chosen; a candidate with nothing there is not touched by it."""
