@@ -26,7 +26,7 @@ from .batch_norm import estimate_batch_norm, fold_batch_norm
 from .batches import Endless, one_pass
 from .distillation import distill
 from .distillation.answers import Answers
-from .distillation.training import Training
+from .distillation.training import Training, rate_for
 from .frozen import freeze_as
 from .inherited_weights import Ancestor
 from .onnx_files import qdq, recurrent_layers
@@ -224,8 +224,9 @@ def apply_candidate(
             if epochs:
                 freeze_as(model, task.base)
                 shares, penalty = tuple(each.share for each in ways), phase.penalty
+                rate = 1.0 if penalty else rate_for(model, task.model, supplies.calibration[0])
                 with _held(model, candidate):
-                    training.run(model, candidate, shares, number, folded=phase.folded, penalty=penalty)
+                    training.run(model, candidate, shares, number, rate=rate, folded=phase.folded, penalty=penalty)
             if epochs and not phase.folded:
                 estimate_batch_norm(model, supplies.statistics)
                 ancestor = Ancestor.of(candidate, model)

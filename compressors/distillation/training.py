@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ...spaces.candidate import DISTILLATION, Candidate
 from ...studies.task import Task
 from ..batch_norm import folded as has_no_batch_norm
 from ..batches import Endless
+from ..modules import Inputs, run
 from . import distill
 from .answers import Answers
 from .schedule import Schedule
 
 FOLDED_RATE = 0.1
 """Share of the learning rate with which a network is trained whose batch norms are folded: nothing evens steps out."""
+
+GENTLEST = 0.1
+"""The least share of the learning rate with which a network is trained that answers as the original does."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Training:
         shares: tuple[float, ...],
         phase: int,
         *,
+        rate: float = 1.0,
         folded: bool = False,
         penalty: Callable[[nn.Module], Tensor] | None = None,
     ) -> None:
@@ -60,6 +66,7 @@ class Training:
             candidate: has the settings of distillation.
             shares: of the passes, one for each phase.
             phase: number of this one.
+            rate: multiplies the learning rate.
             folded: whether batch norms are folded by then, all that can be.
             penalty: is added to the loss.
 
@@ -69,7 +76,7 @@ class Training:
             self.task.model if self.task.teacher is None else self.task.teacher,
             self.task,
             settings=candidate[DISTILLATION],
-            rate=FOLDED_RATE if folded and has_no_batch_norm(model) else 1.0,
+            rate=FOLDED_RATE if folded and has_no_batch_norm(model) else rate,
             epochs=self.epochs * shares[phase],
             schedule=Schedule(self.epochs, shares, phase),
             seed=(self.seed, phase),
@@ -79,3 +86,21 @@ class Training:
             deadline=self.deadline,
             pause=self.pause,
         )
+
+
+def rate_for(model: nn.Module, original: nn.Module, inputs: Inputs) -> float:
+    """Return the share of the learning rate with which a network is trained, by what it has lost.
+
+    It is the mean squared change of the outputs over their variance, between `GENTLEST` and 1: steps that teach a
+    network that has lost much make one worse that has lost little.
+
+    Args:
+        model: the network.
+        original: what it was made of, or its teacher.
+        inputs: of both.
+    """
+    before, after = run(original, inputs), run(model, inputs)
+    if before.shape != after.shape:
+        return 1.0
+    changed = ((after - before).float().square().mean() / before.float().var()).nan_to_num(1.0)
+    return float(torch.clamp(changed, GENTLEST, 1.0))

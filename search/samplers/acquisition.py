@@ -17,12 +17,17 @@ from .hypervolume_improvement import Improvement
 HEADROOM = 0.01
 """Largest gain in accuracy that counts, as a share of the baseline's."""
 
+FASTEST = 1 / 16
+"""Share of the target latency at which the ideal lies: ten percent faster counts as much at all latencies above it."""
+
 HOPE = 1.0
 """Standard deviations below its prediction at which a cost may still meet its limit."""
 
 
 class ExpectedImprovement:
     """Expected improvement of points: the hypervolume they would add, times the probability that they meet the limits.
+
+    The hypervolume has the logarithm of the latency, so that all speed-ups of a front count alike.
 
     Where that is zero, it is how near they come under optimistic predictions (Schonlau, Welch and Jones, 1998).
 
@@ -93,4 +98,5 @@ class ExpectedImprovement:
         """Return points scaled to the ideal, 0, and to the end of the box, 1, shape (beliefs, points, 3)."""
         drop = ((self.accuracy - accuracy) / self._scale + HEADROOM) / (LOSS + HEADROOM)
         size = self.costs.size_bytes(levels) / self.size_bytes
-        return np.stack(np.broadcast_arrays(drop, np.exp(latency), size), axis=2)
+        time = np.maximum(1 - latency / np.log(FASTEST), 0.0)
+        return np.stack(np.broadcast_arrays(drop, time, size), axis=2)
