@@ -110,7 +110,7 @@ def test_what_has_nothing_to_gain_stays(model: nn.Module) -> None:
 
 
 def test_what_a_network_gave_is_found_once(model: nn.Module) -> None:
-    """A second refit to the same network does not run it again; a copy that is sent elsewhere finds it anew."""
+    """A second refit to the same network does not run it again; a copy that is sent elsewhere finds it again."""
     before, runs = LayerOutputs(model, supplies().statistics), []
     model.register_forward_hook(lambda *call: runs.append(call) and None)
     for _ in range(2):
