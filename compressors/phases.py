@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..spaces.candidate import PRUNING_RATIO, Candidate
 from .activations import Exchange
+from .batch_norm import estimate_batch_norm
 from .depth.depth import Depth
 from .lowrank.factorize import Factorize
 from .pruning import prune
@@ -16,14 +17,15 @@ from .pruning.sparsify import Sparsify
 from .quantization.palettize import Palettize
 from .quantization.quantize import Quantize
 from .refit import LayerOutputs, refit
+from .resolution import Shrink
 from .technique import Supplies, Technique
 
-EXCHANGE, SHALLOW, PRUNE, FACTORIZE = Exchange(), Depth(), prune.Prune(), Factorize()
+SHRINK, EXCHANGE, SHALLOW, PRUNE, FACTORIZE = Shrink(), Exchange(), Depth(), prune.Prune(), Factorize()
 
-SHAPES: tuple[Technique, ...] = (EXCHANGE, SHALLOW, PRUNE, FACTORIZE, Sparsify())
+SHAPES: tuple[Technique, ...] = (SHRINK, EXCHANGE, SHALLOW, PRUNE, FACTORIZE, Sparsify())
 """Techniques that change shapes, in order; what they leave is trained with its batch norms in place."""
 
-AT_ONCE = (EXCHANGE, SHALLOW)
+AT_ONCE = (SHRINK, EXCHANGE, SHALLOW)
 """Those of them that come before all training: what is gone needs none, and what is new all of it."""
 
 REFITTED = (EXCHANGE, SHALLOW, PRUNE, FACTORIZE)
@@ -130,13 +132,17 @@ def applied(
         InfeasibleError: the network cannot be built that way.
 
     """
-    before, supplies = model, replace(supplies, kept={})
+    supplies = replace(supplies, kept={})
+    if SHRINK in techniques and candidate[SHRINK.axis]:
+        model, original = SHRINK.apply(model, candidate, supplies), None
+        estimate_batch_norm(model, supplies.calibration)
+    before = model
     refitted: list[Technique] = [technique for technique in techniques if technique in REFITTED]
     for technique in refitted:
         model = technique.apply(model, candidate, supplies)
     if refitted and not supplies.rough:
         refit(model, original or LayerOutputs(before, supplies.statistics or supplies.calibration), supplies.kept)
     for technique in techniques:
-        if technique not in refitted:
+        if technique not in (SHRINK, *refitted):
             model = technique.apply(model, candidate, supplies)
     return model

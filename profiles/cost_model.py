@@ -10,11 +10,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..spaces.candidate import ACTIVATION, BITS, DEPTH, PRUNING_RATIO, RANK, SPARSITY, Candidate, Value
+from ..spaces.candidate import (
+    ACTIVATION,
+    BITS,
+    DEPTH,
+    PRUNING_RATIO,
+    RANK,
+    RESOLUTION,
+    SPARSITY,
+    Candidate,
+    Value,
+)
 from ..spaces.layers import Network
 from ..spaces.space import Choice
 
-LAYER_AXES = (DEPTH, BITS, RANK, SPARSITY, ACTIVATION)
+LAYER_AXES = (RESOLUTION, DEPTH, BITS, RANK, SPARSITY, ACTIVATION)
 """Axes whose levels change the latency of layers by a factor that is measured; see `Network.reached`.
 
 Activation functions come after bits, as they are timed beside INT8.

@@ -23,7 +23,7 @@ from ..evaluators.meters.bridge import Offers
 from ..evaluators.meters.latency import PROBE, Meter
 from ..evaluators.meters.parallel import begun
 from ..evaluators.runtime import Runtime
-from ..spaces.candidate import ACTIVATION, BITS, DEPTH, RANK, SPARSITY, Candidate, Value
+from ..spaces.candidate import ACTIVATION, BITS, DEPTH, RANK, RESOLUTION, SPARSITY, Candidate, Value
 from ..spaces.layers import Network
 from ..spaces.space import Choice, Space
 from ..spaces.uniform import INTEGER
@@ -316,6 +316,8 @@ def _in_int8(costs: CostModel, bits: Mapping[str, Mapping[Value, float]]) -> Cos
 
 def _work(axis: str, network: Network, name: str) -> Callable[[Value], float]:
     """Return the work that a level of an axis leaves of a layer, up to a factor."""
+    if axis == RESOLUTION:
+        return lambda level: float(level) ** 2
     if axis != RANK:
         return float
     shape, stride = next((layer.shape, layer.stride) for layer in network.layers if layer.name == name)

@@ -119,6 +119,7 @@ class Profile:
             macs=parts.get("macs", 0),
             unreached=parts.get("unreached", 0),
             branches=tuple(Branch(**_tuples(row)) for row in parts.get("branches", ())),
+            resolutions=tuple(parts.get("resolutions", ())),
         )
         costs = CostModel(**fields.pop("costs"))
         dropped = tuple(DroppedLevel(**row) for row in fields.pop("dropped", ()))

@@ -66,7 +66,7 @@ def set_up(task: Task, runtimes: Sequence[Runtime], *, batch: int | None = None,
     needs_onnx = any(served.capabilities.opset is not None for served in runtimes)
     able = _combined([runtime.capabilities for runtime in runtimes], compact=compact)
     supplies = replace(supplies_of(task, batch, integers=able.integers), onnx=needs_onnx)
-    network = inspect(task.base, task.examples, keep=task.keep)
+    network = inspect(task.base, task.examples, keep=task.keep, resolutions=task.resolutions)
     made: Exported | None = None
     if needs_onnx:
         network, made = _exported(network, task, supplies)

@@ -16,12 +16,13 @@ from ..spaces.candidate import (
     PALETTE,
     PRUNING_RATIO,
     RANK,
+    RESOLUTION,
     SETTINGS,
     SPARSITY,
     Candidate,
     Value,
 )
-from ..spaces.layers import Layer, Network
+from ..spaces.layers import INPUT, Layer, Network
 
 ON_LAYERS = (BITS, RANK, SPARSITY, PALETTE)
 """Axes whose targets are layers."""
@@ -58,13 +59,14 @@ def changes(
         written: how the model's file stores each layer; None if no file was kept.
 
     Returns:
-        By layer: ``activation`` (the level of the functions after it), ``depth`` (``gone`` with its branch), ``pruned``
+        By layer: ``resolution`` (the share of the images' height and width),
+        ``activation`` (the level of the functions after it), ``depth`` (``gone`` with its branch), ``pruned``
         (removed share of its output channels), ``pruned_inputs``, ``bits``, ``rank``, ``sparsity``, ``palette``, all as
         chosen, ``written`` (how the file stores its weights), ``ms`` and ``damage``; without the entries that do not
         apply or are unknown.
     """
     pruned, begins = candidate[PRUNING_RATIO], _begins(profile.network)
-    others = {axis: _by_layer(candidate, axis, profile.network) for axis in (ACTIVATION, DEPTH)}
+    others = {axis: _by_layer(candidate, axis, profile.network) for axis in (ACTIVATION, DEPTH, RESOLUTION)}
     found = {}
     for layer in profile.network.layers:
         kept_inputs = math.prod(1 - float(pruned.get(group, 0.0)) for group in {*layer.in_groups} - {layer.out_group})
@@ -92,10 +94,11 @@ def _by_layer(candidate: Candidate, axis: str, network: Network) -> dict[str, Va
 
 
 def _begins(network: Network) -> dict[tuple[str, str], str]:
-    """Return what begins with each layer, by axis and layer: the smallest branch, and activation functions."""
+    """Return what begins with each layer, by axis and layer: the smallest branch, activation functions, the images."""
+    first = {(RESOLUTION, layer.name): INPUT for layer in network.layers[:1]}
     largest_first = sorted(network.branches, key=lambda branch: -len(branch.layers))
     found = {(DEPTH, branch.layers[0]): branch.name for branch in largest_first}
-    return found | {(ACTIVATION, each.layers[0]): each.name for each in network.activations if each.layers}
+    return found | {(ACTIVATION, each.layers[0]): each.name for each in network.activations if each.layers} | first
 
 
 def _damage(
@@ -103,7 +106,7 @@ def _damage(
 ) -> float | None:
     """Return the total damage of the choices for a layer, or for the group or what else begins with it."""
     names = [f"{axis}:{layer}" for axis in (PRUNING_RATIO, *ON_LAYERS)]
-    names += [f"{axis}:{begins.get((axis, layer))}" for axis in (ACTIVATION, DEPTH)]
+    names += [f"{axis}:{begins.get((axis, layer))}" for axis in (ACTIVATION, DEPTH, RESOLUTION)]
     known = [
         by_level[levels[name]]
         for name in names
@@ -143,6 +146,7 @@ def network(profile: Profile, values: Mapping[str, Mapping[int, Any]]) -> dict[s
                 "group": layer.out_group,
                 "branch": begins.get((DEPTH, layer.name)),
                 "functions": begins.get((ACTIVATION, layer.name)),
+                "images": begins.get((RESOLUTION, layer.name)),
                 "ms": round(costs.layer_ms.get(layer.name, 0.0), 5),
             }
             for layer in profile.network.layers
@@ -223,7 +227,9 @@ def changes_in_words(candidate: Candidate, network: Network, shapes: Shapes) -> 
         if layer.name in functions:
             yield f"cheaper functions after it ({functions[layer.name]})"
 
-    return [
+    share = candidate[RESOLUTION].get(INPUT)
+    images = [] if share is None else [(INPUT, f"shrunk to {float(share):.0%} of its height and width")]
+    return images + [
         (layer.name, "gone with its branch" if layer.name in gone else ", ".join(words(layer)))
         for layer in network.layers
     ]

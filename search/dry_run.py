@@ -16,7 +16,7 @@ from ..evaluators.measurement import Infeasible, Measurement, representative
 from ..profiles.profile import Profile
 from ..profiles.profiler import SHARES, estimate_profile_s
 from ..profiles.setup import Setup
-from ..spaces.candidate import ACTIVATION, DEPTH
+from ..spaces.candidate import ACTIVATION, DEPTH, RESOLUTION
 from ..spaces.space import Space
 from ..storage.fingerprint import check_same
 from ..storage.run import open_run
@@ -240,7 +240,7 @@ def _axes(space: Space) -> tuple[Axis, ...]:
 def _starts(space: Space, profile: Profile | None, options: Options, *, student: bool) -> int:
     """Return how many candidates the initial design has, or may have if there is no profile."""
     if profile is None:
-        more = sum(any(True for _ in space.on(axis)) for axis in (DEPTH, ACTIVATION))
+        more = sum(any(True for _ in space.on(axis)) for axis in (DEPTH, ACTIVATION, RESOLUTION))
         return min(options.trials, ROLES + student + 2 * len(DESCENTS) + 1 + more + len(SHARES) + len(EVEN))
     target_ms = options.target_ms / profile.slowness  # predictions are of the first device
     return min(options.trials, len(warm_start(space, profile, target_ms, student=student)))

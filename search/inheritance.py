@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..pareto.model import Model
-from ..spaces.candidate import ACTIVATION, DEPTH, PRUNING_RATIO, RANK, SPARSITY, Candidate
+from ..spaces.candidate import ACTIVATION, DEPTH, PRUNING_RATIO, RANK, RESOLUTION, SPARSITY, Candidate
 
 NEAR = 0.5
 """An ancestor has at least this share of the candidate's pruning; otherwise the original is the better start."""
+
+AT_ONCE = (ACTIVATION, RESOLUTION)
+"""Axes that change no shape of a weight, and whose changes a network is trained with from the start."""
 
 
 def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
@@ -16,7 +19,7 @@ def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
 
     Of several, the one that lacks least pruning, and of equals the most accurate. A branch that goes counts as much as
     all channels of a group. Models with layers that the original lacks (factors, zeros) are never ancestors, nor are
-    those with cheaper activation functions where the candidate has the original ones.
+    those with cheaper activation functions or smaller images where the candidate has the original ones.
 
     Args:
         candidate: the candidate to build.
@@ -28,14 +31,14 @@ def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
     def missing(model: Model) -> float:
         return sum(wanted.values()) - sum(_removed(model.candidate).values())
 
-    alike = [m for m in models if m.candidate[ACTIVATION].keys() <= candidate[ACTIVATION].keys()]
+    alike = [m for m in models if all(m.candidate[axis].keys() <= candidate[axis].keys() for axis in AT_ONCE)]
     fit = [m for m in alike if _holds(m, wanted) and missing(m) <= (1 - NEAR) * sum(wanted.values())]
     return min(fit, key=lambda m: (missing(m), -m.measurement.accuracy), default=None)
 
 
 def hands_on(model: Model) -> bool:
     """Return whether a model was changed in float and trained, and has no layers that the original lacks."""
-    changed = _removed(model.candidate) or model.candidate[ACTIVATION]
+    changed = _removed(model.candidate) or any(model.candidate[axis] for axis in AT_ONCE)
     other = model.candidate[RANK] or model.candidate[SPARSITY]
     return bool(changed and model.measurement.epochs and not other)
 

@@ -12,10 +12,10 @@ Value = float | int | str
 """What a choice may be: a ratio, a number of bits, a name."""
 
 ACTIVATION, DEPTH, PRUNING_RATIO, RANK = "activation", "depth", "pruning_ratio", "rank"
-SPARSITY, BITS, PALETTE = "sparsity", "bits", "palette"
+SPARSITY, BITS, PALETTE, RESOLUTION = "sparsity", "bits", "palette", "resolution"
 """The axes: how cheap the activation functions of a block or a stage get; whether a residual branch stays; the share of
 a group's channels that goes; of a layer the share of its rank that stays, the share of its weights that are zero, the
-bits of its numbers, the bits of an index into a palette of weights."""
+bits of its numbers, the bits of an index into a palette of weights; the share of the images' height and width."""
 
 PRUNING, FACTORIZATION, QUANTIZATION, DISTILLATION = "pruning", "factorization", "quantization", "distillation"
 """The axes of settings: how channels are chosen, layers factorised, ranges found, and how what is left is trained."""

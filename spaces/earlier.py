@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from .candidate import ACTIVATION, DEPTH, Value
+from .candidate import ACTIVATION, DEPTH, RESOLUTION, Value
 from .space import Choice, Space
 
-LATER_AXES = frozenset({ACTIVATION, DEPTH})
+LATER_AXES = frozenset({ACTIVATION, DEPTH, RESOLUTION})
 """Axes that version 0.1 had not."""
 
 EARLIER_LEVELS: Mapping[str, tuple[Value, ...]] = {}

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from .candidate import ACTIVATION, DEPTH, PRUNING_RATIO
+from .candidate import ACTIVATION, DEPTH, PRUNING_RATIO, RESOLUTION
+
+INPUT = "input"
+"""The target of what happens to the network's first input."""
 
 WORK = "of all multiply-accumulates"
 """Ends the reason why a part is left alone that does work which no technique changes."""
@@ -107,6 +110,7 @@ class Network:
         groups: what can be pruned.
         branches: what can go whole.
         activations: what can be exchanged for cheaper functions.
+        resolutions: shares of its images' height and width at which it works, mild to strong, besides all of them.
         left_alone: names of parts that some technique, or none, reaches, and why.
         macs: multiply-accumulates of one example, of layers and all else.
         unreached: those of them that no technique changes, for no wish of the task's.
@@ -120,12 +124,13 @@ class Network:
     unreached: int = 0
     branches: tuple[Branch, ...] = ()
     activations: tuple[Activations, ...] = ()
+    resolutions: tuple[float, ...] = ()
 
     def reached(self, axis: str, target: str) -> tuple[str, ...]:
         """Return the names of the layers that a choice changes: a group's, a branch's, or the target itself.
 
         Of a group these are the layers that lose output channels, and those that read them; of activation functions
-        the layers before them.
+        the layers before them; of the images all layers.
         """
         return self._parts.get((axis, target), (target,))
 
@@ -134,6 +139,7 @@ class Network:
         """The layers of each target that is no layer, by axis and name."""
         parts = {(DEPTH, branch.name): branch.layers for branch in self.branches}
         parts |= {(ACTIVATION, each.name): each.layers for each in self.activations}
+        parts[RESOLUTION, INPUT] = tuple(layer.name for layer in self.layers)
         for group in self.groups:
             has = (x.name for x in self.layers if group.name in (*x.in_groups, x.out_group))
             parts[PRUNING_RATIO, group.name] = tuple(has)

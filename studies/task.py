@@ -115,6 +115,9 @@ class Task:
         teacher: another network to learn from, with the model's inputs and outputs; by default the model itself.
         student: a smaller network, trained or not, to compress instead of the model; it learns from the teacher. The
             model stays the baseline that everything is compared to.
+        resolutions: shares of the images' height and width at which the network may work, such as ``(0.75, 0.5)``. Its
+            file still takes the whole images, and shrinks them first. The first input must be images, (N, channels,
+            height, width).
         epochs: passes over `train` per trial, at most.
         final_epochs: passes over `train` for the final training of each model.
         license: license of the network, for the model card.
@@ -145,6 +148,7 @@ class Task:
     distance: Distance | str | None = None
     per_example: Callable[[nn.Module, Loader], Tensor] | None = None
     metric_unit: str | None = None
+    resolutions: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if self.per_example is not None and self.metric is top1:

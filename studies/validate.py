@@ -98,6 +98,8 @@ def examine(task: Task, bounds: Bounds | None = None) -> Findings:
             with found.part():
                 _check_epochs(name, getattr(task, name))
         with found.part():
+            _check_resolutions(task.resolutions)
+        with found.part():
             _check_networks(found)
         if all(isinstance(example, torch.Tensor) for example in found.task.examples):
             _look_at_loaders(found, bounds)
@@ -110,6 +112,13 @@ def _check_epochs(name: str, value: object) -> None:
     if not isinstance(value, (int, float)) or not value > 0:
         raise StudyError(
             f"`{name}` must be more than 0; it is {value}. It may be a fraction, such as 0.05 passes over `train`"
+        )
+
+
+def _check_resolutions(shares: object) -> None:
+    if not isinstance(shares, (list, tuple)) or not all(isinstance(s, (int, float)) and 0 < s <= 1 for s in shares):
+        raise StudyError(
+            f"`resolutions` must be shares of the images' height and width, such as (0.75, 0.5); it is {shares!r}"
         )
 
 

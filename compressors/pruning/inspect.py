@@ -15,6 +15,7 @@ from ..depth.depth import branches_of
 from ..modes import only_in_training
 from ..modules import LAYERS, Cost, Inputs, costs_of, multiplies, run, shape, stride, work
 from ..onnx_files.qdq import UNSTORED
+from ..resolution import resolutions_of
 from ..tied import shared_with
 from . import recurrent
 from .attempts import Attempts
@@ -25,7 +26,9 @@ LARGE = 0.01
 """Share of a network's parameters from which on an embedding is reported."""
 
 
-def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> Network:
+def inspect(
+    model: nn.Module, examples: Inputs, *, keep: Sequence[str] = (), resolutions: Sequence[float] = ()
+) -> Network:
     """Find the layers and the dependency groups of a network; the network is not changed.
 
     Every group is tried on a copy: one that breaks the forward pass, changes the outputs' shape or touches
@@ -35,6 +38,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
         model: the network.
         examples: inputs, batch first.
         keep: names of layers, or of modules that hold layers, that must stay untouched.
+        resolutions: shares of its images' height and width that are tried.
 
     """
     done = work(model, examples)
@@ -58,6 +62,7 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
     left += [(name or "(its forward)", _beyond(model.get_submodule(name), done, name)) for name in beyond]
     left += [(name, _embedding(share)) for name, share in _embeddings(model)]
     activations, bare = exchangeable(model, examples, lambda name: _kept(name, keep))
+    working, failing = resolutions_of(model, examples, resolutions)
     return Network(
         layers=tuple(
             _layer(name, costs[name], groups, model.get_submodule(name), shared=name in shared)
@@ -67,7 +72,8 @@ def inspect(model: nn.Module, examples: Inputs, *, keep: Sequence[str] = ()) -> 
         groups=tuple(group.data for group in groups),
         branches=tuple(branches),
         activations=activations,
-        left_alone=(*left, *others, *staying, *bare),
+        resolutions=working,
+        left_alone=(*left, *others, *staying, *bare, *failing),
         macs=sum(done.values()),
         unreached=sum(done[name] for name in beyond if not _kept(name, keep)),
     )

@@ -22,6 +22,7 @@ function differences(point, other) {
 function done(change) {
   if (!change) return [];
   const said = [];
+  if (known(change.resolution)) said.push(`${percent(change.resolution, 0)} of the resolution`);
   if (change.activation) said.push(`cheaper functions (${change.activation})`);
   if (change.depth) said.push("gone with its branch");
   if (change.pruned) said.push(`−${percent(change.pruned, 0)} channels`);

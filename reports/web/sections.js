@@ -7,7 +7,7 @@ function bar_table(caption, note, rows) {
     el("tr", {}, el("th", { scope: "row" }, row.label), el("td", {}, el("span", { class: "bar", width: `${(55 * row.value) / most}%`, "aria-hidden": "true" }), row.text)))));
 }
 
-const AXES = { activation: "Functions", depth: "Depth", pruning_ratio: "Pruning", bits: "Fewer bits", rank: "Low rank", sparsity: "Zeros", palette: "Palette" };
+const AXES = { activation: "Functions", depth: "Depth", pruning_ratio: "Pruning", bits: "Fewer bits", rank: "Low rank", sparsity: "Zeros", palette: "Palette", resolution: "Resolution" };
 
 function level_text(axis, value) {
   if (!known(value)) return "";
@@ -24,7 +24,7 @@ function network() {
   const total = told.layers.reduce((sum, layer) => sum + layer.ms, told.other_ms) || 1;
   const scale = (damage) => (damage > 0 ? Math.max(0.02, Math.min(1, 1 + Math.log10(damage) / 5)) : 0);
   const cell = (axis, layer) => {
-    const found = by_name.get(`${axis}:${axis === "depth" ? layer.branch : axis === "activation" ? layer.functions : layer.name}`);
+    const found = by_name.get(`${axis}:${axis === "depth" ? layer.branch : axis === "activation" ? layer.functions : axis === "resolution" ? layer.images : layer.name}`);
     const damages = (found?.damage ?? []).map((damage, level) => ({ damage, level })).filter((each, level) => level > 0 && known(each.damage));
     if (!damages.length) return el("td", {}, "–");
     const last = damages.at(-1), name = level_text(axis, found.values[last.level]);
@@ -39,7 +39,7 @@ function network() {
   if (told.distance) notes.push(el("p", { class: "quiet" }, `Distance that students learn by from their teacher's outputs: ${told.distance}.`));
   fill($("network-body"),
     el("p", { class: "quiet" }, `The unchanged network takes ${ms(told.baseline_ms)}, between ${ms(told.baseline_low_ms)} and ${ms(told.baseline_high_ms)} during calibration; ${ms(told.other_ms)} of it belong to no layer.${known(told.floor_ms) ? ` The fastest network that the search can build takes ${ms(told.floor_ms)}.` : ""} ` +
-      "The technique columns show how far the outputs move, as a share of their variance, if only that technique is applied to the layer, from its mildest to its strongest level, before any training. Their bars are logarithmic. Pruning is listed at the first layer of each group of layers that share channels, depth at the first layer of each residual branch, functions at the first layer before those that are exchanged together."),
+      "The technique columns show how far the outputs move, as a share of their variance, if only that technique is applied to the layer, from its mildest to its strongest level, before any training. Their bars are logarithmic. Pruning is listed at the first layer of each group of layers that share channels, depth at the first layer of each residual branch, functions at the first layer before those that are exchanged together, resolution at the first layer of all."),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Layers: time and sensitivity" }, el("table", { class: "mesh" }, el("caption", { class: "hidden" }, "Time and sensitivity of each layer"), el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, ...rows))),
     ...notes);
 }

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ...pareto.model import BASELINE, STUDENT
 from ...profiles.profile import NARROW, Profile
-from ...spaces.candidate import ACTIVATION, BITS, DEPTH, RANK, Candidate
+from ...spaces.candidate import ACTIVATION, BITS, DEPTH, RANK, RESOLUTION, Candidate
 from ...spaces.space import Choice, Space
 from ...spaces.uniform import INTEGER, pruned, uniform
 from ...storage.study_store import Start
@@ -56,9 +56,9 @@ def warm_start(space: Space, profile: Profile, target_ms: float, *, student: boo
         levels = descend(space, profile, space.levels(paying(space, profile)), share * target_ms)
         least = least_damage(tables, levels, share * target_ms)
         starts += [Start(space.candidate(least)), Start(space.candidate(levels))]
-    exchanged = exchanging(space, profile)
-    if exchanged is not None:
-        starts.append(Start(space.candidate(descend(space, profile, exchanged, DESCENTS[0] * target_ms))))
+    for other in (exchanging(space, profile), shrinking(space, profile)):
+        if other is not None:
+            starts.append(Start(space.candidate(descend(space, profile, other, DESCENTS[0] * target_ms))))
     shallow = shallow_enough(space, profile, DESCENTS[0] * target_ms)
     starts += [] if shallow is None else [Start(shallow)]
     in_float = None if narrow_pays(space, profile) else least_in_float(space, profile, DESCENTS[0] * target_ms)
@@ -93,6 +93,13 @@ def exchanging(space: Space, profile: Profile) -> dict[str, int] | None:
         factors = [profile.costs.factor(ACTIVATION, choice.target, level) or 1.0 for level in choice.levels]
         levels[choice.name] = factors.index(min(factors))
     return levels if any(levels[choice.name] for choice in space.on(ACTIVATION)) else None
+
+
+def shrinking(space: Space, profile: Profile) -> dict[str, int] | None:
+    """Return the point with what pays in INT8 and the mildest of the smaller resolutions; None without any."""
+    levels = space.levels(paying(space, profile))
+    levels |= {choice.name: 1 for choice in space.on(RESOLUTION)}
+    return levels if any(True for _ in space.on(RESOLUTION)) else None
 
 
 def narrow_pays(space: Space, profile: Profile) -> bool:

@@ -26,6 +26,7 @@ from autocompress.compressors.technique import Supplies, Technique
 from autocompress.errors import InfeasibleError, blamed
 from autocompress.spaces.candidate import BITS, DEPTH, PRUNING_RATIO, SETTINGS, SPARSITY, Candidate
 from autocompress.spaces.capabilities import Capabilities
+from autocompress.spaces.layers import Network
 from autocompress.spaces.space import Space
 from autocompress.studies.residual import ResidualNet
 from autocompress.studies.task import Batch, Task
@@ -41,7 +42,13 @@ def task() -> Task:
     """Return a task with a small residual network."""
     model = ResidualNet((8, 16), (1, 1), classes=2).eval()
     model.stem[2] = nn.SiLU()  # a function that has cheaper forms
-    return Task(model=model, example_inputs=torch.ones(1, 1, 8, 8), train=batches(8), validation=batches(2))
+    return Task(
+        model=model,
+        example_inputs=torch.ones(1, 1, 8, 8),
+        train=batches(8),
+        validation=batches(2),
+        resolutions=(0.75, 0.5),
+    )
 
 
 def strongest(space: Space) -> Candidate:
@@ -52,7 +59,12 @@ def strongest(space: Space) -> Candidate:
 
 def space(task: Task) -> Space:
     """Return all that may vary in a task's network."""
-    return space_of(inspect(task.model, task.examples, keep=task.keep), CAPABILITIES)
+    return space_of(found_in(task), CAPABILITIES)
+
+
+def found_in(task: Task) -> Network:
+    """Return what can be compressed in a task's network."""
+    return inspect(task.model, task.examples, keep=task.keep, resolutions=task.resolutions)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -83,7 +95,7 @@ def technique(request: pytest.FixtureRequest) -> Technique:
 
 def test_technique_offers_choices_on_its_axis(technique: Technique, task: Task) -> None:
     """Every choice has the technique's axis, several distinct levels, and the neutral one first."""
-    offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
+    offers = technique.choices(found_in(task), CAPABILITIES)
     assert offers
     for choice in offers:
         assert choice.axis == technique.axis
@@ -94,7 +106,7 @@ def test_technique_offers_choices_on_its_axis(technique: Technique, task: Task) 
 def test_technique_leaves_the_network_and_repeats_itself(technique: Technique, task: Task) -> None:
     """The given network stays, the result is another, and the same choice gives the same result."""
     before, supplies = state(task.model), supplies_of(task)
-    offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
+    offers = technique.choices(found_in(task), CAPABILITIES)
     chosen = {choice.target: choice.levels[-1] for choice in offers}
     once, again = (technique.apply(task.model, Candidate({technique.axis: chosen}), supplies) for _ in range(2))
     assert same(before, state(task.model))
@@ -106,7 +118,7 @@ def test_technique_leaves_the_network_and_repeats_itself(technique: Technique, t
 
 def test_neutral_choice_changes_nothing(technique: Technique, task: Task) -> None:
     """The neutral level, stated or left out, keeps what the network computes."""
-    offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
+    offers = technique.choices(found_in(task), CAPABILITIES)
     images = task.train[0][0]  # type: ignore[index]
     for chosen in ({}, {choice.target: choice.neutral for choice in offers if choice.neutral is not None}):
         neutral = technique.apply(task.model, Candidate({technique.axis: chosen}), supplies_of(task))
@@ -115,7 +127,7 @@ def test_neutral_choice_changes_nothing(technique: Technique, task: Task) -> Non
 
 def test_unknown_target_is_infeasible(technique: Technique, task: Task) -> None:
     """A choice for a part that the network has not ends at the rung of building."""
-    offers = technique.choices(inspect(task.model, task.examples), CAPABILITIES)
+    offers = technique.choices(found_in(task), CAPABILITIES)
     with pytest.raises(InfeasibleError, match="nowhere") as caught:
         technique.apply(task.model, Candidate({technique.axis: {"nowhere": offers[0].levels[-1]}}), supplies_of(task))
     assert caught.value.rung == "build"
