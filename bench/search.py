@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
     parser.add_argument("--pending", nargs="+", type=int, default=[1, 8], help="trials at a time")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--trials", nargs="+", type=int, help="numbers of trials after which is looked")
+    parser.add_argument("--trials", nargs="+", type=int, help="after how many trials of imaginary families")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="searches at a time")
     asked = parser.parse_args()
     seeds = range(1 if asked.quick else asked.seeds)
@@ -161,7 +161,7 @@ def main() -> None:
     with ProcessPoolExecutor(asked.jobs) as pool:
         for family, pending in itertools.product(families, asked.pending):
             usual = (20, 30) if asked.quick else (20, 30, 40) if family == RECORDED else (50, 100, 200)
-            at = tuple(asked.trials or usual)
+            at = usual if family == RECORDED else tuple(asked.trials or usual)  # it has few candidates
             print(f"{family}, {pending} at a time: after {', '.join(map(str, at))} trials", flush=True)
             for sampler in asked.samplers:
                 runs = [Run(family, sampler, seed, pending, at, asked.quick) for seed in seeds]
