@@ -224,7 +224,8 @@ def apply_candidate(
             if epochs:
                 freeze_as(model, task.base)
                 shares, penalty = tuple(each.share for each in ways), phase.penalty
-                rate = 1.0 if penalty else rate_for(model, task.model, supplies.calibration[0])
+                compared = [] if penalty or task.fit else supplies.calibration[:1]
+                rate = rate_for(model, task.model, compared)
                 with _held(model, candidate):
                     training.run(model, candidate, shares, number, rate=rate, folded=phase.folded, penalty=penalty)
             if epochs and not phase.folded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -88,7 +88,7 @@ class Training:
         )
 
 
-def rate_for(model: nn.Module, original: nn.Module, inputs: Inputs) -> float:
+def rate_for(model: nn.Module, original: nn.Module, batches: Sequence[Inputs]) -> float:
     """Return the share of the learning rate with which a network is trained, by what it has lost.
 
     It is the mean squared change of the outputs over their variance, between `GENTLEST` and 1: steps that teach a
@@ -97,10 +97,11 @@ def rate_for(model: nn.Module, original: nn.Module, inputs: Inputs) -> float:
     Args:
         model: the network.
         original: what it was made of, or its teacher.
-        inputs: of both.
+        batches: inputs of both; without any the share is 1.
     """
-    before, after = run(original, inputs), run(model, inputs)
-    if before.shape != after.shape:
+    before, after = ([run(network, inputs) for inputs in batches] for network in (original, model))
+    if not before or [x.shape for x in before] != [x.shape for x in after]:
         return 1.0
-    changed = ((after - before).float().square().mean() / before.float().var()).nan_to_num(1.0)
+    outputs, others = torch.cat(before).float(), torch.cat(after).float()
+    changed = ((others - outputs).square().mean() / outputs.var()).nan_to_num(1.0)
     return float(torch.clamp(changed, GENTLEST, 1.0))

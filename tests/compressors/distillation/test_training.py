@@ -29,10 +29,11 @@ class Scaled(nn.Module):
 def test_the_rate_grows_with_what_is_lost(factor: float) -> None:
     """It is the share of the outputs' variance that has changed, within its limits."""
     expected = min(1.0, max(GENTLEST, (1 - factor) ** 2))
-    assert rate_for(Scaled(factor), Scaled(1), INPUTS) == pytest.approx(expected, rel=0.05)
+    assert rate_for(Scaled(factor), Scaled(1), [INPUTS]) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("model", [nn.Linear(8, 3), Scaled(float("nan"))], ids=["other shape", "no numbers"])
 def test_what_cannot_be_compared_is_trained_at_the_full_rate(model: nn.Module) -> None:
     """Such as a student with outputs of another shape."""
-    assert rate_for(model, Scaled(1), INPUTS) == 1.0
+    assert rate_for(model, Scaled(1), [INPUTS]) == 1.0
+    assert rate_for(Scaled(1), Scaled(1), []) == 1.0
