@@ -67,7 +67,7 @@ function small(share) {
   if (!known(share)) return "–";
   if (share === 0) return "0 %";
   const value = 100 * share;
-  return value < 0.001 ? "< 0.001 %" : value.toPrecision(2).replace(/e.*/, "") * 1 + " %";
+  return value < 0.001 ? "< 0.001 %" : Number(value.toPrecision(2)) + " %";
 }
 function duration(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s`;

@@ -166,6 +166,13 @@ def test_every_model_is_drawn(told: Told, opened: Open) -> None:
     assert page.text_content("#plot .xtitle") == "size in MB"
 
 
+def test_a_damage_is_told_in_per_cent_whatever_its_size(told: Told, opened: Open) -> None:
+    """Outputs may move by less than a thousandth of a per cent of their variance, and by several times all of it."""
+    page = opened(told)
+    shares = page.evaluate("[0, 1e-9, 0.0012, 0.15, 3.2496].map(small)")
+    assert shares == ["0 %", "< 0.001 %", "0.12 %", "15 %", "320 %"]
+
+
 def test_a_click_chooses_a_point_and_shows_its_layers(told: Told, opened: Open) -> None:
     """A click on a point's mark makes it the chosen model, and every layer of the network is in its picture."""
     page = opened(told)
