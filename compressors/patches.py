@@ -14,10 +14,24 @@ from .modules import TRANSPOSED
 ROWS = 1024
 """Positions of a batch that are taken at most."""
 
+WORK = 1e9
+"""Multiply-accumulates of a layer's products above which fewer positions are taken: a tenth of a second."""
+
 
 def width_of(layer: nn.Module) -> int:
     """Return how many inputs an output of a convolution or a linear layer has."""
     return math.prod(cast(Tensor, layer.weight).shape[1:])
+
+
+def rows_for(width: int, *, fewest: int, most: int) -> int:
+    """Return how many rows a matrix of products of inputs is made of: fewer for wide layers, whose work it bounds.
+
+    Args:
+        width: inputs of an output.
+        fewest: rows for each of them that there are at least.
+        most: rows otherwise.
+    """
+    return math.ceil(max(fewest * width, min(most, WORK / width**2)))
 
 
 def patches(layer: nn.Module, x: Tensor, positions: Tensor | None = None, *, most: int = ROWS) -> Tensor | None:

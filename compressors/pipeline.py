@@ -26,7 +26,7 @@ from .batch_norm import estimate_batch_norm, fold_batch_norm
 from .batches import Endless, one_pass
 from .distillation import distill
 from .distillation.answers import Answers
-from .distillation.training import Training, rate_for
+from .distillation.training import Training
 from .frozen import freeze_as
 from .inherited_weights import Ancestor
 from .onnx_files import qdq, recurrent_layers
@@ -197,7 +197,8 @@ def apply_candidate(
     """
     batches = Endless(task.train, Stream(seed=seed) if stream is None else stream)
     kept = None if answers is None or stream is None else Answers(answers, batches)
-    training = Training(task, batches, kept, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
+    compared = supplies.calibration[:1]
+    training = Training(task, batches, kept, compared, epochs=epochs, seed=seed, deadline=deadline, pause=pause)
     apply_s = 0.0
     try:
         with _building():
@@ -216,7 +217,7 @@ def apply_candidate(
                 else:
                     known = supplies.original if fresh and not number else None
                     model = applied(model, phase.techniques, phase.candidate, supplies, known)
-                if not epochs and not number:
+                if not epochs and not number and not supplies.rough:
                     begun = Begun(phase, copied(model))
                 apply_s += time.monotonic() - started
                 if (phase.techniques or task.student) and not phase.folded and not phase.refitted:
@@ -224,10 +225,8 @@ def apply_candidate(
             if epochs:
                 freeze_as(model, task.base)
                 shares, penalty = tuple(each.share for each in ways), phase.penalty
-                compared = [] if penalty or task.fit else supplies.calibration[:1]
-                rate = rate_for(model, task.model, compared)
                 with _held(model, candidate):
-                    training.run(model, candidate, shares, number, rate=rate, folded=phase.folded, penalty=penalty)
+                    training.run(model, candidate, shares, number, folded=phase.folded, penalty=penalty)
             if epochs and not phase.folded:
                 estimate_batch_norm(model, supplies.statistics)
                 ancestor = Ancestor.of(candidate, model)

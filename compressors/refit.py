@@ -20,7 +20,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from ..studies.task import have_a_batch
 from .batch_norm import estimate_batch_norm, estimating_batch_norm
 from .modules import TRANSPOSED, Inputs, multiplies, out_channels, run
-from .patches import patches, width_of
+from .patches import patches, rows_for, width_of
 from .tied import shared_with
 
 RIDGE = 1e-3
@@ -28,9 +28,6 @@ RIDGE = 1e-3
 
 WIDEST = 4608
 """Most inputs of one output, those of a 3×3 kernel on 512 channels: the work grows with their third power."""
-
-WORK = 1e9
-"""Multiply-accumulates of a layer's normal equations above which there are fewer positions: a tenth of a second."""
 
 ROWS = 8192
 """Most positions of a layer, unless that is too few for its inputs."""
@@ -192,7 +189,7 @@ def _targets(before: nn.Module, names: Sequence[str], inputs: Inputs) -> dict[st
             return
         rows = _rows(module, output)
         width = width_of(module)
-        wanted = int(min(len(rows), max(FEWEST * width, min(ROWS, WORK / width**2))))
+        wanted = min(len(rows), rows_for(width, fewest=FEWEST, most=ROWS))
         if width <= WIDEST and len(rows) >= FEWEST * width:
             positions = torch.randint(len(rows), (wanted,), generator=random)
             found[name] = _Target(positions, rows[positions].float())

@@ -80,9 +80,11 @@ def resolutions_of(
     """
     found: list[float] = []
     left: list[tuple[str, str]] = []
-    if wanted and not are_images(examples):
+    if not wanted:
+        return (), []
+    if not are_images(examples):
         return (), [(INPUT, "its resolution stays: it is no batch of images, (N, channels, height, width)")]
-    expected = run(model, examples) if wanted else None
+    expected = run(model, examples)
     for share in sorted({*map(float, wanted)} - {WHOLE}, reverse=True):
         supplies = Supplies(examples=examples, calibration=())
         try:
@@ -90,8 +92,13 @@ def resolutions_of(
         except Exception as error:  # a user's forward may fail in any way
             left.append((INPUT, f"its resolution cannot be {share:g} of its own: {gist(error)}"))
             continue
-        if expected is not None and outputs.shape == expected.shape and outputs.isfinite().all():
+        if outputs.shape == expected.shape and outputs.isfinite().all():
             found.append(share)
         else:
-            left.append((INPUT, f"its resolution cannot be {share:g} of its own: the outputs are others in shape"))
+            left.append(
+                (
+                    INPUT,
+                    f"its resolution cannot be {share:g} of its own: the outputs are others in shape, or not finite",
+                )
+            )
     return tuple(found), left

@@ -10,7 +10,7 @@ from ..spaces.candidate import ACTIVATION, DEPTH, PRUNING_RATIO, RANK, RESOLUTIO
 NEAR = 0.5
 """An ancestor has at least this share of the candidate's pruning; otherwise the original is the better start."""
 
-AT_ONCE = (ACTIVATION, RESOLUTION)
+SAME_SHAPES = (ACTIVATION, RESOLUTION)
 """Axes that change no shape of a weight, and whose changes a network is trained with from the start."""
 
 
@@ -31,14 +31,14 @@ def ancestor_of(candidate: Candidate, models: Iterable[Model]) -> Model | None:
     def missing(model: Model) -> float:
         return sum(wanted.values()) - sum(_removed(model.candidate).values())
 
-    alike = [m for m in models if all(m.candidate[axis].keys() <= candidate[axis].keys() for axis in AT_ONCE)]
+    alike = [m for m in models if all(m.candidate[axis].keys() <= candidate[axis].keys() for axis in SAME_SHAPES)]
     fit = [m for m in alike if _holds(m, wanted) and missing(m) <= (1 - NEAR) * sum(wanted.values())]
     return min(fit, key=lambda m: (missing(m), -m.measurement.accuracy), default=None)
 
 
 def hands_on(model: Model) -> bool:
     """Return whether a model was changed in float and trained, and has no layers that the original lacks."""
-    changed = _removed(model.candidate) or any(model.candidate[axis] for axis in AT_ONCE)
+    changed = _removed(model.candidate) or any(model.candidate[axis] for axis in SAME_SHAPES)
     other = model.candidate[RANK] or model.candidate[SPARSITY]
     return bool(changed and model.measurement.epochs and not other)
 

@@ -32,6 +32,7 @@ class Training:
         task: the network and its data.
         batches: the stream that the phases share.
         answers: keep the teacher's outputs for it; None computes them.
+        compared: inputs that tell how far the network's outputs are from the original's.
         epochs: passes of all phases.
         seed: random seed.
         deadline: a time of `time.monotonic` after which it gives up.
@@ -42,6 +43,7 @@ class Training:
     task: Task
     batches: Endless
     answers: Answers | None
+    compared: Sequence[Inputs]
     _: KW_ONLY
     epochs: float
     seed: int
@@ -55,7 +57,6 @@ class Training:
         shares: tuple[float, ...],
         phase: int,
         *,
-        rate: float = 1.0,
         folded: bool = False,
         penalty: Callable[[nn.Module], Tensor] | None = None,
     ) -> None:
@@ -66,7 +67,6 @@ class Training:
             candidate: has the settings of distillation.
             shares: of the passes, one for each phase.
             phase: number of this one.
-            rate: multiplies the learning rate.
             folded: whether batch norms are folded by then, all that can be.
             penalty: is added to the loss.
 
@@ -76,7 +76,7 @@ class Training:
             self.task.model if self.task.teacher is None else self.task.teacher,
             self.task,
             settings=candidate[DISTILLATION],
-            rate=FOLDED_RATE if folded and has_no_batch_norm(model) else rate,
+            rate=self._rate(model, folded=folded, penalised=penalty is not None),
             epochs=self.epochs * shares[phase],
             schedule=Schedule(self.epochs, shares, phase),
             seed=(self.seed, phase),
@@ -86,6 +86,12 @@ class Training:
             deadline=self.deadline,
             pause=self.pause,
         )
+
+    def _rate(self, model: nn.Module, *, folded: bool, penalised: bool) -> float:
+        """Return the share of the learning rate with which a phase begins."""
+        if folded and has_no_batch_norm(model):
+            return FOLDED_RATE
+        return 1.0 if penalised or self.task.fit else rate_for(model, self.task.model, self.compared)
 
 
 def rate_for(model: nn.Module, original: nn.Module, batches: Sequence[Inputs]) -> float:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ..modules import grouped
-from ..patches import ROWS, patches, width_of
+from ..patches import ROWS, patches, rows_for, width_of
 from .calibration import pair_sums
 from .compensated import round_compensated
 from .quantizers import WeightQuantizer
 
-WORK, FEWEST = 1e9, 4
-"""Multiply-accumulates of a Gram matrix above which fewer inputs are taken, but so many for each of an output's."""
+FEWEST = 4
+"""Rows of a Gram matrix for each of its inputs, at least, if there are as many."""
 
 MOST = 2048
 """Inputs of an output up to which there is a Gram matrix, which is as wide and as high."""
@@ -93,8 +93,8 @@ def watched(layers: Mapping[str, nn.Module], batches: int) -> Iterator[dict[str,
     grams: dict[str, Gram] = {}
 
     def see(name: str, layer: nn.Module, x: Tensor) -> None:
-        width = width_of(layer)
-        rows = patches(layer, x.detach(), most=min(ROWS, math.ceil(max(FEWEST * width, WORK / width**2) / batches)))
+        wanted = rows_for(width_of(layer), fewest=FEWEST, most=ROWS * batches)
+        rows = patches(layer, x.detach(), most=min(ROWS, math.ceil(wanted / batches)))
         if rows is not None and rows.shape[2] <= MOST:
             grams.setdefault(name, Gram()).add(rows)
 
